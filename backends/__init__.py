@@ -1,0 +1,1 @@
+"""Where a run runs: one file a backend."""

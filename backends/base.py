@@ -1,0 +1,91 @@
+"""What a backend is: it knows commands, nodes and folders, never models.
+
+A backend is one file, `backends/<name>.py`, with a `Config` (its YAML's schema) and a `launch` function; it is found by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """The settings every backend has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    name: str = Field(description="Which backend runs the experiment: a file in backends/.")
+    num_nodes: int = Field(1, ge=1, le=4096, description="Nodes of the gang; all start together or none does.")
+    ranks_per_node: int = Field(1, ge=1, le=64, description="Processes on each node: one a GPU, or one a CPU socket.")
+    threads_per_rank: int = Field(0, ge=0, le=1024, description="CPU threads of each rank; 0 divides the node's cores evenly.")
+    max_restarts: int = Field(0, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
+
+    @property
+    def world_size(self) -> int:
+        return self.num_nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True)
+class Task:
+    """A gang of equal processes: the same command on every rank, started and stopped as one.
+
+    `command` is what each rank runs; `driver` is the command of the detached process that supervises them.
+    """
+
+    run_dir: Path
+    command: Sequence[str]
+    driver: Sequence[str]
+    config: Config
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A launched driver. `id` is the backend's own name for it (a pid, a SLURM job id)."""
+
+    id: str
+    host: str
+    started: float
+
+
+class Backend(Protocol):
+    """The module of a backend."""
+
+    Config: type[Config]
+
+    def launch(self, task: Task) -> Job:
+        """Start `task.driver` so that it outlives the caller. Raises OSError when it cannot be started."""
+        ...
+
+    def alive(self, job: Job) -> bool | None:
+        """Whether the driver still runs; None where this host cannot tell."""
+        ...
+
+    def kill(self, job: Job) -> None:
+        """End the driver and its ranks at once. `workbench stop` asks politely first."""
+        ...
+
+    def gang(self, task: Task) -> Any:
+        """Inside the driver: a context manager that yields the dask client with one worker a node."""
+        ...
+
+
+def find(name: str) -> Backend:
+    """The backend module called `name`.
+
+    Raises:
+        ValueError: no such backend; the message lists those there are.
+    """
+    if name not in names():
+        raise ValueError(f"unknown backend {name!r}; there are: {', '.join(names())}")
+    return import_module(f"backends.{name}")  # type: ignore[return-value]
+
+
+def names() -> list[str]:
+    """The backends there are: the files of this folder that define one."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base", "supervisor"))

@@ -1,0 +1,290 @@
+"""The typed experiment, and the only reader of `conf/`.
+
+YAML, form and command-line input become one frozen `Experiment` here. Hydra composes the files; pydantic checks every value. A key
+that no field has is refused, and the message names the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from backends import base as backends
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+class Frozen(BaseModel):
+    """Base of every part of the experiment: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class AlgorithmConfig(Frozen):
+    """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
+
+    name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
+    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
+    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay.")
+    adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
+    clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
+    global_batch_size: int = Field(32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
+    micro_batch_tokens: int = Field(4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it.")
+    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
+
+
+class Lora(Frozen):
+    """Low-rank adapters on the linear layers (Hu et al., arXiv 2106.09685); rank 0 trains every weight instead."""
+
+    rank: int = Field(16, ge=0, le=1024, description="Rank of the adapters; 0 is full fine-tuning.")
+    alpha: float = Field(32.0, gt=0, description="Adapters are scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(
+        ("qkv", "proj", "fc1", "fc2"), min_length=1, description="Which linear layers get an adapter."
+    )
+
+
+class Model(Frozen):
+    """The policy, where its weights come from, and in which precision it is trained."""
+
+    source: str = Field(
+        "smollm2-135m-instruct", min_length=1, description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package)."
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights.")
+    lora: Lora = Field(Lora(), description="Low-rank adapters.")
+    init_seed: int = Field(0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
+    recompute: bool = Field(False, description="Recompute activations in the backward pass: less memory, about a third more time.")
+
+
+class Data(Frozen):
+    """Where the rows come from, which are held out, and what happens to those that do not fit."""
+
+    train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
+    validation: str | None = Field(None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
+    validation_fraction: float = Field(0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
+    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt"] = Field(
+        "auto", description="Schema of the rows; auto tells it from the first row's keys."
+    )
+    max_length: int = Field(1024, ge=8, description="Longest row in tokens, prompt and answer together.")
+    overlength: Literal["drop", "truncate_left", "error"] = Field(
+        "drop", description="What happens to a longer row: left out, its prompt cut from the left, or the run refused."
+    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="Whether a malformed row refuses the file or is left out and counted.")
+    limit: int | None = Field(None, ge=1, description="Use only the first rows; empty: all.")
+
+
+class Validation(Frozen):
+    """Measurements on held-out rows while the run goes on."""
+
+    every_steps: int = Field(10, ge=0, description="Steps between validations; 0 validates only before the first and after the last step.")
+    max_rows: int = Field(256, ge=1, description="Held-out rows measured each time (the same ones, so that the curve compares).")
+    samples: int = Field(4, ge=0, le=64, description="Held-out prompts answered at each validation, greedily, for reading.")
+    sample_tokens: int = Field(64, ge=1, le=4096, description="Longest sampled answer in tokens.")
+
+
+class Checkpoint(Frozen):
+    """When the run is saved and what is kept."""
+
+    every_steps: int = Field(20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
+    keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
+
+
+def algorithm_names() -> list[str]:
+    """The algorithms there are: the files of workbench/algorithms/."""
+    return sorted(p.stem for p in (Path(__file__).parent / "algorithms").glob("*.py") if not p.stem.startswith("_"))
+
+
+def find_algorithm(name: str) -> Any:
+    """The module `workbench.algorithms.<name>`. Importing it loads no torch.
+
+    Raises:
+        ValueError: no such algorithm; the message names the nearest and lists all.
+    """
+    if name not in algorithm_names():
+        raise ValueError(f"unknown algorithm {name!r}{nearest(name, algorithm_names())}; there are: {', '.join(algorithm_names())}")
+    return import_module(f"workbench.algorithms.{name}")
+
+
+def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
+    """Turn a mapping with a `name` into the `Config` of the module that `find` gives for that name."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, base):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ValueError(f"expected a mapping with a name, got {value!r}")
+        return find(value["name"]).Config(**value)
+
+    return BeforeValidator(parse)
+
+
+AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(find_algorithm, AlgorithmConfig)]
+AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, backends.Config)]
+
+
+class Experiment(Frozen):
+    """Everything a run is: `runs/<id>/spec.yaml` holds one, resolved and immutable."""
+
+    name: str = Field("run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of dropout.")
+    algorithm: AnyAlgorithm
+    model: Model = Model()
+    data: Data
+    validation: Validation = Validation()
+    checkpoint: Checkpoint = Checkpoint()
+    backend: AnyBackend
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("a name has printable characters only")
+        return name
+
+    @model_validator(mode="after")
+    def _batch_fits_ranks(self) -> Experiment:
+        batch, ranks = self.algorithm.global_batch_size, self.backend.world_size
+        if batch % ranks:
+            raise ValueError(f"algorithm.global_batch_size={batch} is not divisible by the {ranks} data-parallel ranks; nearest: {max(1, batch // ranks) * ranks}")
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Experiment:
+        return parse(yaml.safe_load(text))
+
+
+class SpecError(ValueError):
+    """A setting is wrong. `problems` holds one (dotted key, what is wrong) a line of the message."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]):
+        self.problems = list(problems)
+        super().__init__("\n".join(f"{key}: {what}" if key else what for key, what in self.problems))
+
+
+def parse(tree: dict[str, Any]) -> Experiment:
+    """A plain mapping, checked.
+
+    Raises:
+        SpecError: with every wrong key at once; an unknown key names the nearest one.
+    """
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise SpecError([_explain(dict(e), tree) for e in error.errors()]) from None
+
+
+def compose(overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that `conf/` and the overrides give, in Hydra's grammar: `algorithm=dpo algorithm.beta=0.3`.
+
+    Raises:
+        SpecError: an unknown group choice or key, or a value out of bounds.
+    """
+    return parse(compose_tree(overrides))
+
+
+def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """As `compose`, before the check: what a form starts from."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    words = []
+    for override in overrides:
+        key = override.partition("=")[0]
+        if "=" not in override and not override.startswith("~"):
+            raise SpecError([(override, "expected key=value")])
+        if key in groups() and (choice := override.partition("=")[2]) not in choices(key):
+            raise SpecError([(key, f"there is no {choice!r}{nearest(choice, choices(key))}; there are: {', '.join(choices(key))}")])
+        # A default lives in the typed field, not in YAML, so a value override may name a key that the YAML does not have.
+        words.append(override if key in groups() or key[:1] in "+~" else f"++{override}")
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return OmegaConf.to_container(hydra_compose("config", words), resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SpecError([("", str(error))]) from None
+
+
+def groups() -> list[str]:
+    """The folders of conf/: what can be chosen by name."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def choices(group: str) -> list[str]:
+    """The choices of one group: its YAML files."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def overrides_between(start: dict[str, Any], end: dict[str, Any]) -> list[str]:
+    """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
+    was, now = dict(_leaves(start)), dict(_leaves(end))
+    return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean …?`, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, list(tree) if isinstance(tree, tuple) else tree
+
+
+def _hydra_value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(_hydra_value(item) for item in value)}]"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][\w./-]*", value):
+        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+    if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
+        return f"'{value}'"
+    return str(value)
+
+
+def _explain(error: dict[str, Any], tree: dict[str, Any]) -> tuple[str, str]:
+    """One pydantic error as (dotted key, what was expected and what was found)."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1], tree)
+        return key, f"there is no such key{nearest(path[-1], known)}; {'.'.join(path[:-1]) or 'the experiment'} has: {', '.join(known)}"
+    if error["type"] == "missing":
+        return key, "is required"
+    message = error["msg"].removeprefix("Value error, ")
+    return key, f"{message[:1].lower()}{message[1:]}" + ("" if isinstance(error["input"], dict | BaseModel) else f" (got {error['input']!r})")
+
+
+def _known_keys(path: Sequence[str], tree: dict[str, Any]) -> list[str]:
+    model: type[BaseModel] = Experiment
+    for part in path:
+        value = tree.get(part, {}) if isinstance(tree, dict) else {}
+        if part == "algorithm":
+            model = find_algorithm(value["name"]).Config
+        elif part == "backend":
+            model = backends.find(value["name"]).Config  # type: ignore[assignment]
+        else:
+            annotation = model.model_fields[part].annotation
+            model = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
+        tree = value
+    return list(model.model_fields)

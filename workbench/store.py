@@ -1,0 +1,250 @@
+"""The run directory: the contract between a run and whoever looks at it.
+
+    runs/<id>/spec.yaml            the resolved experiment, immutable
+              status.json          state, attempt, step, message, job; replaced atomically; one writer at a time
+              events/<role>.jsonl  one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
+              control.jsonl        requests: {time, request, …}; rank 0 reads them at each step boundary
+              checkpoints/<step>/  complete only when its marker is there
+              logs/<role>-<rank>.<attempt>.log
+
+Readers poll by byte cursor and never block a writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+COMPLETE = "COMPLETE"
+
+
+class State(StrEnum):
+    """Where a run stands. created -> queued -> starting -> running -> stopping -> completed | stopped | failed."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+
+    @property
+    def ended(self) -> bool:
+        return self in (State.COMPLETED, State.STOPPED, State.FAILED)
+
+
+@dataclass(frozen=True)
+class Status:
+    """`status.json`. `attempt` counts launches; times are seconds since the epoch; `job` is what the backend gave."""
+
+    state: State = State.CREATED
+    message: str = ""
+    attempt: int = 0
+    step: int = 0
+    total_steps: int = 0
+    created: float = 0.0
+    updated: float = 0.0
+    job: dict[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> Status:
+        tree = json.loads(text)
+        return cls(**{**tree, "state": State(tree["state"])})
+
+
+@dataclass
+class Cursor:
+    """How far a reader is in one file, in bytes."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's folder."""
+
+    path: Path
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.path.name)
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def events_path(self, role: str = "actor") -> Path:
+        return self.path / "events" / f"{role}.jsonl"
+
+    def log_path(self, role: str, attempt: int) -> Path:
+        return self.logs / f"{role}.{attempt}.log"
+
+    @property
+    def status(self) -> Status:
+        """The current status. Raises FileNotFoundError where there is no run."""
+        return Status.from_json((self.path / "status.json").read_text())
+
+    def update(self, **changes: Any) -> Status:
+        """Change fields of the status, atomically and durably; two writers take turns."""
+        with _lock(self.path / ".status.lock"):
+            status = replace(self.status, **changes, updated=time.time())
+            write_atomic(self.path / "status.json", json.dumps(asdict(status)))
+        return status
+
+    def request(self, request: str, **values: Any) -> None:
+        """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""
+        append_line(self.path / "control.jsonl", {"time": time.time(), "request": request, **values})
+
+    def requests(self, cursor: Cursor) -> list[dict[str, Any]]:
+        return list(tail(self.path / "control.jsonl", cursor))
+
+    def events(self, cursor: Cursor | None = None, role: str = "actor") -> Iterator[dict[str, Any]]:
+        """The events after the cursor, which moves on; all of them without one. A resumed run's steps can come twice: see `views`."""
+        return tail(self.events_path(role), cursor or Cursor())
+
+
+class EventWriter:
+    """Appends to one role's event file. Only one process may hold it; a new attempt goes on with the numbering."""
+
+    def __init__(self, run: RunDir, role: str = "actor"):
+        path = run.events_path(role)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(path)
+        self._seq = 1 + max((event["seq"] for event in tail(path, Cursor())), default=-1)
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one event in a single write, so that a reader sees the whole line or none of it."""
+        line = json.dumps(finite({"seq": self._seq, "time": time.time(), "kind": kind, **values}), allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+        self._seq += 1
+
+    def close(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: such a number is written as its name in a string, which no chart draws and every reader sees."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
+    """The whole JSON lines after the cursor, which moves on past each.
+
+    Raises:
+        ValueError: a complete line that is not JSON; the message names the file and the byte.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(cursor.offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                event = json.loads(line)
+            except ValueError:
+                raise ValueError(f"{path}: no JSON at byte {cursor.offset}: {line[:80]!r}") from None
+            cursor.offset += len(line)
+            yield event
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(finite(value)).encode() + b"\n")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash at any moment, sees the old text or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def new_run_id(name: str) -> str:
+    """A folder name from a person's: `20261124-101502-dpo-demo-3f9a`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+
+
+def create(root: Path, name: str, spec_yaml: str) -> RunDir:
+    """A new run's folder, private to its owner, with its spec and a first status."""
+    root.mkdir(parents=True, exist_ok=True)
+    run = RunDir(root / new_run_id(name))
+    run.path.mkdir(mode=0o700)
+    for folder in ("events", "logs", "checkpoints"):
+        (run.path / folder).mkdir()
+    write_atomic(run.spec_path, spec_yaml)
+    run.spec_path.chmod(0o400)
+    now = time.time()
+    write_atomic(run.path / "status.json", json.dumps(asdict(Status(created=now, updated=now))))
+    return run
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """The runs of one folder, newest first. A folder without a status is not a run (or not yet)."""
+    if not root.is_dir():
+        return []
+    return sorted((RunDir(path) for path in root.iterdir() if (path / "status.json").is_file()), key=lambda run: run.id, reverse=True)
+
+
+def _end_torn_line(path: Path) -> None:
+    """Cut a line that a crash left half-written, so that the next append starts on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            at = file.read(position - start).rfind(b"\n")
+            if at >= 0:
+                file.truncate(start + at + 1)
+                return
+            position = start
+        file.truncate(0)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
