@@ -46,8 +46,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A launched driver. `id` is the backend's own name for it (a pid, a SLURM job id)."""
+    """A launched driver. `id` is the backend's own name for it (a pid, a SLURM job id); `started` is in seconds since the epoch."""
 
+    backend: str
     id: str
     host: str
     started: float

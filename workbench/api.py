@@ -47,7 +47,7 @@ class Run:
         status = self.dir.status
         if status.state.ended or status.job is None:
             return status
-        if backends.find(self.spec.backend.name).alive(_job(status)) is False and not self.dir.status.state.ended:
+        if _backend(status).alive(_job(status)) is False and not self.dir.status.state.ended:
             tail = self.log_tail("driver", lines=5)
             return self.dir.update(state=State.FAILED, message="the driver process died" + (f"; its log ends:\n{tail}" if tail else ""))
         return status
@@ -69,7 +69,7 @@ class Run:
         if status.state.ended:
             raise ValueError(f"run {self.id} is {status.state} already")
         if status.job:
-            backends.find(self.spec.backend.name).kill(_job(status))
+            _backend(status).kill(_job(status))
         self.dir.update(state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
 
     def resume(self) -> None:
@@ -143,6 +143,10 @@ def _launch(run: RunDir, experiment: Experiment) -> None:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise
     run.update(job=asdict(job))
+
+
+def _backend(status: Status) -> backends.Backend:
+    return backends.find(_job(status).backend)
 
 
 def _job(status: Status) -> backends.Job:
