@@ -1,0 +1,83 @@
+"""Direct Preference Optimization (Rafailov et al., arXiv 2305.18290) and its family, chosen by `preference_loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from workbench import functional as F
+from workbench.spec import AlgorithmConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.runtime import Batch, Metrics, Runtime
+
+ROWS = "preference"
+REFERENCE = True
+
+
+class Config(AlgorithmConfig):
+    name: Literal["dpo"] = "dpo"
+    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    preference_loss: Literal["dpo", "cdpo", "ipo", "rpo_fwd_kl", "rpo_bwd_kl", "rpo_sq", "hinge"] = Field(
+        "dpo", description="Which loss of the family; the rpo ones learn from the rows' rewards as well."
+    )
+    beta: float = Field(0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="cdpo: the probability that a preference label is flipped.")
+    eta: float = Field(1.0, gt=0, description="rpo: scale of the difference of the given rewards.")
+    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen answer's negative log-likelihood, added to the loss.")
+    length_normalized: bool = Field(False, description="Use log-probabilities per token instead of per answer.")
+
+    @model_validator(mode="after")
+    def _smoothing_goes_with_cdpo(self) -> Config:
+        if (self.label_smoothing > 0) != (self.preference_loss == "cdpo"):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} with preference_loss={self.preference_loss}: cdpo needs a smoothing above 0, the others none"
+            )
+        return self
+
+
+def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+    """One value a pair. Rewards are beta times the log-ratio policy / reference, so the margin is beta D."""
+    policy_S = F.sequences.sum_by_sequence(batch.logprobs_N, batch.sequence_N, batch.num_sequences)
+    reference_S = F.sequences.sum_by_sequence(batch.reference_logprobs_N, batch.sequence_N, batch.num_sequences)
+    if cfg.length_normalized:
+        tokens_S = F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences)
+        policy_S, reference_S = policy_S / tokens_S, reference_S / tokens_S
+    chosen_B, rejected_B = (cfg.beta * (policy_S - reference_S)).view(-1, 2).unbind(1)
+    margin_B = chosen_B - rejected_B
+    preference_B = _preference_loss(margin_B / cfg.beta, batch, cfg)
+    sft_B = -policy_S[0::2]
+    loss_B = preference_B + cfg.sft_loss_weight * sft_B
+    return loss_B, {
+        "loss": loss_B,
+        "preference_loss": preference_B,
+        "sft_loss": sft_B,
+        "accuracy": (margin_B > 0).float(),
+        "rewards_chosen_mean": chosen_B,
+        "rewards_rejected_mean": rejected_B,
+        "rewards_margin": margin_B,
+        "logprobs_chosen": policy_S[0::2],
+        "logprobs_rejected": policy_S[1::2],
+    }
+
+
+def _preference_loss(delta_B: Tensor, batch: Batch, cfg: Config) -> Tensor:
+    if cfg.preference_loss in ("dpo", "cdpo"):
+        return F.preference.dpo(delta_B, cfg.beta, cfg.label_smoothing)
+    if cfg.preference_loss == "ipo":
+        return F.preference.ipo(delta_B, cfg.beta)
+    if cfg.preference_loss == "hinge":
+        return F.preference.hinge(delta_B, cfg.beta)
+    reward_delta_B = batch.value("chosen_reward") - batch.value("rejected_reward")
+    if cfg.preference_loss == "rpo_sq":
+        return F.preference.rpo_sq(delta_B, reward_delta_B, cfg.beta, cfg.eta)
+    return F.preference.rpo_kl(delta_B, reward_delta_B, cfg.beta, cfg.eta, forward=cfg.preference_loss == "rpo_fwd_kl")
+
+
+def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
+    for rows in rt.batches():
+        yield rt.update(rows, loss)

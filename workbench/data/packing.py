@@ -1,0 +1,143 @@
+"""Rows of tokens laid end to end, so that no padding is computed and a shared prefix is computed once.
+
+A `Row` is a tree: a prefix, and the branches that continue it. A conversation is a prefix alone; a preference pair is a prompt with two
+branches; n samples of one prompt are a prompt with n branches. The branches see the prefix and themselves, never each other, so every
+log-probability equals that of the branch computed as a sequence of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
+
+    `values` are the row's scalars by name. `reference_logprobs_N` are the reference policy's log-probabilities of the row's targets,
+    in their order, where an algorithm needs them.
+    """
+
+    prefix: Sequence[int]
+    branches: tuple[Sequence[int], ...] = ()
+    learn: Sequence[bool] = ()
+    values: Mapping[str, float] = field(default_factory=dict)
+    reference_logprobs_N: np.ndarray | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prefix) + sum(map(len, self.branches))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where one row lies in a pack: it starts at `start`, its prefix first, then each branch."""
+
+    start: int
+    prefix: int
+    branches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One microbatch. T tokens, N targets, S sequences (one a branch; a row without branches is one sequence).
+
+    `source_N` is the place whose hidden state predicts `target_N`; `sequence_N` is the sequence each target belongs to, in the order of
+    the rows and of their branches.
+    """
+
+    tokens_T: np.ndarray
+    positions_T: np.ndarray
+    trees: tuple[Tree, ...]
+    source_N: np.ndarray
+    target_N: np.ndarray
+    sequence_N: np.ndarray
+    num_sequences: int
+    rows: tuple[Row, ...]
+
+
+def pack(rows: Sequence[Row]) -> Pack:
+    """Lay the rows end to end, in their order."""
+    tokens: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    trees: list[Tree] = []
+    sources: list[np.ndarray] = []
+    sequences: list[np.ndarray] = []
+    start = sequence = 0
+    for row in rows:
+        prefix = len(row.prefix)
+        tokens.append(np.asarray(row.prefix, np.int64))
+        positions.append(np.arange(prefix))
+        if not row.branches:
+            learnt = np.flatnonzero(np.asarray(row.learn, bool)[1:])
+            sources.append(start + learnt)
+            sequences.append(np.full(len(learnt), sequence))
+            sequence += 1
+        at = start + prefix
+        for branch in row.branches:
+            tokens.append(np.asarray(branch, np.int64))
+            positions.append(np.arange(prefix, prefix + len(branch)))
+            sources.append(np.concatenate([[start + prefix - 1], np.arange(at, at + len(branch) - 1)]))
+            sequences.append(np.full(len(branch), sequence))
+            sequence += 1
+            at += len(branch)
+        trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
+        start = at
+    tokens_T = np.concatenate(tokens)
+    return Pack(
+        tokens_T=tokens_T,
+        positions_T=np.concatenate(positions),
+        trees=tuple(trees),
+        source_N=np.concatenate(sources),
+        target_N=np.concatenate([targets(row) for row in rows]),
+        sequence_N=np.concatenate(sequences),
+        num_sequences=sequence,
+        rows=tuple(rows),
+    )
+
+
+def targets(row: Row) -> np.ndarray:
+    """The tokens of a row whose log-probabilities are wanted, in the order of `Pack.target_N`."""
+    if row.branches:
+        return np.concatenate([np.asarray(branch, np.int64) for branch in row.branches])
+    return np.asarray(row.prefix, np.int64)[1:][np.asarray(row.learn, bool)[1:]]
+
+
+def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    """Rows grouped so that no group exceeds `tokens` (a longer row is a group of its own): first fit, longest first."""
+    groups: list[list[Row]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: -row.num_tokens):
+        size = row.num_tokens
+        for i, free in enumerate(room):
+            if size <= free:
+                groups[i].append(row)
+                room[i] -= size
+                break
+        else:
+            groups.append([row])
+            room.append(tokens - size)
+    return groups
+
+
+def deal(rows: Sequence[Row], ranks: int, rank: int) -> list[Row]:
+    """This rank's equal share of a global batch: dealt longest first, back and forth, so that each gets about the same work."""
+    order = sorted(range(len(rows)), key=lambda i: (-rows[i].num_tokens, i))
+    return [rows[i] for place, i in enumerate(order) if (place % ranks if place // ranks % 2 == 0 else ranks - 1 - place % ranks) == rank]
+
+
+def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """The rows of optimizer step `step` (from 0): a function of its arguments alone, so a resumed run goes on with the same data.
+
+    Each epoch is a fresh permutation; a batch may span the end of one and the start of the next.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // num_rows
+    chosen = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        chosen[here] = np.random.default_rng((seed, int(epoch))).permutation(num_rows)[places[here] % num_rows]
+    return chosen

@@ -1,0 +1,163 @@
+"""CPU or CUDA, decided once. The only module that knows how megatron-core, written for CUDA, runs on a CPU.
+
+megatron-core calls `torch.cuda.*` for the current device, the random state and synchronisation, and creates tensors on "cuda". On a CPU
+its modules see a stand-in for the name `torch` that answers those calls for the CPU and passes everything else through. Nothing outside
+`megatron.core.*` is changed, and with CUDA nothing is changed at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CUDA = torch.cuda.is_available()
+BACKEND = "nccl" if CUDA else "gloo"
+_CPU = torch.device("cpu")
+
+
+def current() -> torch.device:
+    """This rank's device."""
+    return torch.device("cuda", torch.cuda.current_device()) if CUDA else _CPU
+
+
+def describe() -> str:
+    """One line for people: the GPU's name, or the CPU threads in use."""
+    return torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+
+
+def select() -> None:
+    """Take this rank's GPU (by LOCAL_RANK) or its share of the CPU's threads (by OMP_NUM_THREADS). Call once, before any tensor."""
+    if CUDA:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    elif "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def synchronize() -> None:
+    """Wait for the device, so that a clock read afterwards means something."""
+    if CUDA:
+        torch.cuda.synchronize()
+
+
+def peak_memory_gib() -> float:
+    """Largest memory so far: allocated on the GPU, or resident in the host for a CPU rank."""
+    if CUDA:
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def adopt_megatron() -> None:
+    """Make every megatron-core module loaded so far run on this device. Safe to call again after more were loaded."""
+    if CUDA:
+        return
+    from megatron.core import jit
+
+    jit.disable_jit_fuser()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("megatron.core") and getattr(module, "torch", None) is torch:
+            module.torch = _TORCH  # type: ignore[attr-defined]
+    _patch_random()
+    _patch_clipping()
+
+
+def as_cuda_type(parameter: torch.nn.Parameter) -> None:
+    """megatron-core's optimizers sort parameters by the name of their CUDA tensor type: answer with it on a CPU too."""
+    if not CUDA:
+        name = parameter.data.type().replace("torch.", "torch.cuda.", 1)
+        parameter.type = lambda *args: name if not args else parameter.data.type(*args)  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def cuda_calls_stay_on_cpu() -> Iterator[None]:
+    """Within: `Tensor.cuda()` returns the tensor itself (megatron's checkpoint code calls it without asking)."""
+    if CUDA:
+        yield
+        return
+    original = Tensor.cuda
+    Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Tensor.cuda = original  # type: ignore[method-assign]
+
+
+class _Cuda(types.ModuleType):
+    """What megatron-core sees as `torch.cuda` on a CPU."""
+
+    current_device = staticmethod(lambda: _CPU)
+    synchronize = staticmethod(lambda *args, **kwargs: None)
+    empty_cache = staticmethod(lambda: None)
+    manual_seed = staticmethod(torch.manual_seed)
+    get_rng_state = staticmethod(lambda *args, **kwargs: torch.get_rng_state())
+    set_rng_state = staticmethod(lambda state, *args, **kwargs: torch.set_rng_state(state))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cuda, name)
+
+
+class _Torch(types.ModuleType):
+    """What megatron-core sees as `torch` on a CPU."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+def _on_cpu(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(create)
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
+            kwargs["device"] = _CPU
+        kwargs.pop("pin_memory", None)
+        return create(*args, **kwargs)
+
+    return wrapped
+
+
+_TORCH = _Torch("torch")
+_TORCH.cuda = _Cuda("torch.cuda")  # type: ignore[attr-defined]
+for _name in ("tensor", "zeros", "ones", "empty", "full", "arange", "zeros_like", "empty_like", "as_tensor", "rand", "randn"):
+    setattr(_TORCH, _name, _on_cpu(getattr(torch, _name)))
+
+
+def _patch_random() -> None:
+    from megatron.core.tensor_parallel import random as megatron_random
+
+    megatron_random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()  # type: ignore[attr-defined]
+    megatron_random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def fork(self: Any, name: str = "model-parallel-rng") -> Iterator[None]:
+        # megatron's own restores the CPU state on exit, which here is the tracked state itself: keep it first.
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self.states_[name])
+        try:
+            yield
+        finally:
+            self.states_[name] = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+    megatron_random.CudaRNGStatesTracker.fork = fork
+
+
+def _patch_clipping() -> None:
+    """megatron's gradient clipping insists on CUDA tensor types; the arithmetic is the same."""
+    from megatron.core.optimizer import clip_grads, optimizer
+
+    def clip(parameters: Any, max_norm: float, total_norm: float, use_decoupled_grad: bool = False) -> None:
+        scale = max_norm / (total_norm + 1.0e-6)
+        for parameter in parameters:
+            grad = parameter.decoupled_grad if use_decoupled_grad else parameter.grad
+            if scale < 1.0 and grad is not None:
+                grad.mul_(scale)
+
+    clip_grads.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]
+    optimizer.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]

@@ -1,0 +1,42 @@
+"""Direct preference losses. In all of them D is the difference, chosen minus rejected, of the log-ratios policy / reference."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as nn
+from torch import Tensor
+
+
+def dpo(delta_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """-log sigmoid(beta D): DPO (Rafailov et al., arXiv 2305.18290, eq. 7); with smoothing eps, conservative DPO:
+    -(1 - eps) log sigmoid(beta D) - eps log sigmoid(-beta D) (Mitchell 2023; eps is the probability that a label is flipped).
+
+    Returns loss_B.
+    """
+    return -(1 - label_smoothing) * nn.logsigmoid(beta * delta_B) - label_smoothing * nn.logsigmoid(-beta * delta_B)
+
+
+def ipo(delta_B: Tensor, beta: float) -> Tensor:
+    """(D - 1 / (2 beta))^2: IPO (Azar et al., arXiv 2310.12036, eq. 17, with tau = beta). Returns loss_B."""
+    return (delta_B - 1 / (2 * beta)).square()
+
+
+def hinge(delta_B: Tensor, beta: float) -> Tensor:
+    """max(0, 1 - beta D): SLiC's hinge on the log-ratios (Zhao et al., arXiv 2305.10425). Returns loss_B."""
+    return torch.relu(1 - beta * delta_B)
+
+
+def rpo_sq(delta_B: Tensor, reward_delta_B: Tensor, beta: float, eta: float) -> Tensor:
+    """(beta D - eta Dr)^2: reward-aware preference optimization, squared distance (NeMo-Aligner). Returns loss_B."""
+    return (beta * delta_B - eta * reward_delta_B).square()
+
+
+def rpo_kl(delta_B: Tensor, reward_delta_B: Tensor, beta: float, eta: float, forward: bool) -> Tensor:
+    """KL between the Bernoullis p = sigmoid(eta Dr) and q = sigmoid(beta D): KL(p || q) forward, KL(q || p) backward (NeMo-Aligner).
+
+    Returns loss_B.
+    """
+    given, learnt = eta * reward_delta_B, beta * delta_B
+    first, second = (given, learnt) if forward else (learnt, given)
+    p = torch.sigmoid(first)
+    return p * (nn.logsigmoid(first) - nn.logsigmoid(second)) + (1 - p) * (nn.logsigmoid(-first) - nn.logsigmoid(-second))

@@ -1,0 +1,51 @@
+"""What an algorithm sees: a batch for its loss, and the runtime for its loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.data.packing import Row
+
+Metrics = dict[str, Any]
+"""In a loss: tensors, each averaged over all its values in the global batch. After an update: floats."""
+
+Loss = Callable[["Batch", Any], "tuple[Tensor, Metrics]"]
+"""`loss(batch, cfg)`: one value a unit (a pair, a token), averaged over the global batch's units, and its metrics."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One microbatch as a loss sees it. N target tokens, in S sequences; see `workbench.data.packing`.
+
+    `logprobs_N` are the policy's, with gradient; `reference_logprobs_N` the reference policy's (zeros where the algorithm has none).
+    """
+
+    logprobs_N: Tensor
+    reference_logprobs_N: Tensor
+    sequence_N: Tensor
+    num_sequences: int
+    rows: Sequence[Row]
+
+    def value(self, name: str) -> Tensor:
+        """The rows' scalar called `name`, one a row (B). Raises ValueError for a row that has none."""
+        missing = next((row for row in self.rows if name not in row.values), None)
+        if missing is not None:
+            raise ValueError(f"this loss needs {name!r} in every row; a row has only: {', '.join(missing.values) or 'no values'}")
+        return self.logprobs_N.new_tensor([row.values[name] for row in self.rows])
+
+
+class Runtime(Protocol):
+    """What the worker hands to an algorithm's `train`."""
+
+    def batches(self) -> Iterator[Sequence[Row]]:
+        """The global batch of each remaining step."""
+        ...
+
+    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
+        ...
