@@ -1,0 +1,37 @@
+"""One run, live: its numbers, curves, sampled answers, log, checkpoints and settings."""
+
+import streamlit as st
+from ui import charts, choose, frame, run_panels
+
+SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
+
+run = choose.run_of_page()
+if run is None:
+    choose.no_runs_yet()
+    st.stop()
+assert run is not None
+
+ended = run.status.state.ended
+often = None if ended else 2.0
+st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended)
+names = [":material/show_chart: Curves", ":material/forum: Answers", ":material/terminal: Log", ":material/save: Checkpoints", ":material/tune: Settings"]
+curves, answers, log, checkpoints, settings = st.tabs(names, key=f"tab-{run.id}", on_change="rerun")
+
+with curves:
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+        smoothing = st.segmented_control("Smoothing", list(SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past.")
+        axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True)
+    charts.draw(run.id, not ended, SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")
+with answers:
+    if answers.open:
+        st.fragment(run_panels.answers, run_every=often)(run)
+with log:
+    if log.open:
+        st.fragment(run_panels.log, run_every=often)(run)
+with checkpoints:
+    if checkpoints.open:
+        st.fragment(run_panels.checkpoints, run_every=often)(run)
+with settings:
+    if settings.open:
+        run_panels.settings(run)
+frame.note_page(f"{run.id} · Run")

@@ -1,0 +1,49 @@
+"""Which run a page is about, and the way from one page to another."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from workbench import api
+
+
+def run_of_page() -> api.Run | None:
+    """The run that the page's address names with `?id=`; the newest that goes on, else the newest, where it names none."""
+    known = api.runs()
+    wanted = st.query_params.get("id")
+    if wanted:
+        found = next((run for run in known if run.id == wanted), None)
+        if found is None:
+            st.error(f"There is no run `{wanted[:120]}` in `{api.runs_root()}`.", icon=":material/search_off:")
+            st.page_link("pages/runs.py", label="All runs", icon=":material/list_alt:")
+            st.stop()
+        return found
+    if not known:
+        return None
+    run = next((run for run in known if not run.dir.status.state.ended), known[0])
+    st.query_params["id"] = run.id
+    return run
+
+
+def no_runs_yet() -> None:
+    """What a newcomer sees in place of an empty page."""
+    with st.container(border=True, horizontal_alignment="center", key="empty"):
+        st.markdown("### No runs yet", anchors=False, text_alignment="center")
+        st.markdown(
+            "A run trains one model on one data set with one algorithm. The demo aligns a 135-million-parameter model"
+            " on this machine's processor and needs no download: open **Launch**, keep its settings, and press **Launch run**.",
+            text_alignment="center",
+            width=560,
+        )
+        st.page_link("pages/launch.py", label="Launch the first run", icon=":material/rocket_launch:")
+        st.caption("Or in a terminal:")
+        st.code("workbench run experiment=dpo_demo", language="bash", width=360)
+        st.caption(f"Runs are read from `{api.runs_root()}`.")
+
+
+def open_run(run_id: str) -> None:
+    st.switch_page("pages/run.py", query_params={"id": run_id})
+
+
+def clone(run_id: str) -> None:
+    st.switch_page("pages/launch.py", query_params={"clone": run_id})

@@ -1,0 +1,116 @@
+"""Every run's history, read once for all browser sessions and kept up to date by the events' byte cursor."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from workbench.api import Run
+from workbench.store import Cursor
+from workbench.views import History, text
+from workbench.views.history import numbers
+
+KEPT = 64
+SPARK_POINTS = 48
+TAIL_BYTES = 24_000
+
+
+@dataclass
+class _Feed:
+    cursor: Cursor = field(default_factory=Cursor)
+    history: History = field(default_factory=History)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_feeds: OrderedDict[Path, _Feed] = OrderedDict()
+_feeds_lock = threading.Lock()
+
+
+@contextmanager
+def history(run: Run) -> Iterator[History]:
+    """The run's history up to now. It is shared: read it inside the `with`, and do not keep it."""
+    with _feeds_lock:
+        feed = _feeds.setdefault(run.dir.path, _Feed())
+        _feeds.move_to_end(run.dir.path)
+        while len(_feeds) > KEPT:
+            _feeds.popitem(last=False)
+    with feed.lock:
+        path = run.dir.events_path()
+        if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
+            feed.cursor, feed.history = Cursor(), History()
+        feed.history.extend(run.events(feed.cursor))
+        yield feed.history
+
+
+@lru_cache(maxsize=1024)
+def spec_tree(path: Path) -> dict[str, Any]:
+    """A run's resolved settings. The file never changes, so it is parsed once; a file that is no YAML mapping gives an empty one."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a list of runs shows of one: a thin curve, the newest values, and the seconds to its end."""
+
+    curve: tuple[float, ...] = ()
+    metrics: tuple[tuple[str, float], ...] = ()
+    eta_s: float | None = None
+
+
+def glance(run: Run, total_steps: int, metric: str = "loss") -> Glance:
+    """A look at a run that costs the same however long its event file is: some lines spread over it, and its end."""
+    path = run.dir.events_path()
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return Glance()
+    return _glance(path, size, total_steps, metric)
+
+
+@lru_cache(maxsize=512)
+def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
+    points: list[tuple[int, float]] = []
+    with path.open("rb") as file:
+        for number in range(SPARK_POINTS):
+            file.seek(size * number // SPARK_POINTS)
+            if number:
+                file.readline()
+            for _ in range(4):
+                event = _parse(file.readline())
+                if event.get("kind") == "step" and metric in (found := numbers(event.get("metrics", {}))):
+                    while points and points[-1][0] >= event["step"]:
+                        points.pop()
+                    points.append((event["step"], found[metric]))
+                    break
+        file.seek(max(0, size - TAIL_BYTES))
+        events = [_parse(line) for line in file.read(TAIL_BYTES).splitlines()]
+    recent = History()
+    recent.extend(event for event in events if event.get("kind") in ("state", "step", "validation"))
+    newest = {name: column[-1] for name, column in recent.metrics.items() if column}
+    held_out = {f"held_out_{name}": value for name in recent.validation_metrics if (value := recent.last_validation(name)) is not None}
+    eta = text.eta_s(recent.steps, recent.elapsed_s, total_steps)
+    if recent.steps and metric in newest and (not points or points[-1][0] < recent.steps[-1]):
+        points.append((recent.steps[-1], newest[metric]))
+    return Glance(tuple(value for _, value in points), tuple({**newest, **held_out}.items()), eta)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """An event, or nothing for a line that is cut or torn."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}

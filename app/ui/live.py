@@ -1,0 +1,178 @@
+"""The live-data routes: what the charts in the browser ask for once a second.
+
+A page hands the charts a token that only this server process knows. Besides, a request must come from a page of this very server,
+under a loopback name: other sites, and names that were made to point here, are refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import plotly
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from ui import feed
+
+from workbench import api
+from workbench.views import History, catalogue, figures, series
+from workbench.views.history import Cursor
+
+TOKEN = secrets.token_urlsafe(32)
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+SMOOTH_POINTS = 400
+
+
+async def metrics(request: Request) -> Response:
+    """GET /live/{run}/metrics?after=CURSOR&smoothing=0.9&axis=step: the points since the cursor; all, thinned, without one."""
+    try:
+        run = find(request.path_params["run"])
+        after = request.query_params.get("after")
+        since = Cursor.parse(after) if after else None
+        smoothing = _smoothing(request.query_params.get("smoothing", "0"))
+        axis: figures.Axis = "time" if request.query_params.get("axis") == "time" else "step"
+    except ValueError as error:
+        return JSONResponse({"error": str(error)}, 404 if isinstance(error, NoSuchRun) else 400)
+    return JSONResponse(await run_in_threadpool(updates, run, since, smoothing, axis))
+
+
+async def plotly_js(_: Request) -> Response:
+    return FileResponse(PLOTLY, media_type="text/javascript", headers={"cache-control": "private, max-age=86400"})
+
+
+class NoSuchRun(ValueError):
+    """No folder of that name holds a run."""
+
+
+def find(run_id: str) -> api.Run:
+    """The run with exactly this id. Raises NoSuchRun; a path in place of an id is never followed."""
+    for run in api.runs():
+        if run.id == run_id:
+            return run
+    raise NoSuchRun(f"there is no run {run_id[:100]!r}")
+
+
+def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
+    """What a chart lacks. `reset` says that it must start over: at first, after a resume took steps back, and when a metric is new."""
+    status = run.status
+    with feed.history(run) as history:
+        now = history.cursor
+        kept = since if since and _continues(since, now) else None
+        body: dict[str, Any] = {"cursor": str(now), "reset": kept is None, "live": not status.state.ended}
+        if kept is None:
+            body["charts"] = [chart.__dict__ for chart in catalogue.charts([*history.metrics, *history.validation_metrics])]
+        if kept is None or kept.steps < now.steps:
+            body["train"] = _train(history, kept.steps if kept else 0, smoothing, axis)
+        if kept is None or kept.validations < now.validations:
+            body["held_out"] = _held_out(history, kept.validations if kept else 0, axis)
+    return body
+
+
+def _continues(since: Cursor, now: Cursor) -> bool:
+    same = since.generation == now.generation and since.metrics == now.metrics
+    return same and since.steps <= now.steps and since.validations <= now.validations
+
+
+def _train(history: History, start: int, smoothing: float, axis: figures.Axis) -> dict[str, Any]:
+    """By metric: raw and smooth, each the lists x and y, from step number `start` on; the newest value."""
+    x = np.array(history.steps[:], dtype=float) if axis == "step" else np.array(history.elapsed_s) / 60
+    curves = {}
+    for name, column in history.metrics.items():
+        raw = np.array(column)
+        smooth = series.ema(raw, smoothing)
+        curves[name] = {
+            "raw": _points(x, raw, start, series.POINTS),
+            "smooth": _points(x, smooth, start, SMOOTH_POINTS) if smoothing else None,
+            "last": str(raw[-1]) if len(raw) and not math.isfinite(raw[-1]) else (_round(raw[-1]) if len(raw) else None),
+        }
+    return curves
+
+
+def _held_out(history: History, start: int, axis: figures.Axis) -> dict[str, Any]:
+    curves: dict[str, Any] = {}
+    for validation in history.validations[start:]:
+        for name, value in validation.metrics.items():
+            x, y = curves.setdefault(name, ([], []))
+            x.append(validation.step if axis == "step" else round(validation.elapsed_s / 60, 4))
+            y.append(_round(value))
+    return curves
+
+
+def _points(x: np.ndarray, y: np.ndarray, start: int, limit: int) -> tuple[list[float | None], list[float | None]]:
+    keep = series.thin(y[start:], limit) + start
+    return [_round(value) for value in x[keep]], [_round(value) for value in y[keep]]
+
+
+def _round(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _smoothing(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise ValueError(f"smoothing is a number from 0 to below 1, got {text[:40]!r}")
+    return value
+
+
+def _guard(handler: Callable[[Request], Any], token: str | None) -> Callable[[Request], Any]:
+    """The handler behind the checks; without a token only where the browser sends none (a script tag)."""
+
+    async def guarded(request: Request) -> Response:
+        if refusal := refuse(request, token):
+            return JSONResponse({"error": refusal}, 403, headers={"cache-control": "no-store"})
+        response = await handler(request)
+        response.headers.setdefault("cache-control", "no-store")
+        response.headers["x-content-type-options"] = "nosniff"
+        response.headers["cross-origin-resource-policy"] = "same-origin"
+        return response
+
+    return guarded
+
+
+def refuse(request: Request, token: str | None) -> str | None:
+    """Why this request is not answered; None where it may be."""
+    host = request.headers.get("host", "")
+    if _hostname(f"//{host}") not in LOOPBACK:
+        return "this server answers on a loopback name only"
+    origin = request.headers.get("origin")
+    if origin is not None and (urlsplit(origin).scheme not in ("http", "https") or _netloc(origin) != host):
+        return "only this server's own pages may ask"
+    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return "only this server's own pages may ask"
+    if token is not None and not hmac.compare_digest(request.headers.get("x-workbench-token", "").encode(), token.encode()):
+        return "the token is not this server's: reload the page"
+    return None
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
+
+
+def routes(token: str = TOKEN) -> Sequence[Route]:
+    """The routes for `App(…, routes=…)`."""
+    return [
+        Route("/live/plotly.min.js", _guard(plotly_js, None), methods=["GET"]),
+        Route("/live/{run}/metrics", _guard(metrics, token), methods=["GET"]),
+    ]

@@ -1,0 +1,191 @@
+"""The parts of the Run page. Each is a fragment of its own, so that one refreshes without the others."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+from ui import choose, feed, frame
+
+from workbench.api import Run
+from workbench.store import COMPLETE, State, Status
+from workbench.views import History, tables, text
+
+LOG_LINES = 300
+
+
+def head(run: Run, ended: bool) -> None:
+    """Title, state, buttons, headline numbers; start-up progress before the first step, the reason after a failure."""
+    status = run.status
+    if status.state.ended != ended:
+        st.rerun()
+    spec = feed.spec_tree(run.dir.spec_path)
+    title, buttons = st.columns([3, 2], vertical_alignment="center")
+    with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
+        frame.state_badge(status)
+        st.badge(str(spec.get("algorithm", {}).get("name", "?")).upper(), color="gray")
+    with buttons:
+        _buttons(run, status)
+    attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
+    backend = spec.get("backend", {}).get("name", "?")
+    st.caption(f"`{run.id}` · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {backend} · started {text.clock(status.created)}{attempt}")
+    if status.state == State.FAILED:
+        _failure(run, status)
+    with feed.history(run) as history:
+        _progress(history, status)
+        figures = tables.headline(history, status)
+    with st.container(key="headline"):
+        for column, figure in zip(st.columns(len(figures), gap="small"), figures, strict=True):
+            column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
+
+
+def _buttons(run: Run, status: Status) -> None:
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if status.state.ended:
+            if status.state != State.COMPLETED and st.button("Resume", icon=":material/resume:", type="primary", help="Go on from the newest complete checkpoint."):
+                act(run.resume)
+        else:
+            if st.button("Stop", icon=":material/stop_circle:", disabled=status.state == State.STOPPING, help="Save a checkpoint and end at the next step; it can be resumed."):
+                act(run.stop)
+            with st.popover("Kill", icon=":material/dangerous:"):
+                st.markdown("**End the run at once?** Steps since the last checkpoint are lost.")
+                if st.button("Kill now", type="primary", icon=":material/dangerous:", key="kill-now"):
+                    act(run.kill)
+        if st.button("Clone", icon=":material/content_copy:", help="Open Launch with this run's settings."):
+            choose.clone(run.id)
+
+
+def act(change: object) -> None:
+    """Do what a button says; show why when it cannot be done."""
+    try:
+        change()  # type: ignore[operator]
+    except (ValueError, OSError) as error:
+        st.error(str(error), icon=":material/error:")
+    else:
+        st.rerun()
+
+
+def _failure(run: Run, status: Status) -> None:
+    reason, _, rest = (status.message or "the run failed without a message").partition("\n")
+    with st.container(key="failure"):
+        st.error(f"**The run failed.** {frame.plain(reason)}", icon=":material/error:")
+        tail = run.log_tail("actor", lines=25) or run.log_tail("driver", lines=25)
+        if tail or rest:
+            st.code(tail or rest, language=None, height=190)
+        logs = run.logs()
+        st.caption(f"The whole log: `{logs[-1]}`" if logs else f"There is no log in `{run.dir.logs}`.")
+
+
+def _progress(history: History, status: Status) -> None:
+    if status.state.ended or history.steps:
+        if status.state == State.STOPPING:
+            st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
+        return
+    phase = history.phase or {}
+    words = phase.get("message") or status.message or "waiting for the backend"
+    done, total = phase.get("done"), phase.get("total")
+    share = min(1.0, done / total) if done is not None and total else 0.0
+    counted = f" · {done:,} of {total:,}" if total else ""
+    waited = time.time() - status.created if status.attempt <= 1 else time.time() - status.updated
+    st.progress(share, text=f"{frame.plain(words[:1].upper() + words[1:])}{counted} · {text.duration(waited)}")
+
+
+def answers(run: Run) -> None:
+    """The held-out prompts' answers: all at one validation, or one prompt's over the steps."""
+    with feed.history(run) as history:
+        validations = [v for v in history.validations if v.samples]
+    if not validations:
+        st.info("Sampled answers appear with the first validation. How many, and how often: `validation.samples`, `validation.every_steps`.", icon=":material/forum:")
+        return
+    view = st.segmented_control("Show", ["Before and after", "One prompt over the steps"], default="Before and after", required=True, key=f"view-{run.id}")
+    steps = [v.step for v in validations]
+    if view == "Before and after":
+        _before_after(validations, steps, run)
+    else:
+        _over_steps(validations, run)
+
+
+def _before_after(validations: list, steps: list[int], run: Run) -> None:
+    left, right = st.columns(2)
+    first = left.selectbox("Before: step", steps, index=0, key=f"before-{run.id}")
+    newest = right.toggle("Follow the newest validation", value=True, key=f"follow-{run.id}")
+    second = right.selectbox("After: step", steps, index=len(steps) - 1, key=f"after-{run.id}") if not newest else steps[-1]
+    by_step = {v.step: v for v in validations}
+    after = {sample["prompt"]: sample["response"] for sample in by_step[second].samples}
+    for sample in by_step[first].samples:
+        with st.container(border=True, gap="small"):
+            st.caption("Prompt")
+            st.text(sample["prompt"])
+            before_column, after_column = st.columns(2)
+            _answer(before_column, f"Step {first}", sample["response"])
+            _answer(after_column, f"Step {second}", after.get(sample["prompt"], "(this prompt was not sampled here)"))
+
+
+def _over_steps(validations: list, run: Run) -> None:
+    prompts = tables.followed(validations)
+    prompt = st.selectbox("Prompt", list(prompts), key=f"prompt-{run.id}")
+    for step, response in reversed(prompts[prompt].items()):
+        with st.container(border=True):
+            _answer(st.container(), f"Step {step}", response)
+
+
+def _answer(place: object, title: str, response: str) -> None:
+    with place:  # type: ignore[attr-defined]
+        st.markdown(f":gray[{title}]")
+        st.text(response or "(empty answer)")
+
+
+def log(run: Run) -> None:
+    """The end of one log, refreshed."""
+    logs = run.logs()
+    if not logs:
+        st.info("The log appears when the backend has started the run.", icon=":material/terminal:")
+        return
+    names = [path.name for path in reversed(logs)]
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    name = left.selectbox("Log file", names, key=f"log-{run.id}")
+    wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
+    path = next(path for path in logs if path.name == name)
+    lines = [line for line in tail_lines(path) if not wanted or wanted.lower() in line.lower()]
+    st.code("\n".join(lines) or "(no such line)", language=None, height=460)
+    st.caption(f"The last {LOG_LINES} lines of `{path}`")
+
+
+def tail_lines(path: object) -> list[str]:
+    """The end of a file, read backwards from its size."""
+    with path.open("rb") as file:  # type: ignore[attr-defined]
+        file.seek(max(0, file.seek(0, 2) - 400 * LOG_LINES))
+        return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+
+
+def checkpoints(run: Run) -> None:
+    """The complete checkpoints, and how to get a model out of one."""
+    folders = [path for path in run.dir.checkpoints.glob("*") if (path / COMPLETE).exists()]
+    folders.sort(key=lambda path: (len(path.name), path.name), reverse=True)
+    if not folders:
+        st.info("No complete checkpoint yet. How often one is saved: `checkpoint.every_steps`.", icon=":material/save:")
+        return
+    rows = [{"Step": path.name, "Saved": text.ago((path / COMPLETE).stat().st_mtime), "Size": _size(path), "Folder": str(path)} for path in folders]
+    st.dataframe(rows, hide_index=True, alt="Complete checkpoints", column_config={"Folder": st.column_config.TextColumn(width="large")})
+    st.markdown("**Export as a Hugging Face directory**")
+    st.code(f"workbench export {run.id} {run.id}-hf", language="bash")
+
+
+def _size(folder: object) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())  # type: ignore[attr-defined]
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def settings(run: Run) -> None:
+    """The resolved settings, and the command that starts the same run again."""
+    from ui import setup
+
+    st.markdown("**The same run from a terminal**")
+    st.code(setup.command_of(feed.spec_tree(run.dir.spec_path)), language="bash", wrap_lines=True)
+    st.markdown("**Resolved settings**")
+    st.code(run.dir.spec_path.read_text(), language="yaml")

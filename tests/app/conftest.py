@@ -1,0 +1,14 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).parents[2] / "app"
+sys.path.insert(0, str(APP))  # as `streamlit run app` does
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """An empty runs folder that the app reads."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
+    return tmp_path

@@ -1,0 +1,89 @@
+"""Which metrics are drawn together, under which name and in which unit. A metric that is not here is drawn all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from workbench.views import text
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: the metrics it shows and their names in its legend."""
+
+    key: str
+    title: str
+    unit: str
+    series: tuple[tuple[str, str], ...]
+    stacked: bool = False
+    group: str = "Learning"
+    smooth: bool = True
+
+
+CHARTS = (
+    Chart("loss", "Loss", "nats", (("loss", "train"),)),
+    Chart("accuracy", "Accuracy", "share of pairs", (("accuracy", "train"),)),
+    Chart("margin", "Reward margin", "chosen − rejected", (("rewards_margin", "train"),)),
+    Chart("rewards", "Rewards", "β · log-ratio to the reference", (("rewards_chosen_mean", "chosen"), ("rewards_rejected_mean", "rejected"))),
+    Chart("logprobs", "Log-probability", "nats an answer", (("logprobs_chosen", "chosen"), ("logprobs_rejected", "rejected"))),
+    Chart("loss_terms", "Loss terms", "nats", (("preference_loss", "preference"), ("sft_loss", "SFT"))),
+    Chart("grad_norm", "Gradient norm", "L2, before clipping", (("grad_norm", "norm"),), group="Optimizer"),
+    Chart("lr", "Learning rate", "", (("lr", "rate"),), group="Optimizer", smooth=False),
+    Chart("throughput", "Throughput", "tokens / s", (("tokens_per_s", "tokens"),), group="Speed and memory"),
+    Chart("samples", "Rows", "rows / s", (("samples_per_s", "rows"),), group="Speed and memory"),
+    Chart(
+        "time",
+        "Time of a step",
+        "s",
+        (("time_data_s", "data"), ("time_forward_backward_s", "forward and backward"), ("time_optimizer_s", "optimizer")),
+        stacked=True,
+        group="Speed and memory",
+    ),
+    Chart("step_time", "Step", "s", (("step_time_s", "step"),), group="Speed and memory"),
+    Chart("memory", "Peak memory", "GiB", (("peak_memory_gib", "peak"),), group="Speed and memory", smooth=False),
+)
+UNITS = {"_s": "s", "_gib": "GiB", "_per_s": "1 / s"}
+GROUPS = ("Learning", "Optimizer", "Speed and memory", "Other")
+
+
+def charts(metrics: Iterable[str]) -> list[Chart]:
+    """The charts for these metrics, in the groups' order: the known ones, then one for each that nobody foresaw."""
+    names = list(dict.fromkeys(metrics))
+    known = {name for chart in CHARTS for name, _ in chart.series}
+    found = [
+        replace(c, series=tuple(s for s in c.series if s[0] in names))
+        for c in CHARTS
+        if any(name in names for name, _ in c.series)
+    ]
+    phases = [name for name in names if name.startswith("time_") and name.endswith("_s") and name not in known]
+    other = [name for name in names if name not in known and name not in phases]
+    if phases:
+        found = [_with_phases(chart, phases) if chart.key == "time" else chart for chart in found] or found
+        if not any(chart.key == "time" for chart in found):
+            found.append(_with_phases(Chart("time", "Time of a step", "s", (), True, "Speed and memory"), phases))
+    found += [Chart(name, label(name), _unit(name), ((name, "train"),), group="Other") for name in other]
+    return sorted(found, key=lambda chart: GROUPS.index(chart.group))
+
+
+def label(metric: str) -> str:
+    """A metric's name for people: its chart's title, with its part of a shared chart."""
+    for chart in CHARTS:
+        for name, part in chart.series:
+            if name == metric:
+                return chart.title if len(chart.series) == 1 else f"{chart.title}: {part}"
+    return text.title(metric)
+
+
+def unit(metric: str) -> str:
+    """The unit on a metric's axis."""
+    return next((chart.unit for chart in CHARTS if any(name == metric for name, _ in chart.series)), _unit(metric))
+
+
+def _unit(metric: str) -> str:
+    return next((UNITS[end] for end in ("_per_s", "_gib", "_s") if metric.endswith(end)), "")
+
+
+def _with_phases(chart: Chart, phases: list[str]) -> Chart:
+    more = tuple((name, text.title(name.removeprefix("time_").removesuffix("_s")).lower()) for name in phases)
+    return replace(chart, series=(*chart.series, *more))

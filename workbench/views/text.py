@@ -1,0 +1,109 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from workbench.store import State
+
+RECENT_STEPS = 30
+STATE_COLOURS = {
+    State.CREATED: "gray",
+    State.QUEUED: "gray",
+    State.STARTING: "blue",
+    State.RUNNING: "green",
+    State.STOPPING: "orange",
+    State.COMPLETED: "blue",
+    State.STOPPED: "gray",
+    State.FAILED: "red",
+    State.PREEMPTED: "orange",
+}
+STATE_ICONS = {
+    State.CREATED: "schedule",
+    State.QUEUED: "schedule",
+    State.STARTING: "rocket_launch",
+    State.RUNNING: "play_circle",
+    State.STOPPING: "hourglass_bottom",
+    State.COMPLETED: "check_circle",
+    State.STOPPED: "stop_circle",
+    State.FAILED: "error",
+    State.PREEMPTED: "schedule",
+}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Four significant digits, thousands apart, tiny numbers with an exponent; a dash where there is none."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0 or abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `12 m 05 s`, `3 h 42 m`, `2 d 4 h`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def ago(then: float, now: float | None = None) -> str:
+    """`just now`, `5 m ago`, `3 h ago`, `2 d ago`."""
+    seconds = (time.time() if now is None else now) - then
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
+def clock(then: float) -> str:
+    """`14:05` today, `24 Nov 14:05` else; local time."""
+    moment = time.localtime(then)
+    today = time.localtime()[:3] == moment[:3]
+    return time.strftime("%H:%M" if today else "%d %b %H:%M", moment)
+
+
+def eta_s(steps: Sequence[int], times: Sequence[float], total_steps: int) -> float | None:
+    """Seconds to the last step, from the median pace of the newest steps; None before two steps."""
+    recent = list(zip(steps, times, strict=True))[-RECENT_STEPS - 1 :]
+    paces = [(t1 - t0) / (s1 - s0) for (s0, t0), (s1, t1) in zip(recent, recent[1:], strict=False) if s1 > s0 and t1 >= t0]
+    if not paces or not total_steps:
+        return None
+    return max(0, total_steps - steps[-1]) * median(paces)
+
+
+def title(key: str) -> str:
+    """A field's or a metric's name for people: `global_batch_size` -> `Global batch size`."""
+    words = [WORDS.get(word, word) for word in key.split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+WORDS = {
+    "lr": "learning rate",
+    "lora": "LoRA",
+    "kl": "KL",
+    "adam": "Adam",
+    "beta1": "β₁",
+    "beta2": "β₂",
+    "logprobs": "log-probs",
+    "norm": "norm",
+    "min": "least",
+    "gib": "GiB",
+    "sft": "SFT",
+}
