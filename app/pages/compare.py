@@ -1,1 +1,33 @@
-"""placeholder"""
+"""Several runs in one chart, and the settings in which they differ."""
+
+import streamlit as st
+from ui import choose, compare_panels, feed
+
+from workbench import api
+from workbench.views import tables
+
+st.markdown("## Compare runs", anchors=False)
+known = {run.id: run for run in api.runs()}
+if not known:
+    choose.no_runs_yet()
+    st.stop()
+asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id in known]
+picked = st.multiselect(
+    "Runs", list(known), default=asked or list(known)[:3], format_func=lambda run_id: compare_panels.label(known[run_id]), key=f"runs-{','.join(asked)}", placeholder="Choose runs"
+)
+st.query_params["runs"] = ",".join(picked)
+chosen = [known[run_id] for run_id in picked]
+if not chosen:
+    st.info("Choose at least one run.", icon=":material/stacked_line_chart:")
+    st.stop()
+
+going = any(not run.dir.status.state.ended for run in chosen)
+st.fragment(compare_panels.curves, run_every=5.0 if going else None)(chosen)
+st.markdown("#### Settings that differ", anchors=False)
+diff = tables.config_diff({compare_panels.label(run): feed.spec_tree(run.dir.spec_path) for run in chosen})
+if len(chosen) < 2:
+    st.caption("Choose a second run to see what differs.")
+elif diff.empty:
+    st.caption("These runs have the same settings.")
+else:
+    st.dataframe(diff, alt="Settings that differ between the runs", column_config={"_index": st.column_config.TextColumn("Setting", width=240)})

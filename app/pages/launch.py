@@ -1,1 +1,47 @@
-"""placeholder"""
+"""Set up a run: choose, change, check, launch."""
+
+import copy
+
+import streamlit as st
+from ui import choose, form, frame, setup
+
+from workbench import api, spec
+from workbench.spec import SpecError
+from workbench.views.tables import leaves
+
+st.markdown("## Launch a run", anchors=False)
+source = choose.cloned_run()
+start = setup.start(source)
+left, right = st.columns([5, 3], gap="large")
+
+with left:
+    with st.container(border=True):
+        words, tree = setup.choose(start)
+    made = form.Form(key=lambda name: setup.widget_key(start, words, name))
+    values = made.draw(copy.deepcopy(tree))
+if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
+    left.warning(f"This version has no such setting, so it is left out: {', '.join(dropped)}", icon=":material/warning:")
+
+experiment = None
+try:
+    experiment = spec.parse(values)
+    problems = []
+except SpecError as error:
+    problems = error.problems
+made.show(problems)
+
+with right, st.container(key="summary"):
+    if problems:
+        listed = "\n".join(f"- `{key or 'experiment'}`: {frame.plain(what)}" for key, what in problems)
+        st.error(f"**{len(problems)} {'problem' if len(problems) == 1 else 'problems'} to solve before the launch**\n\n{listed}", icon=":material/error:")
+    else:
+        st.success("Every setting is valid.", icon=":material/check_circle:")
+    if st.button("Launch run", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None) and experiment is not None:
+        try:
+            choose.open_run(api.submit(experiment).id)
+        except (ValueError, OSError) as error:
+            st.error(f"The launch failed: {frame.plain(str(error))}", icon=":material/error:")
+    st.markdown("**The same from a terminal**")
+    st.code(setup.command(words, values), language="bash", wrap_lines=True)
+    st.markdown("**Resolved settings**")
+    st.code(experiment.to_yaml() if experiment else "# appear when every setting is valid", language="yaml", height=430)

@@ -1,12 +1,18 @@
-"""All runs."""
+"""All runs: find one, see how it goes, act on it."""
 
 import streamlit as st
-from ui import choose, feed, frame
+from ui import choose, run_table
 
 from workbench import api
 
-for run in api.runs():
-    with st.container(horizontal=True):
-        frame.state_badge(run.status)
-        if st.button(run.id):
-            choose.open_run(run.id)
+st.markdown("## Runs", anchors=False)
+if not api.runs():
+    choose.no_runs_yet()
+    st.stop()
+
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    words = st.text_input("Search", placeholder="name, id, algorithm, model", key="runs-search", live=True, width=320, icon=":material/search:", bind="query-params")
+    states = st.pills("State", list(run_table.FILTERS), selection_mode="multi", key="runs-state")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        st.page_link("pages/launch.py", label="New run", icon=":material/add:")
+st.fragment(run_table.draw, run_every=2.0)(words or "", tuple(states or ()))

@@ -47,3 +47,14 @@ def open_run(run_id: str) -> None:
 
 def clone(run_id: str) -> None:
     st.switch_page("pages/launch.py", query_params={"clone": run_id})
+
+
+def cloned_run() -> api.Run | None:
+    """The run whose settings Launch starts from: `?clone=`."""
+    wanted = st.query_params.get("clone")
+    if not wanted:
+        return None
+    found = next((run for run in api.runs() if run.id == wanted), None)
+    if found is None:
+        st.warning(f"There is no run `{wanted[:120]}` to clone.", icon=":material/search_off:")
+    return found

@@ -102,8 +102,6 @@ WORDS = {
     "beta1": "β₁",
     "beta2": "β₂",
     "logprobs": "log-probs",
-    "norm": "norm",
-    "min": "least",
     "gib": "GiB",
     "sft": "SFT",
 }

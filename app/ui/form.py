@@ -1,0 +1,183 @@
+"""A form made from the typed experiment: every field with its description, bounds and default, and its problem beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import streamlit as st
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from ui import frame
+
+from backends import base as backends
+from workbench import spec
+from workbench.spec import AlgorithmConfig, Experiment
+from workbench.views import text
+
+COLUMNS = 3
+TITLES = {
+    "": ("General", ""),
+    "algorithm": ("Algorithm", ":material/function:"),
+    "model": ("Model", ":material/neurology:"),
+    "data": ("Data", ":material/dataset:"),
+    "validation": ("Validation", ":material/fact_check:"),
+    "checkpoint": ("Checkpoints", ":material/save:"),
+    "backend": ("Backend", ":material/dns:"),
+}
+
+
+@dataclass
+class Form:
+    """Draws the fields and collects their values. `key` names a field's widget; another name gives it its default back."""
+
+    key: Callable[[str], str]
+    slots: dict[str, Any] = field(default_factory=dict)
+
+    def draw(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole form, starting from a resolved tree. Returns the tree that its widgets hold."""
+        values: dict[str, Any] = {}
+        plain = {name: info for name, info in Experiment.model_fields.items() if _model_of(name, info, tree) is None}
+        with self._section(""):
+            values |= self._grid("", plain, tree)
+        for name, info in Experiment.model_fields.items():
+            if (model := _model_of(name, info, tree)) is not None:
+                with self._section(name):
+                    values[name] = self._fields(name, model, tree.get(name) or {})
+        return {name: values[name] for name in Experiment.model_fields}
+
+    def show(self, problems: list[tuple[str, str]]) -> None:
+        """Put each problem beside its field, or at the nearest section that holds it."""
+        for key, what in problems:
+            place = key
+            while place not in self.slots and place:
+                place = place.rpartition(".")[0]
+            words = what if place == key else f"{key}: {what}"
+            self.slots[place].caption(f":red[:material/error: {frame.plain(words)}]")
+
+    def _section(self, name: str) -> Any:
+        title, icon = TITLES.get(name, (text.title(name), ""))
+        box = st.container(border=True, key=f"section-{name or 'general'}")
+        box.markdown(f"#### {icon} {title}".replace("  ", " "), anchors=False)
+        self.slots[name] = box.container()
+        return box
+
+    def _fields(self, path: str, model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
+        fields = _own_first(model)
+        nested = {name: found for name, info in fields.items() if (found := _nested(info.annotation)) is not None}
+        values: dict[str, Any] = {"name": tree["name"]} if _is_named(path) else {}
+        shown = {name: info for name, info in fields.items() if name not in nested and name not in values}
+        values |= self._grid(path, shown, tree)
+        for name, inner in nested.items():
+            st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
+            self.slots[f"{path}.{name}"] = st.container()
+            values[name] = self._fields(f"{path}.{name}", inner, tree.get(name) or {})
+        return values
+
+    def _grid(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Texts in wide columns, then numbers and choices, then switches; the values in the fields' own order."""
+        values = {}
+        for width, names in _rows(fields) if path else [(COLUMNS, list(fields))]:
+            for start in range(0, len(names), width):
+                for name, column in zip(names[start : start + width], st.columns(width, gap="medium"), strict=False):
+                    key = f"{path}.{name}" if path else name
+                    with column:
+                        values[name] = self._widget(key, name, fields[name], tree.get(name, _default(fields[name])))
+                        self.slots[key] = st.empty()
+        return {name: values[name] for name in fields}
+
+    def _widget(self, key: str, name: str, info: FieldInfo, value: Any) -> Any:
+        kind, optional = _unwrap(info.annotation)
+        label, words = text.title(name), f"{info.description or ''}\n\n`{key}`{_bounds_text(info)}"
+        common: dict[str, Any] = {"key": self.key(key), "help": words, "persist_state": "session"}
+        if get_origin(kind) is Literal:
+            options = [*([None] if optional else []), *get_args(kind)]
+            return st.selectbox(label, options, index=options.index(value) if value in options else 0, format_func=_option, **common)
+        if get_origin(kind) is tuple:
+            options = list(get_args(get_args(kind)[0]))
+            return st.pills(label, options, default=[item for item in value or () if item in options], selection_mode="multi", wrap=True, **common)
+        if kind is bool:
+            return st.toggle(label, value=bool(value), **common)
+        if kind in (int, float):
+            return _number(label, kind, value, info, optional, common)
+        typed = st.text_input(label, value="" if value is None else str(value), placeholder="empty" if optional else "required", live=True, **common)
+        return typed if typed or not optional else None
+
+
+def _number(label: str, kind: type, value: Any, info: FieldInfo, optional: bool, common: dict[str, Any]) -> Any:
+    low, high = _bounds(info, kind)
+    number = kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
+        low = high = None  # a value that is out of bounds is shown with its problem, not refused by the widget
+    step: Any = 1 if kind is int else 10.0 ** math.floor(math.log10(abs(number))) if number else 0.1
+    layout = {"format": "%d" if kind is int else "%g", "placeholder": "empty" if optional else "required"}
+    return st.number_input(label, min_value=low, max_value=high, value=number, step=step, **layout, **common)
+
+
+def _bounds(info: FieldInfo, kind: type) -> tuple[Any, Any]:
+    """The inclusive bounds; an exclusive one is left to the check, which says so beside the field."""
+    low = next((kind(m.ge) for m in info.metadata if isinstance(m, annotated_types.Ge)), None)
+    high = next((kind(m.le) for m in info.metadata if isinstance(m, annotated_types.Le)), None)
+    if kind is int:
+        high = next((int(m.lt) - 1 for m in info.metadata if isinstance(m, annotated_types.Lt)), high)
+    return low, high
+
+
+def _bounds_text(info: FieldInfo) -> str:
+    signs = ((annotated_types.Ge, "≥", "ge"), (annotated_types.Gt, ">", "gt"), (annotated_types.Le, "≤", "le"), (annotated_types.Lt, "<", "lt"))
+    parts = [f"{sign} {getattr(m, name):g}" for kind, sign, name in signs for m in info.metadata if isinstance(m, kind)]
+    return f" {', '.join(parts)}" if parts else ""
+
+
+def _unwrap(annotation: Any) -> tuple[Any, bool]:
+    """The type without its None, and whether it had one."""
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+        return kinds[0], len(kinds) < len(get_args(annotation))
+    return annotation, False
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    kind, _ = _unwrap(annotation)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _is_named(path: str) -> bool:
+    return path in ("algorithm", "backend")
+
+
+def _model_of(name: str, info: FieldInfo, tree: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The model of a section: for the algorithm and the backend the one that their name gives."""
+    if name == "algorithm":
+        return spec.find_algorithm(tree["algorithm"]["name"]).Config
+    if name == "backend":
+        return backends.find(tree["backend"]["name"]).Config
+    return _nested(info.annotation)
+
+
+def _rows(fields: Mapping[str, FieldInfo]) -> list[tuple[int, list[str]]]:
+    """(fields in a row, their names): a text needs more room than a number."""
+    kinds = {name: _unwrap(info.annotation)[0] for name, info in fields.items()}
+    texts = [name for name, kind in kinds.items() if kind is str]
+    switches = [name for name, kind in kinds.items() if kind is bool]
+    return [(2, texts), (COLUMNS, [name for name in fields if name not in texts and name not in switches]), (COLUMNS, switches)]
+
+
+def _own_first(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """An algorithm's own keys before those that every algorithm has."""
+    shared = AlgorithmConfig.model_fields if issubclass(model, AlgorithmConfig) else {}
+    own = {name: info for name, info in model.model_fields.items() if name not in shared}
+    return own | {name: model.model_fields[name] for name in shared}
+
+
+def _default(info: FieldInfo) -> Any:
+    value = None if info.is_required() else info.get_default(call_default_factory=True)
+    return value.model_dump() if isinstance(value, BaseModel) else value
+
+
+def _option(value: Any) -> str:
+    return "empty" if value is None else str(value)

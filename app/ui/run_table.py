@@ -1,0 +1,155 @@
+"""The list of runs, refreshed while anything goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from ui import choose, feed
+
+from workbench import api
+from workbench.api import Run
+from workbench.store import LIVE, State, Status
+from workbench.views import text
+
+FILTERS = {
+    "Live": LIVE,
+    "Completed": (State.COMPLETED,),
+    "Stopped": (State.STOPPED,),
+    "Failed": (State.FAILED,),
+}
+OPEN, STOP, RESUME, CLONE = (
+    ":material/open_in_new: Open",
+    ":material/stop_circle: Stop",
+    ":material/resume: Resume",
+    ":material/content_copy: Clone",
+)
+
+
+def draw(words: str, filters: tuple[str, ...]) -> None:
+    """The runs that match, newest first."""
+    runs = [run for run in api.runs() if _matches(run, words.lower().split())]
+    wanted = {state for name in filters for state in FILTERS[name]} or set(State)
+    shown = [(run, status) for run in runs if (status := run.status).state in wanted]
+    if not shown:
+        st.info("No run matches the search and the filter.", icon=":material/search_off:")
+        return
+    st.session_state["runs-shown"] = [run.id for run, _ in shown]
+    rows = pd.DataFrame([_row(run, status) for run, status in shown])
+    event = st.dataframe(
+        rows,
+        key="runs-table",
+        hide_index=True,
+        height=min(760, 38 * len(rows) + 42),
+        row_height=38,
+        on_select="rerun",
+        selection_mode="multi-row",
+        alt=f"{len(rows)} runs with state, progress, loss and actions",
+        column_config=_columns(),
+    )
+    _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(api.runs()))
+    for problem in st.session_state.pop("runs-problems", []):
+        st.error(problem, icon=":material/error:")
+    if target := st.session_state.pop("runs-go", None):
+        {OPEN: choose.open_run, CLONE: choose.clone}[target[0]](target[1])
+
+
+def _matches(run: Run, words: list[str]) -> bool:
+    spec = feed.spec_tree(run.dir.spec_path)
+    hay = f"{run.id} {spec.get('name')} {spec.get('algorithm', {}).get('name')} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
+    return all(word in hay for word in words)
+
+
+def _row(run: Run, status: Status) -> dict[str, Any]:
+    spec = feed.spec_tree(run.dir.spec_path)
+    look = feed.glance(run, status.total_steps)
+    newest = dict(look.metrics)
+    return {
+        "state": [status.state.capitalize()],
+        "name": spec.get("name", run.id),
+        "actions": [OPEN, *_actions(status), CLONE],
+        "algorithm": spec.get("algorithm", {}).get("name", "?"),
+        "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
+        "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
+        "curve": [value for value in look.curve if math.isfinite(value)],
+        "loss": text.number(newest.get("loss")),
+        "accuracy": f"{newest['held_out_accuracy']:.1%}" if "held_out_accuracy" in newest else "–",
+        "started": text.ago(status.created),
+        "time": _time(status, look),
+    }
+
+
+def _time(status: Status, look: feed.Glance) -> str:
+    if status.state == State.RUNNING and look.eta_s is not None:
+        return f"{text.duration(look.eta_s)} left"
+    return text.duration((status.updated if status.state.ended else time.time()) - status.created)
+
+
+def _actions(status: Status) -> list[str]:
+    if status.state.ended:
+        return [] if status.state == State.COMPLETED else [RESUME]
+    return [] if status.state == State.STOPPING else [STOP]
+
+
+def _columns() -> dict[str, Any]:
+    column = st.column_config
+    colours = [text.STATE_COLOURS[state] for state in State]
+    return {
+        "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=98),
+        "name": column.TextColumn("Name", width=150),
+        "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=74),
+        "algorithm": column.TextColumn("Algorithm", width=76),
+        "model": column.TextColumn("Model", width=126),
+        "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
+        "curve": column.LineChartColumn("Loss", width=110),
+        "loss": column.TextColumn("Last", width=62, alignment="right", help="Training loss of the last step"),
+        "accuracy": column.TextColumn("Held out", width=74, alignment="right", help="Accuracy on the held-out rows at the last validation"),
+        "started": column.TextColumn("Started", width=78),
+        "time": column.TextColumn("Time", width=104, alignment="right", help="Time left while it trains; how long it took when it has ended"),
+    }
+
+
+def _clicked() -> None:
+    click = st.session_state["runs-click"]
+    run_id = st.session_state["runs-shown"][click["row"]]
+    if click["label"] in (OPEN, CLONE):
+        st.session_state["runs-go"] = (click["label"], run_id)
+    else:
+        _do(click["label"], [api.get(run_id)])
+
+
+def _do(action: str, runs: list[Run]) -> None:
+    """Stop or resume; what could not be done is said under the table."""
+    problems = []
+    for run in runs:
+        try:
+            run.stop() if action == STOP else run.resume()
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    st.session_state["runs-problems"] = problems
+
+
+def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
+    """What can be done with the selected rows."""
+    if not chosen:
+        st.caption(f"{shown} of {known} runs in `{api.runs_root()}`. Select rows to act on several or to compare them.")
+        return
+    live = [run for run, status in chosen if STOP in _actions(status)]
+    ended = [run for run, status in chosen if RESUME in _actions(status)]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(chosen)}** selected", width="content")
+        if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary"):
+            choose.open_run(chosen[0][0].id)
+        if len(chosen) > 1 and st.button("Compare", icon=":material/stacked_line_chart:", type="primary"):
+            st.switch_page("pages/compare.py", query_params={"runs": ",".join(run.id for run, _ in chosen)})
+        if live and st.button(f"Stop {len(live)}", icon=":material/stop_circle:"):
+            _do(STOP, live)
+            st.rerun(scope="fragment")
+        if ended and st.button(f"Resume {len(ended)}", icon=":material/resume:"):
+            _do(RESUME, ended)
+            st.rerun(scope="fragment")
+        if len(chosen) == 1 and st.button("Clone", icon=":material/content_copy:"):
+            choose.clone(chosen[0][0].id)
