@@ -26,6 +26,7 @@ TAIL_BYTES = 24_000
 class _Feed:
     cursor: Cursor = field(default_factory=Cursor)
     history: History = field(default_factory=History)
+    problem: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -35,7 +36,7 @@ _feeds_lock = threading.Lock()
 
 @contextmanager
 def history(run: Run) -> Iterator[History]:
-    """The run's history up to now. It is shared: read it inside the `with`, and do not keep it."""
+    """The run's history up to now, or up to a damaged line. It is shared: read it inside the `with`, and do not keep it."""
     with _feeds_lock:
         feed = _feeds.setdefault(run.dir.path, _Feed())
         _feeds.move_to_end(run.dir.path)
@@ -45,8 +46,18 @@ def history(run: Run) -> Iterator[History]:
         path = run.dir.events_path()
         if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
             feed.cursor, feed.history = Cursor(), History()
-        feed.history.extend(run.events(feed.cursor))
+        try:
+            feed.history.extend(run.events(feed.cursor))
+            feed.problem = ""
+        except (ValueError, KeyError) as error:
+            feed.problem = str(error)
         yield feed.history
+
+
+def problem(run: Run) -> str:
+    """Why the newest events could not be read; nothing where they could."""
+    feed = _feeds.get(run.dir.path)
+    return feed.problem if feed else ""
 
 
 @lru_cache(maxsize=1024)
@@ -108,9 +119,9 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """An event, or nothing for a line that is cut or torn."""
+    """An event of a step, or nothing for another line and for one that is cut or torn."""
     try:
         event = json.loads(line)
     except ValueError:
         return {}
-    return event if isinstance(event, dict) else {}
+    return event if isinstance(event, dict) and {"kind", "step", "time"} <= event.keys() else {}

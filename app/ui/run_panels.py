@@ -35,6 +35,8 @@ def head(run: Run, ended: bool) -> None:
     with feed.history(run) as history:
         _progress(history, status)
         figures = tables.headline(history, status)
+    if problem := feed.problem(run):
+        st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
     with st.container(key="headline"):
         for column, figure in zip(st.columns(len(figures), gap="small"), figures, strict=True):
             column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
