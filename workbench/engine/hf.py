@@ -94,7 +94,7 @@ def load_weights(model: PackedGPT, directory: Path) -> None:
 
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, hf_names, join, _ in _mapping(config(directory)):
+        for name, hf_names, join, _ in mapping(config(directory)):
             if name not in parameters:  # a tied output layer
                 continue
             value = join([read(hf_name) for hf_name in hf_names])
@@ -105,7 +105,7 @@ def load_weights(model: PackedGPT, directory: Path) -> None:
 
 def to_hf(weights: dict[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple[str, Tensor]]:
     """megatron's full weights by name, as Hugging Face names and tensors."""
-    for name, hf_names, _, split in _mapping(hf):
+    for name, hf_names, _, split in mapping(hf):
         if name in weights:
             yield from ((hf_name, tensor.contiguous()) for hf_name, tensor in zip(hf_names, split(weights[name]), strict=True))
 
@@ -135,7 +135,7 @@ def save(weights: dict[str, Tensor], source: Path, out: Path, note: str) -> Path
 Part = tuple[str, list[str], Callable[[list[Tensor]], Tensor], Callable[[Tensor], list[Tensor]]]
 
 
-def _mapping(hf: PretrainedConfig) -> Iterator[Part]:
+def mapping(hf: PretrainedConfig) -> Iterator[Part]:
     """(megatron name, Hugging Face names, join, split): the whole correspondence of the Llama family."""
 
     def same(tensors: list[Tensor]) -> Tensor:
