@@ -6,12 +6,16 @@ A backend is one file, `backends/<name>.py`, with a `Config` (its YAML's schema)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class Config(BaseModel):
@@ -34,14 +38,19 @@ class Config(BaseModel):
 class Task:
     """A gang of equal processes: the same command on every rank, started and stopped as one.
 
-    `command` is what each rank runs; `driver` is the command of the detached process that supervises them.
+    `command` is what each rank runs; `driver` is the command of the detached process that supervises them. `attempt` counts the
+    launches of one run, from 1, and numbers the logs.
     """
 
     run_dir: Path
     command: Sequence[str]
     driver: Sequence[str]
     config: Config
+    attempt: int = 1
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def log_path(self, role: str, attempt: int) -> Path:
+        return self.run_dir / "logs" / f"{role}.{attempt}.log"
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,10 @@ class Backend(Protocol):
         ...
 
     def kill(self, job: Job) -> None:
-        """End the driver and its ranks at once. `workbench stop` asks politely first."""
+        """End the driver and its ranks at once. `workbench stop` asks politely first. Raises ValueError where this host cannot."""
         ...
 
-    def gang(self, task: Task) -> Any:
+    def gang(self, task: Task) -> AbstractContextManager[Client]:
         """Inside the driver: a context manager that yields the dask client with one worker a node."""
         ...
 

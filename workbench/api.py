@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,10 +15,13 @@ from typing import Any
 
 from backends import base as backends
 from workbench import store
+from workbench.driver import task_of
 from workbench.spec import Experiment, SpecError, compose
-from workbench.store import Cursor, RunDir, State, Status
+from workbench.store import LIVE, Cursor, RunDir, State, Status
 
 __all__ = ["Experiment", "Run", "SpecError", "compose", "get", "runs", "submit"]
+
+LAUNCH_TIMEOUT_S = 60.0
 
 
 def runs_root() -> Path:
@@ -45,43 +47,56 @@ class Run:
     def status(self) -> Status:
         """The status, after a look whether the driver that should be writing it still lives."""
         status = self.dir.status
-        if status.state.ended or status.job is None:
+        if status.state.ended or status.state == State.CREATED:
             return status
-        if _backend(status).alive(_job(status)) is False and not self.dir.status.state.ended:
+        if status.job is None:
+            if time.time() - status.updated < LAUNCH_TIMEOUT_S:
+                return status
+            reason = "the launch was interrupted before the backend gave a job"
+        elif _backend(status).alive(_job(status)) is not False:
+            return status
+        else:
             tail = self.log_tail("driver", lines=5)
-            return self.dir.update(state=State.FAILED, message="the driver process died" + (f"; its log ends:\n{tail}" if tail else ""))
-        return status
+            reason = "the driver process died" + (f"; its log ends:\n{tail}" if tail else "")
+        return self.dir.move(LIVE, state=State.FAILED, message=reason) or self.dir.status
 
     def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
         return self.dir.events(cursor)
 
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end at the next step boundary. Raises ValueError when it has ended."""
-        status = self.status
-        if status.state.ended:
-            raise ValueError(f"run {self.id} is {status.state} already")
+        self._check_live()
         self.dir.request("stop")
-        self.dir.update(state=State.STOPPING, message="stopping at the next step")
+        self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
 
     def kill(self) -> None:
-        """End the run at once, without a checkpoint."""
-        status = self.status
-        if status.state.ended:
-            raise ValueError(f"run {self.id} is {status.state} already")
+        """End the run at once, without a checkpoint. Raises ValueError when it has ended, or where this host cannot reach it."""
+        status = self._check_live()
         if status.job:
             _backend(status).kill(_job(status))
-        self.dir.update(state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
+        self.dir.move(LIVE, state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
 
     def resume(self) -> None:
         """Launch again from the newest complete checkpoint. Raises ValueError while the run goes on or when it is complete."""
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
             raise ValueError(f"run {self.id} is {status.state}; only a stopped or failed run can be resumed")
-        _launch(self.dir, self.spec)
+        launch(self.dir, task_of(self.dir, self.spec, status.attempt + 1))
 
-    def log_tail(self, role: str = "actor", lines: int = 200) -> str:
+    def _check_live(self) -> Status:
+        status = self.status
+        if status.state.ended:
+            raise ValueError(f"run {self.id} is {status.state} already")
+        return status
+
+    def logs(self, role: str = "", rank: int | None = None) -> list[Path]:
+        """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""
+        pattern = f"{role or '*'}-{rank}.*.log" if rank is not None else f"{role}*.log"
+        return sorted(self.dir.logs.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def log_tail(self, role: str = "actor", lines: int = 200, rank: int | None = None) -> str:
         """The end of the newest log whose name begins with `role`."""
-        logs = sorted(self.dir.logs.glob(f"{role}*.log"), key=lambda path: path.stat().st_mtime)
+        logs = self.logs(role, rank)
         if not logs:
             return ""
         with logs[-1].open("rb") as file:
@@ -101,7 +116,7 @@ class Run:
 def submit(experiment: Experiment) -> Run:
     """Create the run directory and launch its driver. Returns at once; the run goes on without the caller."""
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
-    _launch(run, experiment)
+    launch(run, task_of(run, experiment, attempt=1))
     return Run(run)
 
 
@@ -127,18 +142,19 @@ def get(run_id: str) -> Run:
     return found[0]
 
 
-def _launch(run: RunDir, experiment: Experiment) -> None:
-    backend = backends.find(experiment.backend.name)
-    attempt = run.status.attempt + 1
-    run.update(state=State.QUEUED, attempt=attempt, message="waiting for the backend", job=None)
-    task = backends.Task(
-        run_dir=run.path,
-        command=(sys.executable, "-m", "workbench.worker", str(run.path)),
-        driver=(sys.executable, "-m", "workbench.driver", str(run.path)),
-        config=experiment.backend,
-    )
+def launch(run: RunDir, task: backends.Task) -> None:
+    """Queue a new or an ended run and start its driver.
+
+    Raises:
+        ValueError: the run goes on, or someone else has just launched it.
+        OSError: the backend could not start it; the run is failed.
+    """
+    status = run.begin_attempt("waiting for the backend")
+    if status is None:
+        raise ValueError(f"run {run.id} goes on already")
+    assert status.attempt == task.attempt
     try:
-        job = backend.launch(task)
+        job = backends.find(task.config.name).launch(task)
     except OSError as error:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise

@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 COMPLETE = "COMPLETE"
+RESERVE_BYTES = 65536
 
 
 class State(StrEnum):
@@ -46,6 +47,8 @@ class State(StrEnum):
     def ended(self) -> bool:
         return self in (State.COMPLETED, State.STOPPED, State.FAILED)
 
+
+LIVE = tuple(state for state in State if not state.ended)
 
 @dataclass(frozen=True)
 class Status:
@@ -108,10 +111,38 @@ class RunDir:
 
     def update(self, **changes: Any) -> Status:
         """Change fields of the status, atomically and durably; two writers take turns."""
+        status = self.move(State, **changes)
+        assert status is not None
+        return status
+
+    def move(self, allowed: Iterable[State], **changes: Any) -> Status | None:
+        """As `update`, but only from one of the allowed states: None, and nothing changed, in any other.
+
+        A run's end is written even on a full disk, in the space kept back for it.
+        """
         with _lock(self.path / ".status.lock"):
-            status = replace(self.status, **changes, updated=time.time())
+            was = self.status
+            if was.state not in tuple(allowed):
+                return None
+            status = replace(was, **changes, updated=time.time())
+            if status.state.ended:
+                (self.path / ".reserve").unlink(missing_ok=True)
             write_atomic(self.path / "status.json", json.dumps(asdict(status)))
         return status
+
+    def begin_attempt(self, message: str) -> Status | None:
+        """Queue a new or an ended run: the next attempt's number, no old requests, space kept back for its end. None while it goes on.
+
+        Of two callers one gets None.
+        """
+        with _lock(self.path / ".launch.lock"):
+            was = self.status
+            if was.state != State.CREATED and not was.state.ended:
+                return None
+            if (control := self.path / "control.jsonl").exists():
+                control.rename(self.path / f"control.{was.attempt}.jsonl")
+            (self.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
+            return self.update(state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
 
     def request(self, request: str, **values: Any) -> None:
         """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""

@@ -1,0 +1,115 @@
+"""This machine: a detached driver process, and a dask LocalCluster with one worker a "node".
+
+The driver is in a session of its own, with no open file or terminal of the launcher's, so a run outlives the app, the notebook or
+the shell it was started from. With `num_nodes=2` the machine plays two nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+from pydantic import Field
+
+from backends import base
+from backends.base import Job, Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CLOCK_TOLERANCE_S = 5.0  # psutil derives a process's start from the wall clock, which may be adjusted while it runs
+KILL_TIMEOUT_S = 10.0
+
+
+class Config(base.Config):
+    """Nothing beside what every backend has."""
+
+    name: Literal["local"] = Field("local", description="This machine.")  # type: ignore[assignment]
+
+
+def launch(task: Task) -> Job:
+    """Start `task.driver` detached. Raises OSError when its log cannot be opened or no process can be started."""
+    with task.log_path("driver", task.attempt).open("ab") as log:
+        # The shell ends at once, so the driver's parent is init: no zombie stays with the launcher, and a launcher that ends its
+        # process tree does not reach it.
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *task.driver],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, **task.env},
+            start_new_session=True,
+            check=True,
+        )
+    pid = int(shell.stdout)
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        started = time.time()
+    return Job(backend="local", id=str(pid), host=socket.gethostname(), started=started)
+
+
+def alive(job: Job) -> bool | None:
+    """Whether the driver still runs; None on another host than the driver's."""
+    if job.host != socket.gethostname():
+        return None
+    return _process(job) is not None
+
+
+def kill(job: Job) -> None:
+    """Ask the driver to end its ranks, and kill it when it has not ended in 10 s (its ranks die with it)."""
+    if job.host != socket.gethostname():
+        raise ValueError(f"the driver runs on host {job.host}, this is {socket.gethostname()}; kill the run there")
+    process = _process(job)
+    if process is None:
+        return
+    process.terminate()
+    deadline = time.monotonic() + KILL_TIMEOUT_S
+    while alive(job):
+        if time.monotonic() > deadline:
+            process.kill()
+        time.sleep(0.05)
+
+
+@contextmanager
+def gang(task: Task) -> Iterator[Client]:
+    """A dask client with one worker process a node, all on the loopback interface."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.worker.memory.terminate": False,
+        "distributed.nanny.pre-spawn-environ": {},  # dask would set one thread for BLAS, and the ranks would inherit it
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=task.config.num_nodes,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            memory_limit=None,
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _process(job: Job) -> psutil.Process | None:
+    """The driver's process; None when it has ended, also when its pid went to another process."""
+    try:
+        process = psutil.Process(int(job.id))
+        same = abs(process.create_time() - job.started) < CLOCK_TOLERANCE_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,265 @@
+"""Node agents, and the supervisor that starts, watches and restarts the whole gang.
+
+One agent runs in each dask worker, which is one node. It starts the node's ranks and watches them. A collective cannot go on
+without one of its ranks, so the first death ends them all, and a restart starts them all: a new attempt number, a new port, and the
+ranks go on from their last checkpoint. Every link is fail-stop: ranks die with the agent's process, agents with the driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+import psutil
+
+from backends.base import Task
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+GRACE_S = 3.0  # between SIGTERM and SIGKILL
+POLL_S = 0.02  # short, so that the rank which died first is told from those it took along
+NODES_TIMEOUT_S = 120.0
+LOG_LINES = 20
+PORTS = range(20000, 30000)  # below the kernel's ephemeral ports, so that no outgoing connection takes it before rank 0 binds it
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first death of a gang. `code` is as in `subprocess`: negative for a signal, None where the whole node was lost."""
+
+    rank: int
+    host: str
+    code: int | None
+    time: float
+    log_tail: str = ""
+
+    @property
+    def reason(self) -> str:
+        if self.code is None:
+            return f"rank {self.rank} could not be started" if self.log_tail else f"the node of rank {self.rank} ({self.host}) was lost"
+        if self.code >= 0:
+            return f"rank {self.rank} exited with code {self.code}"
+        name = signal.Signals(-self.code).name if -self.code in {*signal.Signals} else f"signal {-self.code}"
+        return f"rank {self.rank} was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+    def __str__(self) -> str:
+        """One line with the reason and the last thing the rank said, then the end of its log."""
+        last = self.log_tail.strip().rpartition("\n")[2]
+        return self.reason + (f": {last}" if last else "") + (f"\n{self.log_tail}" if self.log_tail else "")
+
+
+class GangFailed(RuntimeError):
+    """No restart is left. The message is the last failure's."""
+
+
+class GangEnded(Exception):
+    """The gang was ended because `watch` asked for it."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where one node's ranks sit in the gang. `ranks_on_host` counts those of every node that this host plays."""
+
+    node: int
+    attempt: int
+    host: str
+    ranks_on_host: int
+    master_addr: str
+    master_port: int
+
+
+def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: float = 0.1) -> None:
+    """Run the gang until every rank has exited with 0; start it again after a failure, `max_restarts` times.
+
+    `watch(attempt)` is called a few times a second while the gang runs; False ends the gang at once.
+
+    Raises:
+        GangFailed: a rank died or a node was lost, and no restart is left.
+        GangEnded: `watch` returned False.
+        TimeoutError: a node did not come (back).
+    """
+    for attempt in range(task.attempt, task.attempt + task.config.max_restarts + 1):
+        failure = _run_once(client, task, attempt, watch, poll_s)
+        if failure is None:
+            return
+        print(f"attempt {attempt}: {failure.reason}", flush=True)
+    raise GangFailed(str(failure))
+
+
+def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], bool], poll_s: float) -> Failure | None:
+    """One attempt of the whole gang; its first failure, or None."""
+    seats = _seats(client, task, attempt)
+    agents = {client.submit(node_agent, task, seat, workers=[address], pure=False, retries=0): seat for address, seat in seats.items()}
+    wanted, ending = True, False
+    while not all(agent.done() for agent in agents):
+        wanted = watch(attempt)
+        failed = any(agent.done() and _failure(agent, task, seat) for agent, seat in agents.items())
+        if not ending and (failed or not wanted):
+            ending = True
+            client.run(request_end, str(task.run_dir), attempt, on_error="ignore")
+        time.sleep(poll_s)
+    if not wanted:
+        raise GangEnded
+    failures = [failure for agent, seat in agents.items() if (failure := _failure(agent, task, seat))]
+    return min(failures, key=lambda failure: failure.time, default=None)
+
+
+def _seats(client: Client, task: Task, attempt: int) -> dict[str, Seat]:
+    """A seat for each dask worker, by its address; rank 0's node comes first."""
+    num_nodes = task.config.num_nodes
+    client.wait_for_workers(num_nodes, timeout=NODES_TIMEOUT_S)
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    addresses = sorted(workers, key=lambda address: (str(workers[address]["name"]), address))[:num_nodes]
+    hosts = [urlparse(address).hostname or "" for address in addresses]
+    master_port = client.submit(free_port, workers=addresses[:1], pure=False).result()
+    return {
+        address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], master_port)
+        for node, (address, host) in enumerate(zip(addresses, hosts, strict=True))
+    }
+
+
+def _failure(agent: Future, task: Task, seat: Seat) -> Failure | None:
+    """What a finished agent has to tell. An agent that ended by an error was lost with its node, or could not start its ranks."""
+    if agent.status == "finished":
+        return agent.result()
+    error = agent.exception()
+    detail = "" if type(error).__name__ == "KilledWorker" else f"{type(error).__name__}: {error}"
+    return Failure(seat.node * task.config.ranks_per_node, seat.host, None, time.time(), detail)
+
+
+_ends: dict[tuple[str, int], threading.Event] = {}
+
+
+def _end_of(run: str, attempt: int) -> threading.Event:
+    return _ends.setdefault((run, attempt), threading.Event())
+
+
+def request_end(run: str, attempt: int) -> None:
+    """Runs in the agent's process: end the ranks of this attempt, also when they have not started yet."""
+    _end_of(run, attempt).set()
+
+
+def node_agent(task: Task, seat: Seat) -> Failure | None:
+    """Start one node's ranks and watch them until all have ended. Returns the first that failed, None when none did.
+
+    After a failure, or at the supervisor's request, the ranks that are left get SIGTERM, and SIGKILL 3 s later.
+    """
+    end = _end_of(str(task.run_dir), seat.attempt)
+    ranks: dict[int, subprocess.Popen] = {}
+    failed: tuple[int, float] | None = None
+    try:
+        for local_rank in range(task.config.ranks_per_node):
+            rank = seat.node * task.config.ranks_per_node + local_rank
+            ranks[rank] = _start(task, seat, rank, local_rank)
+        while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
+            failed = _first_dead(ranks)
+            end.wait(POLL_S)
+        failed = failed or (None if end.is_set() else _first_dead(ranks))
+    finally:
+        _end(list(ranks.values()))
+    if failed is None:
+        return None
+    rank, when = failed
+    return Failure(rank, socket.gethostname(), ranks[rank].returncode, when, _tail(_log_path(task, seat, rank)))
+
+
+def free_port() -> int:
+    """A TCP port that nothing on this node listens on."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port among 100 tried in {PORTS.start}-{PORTS.stop}")
+
+
+def _first_dead(ranks: dict[int, subprocess.Popen]) -> tuple[int, float] | None:
+    """The rank that failed, with the time. Of several, one that a signal ended: the others' errors are what its death caused."""
+    codes = {rank: process.poll() for rank, process in ranks.items()}
+    bad = sorted((code, rank) for rank, code in codes.items() if code)
+    return (bad[0][1], time.time()) if bad else None
+
+
+def _start(task: Task, seat: Seat, rank: int, local_rank: int) -> subprocess.Popen:
+    threads = str(task.config.threads_per_rank or max(1, len(os.sched_getaffinity(0)) // seat.ranks_on_host))
+    interface = _interface(seat.host)
+    env = {
+        **os.environ,
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+        **task.env,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(task.config.world_size),
+        "LOCAL_WORLD_SIZE": str(task.config.ranks_per_node),
+        "MASTER_ADDR": seat.master_addr,
+        "MASTER_PORT": str(seat.master_port),
+        "WORKBENCH_ATTEMPT": str(seat.attempt),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+    }
+    with _log_path(task, seat, rank).open("ab") as log:
+        return subprocess.Popen(
+            task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
+        )
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: the kernel kills it when the agent's thread ends, however that comes about."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _interface(address: str) -> str:
+    """The name of the network interface that has this address, for gloo and NCCL."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    raise OSError(f"no network interface of {socket.gethostname()} has the address {address}")
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """SIGTERM, then SIGKILL to whatever is left of each rank's session."""
+    _signal(processes, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    _signal(processes, signal.SIGKILL)
+    for process in processes:
+        process.wait()
+
+
+def _signal(processes: list[subprocess.Popen], number: signal.Signals) -> None:
+    for process in processes:
+        if process.poll() is None or number == signal.SIGKILL:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
+
+def _log_path(task: Task, seat: Seat, rank: int) -> Path:
+    return task.log_path(f"actor-{rank}", seat.attempt)
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * LOG_LINES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-LOG_LINES:])

@@ -1,0 +1,52 @@
+"""Stand-ins for the parts of a run that another room owns: a driver whose ranks run a small script instead of the worker.
+
+`python tests/backends/stand_in.py RUN_DIR MAX_RESTARTS RANKS SCRIPT` is the driver; the script gets the run's folder as argv[1].
+"""
+
+import sys
+from pathlib import Path
+
+from backends import base, local
+from workbench import api, driver, store
+
+RANK = """
+import json, os, signal, sys, time
+from pathlib import Path
+from workbench.store import EventWriter, RunDir, Cursor
+run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
+events = EventWriter(run) if rank == 0 else None
+def write(kind, **values):
+    events and events.write(kind, **values)
+def steps(n, seconds=0.01):
+    write("phase", message="loading the model", done=1, total=1)
+    write("state", state="running", step=0, total_steps=n)
+    for step in range(1, n + 1):
+        time.sleep(seconds)
+        write("step", step=step, metrics={"loss": 1 / step})
+        if any(request["request"] == "stop" for request in run.requests(Cursor())):
+            write("end", reason="stopped", step=step)
+            sys.exit(0)
+    write("end", reason="completed", step=n)
+"""
+
+
+def task(run: store.RunDir, script: str, ranks: int = 1, max_restarts: int = 0, num_nodes: int = 1, attempt: int = 1) -> base.Task:
+    config = local.Config(ranks_per_node=ranks, max_restarts=max_restarts, num_nodes=num_nodes)
+    words = [sys.executable, str(Path(__file__)), str(run.path), str(ranks), str(max_restarts), str(num_nodes), str(attempt), script]
+    return base.Task(run.path, (sys.executable, "-c", RANK + script, str(run.path)), words, config, attempt)
+
+
+def start(root: Path, script: str, name: str = "stand-in", **settings: int) -> api.Run:
+    run = store.create(root, name, "{}")
+    api.launch(run, task(run, script, **settings))
+    return api.Run(run)
+
+
+def again(run: api.Run, script: str, **settings: int) -> None:
+    api.launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
+
+
+if __name__ == "__main__":
+    path, *numbers, script = sys.argv[1:]
+    run = store.RunDir(Path(path))
+    driver.drive(run, task(run, script, *map(int, numbers)))
