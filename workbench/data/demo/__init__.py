@@ -1,0 +1,1 @@
+"""The demo's own preference pairs: see README.md in this folder."""

@@ -1,0 +1,70 @@
+"""Build preferences.jsonl: `python -m workbench.data.demo.build`. The rule is stated in README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from workbench.data.demo.prompts import prompts
+
+SAMPLES = 5
+MAX_TOKENS = 64
+TEMPERATURE = 1.0
+PROMPTS_AT_ONCE = 24
+MIN_CHOSEN_TOKENS = 6
+MIN_RATIO = 1.5
+OUT = Path(__file__).with_name("preferences.jsonl")
+
+
+def build(out: Path) -> int:
+    """Sample, rank, write. Returns the number of pairs."""
+    from workbench.engine import hf, parallel
+    from workbench.engine.step import Policy
+    from workbench.rollout.base import Rollout, Sampling
+    from workbench.rollout.megatron import MegatronRollout
+    from workbench.spec import AlgorithmConfig, Lora, Model
+
+    parallel.start()
+    directory = hf.local_directory(hf.EMBEDDED)
+    tokenizer = hf.tokenizer(directory)
+    policy = Policy(Model(precision="bf16", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
+    engine = MegatronRollout(policy.model)
+    sampling = Sampling(MAX_TOKENS, TEMPERATURE, frozenset({tokenizer.eos_token_id}))
+    questions = sorted(prompts(), key=len)
+
+    def sampled() -> Iterator[tuple[str, list[Rollout]]]:
+        for seed, start in enumerate(track(range(0, len(questions), PROMPTS_AT_ONCE), "sampling")):
+            group = questions[start : start + PROMPTS_AT_ONCE]
+            tokens = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True)["input_ids"] for q in group]
+            rollouts = engine.generate([t for t in tokens for _ in range(SAMPLES)], sampling, seed)
+            yield from ((q, rollouts[i * SAMPLES : (i + 1) * SAMPLES]) for i, q in enumerate(group))
+
+    pairs = []
+    for question, rollouts in sampled():
+        pair = rank(rollouts)
+        if pair:
+            chosen, rejected = (tokenizer.decode(rollout.tokens, skip_special_tokens=True).strip() for rollout in pair)
+            pairs.append({"prompt": question, "chosen": chosen, "rejected": rejected})
+    with out.open("w") as file:
+        file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    parallel.stop()
+    return len(pairs)
+
+
+def rank(rollouts: list) -> tuple | None:  # type: ignore[type-arg]
+    """(chosen, rejected): the shortest answer that ended by itself, and the longest answer; None where they are too alike."""
+    ended = [r for r in rollouts if r.finish_reason == "stop" and len(r.tokens) >= MIN_CHOSEN_TOKENS]
+    if not ended:
+        return None
+    chosen = min(ended, key=lambda r: len(r.tokens))
+    rejected = max(rollouts, key=lambda r: len(r.tokens))
+    return (chosen, rejected) if len(rejected.tokens) >= MIN_RATIO * len(chosen.tokens) else None
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    print(f"{build(OUT)} pairs in {OUT}")

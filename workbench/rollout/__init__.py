@@ -1,0 +1,1 @@
+"""Rollout engines: how answers are sampled from the policy."""

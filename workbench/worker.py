@@ -1,0 +1,240 @@
+"""What a rank runs: `python -m workbench.worker RUN_DIR`.
+
+It sets the engine up, hands itself to the algorithm's loop as its runtime, and owns what every loop needs: numbering, validation,
+checkpoints, stopping, events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.spec import Experiment, find_algorithm
+from workbench.store import Cursor, EventWriter, RunDir
+
+if TYPE_CHECKING:
+    from workbench.data.packing import Row
+    from workbench.runtime import Loss, Metrics
+
+VALIDATION_SEED = 0
+
+
+class Worker:
+    """The runtime of one rank."""
+
+    def __init__(self, run: RunDir, experiment: Experiment):
+        from workbench.engine import hf, parallel
+
+        self.run, self.spec = run, experiment
+        self.algorithm = find_algorithm(experiment.algorithm.name)
+        self._events = EventWriter(run) if parallel.rank() == 0 else None
+        self._requests = Cursor()
+        self._directory = self._ready_on_first(lambda: hf.local_directory(experiment.model.source), "fetching the model")
+        self._tokenizer = hf.tokenizer(self._directory)
+        self._load_data()
+        cfg = experiment.algorithm
+        by_epochs = max(1, cfg.epochs * len(self.train) // cfg.global_batch_size)
+        self.total_steps = cfg.max_steps or by_epochs
+        self._load_policy()
+
+    def _load_data(self) -> None:
+        from workbench.data.dataset import load
+
+        data = load(self.spec.data, self.algorithm.ROWS, self._tokenizer, self._progress("reading the data"))
+        self.train, self.validation = list(data.train), list(data.validation[: self.spec.validation.max_rows])
+        self._prompts = data.validation_prompts[: self.spec.validation.samples]
+        self.emit("data", report=dataclasses.asdict(data.report))
+        if not self.train:
+            raise ValueError(f"data.train={self.spec.data.train}: no row is left to train on; `workbench data check` tells why")
+
+    def _load_policy(self) -> None:
+        from workbench.engine import checkpoint
+        from workbench.engine.step import Policy
+
+        self.emit("phase", message="loading the model")
+        self.policy = Policy(self.spec.model, self.spec.algorithm, self._directory, self.total_steps)
+        if self.algorithm.REFERENCE:  # before a checkpoint is loaded: without adapters the first weights are the reference
+            self.train = self._with_reference(self.train, "train")
+            self.validation = self._with_reference(self.validation, "validation")
+        self.step = max(checkpoint.complete_steps(self.run.checkpoints), default=0)
+        if self.step:
+            checkpoint.load(self.policy, self.run.checkpoints, self.step)
+
+    # --- what an algorithm's loop sees (workbench.runtime.Runtime)
+
+    def batches(self) -> Iterator[Sequence[Row]]:
+        from workbench.data.packing import batch_indices
+
+        for step in range(self.step, self.total_steps):
+            chosen = batch_indices(len(self.train), self.spec.algorithm.global_batch_size, step, self.spec.seed)
+            yield [self.train[i] for i in chosen]
+
+    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        return self.policy.update(rows, loss, self.step, self.spec.seed)
+
+    # --- the run
+
+    def go(self) -> None:
+        """Train to the end or to a stop, whichever comes first."""
+        self.emit("state", state="running", step=self.step, total_steps=self.total_steps)
+        if self.step == 0:
+            self.validate()
+        reason = "stopped" if self._stop_requested() else "completed"
+        for metrics in self.algorithm.train(self.spec.algorithm, self) if reason == "completed" else ():
+            self.step += 1
+            self.emit("step", step=self.step, metrics=metrics)
+            last = self.step == self.total_steps
+            if last or _due(self.step, self.spec.validation.every_steps):
+                self.validate()
+            stop = not last and self._stop_requested()
+            if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
+                self.checkpoint()
+            if stop:
+                reason = "stopped"
+                break
+        self.emit("end", reason=reason, step=self.step)
+
+    def validate(self) -> None:
+        """Measure the held-out rows and answer a few of their prompts."""
+        started = time.perf_counter()
+        metrics = self.policy.evaluate(self.validation, self.algorithm.loss) if self.validation else {}
+        samples = self._samples()
+        seconds = time.perf_counter() - started
+        self.emit("validation", step=self.step, metrics={**metrics, "time_validation_s": seconds}, samples=samples)
+
+    def checkpoint(self) -> None:
+        from workbench.engine import checkpoint
+
+        started = time.perf_counter()
+        size = checkpoint.save(self.policy, self.run.checkpoints, self.step, self.spec.checkpoint.keep_last)
+        self.emit("checkpoint", step=self.step, seconds=time.perf_counter() - started, bytes=size)
+
+    def emit(self, kind: str, **values: Any) -> None:
+        """An event of the run, written by rank 0."""
+        if self._events:
+            self._events.write(kind, **values)
+
+    def _samples(self) -> list[dict[str, Any]]:
+        from workbench.engine import parallel
+        from workbench.rollout.base import Sampling
+        from workbench.rollout.megatron import MegatronRollout
+
+        mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
+        stop = frozenset({self._tokenizer.eos_token_id, *_generation_eos(self._directory)})
+        sampling = Sampling(self.spec.validation.sample_tokens, temperature=0, stop_tokens=stop)
+        rollouts = MegatronRollout(self.policy.model).generate(mine, sampling, VALIDATION_SEED)
+        answered = [
+            {
+                "prompt": self._tokenizer.decode(prompt),
+                "response": self._tokenizer.decode(rollout.tokens, skip_special_tokens=True),
+                "tokens": len(rollout.tokens),
+                "finish_reason": rollout.finish_reason,
+            }
+            for prompt, rollout in zip(mine, rollouts, strict=True)
+        ]
+        shares = parallel.gather_over_data(answered)
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(self._prompts))]
+
+    def _stop_requested(self) -> bool:
+        from workbench.engine import parallel
+
+        requests = self.run.requests(self._requests) if parallel.rank() == 0 else []
+        requests = parallel.from_first(requests)
+        for request in requests:
+            self.emit("control", **{key: value for key, value in request.items() if key != "time"}, step=self.step)
+        return any(request["request"] == "stop" for request in requests)
+
+    def _with_reference(self, rows: list[Row], part: str) -> list[Row]:
+        """The rows with the reference policy's log-probabilities, from the disk where the same were computed before."""
+        from workbench.data.packing import targets
+        from workbench.engine import hf, parallel
+
+        key = hashlib.sha256(f"{hf.digest(self._directory)} {self.spec.model.precision}".encode())
+        for row in rows:
+            key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
+        path = hf.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
+        if not parallel.from_first(path.is_file()):
+            known = self._reference(rows, f"reference log-probabilities ({part})")
+            self._ready_on_first(lambda: _save_array(path, np.concatenate(known)), "saving them")
+        logprobs = np.load(path)["logprobs"]
+        ends = np.cumsum([len(targets(row)) for row in rows])[:-1]
+        parts = np.split(logprobs, ends)
+        return [dataclasses.replace(row, reference_logprobs_N=part) for row, part in zip(rows, parts, strict=True)]
+
+    def _reference(self, rows: list[Row], message: str) -> list[np.ndarray]:
+        """Computed on all ranks, each its share."""
+        from workbench.engine import parallel
+
+        mine = rows[parallel.data_rank() :: parallel.data_size()]
+        progress = self._progress(message)
+        found: dict[int, np.ndarray] = {}
+        for i, logprobs_N in self.policy.logprobs(mine, reference=True):
+            found[i] = logprobs_N
+            progress(len(found), len(mine))
+        shares = parallel.gather_over_data([found[i] for i in range(len(mine))])
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
+
+    def _progress(self, message: str) -> Callable[[int, int], None]:
+        """A callback that reports a start-up phase, at most twice a second."""
+        last = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > 0.5 or done == total:
+                last = time.monotonic()
+                self.emit("phase", message=message, done=done, total=total)
+
+        return report
+
+    def _ready_on_first(self, make: Callable[[], Any], message: str) -> Any:
+        """Rank 0 makes it (a cached file, say); the others wait, then find it made."""
+        from workbench.engine import parallel
+
+        self.emit("phase", message=message)
+        value = make() if parallel.rank() == 0 else None
+        return parallel.from_first(value)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _generation_eos(directory: Path) -> set[int]:
+    """The end tokens that the model's generation settings name."""
+    import json
+
+    path = directory / "generation_config.json"
+    eos = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+
+
+def _save_array(path: Path, logprobs: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez(temporary, logprobs=logprobs)
+    temporary.replace(path)
+
+
+def main() -> int:
+    warnings.filterwarnings("ignore", module="megatron")
+    run = RunDir(Path(sys.argv[1]))
+    from workbench.engine import parallel
+
+    parallel.start()
+    worker = Worker(run, Experiment.from_yaml(run.spec_path.read_text()))
+    worker.go()
+    parallel.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
