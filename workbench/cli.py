@@ -1,0 +1,297 @@
+"""The command line: `workbench run|list|show|logs|stop|kill|resume|export|data check|doctor|bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workbench import api
+from workbench.store import Cursor, State
+
+app = typer.Typer(help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
+bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
+out, err = Console(), Console(stderr=True)
+
+RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "stopping": "yellow"}
+
+
+@app.command()
+def run(
+    overrides: Annotated[list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; the run goes on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and launch nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Launch an experiment and follow it to its end. Ctrl-C leaves it running."""
+    experiment = api.compose(overrides or [])
+    if dry_run:
+        print(experiment.to_yaml(), end="")
+        return
+    launched = api.submit(experiment)
+    if as_json:
+        print(json.dumps(_summary(launched)))
+    else:
+        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}")
+    if not detach:
+        _follow(launched, quiet=as_json)
+
+
+@app.command("list")
+def list_(as_json: Json = False, state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None) -> None:
+    """Every run, newest first."""
+    found = [_summary(item) for item in api.runs()]
+    found = [item for item in found if state in (None, item["state"])]
+    if as_json:
+        print(json.dumps(found))
+        return
+    if not found:
+        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo")
+        return
+    table = Table("run", "algorithm", "state", "step", "started", "message", box=None, header_style="dim")
+    for item in found:
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(item["created"]))
+        state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
+        message = (item["message"].splitlines() or [""])[0]
+        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", started, message)
+    out.print(table)
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """One run: its state, its newest metrics, its settings."""
+    found = api.get(run_id)
+    summary = {**_summary(found), "metrics": {}, "validation": {}, "spec": found.spec.model_dump(mode="json")}
+    for event in found.events():
+        if event["kind"] in ("step", "validation"):
+            summary["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+    if as_json:
+        print(json.dumps(summary))
+        return
+    color = STATE_COLORS.get(summary["state"], "default")
+    out.print(f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}")
+    if summary["message"]:
+        out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
+    table = Table("metric", "last step", "held out", box=None, header_style="dim")
+    for name in sorted({*summary["metrics"], *summary["validation"]}):
+        table.add_row(name, *(_number(summary[part].get(name)) for part in ("metrics", "validation")))
+    out.print(table)
+    out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
+    role: Annotated[str, typer.Option(help="actor or driver.")] = "actor",
+    rank: Annotated[int, typer.Option(min=0, help="Which rank's log.")] = 0,
+) -> None:
+    """The newest log of one rank, or of the driver (--role driver)."""
+    found = api.get(run_id)
+    paths = found.logs(role, None if role == "driver" else rank)
+    if not paths and not follow:
+        raise ValueError(f"run {found.id} has no log of {role} {rank} yet; there are: {', '.join(p.name for p in found.logs()) or 'none'}")
+    while not paths and not found.status.state.ended:
+        time.sleep(0.2)
+        paths = found.logs(role, None if role == "driver" else rank)
+    with paths[-1].open("rb") as file:
+        while True:
+            ended = found.status.state.ended
+            sys.stdout.buffer.write(file.read())
+            sys.stdout.buffer.flush()
+            if not follow or ended:
+                return
+            time.sleep(0.3)
+
+
+@app.command()
+def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Return when it has stopped.")] = False) -> None:
+    """Save a checkpoint and end at the next step boundary."""
+    found = api.get(run_id)
+    found.stop()
+    if wait:
+        out.print(f"{found.id} is {found.wait().state}")
+    else:
+        out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there")
+
+
+@app.command()
+def kill(run_id: RunId) -> None:
+    """End a run at once, without a checkpoint."""
+    found = api.get(run_id)
+    found.kill()
+    out.print(f"{found.id} is {found.status.state}")
+
+
+@app.command()
+def resume(run_id: RunId, detach: Annotated[bool, typer.Option("--detach", help="Return at once; the run goes on.")] = False) -> None:
+    """Go on from the newest complete checkpoint, under the same id."""
+    found = api.get(run_id)
+    found.resume()
+    out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
+    if not detach:
+        _follow(found)
+
+
+@app.command()
+def export(
+    run_id: RunId,
+    target: Annotated[Path, typer.Option("--out", help="The new directory.")],
+    step: Annotated[int | None, typer.Option(help="Which checkpoint; the newest without it.")] = None,
+    adapter: Annotated[bool, typer.Option("--adapter", help="Write the LoRA adapters alone, for peft, instead of the merged model.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Load the result in transformers and compare its logits with the engine's.")] = False,
+) -> None:
+    """Write a checkpoint as a Hugging Face directory that transformers loads."""
+    found = api.get(run_id)
+    with out.status("exporting"):
+        from workbench.engine.export import export as write
+
+        difference = write(found.dir, target, step, adapter, check)
+    out.print(f"{target}: written" + ("" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"))
+
+
+@data.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
+    kind: Annotated[Literal["preference", "conversation"], typer.Option(help="What an algorithm would read it as.")] = "preference",
+    format_: Annotated[str, typer.Option("--format", help="The rows' schema; auto tells it from the first row.")] = "auto",
+    model: Annotated[str, typer.Option(help="Whose tokenizer and chat template to use.")] = "smollm2-135m-instruct",
+    max_length: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 1024,
+    rows: Annotated[str | None, typer.Option(help="OFFSET:COUNT, to page through the rows with their loss mask.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count, measure and show a data set's rows as training would see them."""
+    from workbench.data import check
+    from workbench.engine import hf
+
+    tokenizer = hf.tokenizer(hf.local_directory(model))
+    if rows is not None:
+        offset, _, count = rows.partition(":")
+        if not (offset.isdigit() and count.isdigit()):
+            raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
+        page = check.browse(source, kind, tokenizer, int(offset), int(count), format=format_, max_length=max_length)
+        print(json.dumps(page) if as_json else json.dumps(page, indent=2, ensure_ascii=False))
+        return
+    report = check.check(source, kind, tokenizer, format=format_, max_length=max_length)
+    if as_json:
+        print(report.model_dump_json())
+    else:
+        check.render(report, out)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has, and what each missing part would enable."""
+    from workbench.doctor import examine, render
+
+    found = examine(api.runs_root())
+    if as_json:
+        print(json.dumps([asdict(part) for part in found]))
+    else:
+        render(found, out)
+
+
+@bench.command("dpo")
+def bench_dpo(rounds: Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")] = 3, as_json: Json = False) -> None:
+    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision."""
+    from workbench.bench import compare
+
+    compare("dpo", rounds, as_json, out)
+
+
+@bench.command("sft")
+def bench_sft(rounds: Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")] = 3, as_json: Json = False) -> None:
+    """SFT: TRL and this engine, the same weights, adapters, rows, batch and precision."""
+    from workbench.bench import compare
+
+    compare("sft", rounds, as_json, out)
+
+
+def _summary(item: api.Run) -> dict[str, Any]:
+    status, spec = item.status, item.spec
+    fields = ("message", "attempt", "step", "total_steps", "created", "updated")
+    return {
+        "id": item.id,
+        "name": spec.name,
+        "algorithm": spec.algorithm.name,
+        "model": spec.model.source,
+        "state": str(status.state),
+        "path": str(item.dir.path),
+        **{name: getattr(status, name) for name in fields},
+    }
+
+
+def _follow(item: api.Run, quiet: bool = False) -> None:
+    """A progress bar until the run ends. Exits 1 when it failed."""
+    try:
+        for line in _watch(item, quiet):
+            out.print(line, highlight=False)
+    except KeyboardInterrupt:
+        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}")
+        raise typer.Exit(0) from None
+    status = item.status
+    if status.state == State.FAILED:
+        err.print(f"[red]{item.id} failed[/]")
+        err.print(status.message, markup=False, highlight=False)
+        raise typer.Exit(1)
+    if not quiet:
+        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}")
+
+
+def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
+    """Drives the bar from the run's events; yields a line for each validation."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    cursor = Cursor()
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, disable=quiet) as progress:
+        bar = progress.add_task("starting", total=None, metrics="")
+        while True:
+            ended = item.status.state.ended
+            for event in item.events(cursor):
+                match event["kind"]:
+                    case "phase":
+                        progress.update(bar, description=event["message"], completed=event.get("done", 0), total=event.get("total"))
+                    case "state":
+                        progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
+                    case "step":
+                        progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                    case "validation" if not quiet:
+                        yield f"step {event['step']:>5}  held out: {_brief(event['metrics'])}"
+            if ended:
+                return
+            time.sleep(0.2)
+
+
+def _brief(metrics: dict[str, Any]) -> str:
+    names = {"loss": "loss", "accuracy": "accuracy", "rewards_margin": "margin", "tokens_per_s": "tokens/s"}
+    return "  ".join(f"{label} {_number(metrics[name])}" for name, label in names.items() if name in metrics)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:,.4g}"
+
+
+def main() -> None:
+    """The entry point: what the user got wrong is told without a traceback, with exit code 2."""
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            app()
+        except (ValueError, FileExistsError, FileNotFoundError) as error:
+            err.print("[red]error[/]", end=" ")
+            err.print(str(error), markup=False, highlight=False)
+            sys.exit(2)

@@ -1,0 +1,81 @@
+"""A run's checkpoint as a Hugging Face directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from workbench.engine import checkpoint, hf, lora, parallel
+from workbench.engine.attention import PackedRows
+from workbench.engine.step import Policy
+from workbench.data.packing import Row, pack
+from workbench.spec import Experiment
+from workbench.store import RunDir
+
+_CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
+
+
+def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = False, check: bool = False) -> float | None:
+    """Write step `step` (the newest complete checkpoint without one) to the new directory `out`.
+
+    Args:
+        adapter: the LoRA adapters alone, as peft loads them, instead of the merged model.
+        check: load what was written in transformers and compare its logits with the engine's.
+
+    Returns:
+        The largest difference of the logits where `check` asks for it.
+
+    Raises:
+        ValueError: no such checkpoint, or no adapters to write.
+        FileExistsError: `out` exists already.
+    """
+    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    steps = checkpoint.complete_steps(run.checkpoints)
+    if not steps or step not in (None, *steps):
+        raise ValueError(f"run {run.id} has no complete checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}")
+    if adapter and not experiment.model.lora.rank:
+        raise ValueError(f"run {run.id} trained every weight; there are no adapters to export")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already; name a new directory")
+    step = step or steps[-1]
+    parallel.start()
+    try:
+        directory = hf.local_directory(experiment.model.source)
+        policy = Policy(experiment.model, experiment.algorithm, directory, total_steps=1)
+        checkpoint.load(policy, run.checkpoints, step)
+        if adapter:
+            lora.save_adapter(policy.model, experiment.model.lora, policy.hf_config, str(directory), out)
+        else:
+            hf.save(policy.weights(), directory, out, _model_card(run, experiment, step))
+        return _difference(policy, directory, out, adapter) if check else None
+    finally:
+        parallel.stop()
+
+
+@torch.no_grad()
+def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> float:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    dtype = next(policy.model.parameters()).dtype
+    theirs = AutoModelForCausalLM.from_pretrained(directory if adapter else out, dtype=dtype)
+    if adapter:
+        theirs = PeftModel.from_pretrained(theirs, str(out))
+    ids = hf.tokenizer(directory)(_CHECK_TEXT)["input_ids"]
+    packed = pack([Row(ids, learn=[True] * len(ids))])
+    layout = PackedRows(
+        qkv_format="sbhd", max_seqlen_q=len(ids), max_seqlen_kv=len(ids), trees=packed.trees, positions_T=torch.from_numpy(packed.positions_T)
+    )
+    policy.model.eval()
+    tokens = torch.tensor([ids])
+    ours = policy.model(tokens, torch.from_numpy(packed.positions_T)[None], None, packed_seq_params=layout)
+    return (ours.float() - theirs(tokens).logits[0].float()).abs().max().item()
+
+
+def _model_card(run: RunDir, experiment: Experiment, step: int) -> str:
+    return (
+        f"---\nbase_model: {experiment.model.source}\nlibrary_name: transformers\ntags: [alignment-workbench, {experiment.algorithm.name}]\n---\n"
+        f"# {experiment.name}\n\n`{experiment.model.source}` after {step} steps of `{experiment.algorithm.name}` with Alignment Workbench, "
+        f"run `{run.id}`.\n\n```yaml\n{experiment.to_yaml()}```\n"
+    )
