@@ -11,10 +11,11 @@ from rich.progress import track
 
 from workbench.data.demo.prompts import prompts
 
-SAMPLES = 5
-MAX_TOKENS = 64
-TEMPERATURE = 1.0
-PROMPTS_AT_ONCE = 24
+HINTS = ("", "", " Answer in one short sentence.", " Answer in one short sentence.")
+"""What is added to the question before it is asked, one a sample; the pairs hold the question alone."""
+MAX_TOKENS = 56
+TEMPERATURE = 0.7
+PROMPTS_AT_ONCE = 32
 MIN_CHOSEN_TOKENS = 6
 MIN_RATIO = 1.5
 OUT = Path(__file__).with_name("preferences.jsonl")
@@ -39,9 +40,10 @@ def build(out: Path) -> int:
     def sampled() -> Iterator[tuple[str, list[Rollout]]]:
         for seed, start in enumerate(track(range(0, len(questions), PROMPTS_AT_ONCE), "sampling")):
             group = questions[start : start + PROMPTS_AT_ONCE]
-            tokens = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True)["input_ids"] for q in group]
-            rollouts = engine.generate([t for t in tokens for _ in range(SAMPLES)], sampling, seed)
-            yield from ((q, rollouts[i * SAMPLES : (i + 1) * SAMPLES]) for i, q in enumerate(group))
+            asked = [[{"role": "user", "content": question + hint}] for question in group for hint in HINTS]
+            tokens = [tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] for messages in asked]
+            rollouts = engine.generate(tokens, sampling, seed)
+            yield from ((q, rollouts[i * len(HINTS) : (i + 1) * len(HINTS)]) for i, q in enumerate(group))
 
     pairs = []
     for question, rollouts in sampled():

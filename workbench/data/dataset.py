@@ -1,0 +1,151 @@
+"""Rows ready to train on: read, encoded, cut to length, held out, counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.data.chat import encode_conversation, encode_preference, prompt_tokens
+from workbench.data.packing import Row
+from workbench.data.readers import DataError, Kind, read
+from workbench.data.rows import Conversation, Preference, TextRow
+from workbench.spec import Data
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a source's rows. Lengths are in tokens, prompt and answers together."""
+
+    rows: int = 0
+    bad: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    identical_pairs: int = 0
+    duplicates: int = 0
+    train: int = 0
+    validation: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    length: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`validation_prompts` are the held-out rows' prompts, tokens up to where the assistant's last turn begins."""
+
+    train: list[Row]
+    validation: list[Row]
+    validation_prompts: list[list[int]]
+    report: Report
+
+
+def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> Dataset:
+    """Everything that a run needs of its data.
+
+    Rows are held out by a hash of their prompt where no validation file is named, so that the split does not change with the order of the
+    rows and no prompt is on both sides.
+
+    Raises:
+        DataError: a source that cannot be read, or a row over `max_length` where the policy is error.
+    """
+    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit)]
+    if data.validation:
+        sources.append(read(data.validation, kind, data.format, data.on_bad_row))
+    total = sum(len(source.rows) for source in sources)
+    kept: list[tuple[TextRow, Row]] = []
+    held: list[tuple[TextRow, Row]] = []
+    counts: Counter[str] = Counter(bad=sum(len(source.bad) for source in sources))
+    seen: set[str] = set()
+    for i, source in enumerate(sources):
+        for text in source.rows:
+            counts["rows"] += 1
+            row = fit(encode(text, tokenizer), data.max_length, data.overlength, text.where, counts)
+            _count_text(text, seen, counts)
+            if row is not None:
+                held_out = i == 1 if data.validation else _held_out(text, data.validation_fraction)
+                (held if held_out else kept).append((text, row))
+            if progress and (counts["rows"] % 64 == 0 or counts["rows"] == total):
+                progress(counts["rows"], total)
+    if not held and not data.validation and data.validation_fraction > 0 and len(kept) > 1:
+        held.append(kept.pop())
+    rows = [row for _, row in kept + held]
+    prompts = [_prompt(text, row, tokenizer) for text, row in held]
+    report = Report(**counts, train=len(kept), validation=len(held), **_lengths(rows))
+    return Dataset([row for _, row in kept], [row for _, row in held], prompts, report)
+
+
+def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """A row of text as tokens; see `workbench.data.chat`."""
+    return encode_preference(text, tokenizer) if isinstance(text, Preference) else encode_conversation(text, tokenizer)
+
+
+def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]) -> Row | None:
+    """The row within `max_length` tokens (prefix and its longest branch), or None where it is dropped; counted as dropped or truncated.
+
+    Raises:
+        DataError: it is longer, and the policy is error.
+    """
+    longest = max(map(len, row.branches), default=0)
+    excess = len(row.prefix) + longest - max_length
+    if excess <= 0:
+        return row
+    if policy == "error":
+        raise DataError(f"{where}: {max_length + excess} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
+    learnt = np.asarray(row.learn, bool)
+    first_learnt = int(learnt.argmax()) if len(learnt) else len(row.prefix) - 1
+    if policy == "drop" or excess > first_learnt - (0 if row.branches else 1):
+        counts["dropped"] += 1
+        return None
+    counts["truncated"] += 1
+    return dataclasses.replace(row, prefix=row.prefix[excess:], learn=row.learn[excess:] if len(learnt) else ())
+
+
+def prompt_text(text: TextRow) -> str:
+    """What a row asks, as one string: two rows with the same ask the same."""
+    messages = text.prompt if isinstance(text, Preference) else text.messages[:-1]
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def fingerprint(text: TextRow) -> str:
+    """The whole row as one string: two rows with the same are duplicates."""
+    answers = (text.chosen, text.rejected) if isinstance(text, Preference) else (text.messages[-1].content,)
+    return "\0".join((prompt_text(text), *answers))
+
+
+def _count_text(text: TextRow, seen: set[str], counts: Counter[str]) -> None:
+    key = hashlib.sha256(fingerprint(text).encode()).hexdigest()
+    counts["duplicates"] += key in seen
+    seen.add(key)
+    counts["identical_pairs"] += isinstance(text, Preference) and text.chosen == text.rejected
+
+
+def _held_out(text: TextRow, fraction: float) -> bool:
+    digest = hashlib.sha256(prompt_text(text).encode()).digest()
+    return int.from_bytes(digest[:8]) < fraction * 2**64
+
+
+def _prompt(text: TextRow, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if isinstance(text, Conversation):
+        return prompt_tokens(text.messages[:-1], tokenizer)
+    return list(row.prefix)
+
+
+def _lengths(rows: Sequence[Row]) -> dict[str, Any]:
+    if not rows:
+        return {}
+    lengths = np.array([row.num_tokens for row in rows])
+    answers = sum(sum(map(len, row.branches)) if row.branches else int(np.sum(row.learn)) for row in rows)
+    p50, p95 = np.percentile(lengths, [50, 95])
+    stats = {"min": float(lengths.min()), "mean": float(lengths.mean()), "p50": float(p50), "p95": float(p95), "max": float(lengths.max())}
+    return {"prompt_tokens": int(lengths.sum()) - answers, "answer_tokens": answers, "length": stats}

@@ -1,0 +1,226 @@
+"""The schemas of rows, each a parser from one JSON object. `SCHEMAS` documents them; a parser raises `Malformed` with what it expected.
+
+A preference row serves an algorithm that learns conversations too: its prompt with the chosen answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workbench.data.rows import Conversation, Message, Preference, Role, TextRow
+
+SCHEMAS = {
+    "hh": '{"chosen", "rejected"}: whole transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", equal up to the last answer (Anthropic HH)',
+    "preference": '{"prompt", "chosen", "rejected"}: strings, or OpenAI message lists (chosen and rejected may repeat the prompt)',
+    "nemo": '{"prompt", "chosen_response", "rejected_response"[, "chosen_reward", "rejected_reward"]}: strings or messages (NeMo-Aligner)',
+    "input_output": '{"input", "output"}: strings',
+    "messages": '{"messages": [{"role", "content"}]}: OpenAI messages, learnt from every assistant turn',
+    "sharegpt": '{"conversations": [{"from", "value"[, "label"]}][, "system"][, "mask"]}: ShareGPT; `mask` names the speaker not learnt from',
+}
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+class Malformed(Exception):
+    """A row is not what its schema says: (what was expected, what was found)."""
+
+
+def detect(row: Mapping[str, Any]) -> str:
+    """The format of a row, by its keys. Raises Malformed when none fits."""
+    keys = set(row)
+    for name, needed in (
+        ("nemo", {"prompt", "chosen_response", "rejected_response"}),
+        ("preference", {"prompt", "chosen", "rejected"}),
+        ("input_output", {"input", "output"}),
+        ("messages", {"messages"}),
+        ("sharegpt", {"conversations"}),
+    ):
+        if needed <= keys:
+            return name
+    if {"chosen", "rejected"} <= keys:
+        return "hh" if isinstance(row["chosen"], str) else "preference"
+    raise Malformed("the keys of one of: " + "; ".join(SCHEMAS), f"keys {sorted(map(str, keys))[:10]}")
+
+
+def parse(row: Any, name: str, kind: str, where: str) -> TextRow:
+    """One row of format `name`, as the `kind` that the algorithm wants. Raises Malformed."""
+    if not isinstance(row, Mapping):
+        raise Malformed("a JSON object", _brief(row))
+    parsed = _PARSERS[name](row, where)
+    if kind == "conversation" and isinstance(parsed, Preference):
+        turns = tuple(Message(m.role, m.content, learn=False) for m in parsed.prompt)
+        return Conversation((*turns, Message("assistant", parsed.chosen)), where)
+    if kind == "preference" and isinstance(parsed, Conversation):
+        raise Malformed("a preference row (prompt, chosen, rejected)", f"a conversation ({name})")
+    return parsed
+
+
+def _hh(row: Mapping[str, Any], where: str) -> TextRow:
+    chosen, rejected = (_transcript(_text(row, key), key) for key in ("chosen", "rejected"))
+    if chosen[:-1] != rejected[:-1]:
+        raise Malformed("transcripts that are equal up to the last answer", "transcripts that part earlier")
+    return Preference(chosen[:-1], chosen[-1].content, rejected[-1].content, where=where)
+
+
+def _transcript(text: str, key: str) -> tuple[Message, ...]:
+    parts = _TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
+    turns = [Message("user" if who == "Human" else "assistant", said.strip()) for who, said in zip(parts[1::2], parts[2::2], strict=True)]
+    if parts[0].strip() or len(turns) < 2 or turns[0].role != "user" or turns[-1].role != "assistant":
+        raise Malformed(f'{key}: "\\n\\nHuman: … \\n\\nAssistant: …", ending with the assistant', _brief(text))
+    merged: list[Message] = []
+    for turn in turns:
+        _filled(turn.content, f"{key}: a turn")
+        if merged and merged[-1].role == turn.role:  # the data has speakers who go on after a blank line
+            merged[-1] = Message(turn.role, f"{merged[-1].content}\n\n{turn.content}")
+        else:
+            merged.append(turn)
+    return tuple(merged)
+
+
+def _preference(row: Mapping[str, Any], where: str) -> TextRow:
+    if "prompt" in row:
+        prompt = _prompt(row["prompt"])
+        chosen, rejected = (_answer(_value(row, key), key, prompt) for key in ("chosen", "rejected"))
+    else:
+        lists = [_messages(_value(row, key), key) for key in ("chosen", "rejected")]
+        prompt = lists[0][:-1]
+        if lists[1][:-1] != prompt or not prompt:
+            raise Malformed("chosen and rejected that share their prompt and differ in the last message", "different prompts, or none")
+        chosen, rejected = (_answer([vars(m) for m in messages], key, prompt) for messages, key in zip(lists, ("chosen", "rejected"), strict=True))
+    return Preference(prompt, chosen, rejected, where=where)
+
+
+def _nemo(row: Mapping[str, Any], where: str) -> TextRow:
+    prompt = _prompt(_value(row, "prompt"))
+    chosen, rejected = (_answer(_value(row, key), key, prompt) for key in ("chosen_response", "rejected_response"))
+    return Preference(prompt, chosen, rejected, _reward(row, "chosen_reward"), _reward(row, "rejected_reward"), where)
+
+
+def _input_output(row: Mapping[str, Any], where: str) -> TextRow:
+    prompt = _filled(_text(row, "input"), "input")
+    return Conversation((Message("user", prompt), Message("assistant", _filled(_text(row, "output"), "output"))), where)
+
+
+def _conversation(row: Mapping[str, Any], where: str) -> TextRow:
+    messages = _messages(_value(row, "messages"), "messages")
+    return _checked(messages, where)
+
+
+def _sharegpt(row: Mapping[str, Any], where: str) -> TextRow:
+    turns = _value(row, "conversations")
+    if not isinstance(turns, list) or not turns:
+        raise Malformed("conversations: a list of turns", _brief(turns))
+    silent = str(row.get("mask", "")).lower()
+    messages = []
+    for i, turn in enumerate(turns):
+        if not isinstance(turn, Mapping):
+            raise Malformed(f"conversations[{i}]: an object", _brief(turn))
+        speaker = _text(turn, "from")
+        content = _filled(_text(turn, "value"), f"conversations[{i}].value")
+        role = _role(speaker, f"conversations[{i}].from")
+        messages.append(Message(role, content, learn=speaker.lower() != silent))
+    if row.get("system"):
+        messages.insert(0, Message("system", _text(row, "system")))
+    return _checked(tuple(messages), where)
+
+
+_PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
+    "hh": _hh,
+    "preference": _preference,
+    "nemo": _nemo,
+    "input_output": _input_output,
+    "messages": _conversation,
+    "sharegpt": _sharegpt,
+}
+
+
+def _checked(messages: tuple[Message, ...], where: str) -> Conversation:
+    if messages[-1].role != "assistant" or not any(m.learn for m in messages if m.role == "assistant"):
+        raise Malformed("a conversation that ends with an assistant's turn to learn from", f"one that ends with {messages[-1].role}")
+    return Conversation(messages, where)
+
+
+def _prompt(value: Any) -> tuple[Message, ...]:
+    if isinstance(value, str):
+        return (Message("user", _filled(value, "prompt")),)
+    messages = _messages(value, "prompt")
+    if messages[-1].role != "user":
+        raise Malformed("a prompt that ends with a user's turn", f"one that ends with {messages[-1].role}")
+    return messages
+
+
+def _answer(value: Any, key: str, prompt: tuple[Message, ...]) -> str:
+    """A string, or messages whose last is the assistant's; what precedes it must be the prompt again."""
+    if isinstance(value, str):
+        return _filled(value, key)
+    messages = _messages(value, key)
+    if messages[-1].role != "assistant" or messages[:-1] not in ((), prompt):
+        raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(messages)} messages that are not")
+    return messages[-1].content
+
+
+def _messages(value: Any, key: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise Malformed(f"{key}: a string or a list of messages", _brief(value))
+    messages = []
+    for i, item in enumerate(value):
+        if not isinstance(item, Mapping):
+            raise Malformed(f"{key}[{i}]: a message object", _brief(item))
+        content = _filled(_text(item, "content"), f"{key}[{i}].content")
+        messages.append(Message(_role(_text(item, "role"), f"{key}[{i}].role"), content))
+    return tuple(messages)
+
+
+def _role(name: str, place: str) -> Role:
+    if name.lower() not in _ROLES:
+        raise Malformed(f"{place}: one of {', '.join(sorted(_ROLES))}", _brief(name))
+    return _ROLES[name.lower()]
+
+
+def _reward(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        raise Malformed(f"{key}: a finite number", _brief(value))
+    return float(value)
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    if key not in row:
+        raise Malformed(f"the key {key!r}", f"keys {sorted(map(str, row))[:10]}")
+    return row[key]
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = _value(row, key)
+    if not isinstance(value, str):
+        raise Malformed(f"{key}: a string", _brief(value))
+    return value
+
+
+def _filled(text: str, place: str) -> str:
+    if not text.strip():
+        raise Malformed(f"{place}: text", "an empty string" if not text else "white space only")
+    if "\0" in text:
+        raise Malformed(f"{place}: text without NUL characters", f"one at character {text.index(chr(0))}")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise Malformed(f"{place}: valid Unicode", "half of a surrogate pair")
+    return text
+
+
+def _brief(value: Any) -> str:
+    """What was found, short: the type, and the beginning of the value."""
+    text = repr(value)
+    return f"{type(value).__name__} {text[:60]}{'…' if len(text) > 60 else ''}"
