@@ -183,8 +183,7 @@ def data_check(
         offset, _, count = rows.partition(":")
         if not (offset.isdigit() and count.isdigit()):
             raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
-        page = check.browse(source, kind, tokenizer, int(offset), int(count), format=format_, max_length=max_length)
-        print(json.dumps(page) if as_json else json.dumps(page, indent=2, ensure_ascii=False))
+        print(check.browse(source, kind, tokenizer, int(offset), int(count), format_).model_dump_json(indent=None if as_json else 2))
         return
     report = check.check(source, kind, tokenizer, format=format_, max_length=max_length)
     if as_json:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,7 +224,6 @@ def _save_array(path: Path, logprobs: np.ndarray) -> None:
 
 
 def main() -> int:
-    warnings.filterwarnings("ignore", module="megatron")
     run = RunDir(Path(sys.argv[1]))
     from workbench.engine import parallel
 

@@ -56,7 +56,7 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
         "loss": loss_B,
         "preference_loss": preference_B,
         "sft_loss": sft_B,
-        "accuracy": (margin_B > 0).float(),
+        "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
         "rewards_chosen_mean": chosen_B,
         "rewards_rejected_mean": rejected_B,
         "rewards_margin": margin_B,

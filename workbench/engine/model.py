@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from workbench.engine.attention import PackedAttention, PackedRows
+from workbench.engine.hf import head_dim
 from workbench.functional.logprobs import target_logprobs
 
 FAMILY = ("llama", "mistral", "qwen2")
@@ -96,10 +97,6 @@ def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool
         recompute_method="uniform" if recompute else None,
         recompute_num_layers=1 if recompute else None,
     )
-
-
-def head_dim(hf: PretrainedConfig) -> int:
-    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
 
 
 def has_qkv_bias(hf: PretrainedConfig) -> bool:

@@ -1,0 +1,183 @@
+"""Look at a data set before training on it: what `workbench data check` prints and the Datasets page draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from workbench.data.chat import Span, prompt_tokens, spans
+from workbench.data.dataset import encode, fingerprint, fit, prompt_text
+from workbench.data.packing import Row
+from workbench.data.readers import Kind, read
+from workbench.data.rows import Conversation, Message, Preference, TextRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BINS = 30
+SAMPLES = 3
+BAD_SHOWN = 100
+
+
+class Bad(BaseModel):
+    where: str
+    expected: str
+    found: str
+
+
+class Piece(BaseModel):
+    """Consecutive text of one origin; `learnt` says whether the loss counts its tokens."""
+
+    text: str
+    role: str
+    learnt: bool
+
+
+class Sample(BaseModel):
+    """One row as training sees it: its text in pieces (for a pair: the prompt's, then both answers')."""
+
+    where: str
+    tokens: int
+    pieces: list[Piece]
+    chosen: list[Piece] | None = None
+    rejected: list[Piece] | None = None
+
+
+class CheckReport(BaseModel):
+    """What there is to know of a source. Lengths are in tokens: prompt and the longer answer."""
+
+    source: str
+    kind: str
+    format: str
+    rows: int
+    bad: int
+    bad_rows: list[Bad]
+    too_long: int
+    max_length: int
+    duplicates: int
+    repeated_prompts: int
+    identical_pairs: int
+    prompt_tokens: int
+    answer_tokens: int
+    percentiles: dict[str, float]
+    histogram: list[tuple[int, int, int]]
+    """(from, to, rows) of each bin; `to` is exclusive."""
+    samples: list[Sample]
+
+
+class Page(BaseModel):
+    """Some rows of a source, in its order."""
+
+    total: int
+    offset: int
+    rows: list[Sample]
+
+
+def check(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: str = "auto", max_length: int = 1024) -> CheckReport:
+    """Read everything, skip nothing silently.
+
+    Raises:
+        DataError: there is no such source, or not one good row in it.
+    """
+    read_rows = read(source, kind, format, on_bad_row="skip")
+    encoded = [encode(text, tokenizer) for text in read_rows.rows]
+    lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
+    answers = sum(_answer_tokens(row) for row in encoded)
+    counts: Counter[str] = Counter()
+    for text, row in zip(read_rows.rows, encoded, strict=True):
+        fit(row, max_length, "drop", text.where, counts)
+    edges = np.unique(np.linspace(0, lengths.max() + 1, BINS + 1).astype(int))
+    heights, _ = np.histogram(lengths, edges)
+    return CheckReport(
+        source=source,
+        kind=kind,
+        format=read_rows.format,
+        rows=len(encoded),
+        bad=len(read_rows.bad),
+        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in read_rows.bad[:BAD_SHOWN]],
+        too_long=counts["dropped"],
+        max_length=max_length,
+        duplicates=_repeats([fingerprint(text) for text in read_rows.rows]),
+        repeated_prompts=_repeats([prompt_text(text) for text in read_rows.rows]),
+        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in read_rows.rows),
+        prompt_tokens=sum(row.num_tokens for row in encoded) - answers,
+        answer_tokens=answers,
+        percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
+        histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
+        samples=[sample(text, tokenizer) for text in read_rows.rows[:SAMPLES]],
+    )
+
+
+def browse(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, offset: int, count: int, format: str = "auto") -> Page:
+    """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
+    rows = read(source, kind, format, on_bad_row="skip").rows
+    return Page(total=len(rows), offset=offset, rows=[sample(text, tokenizer) for text in rows[offset : offset + count]])
+
+
+def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
+    """A row as the tokens that training sees, decoded again."""
+    row = encode(text, tokenizer)
+    if isinstance(text, Conversation):
+        return Sample(where=text.where, tokens=row.num_tokens, pieces=_pieces(spans(text.messages, tokenizer), tokenizer))
+    opened = prompt_tokens(text.prompt, tokenizer)
+    closed = spans((*text.prompt, Message("assistant", text.chosen)), tokenizer)
+    prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
+    chosen, rejected = ([Piece(text=tokenizer.decode(branch), role="assistant", learnt=True)] for branch in row.branches)
+    return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=chosen, rejected=rejected)
+
+
+def render(report: CheckReport, console: Console) -> None:
+    """A table of counts, the lengths as bars, the first bad rows and a row with what is learnt in green."""
+    table = Table(box=None, show_header=False)
+    for name, value in (
+        ("rows", f"{report.rows:,} ({report.format}, read as {report.kind})"),
+        ("malformed", f"{report.bad:,}"),
+        (f"over {report.max_length} tokens", f"{report.too_long:,}"),
+        ("duplicates", f"{report.duplicates:,}; prompts that come again: {report.repeated_prompts:,}"),
+        ("identical pairs", f"{report.identical_pairs:,}"),
+        ("tokens", f"{report.prompt_tokens:,} in prompts, {report.answer_tokens:,} learnt"),
+        ("length", ", ".join(f"{name} {value:,.0f}" for name, value in report.percentiles.items())),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    console.print("\nlength in tokens", style="dim")
+    tallest = max(n for _, _, n in report.histogram)
+    for start, end, n in report.histogram:
+        console.print(f"{start:>6}-{end - 1:<6} [blue]{'█' * round(40 * n / tallest)}[/] {n:,}", highlight=False)
+    for bad in report.bad_rows[:10]:
+        console.print(f"[red]{bad.where}[/]", highlight=False)
+        console.print(f"    expected {bad.expected}\n    found    {bad.found}", markup=False, highlight=False)
+    if report.samples:
+        first = report.samples[0]
+        console.print(f"\n{first.where}: what is learnt is green", style="dim")
+        for pieces in (first.pieces, first.chosen, first.rejected):
+            console.print(Text.assemble(*((piece.text, "green" if piece.learnt else "") for piece in pieces or [])))
+
+
+def _answer_tokens(row: Row) -> int:
+    return sum(map(len, row.branches)) if row.branches else int(np.sum(row.learn))
+
+
+def _repeats(keys: list[Any]) -> int:
+    return len(keys) - len(set(keys))
+
+
+def _first(found: list[Span], tokens: int) -> list[Span]:
+    """The spans within the first `tokens` tokens."""
+    kept: list[Span] = []
+    for span in found:
+        if tokens <= 0:
+            break
+        kept.append(Span(span.tokens[:tokens], span.role, span.learn))
+        tokens -= len(span.tokens)
+    return kept
+
+
+def _pieces(found: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    return [Piece(text=tokenizer.decode(span.tokens), role=span.role, learnt=span.learn) for span in found]
