@@ -13,7 +13,11 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-TEXT = ["What is the capital of France? The capital of France is Paris.", "Tell me how bread is made, in one short sentence.", "0123456789 user assistant system"]
+TEXT = [
+    "What is the capital of France? The capital of France is Paris.",
+    "Tell me how bread is made, in one short sentence.",
+    "0123456789 user assistant system",
+]
 SHAPE = dict(hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
 
 

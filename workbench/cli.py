@@ -18,7 +18,9 @@ from rich.table import Table
 from workbench import api
 from workbench.store import Cursor, State
 
-app = typer.Typer(help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
 data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
 bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -204,20 +206,27 @@ def doctor(as_json: Json = False) -> None:
         render(found, out)
 
 
-@bench.command("dpo")
-def bench_dpo(rounds: Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")] = 3, as_json: Json = False) -> None:
-    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision."""
-    from workbench.bench import compare
+Rounds = Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")]
+Rows = Annotated[str, typer.Option("--data", help="Preference rows; the demo's own without it.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows in a step.")]
+Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of both sides.")]
+DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
 
-    compare("dpo", rounds, as_json, out)
+
+@bench.command("dpo")
+def bench_dpo(rounds: Rounds = 3, rows: Rows = DEMO_ROWS, batch_size: BatchSize = 8, precision: Precision = "fp32", as_json: Json = False) -> None:
+    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
+    from workbench.bench.compare import compare
+
+    compare("dpo", rounds, rows, batch_size, precision, as_json, out)
 
 
 @bench.command("sft")
-def bench_sft(rounds: Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")] = 3, as_json: Json = False) -> None:
-    """SFT: TRL and this engine, the same weights, adapters, rows, batch and precision."""
-    from workbench.bench import compare
+def bench_sft(rounds: Rounds = 3, rows: Rows = DEMO_ROWS, batch_size: BatchSize = 8, precision: Precision = "fp32", as_json: Json = False) -> None:
+    """SFT on the chosen answers: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
+    from workbench.bench.compare import compare
 
-    compare("sft", rounds, as_json, out)
+    compare("sft", rounds, rows, batch_size, precision, as_json, out)
 
 
 def _summary(item: api.Run) -> dict[str, Any]:
@@ -256,7 +265,14 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     cursor = Cursor()
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[metrics]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=out, disable=quiet) as progress:
         bar = progress.add_task("starting", total=None, metrics="")
         while True:

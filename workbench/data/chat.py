@@ -72,7 +72,9 @@ def spans(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> li
         if message.role == "assistant":
             after = _special(tokenizer, pieces[2 * i + 2])
             if after[: len(ending)] != ending:
-                raise ValueError(f"the chat template ends an earlier assistant turn with {tokenizer.decode(after)!r}, the last with {tokenizer.decode(ending)!r}")
+                raise ValueError(
+                    f"the chat template ends an earlier assistant turn with {tokenizer.decode(after)!r}, the last with {tokenizer.decode(ending)!r}"
+                )
             found.append(Span(ending, message.role, learnt))
             if i + 1 < len(messages):
                 pieces[2 * i + 2] = pieces[2 * i + 2][len(_ending_text(tokenizer)) :]

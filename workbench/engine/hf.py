@@ -72,6 +72,14 @@ def head_dim(hf: PretrainedConfig) -> int:
     return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
 
 
+def end_tokens(directory: Path) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's end of sequence and those that the generation settings name."""
+    ends = [tokenizer(directory).eos_token_id]
+    settings = directory / "generation_config.json"
+    named = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
+    return frozenset(end for end in [*ends, *(named if isinstance(named, list) else [named])] if isinstance(end, int))
+
+
 def digest(directory: Path) -> str:
     """Names the weights: a hash of the configuration and of every shard's size and header (which lists its tensors' places)."""
     hasher = hashlib.sha256((directory / "config.json").read_bytes())

@@ -63,7 +63,9 @@ def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool
     if hf.model_type == "mistral" and hf.sliding_window:
         raise ValueError("sliding-window attention is not supported; use a Mistral model whose config has sliding_window null")
     if hf.hidden_act != "silu" or getattr(hf, "mlp_bias", False):
-        raise ValueError(f"the engine's MLP is SwiGLU without bias; this model has hidden_act={hf.hidden_act!r}, mlp_bias={getattr(hf, 'mlp_bias', False)}")
+        raise ValueError(
+            f"the engine's MLP is SwiGLU without bias; this model has hidden_act={hf.hidden_act!r}, mlp_bias={getattr(hf, 'mlp_bias', False)}"
+        )
     return TransformerConfig(
         num_layers=hf.num_hidden_layers,
         hidden_size=hf.hidden_size,

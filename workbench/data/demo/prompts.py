@@ -7,7 +7,12 @@ _FORMS = {
     "how": ["How do I {x}?", "What do I need to {x}?", "Give me one tip to {x}.", "What is a common mistake when people {x}?"],
     "place": ["What is {x} known for?", "When is a good time to visit {x}?", "What should I eat in {x}?", "Describe {x} to a friend."],
     "choice": ["Should I {x}?", "What speaks for and against it when I {x}?", "Give me a reason to {x}.", "I want to {x}. What do you say?"],
-    "write": ["Write a short greeting for {x}.", "Suggest a title for a story about {x}.", "Write one sentence about {x}.", "Make up a slogan for {x}."],
+    "write": [
+        "Write a short greeting for {x}.",
+        "Suggest a title for a story about {x}.",
+        "Write one sentence about {x}.",
+        "Make up a slogan for {x}.",
+    ],
 }
 
 _TOPICS = {

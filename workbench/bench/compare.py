@@ -1,0 +1,123 @@
+"""Both halves in turn, A B A B …, and what they say side by side."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.data.readers import read
+from workbench.data.rows import Preference
+from workbench.engine import hf
+
+TRL = "1.16.0"
+STEPS = 3
+"""Of each measurement; the first one warms up and is not timed."""
+
+
+def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, as_json: bool, console: Console) -> None:
+    """Measure both and print a table.
+
+    Raises:
+        DataError: `data` cannot be read.
+        RuntimeError: a half failed; the message is the end of what it printed.
+    """
+    python = trl_python(console)
+    model = hf.local_directory(hf.EMBEDDED)
+    pairs = [row for row in read(data, "preference", on_bad_row="skip", limit=4 * batch_size).rows if isinstance(row, Preference)][:batch_size]
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {
+            "kind": kind,
+            "model": str(model),
+            "rows": [_row(pair, kind) for pair in pairs],
+            "batch_size": len(pairs),
+            "steps": STEPS,
+            "lr": 1e-5,
+            "beta": 0.1,
+            "rank": 16,
+            "alpha": 32,
+            "precision": precision,
+            "max_length": 1024,
+            "threads": len(os.sched_getaffinity(0)),
+            "scratch": scratch,
+        }
+        path = Path(scratch) / "settings.json"
+        path.write_text(json.dumps(settings))
+        ours, theirs = [sys.executable, "-m", "workbench.bench.our_side"], [str(python), str(Path(__file__).with_name("trl_side.py"))]
+        found: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}
+        for i in range(rounds):
+            for name, command in (("trl", theirs), ("ours", ours)):
+                with console.status(f"round {i + 1} of {rounds}: {name}"):
+                    found[name].append(_run([*command, str(path)]))
+    summary = {name: _summary(runs, len(pairs)) for name, runs in found.items()}
+    if as_json:
+        print(json.dumps({**summary, "speedup": summary["ours"]["samples_per_s"] / summary["trl"]["samples_per_s"]}))
+    else:
+        _render(kind, precision, summary, found, console)
+
+
+def trl_python(console: Console) -> Path:
+    """The interpreter of TRL's own environment, which is made once in the cache, with this environment's torch and transformers."""
+    folder = hf.cache_root() / f"trl-{TRL}"
+    python = folder / "bin" / "python"
+    if not (folder / "READY").exists():
+        pins = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers", "peft", "datasets")]
+        with console.status(f"making TRL's own environment in {folder} (once, a few minutes)"):
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "-q", f"trl=={TRL}", *pins], check=True)
+        (folder / "READY").touch()
+    return python
+
+
+def _row(pair: Preference, kind: str) -> dict[str, Any]:
+    def answer(text: str) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": text}]
+
+    prompt = [{"role": message.role, "content": message.content} for message in pair.prompt]
+    if kind == "dpo":
+        return {"prompt": prompt, "chosen": answer(pair.chosen), "rejected": answer(pair.rejected)}
+    return {"prompt": prompt, "completion": answer(pair.chosen)}
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}:\n{(done.stderr or done.stdout)[-2000:]}")
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def _summary(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
+    step = statistics.median(second for run in runs for second in run["seconds"][1:])
+    first = {name: runs[0][name] for name in ("loss", "logprobs_chosen", "logprobs_rejected")}
+    return {**first, "step_s": step, "samples_per_s": batch / step, "peak_memory_gib": max(run["peak_memory_gib"] for run in runs)}
+
+
+def _render(kind: str, precision: str, summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+    trl, ours = summary["trl"], summary["ours"]
+    table = Table("", f"TRL {TRL}", "Alignment Workbench", "ratio", box=None)
+    for name, label, better in (
+        ("loss", "first step's loss", None),
+        ("logprobs_chosen", "its log-prob, chosen", None),
+        ("logprobs_rejected", "its log-prob, rejected", None),
+        ("step_s", "step, seconds (median)", False),
+        ("samples_per_s", "samples / s", True),
+        ("peak_memory_gib", "peak memory, GiB", False),
+    ):
+        if trl[name] is not None:
+            ratio = "" if better is None else f"{ours[name] / trl[name]:.2f}"
+            table.add_row(label, f"{trl[name]:.6g}", f"{ours[name]:.6g}", ratio)
+    console.print(f"{kind}, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
+    console.print(table)
+    per_round = [statistics.median(t["seconds"][1:]) / statistics.median(o["seconds"][1:]) for t, o in zip(found["trl"], found["ours"], strict=True)]
+    console.print("speed-up round by round: " + ", ".join(f"{ratio:.2f}" for ratio in per_round))

@@ -1,0 +1,53 @@
+"""This engine's half: `python -m workbench.bench.our_side SETTINGS.json` prints the same JSON line as `trl_side`.
+
+A DPO step includes the reference pass over its rows (in a run it is made once and kept).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from workbench.data.chat import encode_conversation, encode_preference
+from workbench.data.formats import parse
+from workbench.engine import device, hf, parallel
+from workbench.engine.step import Policy
+from workbench.spec import Lora, Model, find_algorithm
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    parallel.start()
+    directory = Path(settings["model"])
+    tokenizer = hf.tokenizer(directory)
+    algorithm = find_algorithm(settings["kind"])
+    fields = {"beta": settings["beta"]} if settings["kind"] == "dpo" else {}
+    cfg = algorithm.Config(lr=settings["lr"], min_lr_ratio=1, warmup_steps=0, **fields)
+    model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))
+    policy = Policy(model, cfg, directory, settings["steps"])
+    if settings["kind"] == "dpo":
+        rows = [encode_preference(parse(row, "preference", "preference", ""), tokenizer) for row in settings["rows"]]
+    else:
+        conversations = [{"messages": row["prompt"] + row["completion"]} for row in settings["rows"]]
+        rows = [encode_conversation(parse(row, "messages", "conversation", ""), tokenizer) for row in conversations]
+    seconds, first = [], {}
+    for step in range(settings["steps"]):
+        started = time.perf_counter()
+        batch = rows
+        if algorithm.REFERENCE:
+            reference = dict(policy.logprobs(rows, reference=True))
+            batch = [dataclasses.replace(row, reference_logprobs_N=reference[i]) for i, row in enumerate(rows)]
+        metrics = policy.update(batch, algorithm.loss, step, 0)
+        seconds.append(time.perf_counter() - started)
+        first = first or metrics
+    names = ("loss", "logprobs_chosen", "logprobs_rejected")
+    result = {**{name: first.get(name) for name in names}, "seconds": seconds, "peak_memory_gib": device.peak_memory_gib()}
+    parallel.stop()
+    return result
+
+
+if __name__ == "__main__":
+    print("RESULT " + json.dumps(measure(json.loads(Path(sys.argv[1]).read_text()))))
