@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,11 +17,13 @@ from typing import Any
 
 from backends import base as backends
 from workbench import store
+from workbench.data.check import CheckReport
+from workbench.data.check import Page as DataPage
 from workbench.driver import task_of
 from workbench.spec import Experiment, SpecError, compose
 from workbench.store import LIVE, Cursor, RunDir, State, Status
 
-__all__ = ["Experiment", "Run", "SpecError", "compose", "get", "runs", "submit"]
+__all__ = ["CheckReport", "DataPage", "browse_data", "check_data", "Experiment", "Run", "SpecError", "compose", "get", "runs", "submit"]
 
 LAUNCH_TIMEOUT_S = 60.0
 
@@ -118,6 +122,29 @@ def submit(experiment: Experiment) -> Run:
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
     launch(run, task_of(run, experiment, attempt=1))
     return Run(run)
+
+
+def check_data(source: str, kind: str, format: str = "auto", model: str = "smollm2-135m-instruct", max_length: int = 1024) -> CheckReport:
+    """What `workbench data check` finds, in a process of its own, so that the caller loads no tokenizer.
+
+    Raises:
+        ValueError: what the command told the user.
+    """
+    words = ("--kind", kind, "--format", format, "--model", model, "--max-length", str(max_length))
+    return CheckReport.model_validate_json(_data_check(source, *words))
+
+
+def browse_data(source: str, kind: str, offset: int, count: int, format: str = "auto", model: str = "smollm2-135m-instruct") -> DataPage:
+    """Some good rows of a source as training sees them. Raises ValueError as `check_data` does."""
+    return DataPage.model_validate_json(_data_check(source, "--kind", kind, "--format", format, "--model", model, "--rows", f"{offset}:{count}"))
+
+
+def _data_check(source: str, *words: str) -> str:
+    command = [sys.executable, "-m", "workbench.cli", "data", "check", "--json", *words, "--", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(done.stderr.strip().removeprefix("error ") or f"the check exited with {done.returncode}")
+    return done.stdout
 
 
 def runs() -> list[Run]:

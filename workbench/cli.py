@@ -310,3 +310,7 @@ def main() -> None:
             err.print("[red]error[/]", end=" ")
             err.print(str(error), markup=False, highlight=False)
             sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

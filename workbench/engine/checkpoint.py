@@ -70,6 +70,12 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     policy.optimizer.load_state_dict(state["optimizer"])
 
 
+def load_weights(policy: Policy, folder: Path, step: int) -> None:
+    """Fill the policy alone, in whichever precision it computes: what an export needs."""
+    weights = dist_checkpointing.load({"model": _weights(policy)}, str(folder / str(step)))["model"]
+    policy.model.load_state_dict(weights, strict=False)
+
+
 def complete_steps(folder: Path) -> list[int]:
     """The steps whose checkpoints are complete, ascending."""
     if not folder.is_dir():
@@ -78,13 +84,17 @@ def complete_steps(folder: Path) -> list[int]:
 
 
 def _state(policy: Policy, is_loading: bool = False) -> dict[str, Any]:
+    weights = _weights(policy)
+    return {"model": weights, "optimizer": policy.optimizer.sharded_state_dict(weights, is_loading=is_loading)}
+
+
+def _weights(policy: Policy) -> dict[str, ShardedTensor]:
     """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
-    model = {
+    return {
         name: ShardedTensor.from_rank_offsets(name, parameter, replica_id=(0, 0, parallel.data_rank()))
         for name, parameter in policy.model.named_parameters()
         if parameter.requires_grad
     }
-    return {"model": model, "optimizer": policy.optimizer.sharded_state_dict(model, is_loading=is_loading)}
 
 
 def _sync(path: Path) -> None:

@@ -42,12 +42,15 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
     parallel.start()
     try:
         directory = hf.local_directory(experiment.model.source)
-        policy = Policy(experiment.model, experiment.algorithm, directory, total_steps=1)
-        checkpoint.load(policy, run.checkpoints, step)
+        # In fp32, so that adapters are merged without rounding and the check compares like with like.
+        policy = Policy(experiment.model.model_copy(update={"precision": "fp32"}), experiment.algorithm, directory, total_steps=1)
+        checkpoint.load_weights(policy, run.checkpoints, step)
         if adapter:
             lora.save_adapter(policy.model, experiment.model.lora, policy.hf_config, str(directory), out)
         else:
-            hf.save(policy.weights(), directory, out, _model_card(run, experiment, step))
+            as_trained = experiment.model.precision == "bf16" and not experiment.model.lora.rank
+            weights = {name: weight.bfloat16() if as_trained else weight for name, weight in policy.weights().items()}
+            hf.save(weights, directory, out, _model_card(run, experiment, step))
         return _difference(policy, directory, out, adapter) if check else None
     finally:
         parallel.stop()
@@ -58,8 +61,7 @@ def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> fl
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    dtype = next(policy.model.parameters()).dtype
-    theirs = AutoModelForCausalLM.from_pretrained(directory if adapter else out, dtype=dtype)
+    theirs = AutoModelForCausalLM.from_pretrained(directory if adapter else out, dtype=torch.float32)
     if adapter:
         theirs = PeftModel.from_pretrained(theirs, str(out))
     ids = hf.tokenizer(directory)(_CHECK_TEXT)["input_ids"]
@@ -70,7 +72,7 @@ def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> fl
     policy.model.eval()
     tokens = torch.tensor([ids])
     ours = policy.model(tokens, torch.from_numpy(packed.positions_T)[None], None, packed_seq_params=layout)
-    return (ours.float() - theirs(tokens).logits[0].float()).abs().max().item()
+    return (ours - theirs(tokens).logits[0]).abs().max().item()
 
 
 def _model_card(run: RunDir, experiment: Experiment, step: int) -> str:

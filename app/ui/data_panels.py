@@ -1,0 +1,146 @@
+"""The parts of the Datasets page."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+from ui import frame
+
+from workbench import api, spec
+from workbench.data.check import CheckReport, Piece, Sample
+from workbench.data.formats import SCHEMAS
+from workbench.data.readers import locate
+from workbench.views import figures
+
+KINDS = {"preference": "Preference pairs", "conversation": "Conversations"}
+ROWS_A_PAGE = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form asks to look at. `changed` is the file's time, so that an edited file is read again."""
+
+    source: str
+    kind: str
+    format: str
+    model: str
+    max_length: int
+    changed: float
+
+
+def ask() -> Asked | None:
+    """The form; None until it names a source."""
+    limits = spec.Data.model_fields
+    with st.form("dataset", border=True):
+        source_column, kind_column, button_column = st.columns([4, 2, 1], vertical_alignment="bottom")
+        source = source_column.text_input("File or dataset id", key="data-source", placeholder="workbench/data/demo/preferences.jsonl", help=limits["train"].description)
+        kind = kind_column.selectbox("Read as", list(KINDS), format_func=KINDS.__getitem__, help="What an algorithm learns from: DPO takes pairs, SFT conversations.")
+        with st.expander("Options"):
+            one, two, three = st.columns(3)
+            format_ = one.selectbox("Format", ["auto", *SCHEMAS], help="\n\n".join(f"**{name}**: `{text}`" for name, text in SCHEMAS.items()))
+            model = two.text_input("Tokenizer of", "smollm2-135m-instruct", help="The model whose tokenizer and chat template encode the rows.")
+            max_length = three.number_input("Longest row (tokens)", 8, 1_000_000, 1024, help=limits["max_length"].description)
+        pressed = button_column.form_submit_button("Check", icon=":material/fact_check:", type="primary", width="stretch")
+    if pressed:
+        st.session_state["data-checked"] = source.strip()
+        st.session_state["data-page"] = 1
+    source = st.session_state.get("data-checked", "")
+    if not source:
+        return None
+    return Asked(source, kind, format_, model.strip(), int(max_length), _changed(source))
+
+
+def nothing_asked() -> None:
+    with st.container(border=True, horizontal_alignment="center", key="empty"):
+        st.markdown("### Look before you train", anchors=False, text_alignment="center")
+        st.markdown("Name a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id. The demo's pairs are in the field's example.", text_alignment="center")
+        st.markdown("\n".join(["| format | a row |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in SCHEMAS.items())]))
+
+
+def refused(message: str) -> None:
+    first, _, rest = message.partition("\n")
+    st.error(frame.plain(first), icon=":material/report:")
+    if rest:
+        st.code(rest, language=None, wrap_lines=True)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def check(asked: Asked) -> CheckReport:
+    return api.check_data(asked.source, asked.kind, asked.format, asked.model, asked.max_length)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def browse(asked: Asked, offset: int) -> api.DataPage:
+    return api.browse_data(asked.source, asked.kind, offset, ROWS_A_PAGE, asked.format, asked.model)
+
+
+def counts(report: CheckReport) -> None:
+    """The headline numbers."""
+    learnt = report.answer_tokens / max(1, report.answer_tokens + report.prompt_tokens)
+    figures_ = (
+        ("Rows", f"{report.rows:,}", report.format),
+        ("Malformed", f"{report.bad:,}", "left out" if report.bad else "none"),
+        (f"Over {report.max_length:,} tokens", f"{report.too_long:,}", f"longest {report.percentiles['p100']:,.0f}"),
+        ("Duplicates", f"{report.duplicates:,}", f"{report.repeated_prompts:,} prompts come again"),
+        ("Identical pairs", f"{report.identical_pairs:,}", "chosen = rejected"),
+        ("Learnt tokens", f"{report.answer_tokens:,}", f"{learnt:.0%} of all"),
+    )
+    with st.container(key="headline"):
+        for column, (label, value, note) in zip(st.columns(len(figures_), gap="small"), figures_, strict=True):
+            column.metric(label, value, note, delta_color="off", delta_arrow="off", border=True, height="stretch")
+
+
+def lengths(report: CheckReport) -> None:
+    figure = figures.lengths(report.histogram, report.max_length, frame.theme())
+    with st.container(border=True):
+        st.markdown("**Length** of a row in tokens: its prompt and its longer answer")
+        st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key="lengths")
+    st.caption(" · ".join(f"{name} {value:,.0f}" for name, value in report.percentiles.items()))
+
+
+def rows(asked: Asked, report: CheckReport) -> None:
+    pages = max(1, -(-report.rows // ROWS_A_PAGE))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        page = st.number_input(f"Page (of {pages:,})", 1, pages, key="data-page", width=160)
+        st.caption("Learnt tokens have a coloured ground; the rest is what the model is given.")
+    for row in browse(asked, (page - 1) * ROWS_A_PAGE).rows:
+        _row(row)
+
+
+def malformed(report: CheckReport) -> None:
+    if not report.bad:
+        st.success("Every row is as its format says.", icon=":material/check_circle:")
+        return
+    st.dataframe([bad.model_dump() for bad in report.bad_rows], hide_index=True, width="stretch")
+    st.caption(f"{len(report.bad_rows):,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`.")
+
+
+def _row(row: Sample) -> None:
+    with st.container(border=True):
+        st.caption(f"`{Path(row.where).name}` · {row.tokens:,} tokens")
+        st.html(f'<div class="wb-row">{_spans(row.pieces)}</div>')
+        if row.chosen is not None and row.rejected is not None:
+            for column, label, pieces in zip(st.columns(2), ("Chosen", "Rejected"), (row.chosen, row.rejected), strict=True):
+                column.markdown(f"**{label}**")
+                column.html(f'<div class="wb-row {label.lower()}">{_spans(pieces)}</div>')
+
+
+def _spans(pieces: list[Piece]) -> str:
+    """Escaped text; the template's own is faint, what is learnt is marked."""
+    kinds = ["learnt" if piece.learnt else "given" if piece.role else "template" for piece in pieces]
+    return "".join(f'<span class="wb-{kind}">{html.escape(piece.text)}</span>' for kind, piece in zip(kinds, pieces, strict=True))
+
+
+def _changed(source: str) -> float:
+    try:
+        path = locate(source)
+        return path.stat().st_mtime if path else 0.0
+    except (ValueError, OSError):
+        return 0.0
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "\\n")
