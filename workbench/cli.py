@@ -210,23 +210,38 @@ Rounds = Annotated[int, typer.Option(min=1, help="Alternating measurements of ea
 Rows = Annotated[str, typer.Option("--data", help="Preference rows; the demo's own without it.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows in a step.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of both sides.")]
+MaxTokens = Annotated[int, typer.Option(min=16, help="Longest side of a row: TRL pads, and runs out of memory on long ones.")]
 DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
 
 
 @bench.command("dpo")
-def bench_dpo(rounds: Rounds = 3, rows: Rows = DEMO_ROWS, batch_size: BatchSize = 8, precision: Precision = "fp32", as_json: Json = False) -> None:
+def bench_dpo(
+    rounds: Rounds = 3,
+    rows: Rows = DEMO_ROWS,
+    batch_size: BatchSize = 8,
+    precision: Precision = "fp32",
+    max_tokens: MaxTokens = 160,
+    as_json: Json = False,
+) -> None:
     """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
     from workbench.bench.compare import compare
 
-    compare("dpo", rounds, rows, batch_size, precision, as_json, out)
+    compare("dpo", rounds, rows, batch_size, precision, max_tokens, as_json, out)
 
 
 @bench.command("sft")
-def bench_sft(rounds: Rounds = 3, rows: Rows = DEMO_ROWS, batch_size: BatchSize = 8, precision: Precision = "fp32", as_json: Json = False) -> None:
+def bench_sft(
+    rounds: Rounds = 3,
+    rows: Rows = DEMO_ROWS,
+    batch_size: BatchSize = 8,
+    precision: Precision = "fp32",
+    max_tokens: MaxTokens = 160,
+    as_json: Json = False,
+) -> None:
     """SFT on the chosen answers: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
     from workbench.bench.compare import compare
 
-    compare("sft", rounds, rows, batch_size, precision, as_json, out)
+    compare("sft", rounds, rows, batch_size, precision, max_tokens, as_json, out)
 
 
 def _summary(item: api.Run) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def counts(report: CheckReport) -> None:
         ("Rows", f"{report.rows:,}", report.format),
         ("Malformed", f"{report.bad:,}", "left out" if report.bad else "none"),
         (f"Over {report.max_length:,} tokens", f"{report.too_long:,}", f"longest {report.percentiles['p100']:,.0f}"),
-        ("Duplicates", f"{report.duplicates:,}", f"{report.repeated_prompts:,} prompts come again"),
+        ("Duplicates", f"{report.duplicates:,}", f"{report.repeated_prompts:,} prompts repeat"),
         ("Identical pairs", f"{report.identical_pairs:,}", "chosen = rejected"),
         ("Learnt tokens", f"{report.answer_tokens:,}", f"{learnt:.0%} of all"),
     )
@@ -94,7 +94,9 @@ def counts(report: CheckReport) -> None:
 
 
 def lengths(report: CheckReport) -> None:
-    figure = figures.lengths(report.histogram, report.max_length, frame.theme())
+    edges = [start for start, _, _ in report.histogram] + [report.histogram[-1][1]]
+    limit = report.max_length if report.too_long else None
+    figure = figures.lengths(edges, [rows for _, _, rows in report.histogram], limit, frame.theme())
     with st.container(border=True):
         st.markdown("**Length** of a row in tokens: its prompt and its longer answer")
         st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key="lengths")

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from workbench.data.chat import encode_preference
 from workbench.data.readers import read
 from workbench.data.rows import Preference
 from workbench.engine import hf
@@ -24,8 +25,8 @@ STEPS = 3
 """Of each measurement; the first one warms up and is not timed."""
 
 
-def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, as_json: bool, console: Console) -> None:
-    """Measure both and print a table.
+def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, max_tokens: int, as_json: bool, console: Console) -> None:
+    """Measure both on the first pairs whose longer side has at most `max_tokens` tokens, and print a table.
 
     Raises:
         DataError: `data` cannot be read.
@@ -33,7 +34,7 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
     """
     python = trl_python(console)
     model = hf.local_directory(hf.EMBEDDED)
-    pairs = [row for row in read(data, "preference", on_bad_row="skip", limit=4 * batch_size).rows if isinstance(row, Preference)][:batch_size]
+    pairs, tokens = _short(data, hf.tokenizer(model), batch_size, max_tokens)
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             "kind": kind,
@@ -62,7 +63,8 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
     if as_json:
         print(json.dumps({**summary, "speedup": summary["ours"]["samples_per_s"] / summary["trl"]["samples_per_s"]}))
     else:
-        _render(kind, precision, summary, found, console)
+        console.print(f"{kind}: {len(pairs)} rows of {tokens:.0f} tokens a side, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
+        _render(summary, found, console)
 
 
 def trl_python(console: Console) -> Path:
@@ -76,6 +78,21 @@ def trl_python(console: Console) -> Path:
             subprocess.run([str(python), "-m", "pip", "install", "-q", f"trl=={TRL}", *pins], check=True)
         (folder / "READY").touch()
     return python
+
+
+def _short(data: str, tokenizer: Any, count: int, max_tokens: int) -> tuple[list[Preference], float]:
+    """The first pairs within `max_tokens`, and their mean tokens a side."""
+    pairs, lengths = [], []
+    for row in read(data, "preference", on_bad_row="skip").rows:
+        assert isinstance(row, Preference)
+        encoded = encode_preference(row, tokenizer)
+        sides = [len(encoded.prefix) + len(branch) for branch in encoded.branches]
+        if max(sides) <= max_tokens and len(pairs) < count:
+            pairs.append(row)
+            lengths += sides
+    if len(pairs) < count:
+        raise ValueError(f"{data}: only {len(pairs)} rows have at most {max_tokens} tokens a side; raise --max-tokens")
+    return pairs, statistics.mean(lengths)
 
 
 def _row(pair: Preference, kind: str) -> dict[str, Any]:
@@ -103,7 +120,7 @@ def _summary(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
     return {**first, "step_s": step, "samples_per_s": batch / step, "peak_memory_gib": max(run["peak_memory_gib"] for run in runs)}
 
 
-def _render(kind: str, precision: str, summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+def _render(summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], console: Console) -> None:
     trl, ours = summary["trl"], summary["ours"]
     table = Table("", f"TRL {TRL}", "Alignment Workbench", "ratio", box=None)
     for name, label, better in (
@@ -117,7 +134,6 @@ def _render(kind: str, precision: str, summary: dict[str, Any], found: dict[str,
         if trl[name] is not None:
             ratio = "" if better is None else f"{ours[name] / trl[name]:.2f}"
             table.add_row(label, f"{trl[name]:.6g}", f"{ours[name]:.6g}", ratio)
-    console.print(f"{kind}, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
     console.print(table)
     per_round = [statistics.median(t["seconds"][1:]) / statistics.median(o["seconds"][1:]) for t, o in zip(found["trl"], found["ours"], strict=True)]
     console.print("speed-up round by round: " + ", ".join(f"{ratio:.2f}" for ratio in per_round))

@@ -55,17 +55,6 @@ def compare(
     return style(figure, AXIS_TITLES[axis], axis_title(metric), theme)
 
 
-def lengths(histogram: Sequence[tuple[int, int, int]], max_length: int, theme: Theme = LIGHT) -> go.Figure:
-    """Rows by length in tokens, from (from, to, rows) bins; a line marks the longest length that a run takes."""
-    starts, ends, heights = (np.array(part) for part in zip(*histogram, strict=True))
-    figure = go.Figure(go.Bar(x=(starts + ends) / 2, y=heights, width=ends - starts, customdata=np.stack([starts, ends - 1], axis=1)))
-    figure.update_traces(marker={"color": theme.palette[0], "line": {"width": 1, "color": theme.surface}})
-    figure.update_traces(hovertemplate="%{customdata[0]} to %{customdata[1]} tokens<br>%{y:,} rows<extra></extra>")
-    if max_length < ends[-1]:
-        figure.add_vline(x=max_length, line={"color": theme.palette[1], "width": 1, "dash": "dot"}, annotation_text=f"{max_length:,}")
-    return style(figure, "tokens", "rows", theme)
-
-
 def curve(history: History, metric: str, axis: Axis = "step", held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """x and y of one metric; x in steps or in minutes of training."""
     frame = history.validation_frame() if held_out else history.frame()
