@@ -1,0 +1,190 @@
+"""Readers: every format, and every way a file can be broken."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from workbench.data.formats import SCHEMAS
+from workbench.data.readers import DataError, read
+from workbench.data.rows import Conversation, Message, Preference
+
+HH = Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "helpful-base.test.jsonl.gz"
+GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
+USER, ANSWER = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
+
+
+def write(folder: Path, *rows: Any, name: str = "rows.jsonl") -> str:
+    path = folder / name
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+PREFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "strings": ("preference", GOOD),
+    "messages": ("preference", {"prompt": [USER], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "5"}]}),
+    "prompt repeated": ("preference", {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "5"}]}),
+    "nemo": ("nemo", {"prompt": "2 + 2?", "chosen_response": "4", "rejected_response": "5"}),
+    "hh": ("hh", {"chosen": "\n\nHuman: 2 + 2?\n\nAssistant: 4", "rejected": "\n\nHuman: 2 + 2?\n\nAssistant: 5"}),
+}
+CONVERSATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "input_output": ("input_output", {"input": "2 + 2?", "output": "4"}),
+    "messages": ("messages", {"messages": [USER, ANSWER]}),
+    "sharegpt": ("sharegpt", {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}),
+    "nemo chat": ("sharegpt", {"system": "", "mask": "User", "conversations": [{"from": "User", "value": "2 + 2?"}, {"from": "Assistant", "value": "4", "label": None}]}),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_preference_formats(tmp_path: Path, name: str) -> None:
+    form, row = PREFERENCES[name]
+    found = read(write(tmp_path, row), "preference")
+    assert found.format == form
+    (pair,) = found.rows
+    assert isinstance(pair, Preference)
+    assert (pair.prompt, pair.chosen, pair.rejected) == ((Message("user", "2 + 2?"),), "4", "5")
+    assert pair.where.endswith("rows.jsonl:1")
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversation_formats(tmp_path: Path, name: str) -> None:
+    form, row = CONVERSATIONS[name]
+    found = read(write(tmp_path, row), "conversation")
+    assert found.format == form
+    (talk,) = found.rows
+    assert isinstance(talk, Conversation)
+    assert [(m.role, m.content) for m in talk.messages] == [("user", "2 + 2?"), ("assistant", "4")]
+    assert talk.messages[-1].learn
+
+
+def test_rewards_and_a_chosen_answer_as_conversation(tmp_path: Path) -> None:
+    source = write(tmp_path, {"prompt": "a", "chosen_response": "b", "rejected_response": "c", "chosen_reward": 2, "rejected_reward": 0.5})
+    (pair,) = read(source, "preference").rows
+    assert isinstance(pair, Preference)
+    assert (pair.chosen_reward, pair.rejected_reward) == (2.0, 0.5)
+    (talk,) = read(source, "conversation").rows
+    assert isinstance(talk, Conversation)
+    assert [m.content for m in talk.messages] == ["a", "b"]
+
+
+def test_hh_with_many_turns(tmp_path: Path) -> None:
+    """Speakers who go on after a blank line are one turn; the prompt is all but the last answer."""
+    start = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nHuman: d"
+    (pair,) = read(write(tmp_path, {"chosen": f"{start}\n\nAssistant: x", "rejected": f"{start}\n\nAssistant: y"}), "preference").rows
+    assert isinstance(pair, Preference)
+    assert [m.content for m in pair.prompt] == ["a\n\nb", "c", "d"]
+
+
+BROKEN: dict[str, tuple[bytes, str, str]] = {
+    "bad JSON": (b'{"prompt": ', "JSON", "Expecting value"),
+    "not an object": (b"[1, 2]", "a JSON object", "list [1, 2]"),
+    "missing key": (b'{"prompt": "a", "chosen": "b"}', "the key 'rejected'", "keys ['chosen', 'prompt']"),
+    "wrong type": (b'{"prompt": "a", "chosen": "b", "rejected": 3}', "rejected: a string or a list of messages", "int 3"),
+    "empty answer": (b'{"prompt": "a", "chosen": "", "rejected": "c"}', "chosen: text", "an empty string"),
+    "white space": (b'{"prompt": "a", "chosen": "  ", "rejected": "c"}', "chosen: text", "white space only"),
+    "NUL": (b'{"prompt": "a", "chosen": "b\\u0000", "rejected": "c"}', "without NUL", "character 1"),
+    "half a surrogate": (b'{"prompt": "a", "chosen": "\\ud800", "rejected": "c"}', "valid Unicode", "surrogate"),
+    "broken UTF-8": (b'{"prompt": "\xff"}', "UTF-8 text", "byte 0xff at 12"),
+    "nested": (b"[" * 200_000, "JSON", "nested too deeply"),
+    "long line": (b'{"prompt": "' + b"a" * (50 << 20) + b'"}', "at most 8 MiB", "50.0 MiB"),
+    "unknown role": (b'{"prompt": [{"role": "cat", "content": "a"}], "chosen": "b", "rejected": "c"}', "one of assistant", "cat"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_rows(tmp_path: Path, name: str) -> None:
+    """A bad row between two good ones: refused with file:line, expected and found; or left out, the good ones kept."""
+    line, expected, found = BROKEN[name]
+    good = json.dumps(GOOD).encode()
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(good + b"\n" + line + b"\n" + good + b"\n")
+    with pytest.raises(DataError) as error:
+        read(str(path), "preference")
+    assert f"{path}:2: expected" in str(error.value)
+    assert "data.on_bad_row=skip" in str(error.value)
+    rows = read(str(path), "preference", on_bad_row="skip")
+    assert [row.where for row in rows.rows] == [f"{path}:1", f"{path}:3"]
+    (bad,) = rows.bad
+    assert expected in bad.expected
+    assert found in bad.found
+
+
+def test_files_as_windows_and_editors_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n\r\n" + json.dumps(GOOD).encode())
+    assert [row.where for row in read(str(path), "preference").rows] == [f"{path}:1", f"{path}:3"]
+
+
+def test_truncated_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    whole = gzip.compress("".join(f"{json.dumps({**GOOD, 'prompt': str(i)})}\n" for i in range(1000)).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="a whole gzip file"):
+        read(str(path), "preference")
+    assert 0 < len(read(str(path), "preference", on_bad_row="skip").rows) < 1000
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([GOOD, GOOD]), path)
+    assert len(read(str(path), "preference").rows) == 2
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError, match="a whole parquet file"):
+        read(str(path), "preference")
+
+
+def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path, GOOD, name="pairs.jsonl")
+    with pytest.raises(DataError, match=r"did you mean .*pairs\.jsonl"):
+        read(source.replace("pairs", "pears"), "preference")
+    with pytest.raises(DataError, match=r"is a directory; name a file in it: pairs\.jsonl"):
+        read(str(tmp_path), "preference")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="no rows"):
+        read(str(tmp_path / "empty.jsonl"), "preference")
+    with pytest.raises(DataError, match="neither a file nor a Hugging Face dataset"):
+        read("nobody/nothing", "preference")
+
+
+def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` loads a local folder as it loads an id."""
+    write(tmp_path, GOOD, GOOD, name="train.jsonl")
+    import datasets
+
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, **kwargs: load("json", data_dir=str(tmp_path), **kwargs))
+    assert [row.where for row in read("someone/pairs", "preference").rows] == ["someone/pairs:train:1", "someone/pairs:train:2"]
+
+
+@given(st.binary(max_size=300) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "messages", "role", "content", "conversations", "input", "output"]), x)))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_only_data_errors(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    for kind in ("preference", "conversation"):
+        try:
+            rows = read(str(path), kind, on_bad_row="skip")  # type: ignore[arg-type]
+        except DataError:
+            continue
+        assert rows.rows
+
+
+def test_human_preferences() -> None:
+    if not HH.is_file():
+        pytest.skip(f"the HH-RLHF rows are not at {HH}")
+    rows = read(str(HH), "preference", on_bad_row="skip")
+    assert (rows.format, len(rows.rows), len(rows.bad)) == ("hh", 2350, 4)
+    assert all("text" in bad.expected for bad in rows.bad)
+
+
+def test_every_schema_is_documented() -> None:
+    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt"}
