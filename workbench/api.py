@@ -195,5 +195,3 @@ def _backend(status: Status) -> backends.Backend:
 def _job(status: Status) -> backends.Job:
     assert status.job is not None
     return backends.Job(**status.job)
-
-

@@ -50,6 +50,7 @@ class State(StrEnum):
 
 LIVE = tuple(state for state in State if not state.ended)
 
+
 @dataclass(frozen=True)
 class Status:
     """`status.json`. `attempt` counts launches; times are seconds since the epoch; `job` is what the backend gave."""
