@@ -6,6 +6,7 @@ the shell it was started from. With `num_nodes=2` the machine plays two nodes.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -80,7 +81,7 @@ def kill(job: Job) -> None:
 @contextmanager
 def gang(task: Task) -> Iterator[Client]:
     """A dask client with one worker process a node, all on the loopback interface."""
-    import dask
+    from dask import config
     from distributed import Client, LocalCluster
 
     settings = {
@@ -89,16 +90,16 @@ def gang(task: Task) -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ": {},  # dask would set one thread for BLAS, and the ranks would inherit it
     }
     with (
-        dask.config.set(settings),
+        config.set(settings),
         LocalCluster(
             n_workers=task.config.num_nodes,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=None,  # type: ignore[arg-type]  # None starts none
             worker_dashboard_address=None,
             memory_limit=None,
-            silence_logs="ERROR",
+            silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,
     ):

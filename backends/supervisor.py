@@ -36,7 +36,7 @@ LOG_LINES = 20
 PORTS = range(20000, 30000)  # below the kernel's ephemeral ports, so that no outgoing connection takes it before rank 0 binds it
 PR_SET_PDEATHSIG = 1
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None).prctl
 
 
 @dataclass(frozen=True)
@@ -219,13 +219,19 @@ def _start(task: Task, seat: Seat, rank: int, local_rank: int) -> subprocess.Pop
     }
     with _log_path(task, seat, rank).open("ab") as log:
         return subprocess.Popen(
-            task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  one system call, resolved before the fork: it takes no lock
         )
 
 
 def _die_with_parent() -> None:
     """In the child, before exec: the kernel kills it when the agent's thread ends, however that comes about."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _interface(address: str) -> str:

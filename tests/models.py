@@ -18,7 +18,14 @@ TEXT = [
     "Tell me how bread is made, in one short sentence.",
     "0123456789 user assistant system",
 ]
-SHAPE = dict(hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -138,7 +138,9 @@ def test_number(value, words):
     assert text.number(value) == words
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(48.4, "48 s"), (725, "12 m 05 s"), (13_320, "3 h 42 m"), (190_000, "2 d 4 h"), (None, "–"), (math.inf, "–")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(48.4, "48 s"), (725, "12 m 05 s"), (13_320, "3 h 42 m"), (190_000, "2 d 4 h"), (None, "–"), (math.inf, "–")]
+)
 def test_duration(seconds, words):
     assert text.duration(seconds) == words
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from workbench.store import LIVE, Cursor, RunDir, State, Status
 __all__ = ["CheckReport", "DataPage", "browse_data", "check_data", "Experiment", "Run", "SpecError", "compose", "get", "runs", "submit"]
 
 LAUNCH_TIMEOUT_S = 60.0
+SILENCE_TIMEOUT_S = 300.0
 
 
 def runs_root() -> Path:
@@ -57,8 +58,10 @@ class Run:
             if time.time() - status.updated < LAUNCH_TIMEOUT_S:
                 return status
             reason = "the launch was interrupted before the backend gave a job"
-        elif _backend(status).alive(_job(status)) is not False:
+        elif (alive := _backend(status).alive(_job(status))) or (alive is None and self.dir.silence_s < SILENCE_TIMEOUT_S):
             return status
+        elif alive is None:
+            reason = f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s"
         else:
             tail = self.log_tail("driver", lines=5)
             reason = "the driver process died" + (f"; its log ends:\n{tail}" if tail else "")
@@ -118,7 +121,12 @@ class Run:
 
 
 def submit(experiment: Experiment) -> Run:
-    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller."""
+    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
+
+    Raises:
+        OSError: the run directory or the driver could not be made; the message tells which.
+    """
+    experiment = experiment.with_absolute_paths()
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
     launch(run, task_of(run, experiment, attempt=1))
     return Run(run)
@@ -179,9 +187,8 @@ def launch(run: RunDir, task: backends.Task) -> None:
     status = run.begin_attempt("waiting for the backend")
     if status is None:
         raise ValueError(f"run {run.id} goes on already")
-    assert status.attempt == task.attempt
     try:
-        job = backends.find(task.config.name).launch(task)
+        job = backends.find(task.config.name).launch(replace(task, attempt=status.attempt))
     except OSError as error:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise

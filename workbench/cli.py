@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from workbench import api
@@ -28,6 +30,7 @@ app.add_typer(bench, name="bench")
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "stopping": "yellow"}
 
@@ -35,7 +38,7 @@ STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopp
 @app.command()
 def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Return at once; the run goes on.")] = False,
+    follow: Follow = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and launch nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +52,7 @@ def run(
         print(json.dumps(_summary(launched)))
     else:
         out.print(f"[bold]{launched.id}[/]  {launched.dir.path}")
-    if not detach:
+    if follow:
         _follow(launched, quiet=as_json)
 
 
@@ -69,7 +72,7 @@ def list_(as_json: Json = False, state: Annotated[str | None, typer.Option(help=
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(item["created"]))
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
         message = (item["message"].splitlines() or [""])[0]
-        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", started, message)
+        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", started, escape(message))
     out.print(table)
 
 
@@ -77,7 +80,7 @@ def list_(as_json: Json = False, state: Annotated[str | None, typer.Option(help=
 def show(run_id: RunId, as_json: Json = False) -> None:
     """One run: its state, its newest metrics, its settings."""
     found = api.get(run_id)
-    summary = {**_summary(found), "metrics": {}, "validation": {}, "spec": found.spec.model_dump(mode="json")}
+    summary = {**_summary(found), "metrics": {}, "validation": {}, "spec": yaml.safe_load(found.dir.spec_path.read_text())}
     for event in found.events():
         if event["kind"] in ("step", "validation"):
             summary["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
@@ -104,20 +107,22 @@ def logs(
 ) -> None:
     """The newest log of one rank, or of the driver (--role driver)."""
     found = api.get(run_id)
-    paths = found.logs(role, None if role == "driver" else rank)
-    if not paths and not follow:
-        raise ValueError(f"run {found.id} has no log of {role} {rank} yet; there are: {', '.join(p.name for p in found.logs()) or 'none'}")
-    while not paths and not found.status.state.ended:
-        time.sleep(0.2)
-        paths = found.logs(role, None if role == "driver" else rank)
-    with paths[-1].open("rb") as file:
-        while True:
-            ended = found.status.state.ended
-            sys.stdout.buffer.write(file.read())
-            sys.stdout.buffer.flush()
-            if not follow or ended:
-                return
-            time.sleep(0.3)
+    which = (role, None if role == "driver" else rank)
+    paths = found.logs(*which)
+    if not paths and (not follow or found.status.state.ended):
+        raise ValueError(f"run {found.id} has no log of {role} {rank}; there are: {', '.join(path.name for path in found.logs()) or 'none'}")
+    read = {path: path.stat().st_size for path in paths[:-1]}
+    while True:
+        ended = found.status.state.ended
+        for path in found.logs(*which):  # a restart of the gang opens a new one
+            with path.open("rb") as file:
+                file.seek(read.get(path, 0))
+                sys.stdout.buffer.write(file.read())
+                read[path] = file.tell()
+        sys.stdout.buffer.flush()
+        if not follow or ended:
+            return
+        time.sleep(0.3)
 
 
 @app.command()
@@ -140,12 +145,12 @@ def kill(run_id: RunId) -> None:
 
 
 @app.command()
-def resume(run_id: RunId, detach: Annotated[bool, typer.Option("--detach", help="Return at once; the run goes on.")] = False) -> None:
+def resume(run_id: RunId, follow: Follow = True) -> None:
     """Go on from the newest complete checkpoint, under the same id."""
     found = api.get(run_id)
     found.resume()
     out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
-    if not detach:
+    if follow:
         _follow(found)
 
 
@@ -245,13 +250,13 @@ def bench_sft(
 
 
 def _summary(item: api.Run) -> dict[str, Any]:
-    status, spec = item.status, item.spec
+    status, spec = item.status, yaml.safe_load(item.dir.spec_path.read_text())  # unchecked: a run of an older version is listed too
     fields = ("message", "attempt", "step", "total_steps", "created", "updated")
     return {
         "id": item.id,
-        "name": spec.name,
-        "algorithm": spec.algorithm.name,
-        "model": spec.model.source,
+        "name": spec["name"],
+        "algorithm": spec["algorithm"]["name"],
+        "model": spec["model"]["source"],
         "state": str(status.state),
         "path": str(item.dir.path),
         **{name: getattr(status, name) for name in fields},
@@ -295,7 +300,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
             for event in item.events(cursor):
                 match event["kind"]:
                     case "phase":
-                        progress.update(bar, description=event["message"], completed=event.get("done", 0), total=event.get("total"))
+                        progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
                     case "state":
                         progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
                     case "step":
@@ -317,11 +322,13 @@ def _number(value: Any) -> str:
 
 
 def main() -> None:
-    """The entry point: what the user got wrong is told without a traceback, with exit code 2."""
+    """The entry point: what the user got wrong, or the disk refused, is told without a traceback, with exit code 2."""
     with contextlib.suppress(BrokenPipeError):
         try:
             app()
-        except (ValueError, FileExistsError, FileNotFoundError) as error:
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:
             err.print("[red]error[/]", end=" ")
             err.print(str(error), markup=False, highlight=False)
             sys.exit(2)

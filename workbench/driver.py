@@ -7,6 +7,7 @@ SIGTERM makes it end the gang at once.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from workbench.spec import Experiment
 
 STATUS_INTERVAL_S = 0.5
+BEAT_INTERVAL_S = 10.0
 
 
 class Progress:
@@ -34,7 +36,7 @@ class Progress:
         self._attempt = run.status.attempt
         self._cursor = Cursor()
         self._changes: dict[str, Any] = {}
-        self._written = -STATUS_INTERVAL_S
+        self._written = self._beaten = -math.inf
         for _ in run.events(self._cursor):
             pass  # earlier attempts' events
 
@@ -47,6 +49,9 @@ class Progress:
             self._take(event)
         if self._changes and self._clock() - self._written >= STATUS_INTERVAL_S:
             self.flush()
+        if self._clock() - self._beaten >= BEAT_INTERVAL_S:
+            self._beaten = self._clock()
+            self._run.beat()
 
     def flush(self) -> None:
         if self._changes:
@@ -115,8 +120,8 @@ def _drive(run: RunDir, task: Task, terminated: list[int]) -> tuple[State, str]:
         return not terminated and (progress.running or not stopping)
 
     try:
-        run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
-        if watch(task.attempt):
+        queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
+        if queued and watch(task.attempt):
             with backends.find(task.config.name).gang(task) as client:
                 supervise(client, task, watch)
         else:

@@ -165,6 +165,11 @@ class Experiment(Frozen):
             )
         return self
 
+    def with_absolute_paths(self) -> Experiment:
+        """The same, with each file of the user's named from the root: a resume from another folder finds it too."""
+        data = self.data.model_copy(update={key: _absolute(getattr(self.data, key)) for key in ("train", "validation")})
+        return self.model_copy(update={"data": data, "model": self.model.model_copy(update={"source": _absolute(self.model.source)})})
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
@@ -248,6 +253,13 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _absolute(source: str | None) -> str | None:
+    """A hub id, and what comes with the project, stay as they are."""
+    if source is None or (CONF.parent / source).exists() or not (path := Path(source).expanduser()).exists():
+        return source
+    return str(path.resolve())
+
+
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
@@ -261,7 +273,7 @@ def _hydra_value(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(_hydra_value(item) for item in value)}]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][\w./-]*", value):
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value):
         return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
     if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
         return f"'{value}'"

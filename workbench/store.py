@@ -12,6 +12,7 @@ Readers poll by byte cursor and never block a writer.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +145,17 @@ class RunDir:
             if (control := self.path / "control.jsonl").exists():
                 control.rename(self.path / f"control.{was.attempt}.jsonl")
             (self.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
+            self.beat()
             return self.update(state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
+
+    def beat(self) -> None:
+        """The driver's sign of life, for a host that cannot see its process."""
+        (self.path / ".beat").touch()
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the driver's last sign of life, or the last change of the status."""
+        return time.time() - max(path.stat().st_mtime for path in (self.path / ".beat", self.path / "status.json") if path.exists())
 
     def request(self, request: str, **values: Any) -> None:
         """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""
@@ -168,9 +180,8 @@ class EventWriter:
         self._file = path.open("ab", buffering=0)
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event in a single write, so that a reader sees the whole line or none of it."""
-        line = json.dumps(finite({"seq": self._seq, "time": time.time(), "kind": kind, **values}), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        """Append one event in a single write, so that a reader sees the whole line or none of it. Raises OSError on a full disk."""
+        _append(self._file, {"seq": self._seq, "time": time.time(), "kind": kind, **values})
         self._seq += 1
 
     def close(self) -> None:
@@ -213,8 +224,19 @@ def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one JSON line; several writers take turns. Raises OSError on a full disk, and then leaves the file as it was."""
     with path.open("ab", buffering=0) as file:
-        file.write(json.dumps(finite(value)).encode() + b"\n")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _append(file, value)
+
+
+def _append(file: FileIO, value: dict[str, Any]) -> None:
+    """Write one JSON line. A nearly full disk takes only the line's beginning: that is cut off again, or the next line would join it."""
+    line = json.dumps(finite(value), allow_nan=False).encode() + b"\n"
+    size = file.seek(0, os.SEEK_END)
+    if (written := file.write(line)) != len(line):
+        file.truncate(size)
+        raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes could be written", file.name)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -225,7 +247,7 @@ def write_atomic(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -107,8 +107,11 @@ class Worker:
         started = time.perf_counter()
         metrics = self.policy.evaluate(self.validation, self.algorithm.loss) if self.validation else {}
         samples = self._samples()
-        seconds = time.perf_counter() - started
-        self.emit("validation", step=self.step, metrics={**metrics, "time_validation_s": seconds}, samples=samples)
+        if samples:
+            metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
+            metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
+        metrics["time_validation_s"] = time.perf_counter() - started
+        self.emit("validation", step=self.step, metrics=metrics, samples=samples)
 
     def checkpoint(self) -> None:
         from workbench.engine import checkpoint

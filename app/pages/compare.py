@@ -13,7 +13,12 @@ if not known:
     st.stop()
 asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id in known]
 picked = st.multiselect(
-    "Runs", list(known), default=asked or list(known)[:3], format_func=lambda run_id: compare_panels.label(known[run_id]), key=f"runs-{','.join(asked)}", placeholder="Choose runs"
+    "Runs",
+    list(known),
+    default=asked or list(known)[:3],
+    format_func=lambda run_id: compare_panels.label(known[run_id]),
+    key=f"runs-{','.join(asked)}",
+    placeholder="Choose runs",
 )
 st.query_params["runs"] = ",".join(picked)
 chosen = [known[run_id] for run_id in picked]

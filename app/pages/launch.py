@@ -33,10 +33,15 @@ made.show(problems)
 with right, st.container(key="summary"):
     if problems:
         listed = "\n".join(f"- `{key or 'experiment'}`: {frame.plain(what)}" for key, what in problems)
-        st.error(f"**{len(problems)} {'problem' if len(problems) == 1 else 'problems'} to solve before the launch**\n\n{listed}", icon=":material/error:")
+        st.error(
+            f"**{len(problems)} {'problem' if len(problems) == 1 else 'problems'} to solve before the launch**\n\n{listed}", icon=":material/error:"
+        )
     else:
         st.success("Every setting is valid.", icon=":material/check_circle:")
-    if st.button("Launch run", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None) and experiment is not None:
+    if (
+        st.button("Launch run", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None)
+        and experiment is not None
+    ):
         try:
             choose.open_run(api.submit(experiment).id)
         except (ValueError, OSError) as error:

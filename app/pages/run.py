@@ -14,12 +14,20 @@ assert run is not None
 ended = run.status.state.ended
 often = None if ended else 2.0
 st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended)
-names = [":material/show_chart: Curves", ":material/forum: Answers", ":material/terminal: Log", ":material/save: Checkpoints", ":material/tune: Settings"]
+names = [
+    ":material/show_chart: Curves",
+    ":material/forum: Answers",
+    ":material/terminal: Log",
+    ":material/save: Checkpoints",
+    ":material/tune: Settings",
+]
 curves, answers, log, checkpoints, settings = st.tabs(names, key=f"tab-{run.id}", on_change="rerun")
 
 with curves:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-        smoothing = st.segmented_control("Smoothing", list(SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past.")
+        smoothing = st.segmented_control(
+            "Smoothing", list(SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past."
+        )
         axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True)
     charts.draw(run.id, not ended, SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")
 with answers:

@@ -11,7 +11,9 @@ if not api.runs():
     st.stop()
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    words = st.text_input("Search", placeholder="name, id, algorithm, model", key="runs-search", live=True, width=320, icon=":material/search:", bind="query-params")
+    words = st.text_input(
+        "Search", placeholder="name, id, algorithm, model", key="runs-search", live=True, width=320, icon=":material/search:", bind="query-params"
+    )
     states = st.pills("State", list(run_table.FILTERS), selection_mode="multi", key="runs-state")
     with st.container(horizontal=True, horizontal_alignment="right"):
         st.page_link("pages/launch.py", label="New run", icon=":material/add:")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import streamlit as st
+
 from ui import live
 
 HERE = Path(__file__).parent

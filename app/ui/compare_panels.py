@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import streamlit as st
-from ui import feed, frame
 
+from ui import feed, frame
 from workbench.api import Run
 from workbench.views import catalogue, figures, text
 
@@ -33,7 +33,9 @@ def curves(runs: Sequence[Run]) -> None:
         metric, held_out, smoothing, axis = _controls(train, held)
         figure = figures.compare(histories, metric, smoothing, axis, held_out, frame.theme())
         standing = [_standing(name, history, metric, held_out) for name, history in histories.items()]
-    st.plotly_chart(figure, theme=None, key="compare-chart", config={"displayModeBar": False}, alt=f"{catalogue.label(metric)} of {len(runs)} runs by {axis}")
+    st.plotly_chart(
+        figure, theme=None, key="compare-chart", config={"displayModeBar": False}, alt=f"{catalogue.label(metric)} of {len(runs)} runs by {axis}"
+    )
     st.dataframe(standing, hide_index=True, alt="Newest and best value of each run")
 
 
@@ -42,9 +44,16 @@ def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figu
     default = options.index(("train", "loss")) if ("train", "loss") in options else 0
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kind, metric = st.selectbox(
-            "Metric", options, index=default, format_func=lambda o: f"{catalogue.label(o[1])}{' (held out)' if o[0] == 'held' else ''}", key="compare-metric", width=300
+            "Metric",
+            options,
+            index=default,
+            format_func=lambda o: f"{catalogue.label(o[1])}{' (held out)' if o[0] == 'held' else ''}",
+            key="compare-metric",
+            width=300,
         )
-        smoothing = st.segmented_control("Smoothing", list(SMOOTHING), default="Medium", required=True, key="compare-smoothing", disabled=kind == "held")
+        smoothing = st.segmented_control(
+            "Smoothing", list(SMOOTHING), default="Medium", required=True, key="compare-smoothing", disabled=kind == "held"
+        )
         axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True, key="compare-axis")
     return metric, kind == "held", SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
-from ui import frame
 
+from ui import frame
 from workbench import api, spec
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.formats import SCHEMAS
@@ -36,8 +36,12 @@ def ask() -> Asked | None:
     limits = spec.Data.model_fields
     with st.form("dataset", border=True):
         source_column, kind_column, button_column = st.columns([4, 2, 1], vertical_alignment="bottom")
-        source = source_column.text_input("File or dataset id", key="data-source", placeholder="workbench/data/demo/preferences.jsonl", help=limits["train"].description)
-        kind = kind_column.selectbox("Read as", list(KINDS), format_func=KINDS.__getitem__, help="What an algorithm learns from: DPO takes pairs, SFT conversations.")
+        source = source_column.text_input(
+            "File or dataset id", key="data-source", placeholder="workbench/data/demo/preferences.jsonl", help=limits["train"].description
+        )
+        kind = kind_column.selectbox(
+            "Read as", list(KINDS), format_func=KINDS.__getitem__, help="What an algorithm learns from: DPO takes pairs, SFT conversations."
+        )
         with st.expander("Options"):
             one, two, three = st.columns(3)
             format_ = one.selectbox("Format", ["auto", *SCHEMAS], help="\n\n".join(f"**{name}**: `{text}`" for name, text in SCHEMAS.items()))
@@ -56,7 +60,10 @@ def ask() -> Asked | None:
 def nothing_asked() -> None:
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown("### Look before you train", anchors=False, text_alignment="center")
-        st.markdown("Name a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id. The demo's pairs are in the field's example.", text_alignment="center")
+        st.markdown(
+            "Name a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id. The demo's pairs are in the field's example.",
+            text_alignment="center",
+        )
         st.markdown("\n".join(["| format | a row |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in SCHEMAS.items())]))
 
 

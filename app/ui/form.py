@@ -12,9 +12,9 @@ import annotated_types
 import streamlit as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from ui import frame
 
 from backends import base as backends
+from ui import frame
 from workbench import spec
 from workbench.spec import AlgorithmConfig, Experiment
 from workbench.views import text

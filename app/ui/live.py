@@ -20,8 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
-from ui import feed
 
+from ui import feed
 from workbench import api
 from workbench.views import History, catalogue, figures, series
 from workbench.views.history import Cursor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import streamlit as st
-from ui import choose, feed, frame
 
+from ui import choose, feed, frame
 from workbench.api import Run
 from workbench.store import COMPLETE, State, Status
 from workbench.views import History, tables, text
@@ -29,7 +29,9 @@ def head(run: Run, ended: bool) -> None:
         _buttons(run, status)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
     backend = spec.get("backend", {}).get("name", "?")
-    st.caption(f"`{run.id}` · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {backend} · started {text.clock(status.created)}{attempt}")
+    st.caption(
+        f"`{run.id}` · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {backend} · started {text.clock(status.created)}{attempt}"
+    )
     if status.state == State.FAILED:
         _failure(run, status)
     with feed.history(run) as history:
@@ -45,10 +47,17 @@ def head(run: Run, ended: bool) -> None:
 def _buttons(run: Run, status: Status) -> None:
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if status.state.ended:
-            if status.state != State.COMPLETED and st.button("Resume", icon=":material/resume:", type="primary", help="Go on from the newest complete checkpoint."):
+            if status.state != State.COMPLETED and st.button(
+                "Resume", icon=":material/resume:", type="primary", help="Go on from the newest complete checkpoint."
+            ):
                 act(run.resume)
         else:
-            if st.button("Stop", icon=":material/stop_circle:", disabled=status.state == State.STOPPING, help="Save a checkpoint and end at the next step; it can be resumed."):
+            if st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                disabled=status.state == State.STOPPING,
+                help="Save a checkpoint and end at the next step; it can be resumed.",
+            ):
                 act(run.stop)
             with st.popover("Kill", icon=":material/dangerous:"):
                 st.markdown("**End the run at once?** Steps since the last checkpoint are lost.")
@@ -98,9 +107,14 @@ def answers(run: Run) -> None:
     with feed.history(run) as history:
         validations = [v for v in history.validations if v.samples]
     if not validations:
-        st.info("Sampled answers appear with the first validation. How many, and how often: `validation.samples`, `validation.every_steps`.", icon=":material/forum:")
+        st.info(
+            "Sampled answers appear with the first validation. How many, and how often: `validation.samples`, `validation.every_steps`.",
+            icon=":material/forum:",
+        )
         return
-    view = st.segmented_control("Show", ["Before and after", "One prompt over the steps"], default="Before and after", required=True, key=f"view-{run.id}")
+    view = st.segmented_control(
+        "Show", ["Before and after", "One prompt over the steps"], default="Before and after", required=True, key=f"view-{run.id}"
+    )
     steps = [v.step for v in validations]
     if view == "Before and after":
         _before_after(validations, steps, run)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from ui import choose, feed
 
+from ui import choose, feed
 from workbench import api
 from workbench.api import Run
 from workbench.store import LIVE, State, Status

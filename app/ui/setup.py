@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import streamlit as st
-from ui import feed, frame
 
+from ui import feed, frame
 from workbench import spec
 from workbench.api import Run
 from workbench.spec import SpecError

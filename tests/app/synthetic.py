@@ -14,7 +14,12 @@ from workbench import store
 from workbench.spec import compose
 from workbench.store import EventWriter, RunDir, State
 
-PROMPTS = ("How do I keep basil alive indoors?", "Explain what a hash table is to a child.", "Is it safe to microwave foil?", "Write a haiku about rain.")
+PROMPTS = (
+    "How do I keep basil alive indoors?",
+    "Explain what a hash table is to a child.",
+    "Is it safe to microwave foil?",
+    "Write a haiku about rain.",
+)
 PACE_S = 1.02
 EARLY = "I am not sure. There are many things to say about it and it depends on many things and many things."
 LATE = "Short answer first: it works best with steady light and a little water. Here is why, in two steps you can try today."
@@ -91,7 +96,15 @@ def write_steps(run: RunDir, first: int, last: int, seed: int = 0, validate_ever
 
 
 def make(
-    root: Path, name: str = "dpo-demo", steps: int = 60, total: int = 200, state: State = State.RUNNING, seed: int = 0, message: str = "", age_s: float = 0, overrides: tuple[str, ...] = ()
+    root: Path,
+    name: str = "dpo-demo",
+    steps: int = 60,
+    total: int = 200,
+    state: State = State.RUNNING,
+    seed: int = 0,
+    message: str = "",
+    age_s: float = 0,
+    overrides: tuple[str, ...] = (),
 ) -> RunDir:
     """A run whose status says `state`, after `steps` of `total` steps."""
     run = store.create(root, name, spec_yaml(f"name={name}", *overrides))
@@ -103,8 +116,10 @@ def make(
         write_steps(run, 1, steps, seed, start=began + PACE_S)
     job = {"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0}
     run.update(state=state, step=steps, total_steps=total, attempt=1, message=message, job=job, created=began - 9)
-    (run.logs / "actor-0.1.log").write_text("\n".join(f"step {n}: loss {step_metrics(n, seed)['loss']:.4f}, 820 tokens/s" for n in range(1, min(steps, 400) + 1)) + "\n")
-    for step in [n for n in range(20, steps + 1, 20)][-2:]:
+    (run.logs / "actor-0.1.log").write_text(
+        "\n".join(f"step {n}: loss {step_metrics(n, seed)['loss']:.4f}, 820 tokens/s" for n in range(1, min(steps, 400) + 1)) + "\n"
+    )
+    for step in list(range(20, steps + 1, 20))[-2:]:
         folder = run.checkpoints / str(step)
         folder.mkdir()
         (folder / store.COMPLETE).write_text("")
@@ -115,13 +130,40 @@ def gallery(root: Path) -> None:
     """One run of every kind there is."""
     make(root, "dpo-demo", 148, 400, seed=1)
     make(root, "dpo-beta-03", 400, 400, State.COMPLETED, seed=2, age_s=9000, overrides=("algorithm.beta=0.3",))
-    make(root, "ipo-long", 92, 300, State.STOPPED, seed=3, message="stopped; resume goes on from the last checkpoint", age_s=4000, overrides=("algorithm.preference_loss=ipo",))
-    failed = make(root, "dpo-lr-too-high", 37, 200, State.FAILED, seed=4, message="rank 0 exited with code 1: the loss is not finite at step 37", age_s=600, overrides=("algorithm.lr=0.02",))
+    make(
+        root,
+        "ipo-long",
+        92,
+        300,
+        State.STOPPED,
+        seed=3,
+        message="stopped; resume goes on from the last checkpoint",
+        age_s=4000,
+        overrides=("algorithm.preference_loss=ipo",),
+    )
+    failed = make(
+        root,
+        "dpo-lr-too-high",
+        37,
+        200,
+        State.FAILED,
+        seed=4,
+        message="rank 0 exited with code 1: the loss is not finite at step 37",
+        age_s=600,
+        overrides=("algorithm.lr=0.02",),
+    )
     EventWriter(failed).write("step", step=38, metrics=step_metrics(38, 4) | {"loss": math.nan, "grad_norm": math.inf})
-    (failed.logs / "actor-0.1.log").write_text("step 36: loss 4.1210\nstep 37: loss nan\nTraceback (most recent call last):\n  File \"workbench/worker.py\", line 120, in <module>\nFloatingPointError: the loss is not finite at step 37; lower algorithm.lr (0.02)\n")
+    (failed.logs / "actor-0.1.log").write_text(
+        'step 36: loss 4.1210\nstep 37: loss nan\nTraceback (most recent call last):\n  File "workbench/worker.py", line 120, in <module>\nFloatingPointError: the loss is not finite at step 37; lower algorithm.lr (0.02)\n'
+    )
     starting = store.create(root, "sft-first", spec_yaml("name=sft-first", "algorithm=sft"))
     EventWriter(starting).write("phase", message="importing the weights of smollm2-135m-instruct", done=71, total=272)
-    starting.update(state=State.STARTING, attempt=1, message="importing the weights of smollm2-135m-instruct (71/272)", job={"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0})
+    starting.update(
+        state=State.STARTING,
+        attempt=1,
+        message="importing the weights of smollm2-135m-instruct (71/272)",
+        job={"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0},
+    )
 
 
 def grow(run: RunDir, seconds: float, pace_s: float = 0.5) -> None:

@@ -23,7 +23,9 @@ from workbench.spec import Data
 TOKENIZER = models.tokenizer()
 SPECIAL = {TOKENIZER.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")}
 END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
-TALK = Conversation((Message("system", "Be kind."), Message("user", "Hello"), Message("assistant", "Hi!"), Message("user", "Bye"), Message("assistant", "So long.")))
+TALK = Conversation(
+    (Message("system", "Be kind."), Message("user", "Hello"), Message("assistant", "Hi!"), Message("user", "Bye"), Message("assistant", "So long."))
+)
 
 
 def learnt(row: Row) -> str:
@@ -105,7 +107,9 @@ def test_overlength() -> None:
 
 def test_split_and_report(tmp_path: Path) -> None:
     """Held out by prompt: every row of a prompt is on one side, and the split does not depend on the order."""
-    rows = [{"prompt": f"p {i % 40}", "chosen": f"a {i}", "rejected": "b"} for i in range(120)] + [{"prompt": "p 0", "chosen": "a 0", "rejected": "b"}]
+    rows = [{"prompt": f"p {i % 40}", "chosen": f"a {i}", "rejected": "b"} for i in range(120)] + [
+        {"prompt": "p 0", "chosen": "a 0", "rejected": "b"}
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     data = Data(train=str(path), validation_fraction=0.3)
@@ -121,7 +125,11 @@ def test_split_and_report(tmp_path: Path) -> None:
 
 def test_check_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join([json.dumps({"prompt": "a", "chosen": "b", "rejected": "b"}), "{", json.dumps({"prompt": "a", "chosen": "c" * 90, "rejected": "d"})]))
+    path.write_text(
+        "\n".join(
+            [json.dumps({"prompt": "a", "chosen": "b", "rejected": "b"}), "{", json.dumps({"prompt": "a", "chosen": "c" * 90, "rejected": "d"})]
+        )
+    )
     report = check(str(path), "preference", TOKENIZER, max_length=40)
     assert (report.rows, report.bad, report.too_long, report.identical_pairs, report.repeated_prompts) == (2, 1, 1, 1, 1)
     assert sum(n for _, _, n in report.histogram) == 2

@@ -37,7 +37,10 @@ CONVERSATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "input_output": ("input_output", {"input": "2 + 2?", "output": "4"}),
     "messages": ("messages", {"messages": [USER, ANSWER]}),
     "sharegpt": ("sharegpt", {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}),
-    "nemo chat": ("sharegpt", {"system": "", "mask": "User", "conversations": [{"from": "User", "value": "2 + 2?"}, {"from": "Assistant", "value": "4", "label": None}]}),
+    "nemo chat": (
+        "sharegpt",
+        {"system": "", "mask": "User", "conversations": [{"from": "User", "value": "2 + 2?"}, {"from": "Assistant", "value": "4", "label": None}]},
+    ),
 }
 
 
@@ -165,7 +168,16 @@ def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.where for row in read("someone/pairs", "preference").rows] == ["someone/pairs:train:1", "someone/pairs:train:2"]
 
 
-@given(st.binary(max_size=300) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "messages", "role", "content", "conversations", "input", "output"]), x)))
+@given(
+    st.binary(max_size=300)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "messages", "role", "content", "conversations", "input", "output"]), x)
+        ),
+    )
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_only_data_errors(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "rows.jsonl"

@@ -127,8 +127,8 @@ def test_bf16_is_near_fp32(tiny_model: Path) -> None:
     rows = pairs(4)
     fp32 = dict(policy(tiny_model).logprobs(rows))
     bf16 = dict(policy(tiny_model, Model(precision="bf16", lora=Lora(rank=0))).logprobs(rows))
-    for i in fp32:
-        assert np.abs(fp32[i] - bf16[i]).mean() < 0.1
+    for i, logprobs in fp32.items():
+        assert np.abs(logprobs - bf16[i]).mean() < 0.1
 
 
 def test_adapters_start_as_the_base_and_can_be_switched_off(tiny_model: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from workbench.data.chat import encode_preference
+from workbench.data.chat import encode_conversation, encode_preference
 from workbench.data.readers import read
-from workbench.data.rows import Preference
+from workbench.data.rows import Conversation, Message, Preference
 from workbench.engine import hf
 
 TRL = "1.16.0"
@@ -34,12 +34,13 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
     """
     python = trl_python(console)
     model = hf.local_directory(hf.EMBEDDED)
-    pairs, tokens = _short(data, hf.tokenizer(model), batch_size, max_tokens)
+    tokenizer = hf.tokenizer(model)
+    pairs, tokens = _short(data, tokenizer, batch_size, max_tokens)
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             "kind": kind,
             "model": str(model),
-            "rows": [_row(pair, kind) for pair in pairs],
+            "rows": [_row(pair, kind, tokenizer) for pair in pairs],
             "batch_size": len(pairs),
             "steps": STEPS,
             "lr": 1e-5,
@@ -95,14 +96,20 @@ def _short(data: str, tokenizer: Any, count: int, max_tokens: int) -> tuple[list
     return pairs, statistics.mean(lengths)
 
 
-def _row(pair: Preference, kind: str) -> dict[str, Any]:
+def _row(pair: Preference, kind: str, tokenizer: Any) -> dict[str, Any]:
+    """What both sides get: messages for DPO; for SFT tokens and mask, since TRL's own mask also learns the line end after each answer."""
+
     def answer(text: str) -> list[dict[str, str]]:
         return [{"role": "assistant", "content": text}]
 
     prompt = [{"role": message.role, "content": message.content} for message in pair.prompt]
     if kind == "dpo":
         return {"prompt": prompt, "chosen": answer(pair.chosen), "rejected": answer(pair.rejected)}
-    return {"prompt": prompt, "completion": answer(pair.chosen)}
+    row = encode_conversation(
+        Conversation((*(Message(m.role, m.content, learn=False) for m in pair.prompt), Message("assistant", pair.chosen))), tokenizer
+    )
+    first = list(row.learn).index(True)
+    return {"input_ids": list(row.prefix), "completion_mask": [int(i >= first) for i in range(len(row.prefix))]}
 
 
 def _run(command: list[str]) -> dict[str, Any]:

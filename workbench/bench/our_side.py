@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.data.chat import encode_conversation, encode_preference
+from workbench.data.dataset import encode
 from workbench.data.formats import parse
+from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel
 from workbench.engine.step import Policy
 from workbench.spec import Lora, Model, find_algorithm
@@ -29,10 +30,9 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))
     policy = Policy(model, cfg, directory, settings["steps"])
     if settings["kind"] == "dpo":
-        rows = [encode_preference(parse(row, "preference", "preference", ""), tokenizer) for row in settings["rows"]]
+        rows = [encode(parse(row, "preference", "preference", ""), tokenizer) for row in settings["rows"]]
     else:
-        conversations = [{"messages": row["prompt"] + row["completion"]} for row in settings["rows"]]
-        rows = [encode_conversation(parse(row, "messages", "conversation", ""), tokenizer) for row in conversations]
+        rows = [Row(row["input_ids"], learn=[bool(learn) for learn in row["completion_mask"]]) for row in settings["rows"]]
     seconds, first = [], {}
     for step in range(settings["steps"]):
         started = time.perf_counter()

@@ -35,23 +35,23 @@ class Watch(TrainerCallback):
         self.logs.append(logs)
 
 
-common = dict(
-    output_dir=settings["scratch"],
-    per_device_train_batch_size=settings["batch_size"],
-    max_steps=settings["steps"],
-    learning_rate=settings["lr"],
-    lr_scheduler_type="constant",
-    warmup_steps=0,
-    logging_steps=1,
-    save_strategy="no",
-    report_to="none",
-    use_cpu=not torch.cuda.is_available(),
-    bf16=settings["precision"] == "bf16",
-    gradient_checkpointing=False,  # TRL's default recomputes activations, which would only slow it down here
-    max_length=settings["max_length"],
-    disable_tqdm=True,
-    seed=0,
-)
+common = {
+    "output_dir": settings["scratch"],
+    "per_device_train_batch_size": settings["batch_size"],
+    "max_steps": settings["steps"],
+    "learning_rate": settings["lr"],
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "use_cpu": not torch.cuda.is_available(),
+    "bf16": settings["precision"] == "bf16",
+    "gradient_checkpointing": False,  # TRL's default recomputes activations, which would only slow it down here
+    "max_length": settings["max_length"],
+    "disable_tqdm": True,
+    "seed": 0,
+}
 model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(settings["model"])
 adapters = LoraConfig(

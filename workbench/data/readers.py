@@ -119,8 +119,7 @@ def _raw_rows(source: str) -> Iterator[tuple[str, Any]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     number = 0
-    opened = gzip.open(path) if path.name.endswith(".gz") else path.open("rb")
-    with opened as file:
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
         try:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1

@@ -37,7 +37,7 @@ def describe() -> str:
 def select() -> None:
     """Take this rank's GPU (by LOCAL_RANK) or its share of the CPU's threads (by OMP_NUM_THREADS). Call once, before any tensor."""
     if CUDA:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     elif "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from workbench.data.packing import Row, pack
 from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.attention import PackedRows
 from workbench.engine.step import Policy
-from workbench.data.packing import Row, pack
 from workbench.spec import Experiment
 from workbench.store import RunDir
 

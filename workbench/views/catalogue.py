@@ -51,11 +51,7 @@ def charts(metrics: Iterable[str]) -> list[Chart]:
     """The charts for these metrics, in the groups' order: the known ones, then one for each that nobody foresaw."""
     names = list(dict.fromkeys(metrics))
     known = {name for chart in CHARTS for name, _ in chart.series}
-    found = [
-        replace(c, series=tuple(s for s in c.series if s[0] in names))
-        for c in CHARTS
-        if any(name in names for name, _ in c.series)
-    ]
+    found = [replace(c, series=tuple(s for s in c.series if s[0] in names)) for c in CHARTS if any(name in names for name, _ in c.series)]
     phases = [name for name in names if name.startswith("time_") and name.endswith("_s") and name not in known]
     other = [name for name in names if name not in known and name not in phases]
     if phases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +28,8 @@ class Theme:
     palette: tuple[str, ...]
 
 
-LIGHT = Theme(
-    "#111827", "#5b6472", "#e9ecf1", "#ffffff", ("#3b5bdb", "#c2571a", "#0f8a6c", "#8a3ffc", "#b0226b", "#0b7fab", "#7a6a00", "#5b6472")
-)
-DARK = Theme(
-    "#e7eaf0", "#98a2b3", "#262d37", "#0e1116", ("#8da2fb", "#f5a05f", "#3fc79f", "#c39bff", "#f27bb0", "#4cc3e8", "#d8c24a", "#98a2b3")
-)
+LIGHT = Theme("#111827", "#5b6472", "#e9ecf1", "#ffffff", ("#3b5bdb", "#c2571a", "#0f8a6c", "#8a3ffc", "#b0226b", "#0b7fab", "#7a6a00", "#5b6472"))
+DARK = Theme("#e7eaf0", "#98a2b3", "#262d37", "#0e1116", ("#8da2fb", "#f5a05f", "#3fc79f", "#c39bff", "#f27bb0", "#4cc3e8", "#d8c24a", "#98a2b3"))
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -47,7 +44,9 @@ def compare(
         dash = DASHES[number // len(theme.palette) % len(DASHES)]
         if smoothing and not held_out:
             keep = series.thin(y)
-            figure.add_scatter(x=x[keep], y=y[keep], mode="lines", line={"width": 1, "color": colour}, opacity=0.22, hoverinfo="skip", showlegend=False)
+            figure.add_scatter(
+                x=x[keep], y=y[keep], mode="lines", line={"width": 1, "color": colour}, opacity=0.22, hoverinfo="skip", showlegend=False
+            )
             y = series.ema(y, smoothing)
         keep = series.thin(y)
         mode = "lines+markers" if held_out else "lines"
@@ -67,11 +66,18 @@ def curve(history: History, metric: str, axis: Axis = "step", held_out: bool = F
 
 def lengths(edges: Sequence[float], counts: Sequence[int], limit: int | None = None, theme: Theme = LIGHT) -> go.Figure:
     """How long the rows of a data set are, in tokens; a line marks the longest that is kept."""
-    middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
-    widths = [(high - low) * 0.94 for low, high in zip(edges, edges[1:], strict=False)]
-    spans = [f"{low:g}–{high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    widths = [(high - low) * 0.94 for low, high in itertools.pairwise(edges)]
+    spans = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)]
     figure = go.Figure(
-        go.Bar(x=middles, y=list(counts), width=widths, marker={"color": theme.palette[0]}, customdata=spans, hovertemplate="%{customdata} tokens: %{y:,} rows<extra></extra>")
+        go.Bar(
+            x=middles,
+            y=list(counts),
+            width=widths,
+            marker={"color": theme.palette[0]},
+            customdata=spans,
+            hovertemplate="%{customdata} tokens: %{y:,} rows<extra></extra>",
+        )
     )
     if limit:
         figure.add_vline(x=limit, line={"color": theme.palette[1], "width": 1.5, "dash": "dash"}, annotation_text=f"max_length {limit}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ def thin(y: Sequence[float] | np.ndarray, limit: int = POINTS) -> np.ndarray:
     low = np.where(finite, values, np.inf)
     high = np.where(finite, values, -np.inf)
     keep = {0, count - 1}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         keep.add(start + int(low[start:stop].argmin()))
         keep.add(start + int(high[start:stop].argmax()))
         if not finite[start:stop].all():

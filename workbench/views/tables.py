@@ -69,7 +69,15 @@ def headline(history: History, status: Status) -> list[Figure]:
     figures = []
     loss = history.metrics.get("loss", [])
     if loss:
-        figures.append(Figure("Loss", text.number(loss[-1]), _trend(loss), "Training loss of the last step; below it, the change over the last steps.", _recent(loss)))
+        figures.append(
+            Figure(
+                "Loss",
+                text.number(loss[-1]),
+                _trend(loss),
+                "Training loss of the last step; below it, the change over the last steps.",
+                _recent(loss),
+            )
+        )
     held = "accuracy" if "accuracy" in history.validation_metrics else "loss"
     if held in history.validation_metrics:
         values = [v.metrics[held] for v in history.validations if held in v.metrics]
@@ -78,10 +86,22 @@ def headline(history: History, status: Status) -> list[Figure]:
         words = f"Measured on the held-out rows at step {history.validations[-1].step}."
         figures.append(Figure(f"Held-out {held}", value, f"from {first}", words, tuple(values[-RECENT:])))
     if margin := history.metrics.get("rewards_margin"):
-        figures.append(Figure("Reward margin", text.number(margin[-1]), _trend(margin), "Implicit reward of the chosen answer above the rejected one.", _recent(margin)))
+        figures.append(
+            Figure(
+                "Reward margin",
+                text.number(margin[-1]),
+                _trend(margin),
+                "Implicit reward of the chosen answer above the rejected one.",
+                _recent(margin),
+            )
+        )
     if speed := history.metrics.get("tokens_per_s"):
         pace = history.last("step_time_s")
-        figures.append(Figure("Tokens / s", text.number(speed[-1]), f"{pace:.2f} s a step" if pace else "", "Training throughput over all ranks.", _recent(speed)))
+        figures.append(
+            Figure(
+                "Tokens / s", text.number(speed[-1]), f"{pace:.2f} s a step" if pace else "", "Training throughput over all ranks.", _recent(speed)
+            )
+        )
     total = history.total_steps or status.total_steps
     step = history.steps[-1] if history.steps else status.step
     figures.append(Figure("Step", f"{step:,}", f"of {total:,} · {step / total:.0%}" if total else "", "Optimizer steps done."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def clock(then: float) -> str:
 def eta_s(steps: Sequence[int], times: Sequence[float], total_steps: int) -> float | None:
     """Seconds to the last step, from the median pace of the newest steps; None before two steps."""
     recent = list(zip(steps, times, strict=True))[-RECENT_STEPS - 1 :]
-    paces = [(t1 - t0) / (s1 - s0) for (s0, t0), (s1, t1) in zip(recent, recent[1:], strict=False) if s1 > s0 and t1 >= t0]
+    paces = [(t1 - t0) / (s1 - s0) for (s0, t0), (s1, t1) in itertools.pairwise(recent) if s1 > s0 and t1 >= t0]
     if not paces or not total_steps:
         return None
     return max(0, total_steps - steps[-1]) * median(paces)

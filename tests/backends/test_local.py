@@ -1,0 +1,246 @@
+"""Gangs of real processes on this machine, ended in every way there is. The ranks run small scripts: see stand_in."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backends import local
+from backends.base import Job
+from tests.backends import stand_in
+from workbench import api, store
+from workbench.store import State
+
+DETECT_S = 10
+HANG = "time.sleep(60)"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., api.Run]]:
+    runs: list[api.Run] = []
+
+    def launch(script: str, **settings: int) -> api.Run:
+        runs.append(stand_in.start(tmp_path, script, **settings))
+        return runs[-1]
+
+    yield launch
+    for run in runs:
+        if not run.status.state.ended:
+            run.kill()
+        until(lambda run=run: not processes(run), 5)
+
+
+def processes(run: api.Run) -> list[psutil.Process]:
+    """Every live process that names the run's folder: its driver and its ranks."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if str(run.dir.path) in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def until(condition: Callable[[], object], timeout_s: float = 30) -> float:
+    """Wait for it; the seconds that took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout_s
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def running(run: api.Run, step: int = 1) -> None:
+    until(lambda: any(event["kind"] == "step" and event["step"] >= step for event in run.events()))
+
+
+def rank_process(run: api.Run, rank: int) -> psutil.Process:
+    return next(p for p in processes(run) if p.environ().get("RANK") == str(rank))
+
+
+def test_completes(start: Callable[..., api.Run]) -> None:
+    run = start("steps(30)", ranks=2, num_nodes=2)
+    status = run.wait(30)
+    assert (status.state, status.step, status.total_steps, status.message) == (State.COMPLETED, 30, 30, "")
+    assert sorted(path.name for path in run.logs("actor")) == [f"actor-{rank}.1.log" for rank in range(4)]
+
+
+def test_what_a_rank_is_told(start: Callable[..., api.Run]) -> None:
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "WORKBENCH_ATTEMPT", "OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME"]
+    run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(1)", ranks=1, num_nodes=2)
+    assert run.wait(30).state == State.COMPLETED
+    told = [run.log_tail("actor", rank=rank).split() for rank in (0, 1)]
+    cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert [line[:5] for line in told] == [[str(rank), "0", "2", "1", "127.0.0.1"] for rank in (0, 1)]
+    assert told[0][5] == told[1][5]
+    assert [line[6:] for line in told] == [["1", cores, "lo"]] * 2
+
+
+def test_exit_code_is_told_with_the_end_of_the_log(start: Callable[..., api.Run]) -> None:
+    run = start("steps(2); rank == 1 and print('out of luck', flush=True); rank == 1 and sys.exit(3); " + HANG, ranks=2)
+    running(run, 2)
+    assert run.wait(DETECT_S).state == State.FAILED
+    assert run.status.message == "rank 1 exited with code 3: out of luck\nout of luck"
+
+
+def test_last_line_of_a_traceback_is_in_the_reason(start: Callable[..., api.Run]) -> None:
+    run = start("steps(1); 1 / 0")
+    assert run.wait(30).state == State.FAILED
+    first, *log = run.status.message.splitlines()
+    assert first == "rank 0 exited with code 1: ZeroDivisionError: division by zero"
+    assert log[0].startswith("Traceback")
+
+
+def test_killed_rank_is_named_and_takes_the_gang_with_it(start: Callable[..., api.Run]) -> None:
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(5); " + HANG, ranks=2)
+    running(run, 5)
+    rank_process(run, 1).kill()
+    assert run.wait(DETECT_S).state == State.FAILED
+    assert run.status.message == "rank 1 was killed by SIGKILL (out of memory?)"
+
+
+def test_gang_restarts_under_the_next_attempt(start: Callable[..., api.Run]) -> None:
+    run = start("attempt == 1 and rank == 1 and os.kill(os.getpid(), 9); steps(5)", ranks=2, max_restarts=1)
+    status = run.wait(30)
+    assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 5)
+    assert {path.name for path in run.logs("actor")} == {f"actor-{rank}.{attempt}.log" for rank in (0, 1) for attempt in (1, 2)}
+
+
+def test_lost_node_comes_back_and_the_gang_restarts(start: Callable[..., api.Run]) -> None:
+    run = start("steps(3); attempt == 1 and time.sleep(60)", num_nodes=2, max_restarts=1)
+    running(run, 3)
+    node = rank_process(run, 1).parent()
+    assert node is not None
+    node.kill()
+    status = run.wait(40)
+    assert (status.state, status.attempt) == (State.COMPLETED, 2)
+    assert "the node of rank 1 (127.0.0.1) was lost" in run.log_tail("driver")
+
+
+def test_no_restart_is_left(start: Callable[..., api.Run]) -> None:
+    run = start("sys.exit(7)", max_restarts=1)
+    status = run.wait(30)
+    assert (status.state, status.attempt, status.message) == (State.FAILED, 2, "rank 0 exited with code 7")
+
+
+def test_leaving_without_an_end_is_a_failure(start: Callable[..., api.Run]) -> None:
+    run = start("pass")
+    assert run.wait(30).state == State.FAILED
+    assert "exited with 0 before the end of the run" in run.status.message
+
+
+def test_dead_driver_takes_its_ranks_with_it(start: Callable[..., api.Run]) -> None:
+    run = start("steps(1); " + HANG, ranks=2)
+    running(run)
+    ranks = [rank_process(run, rank) for rank in (0, 1)]
+    job = run.status.job
+    assert job is not None
+    os.kill(int(job["id"]), signal.SIGKILL)
+    assert run.wait(DETECT_S).state == State.FAILED
+    assert "the driver process died" in run.status.message
+    until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks), 5)
+
+
+def test_stop_then_resume_counts_attempts(start: Callable[..., api.Run]) -> None:
+    run = start("steps(1000)")
+    running(run, 3)
+    run.stop()
+    assert run.status.state in (State.STOPPING, State.STOPPED)
+    status = run.wait(10)
+    assert status.state == State.STOPPED
+    assert 3 <= status.step < 1000
+    with pytest.raises(ValueError, match="is stopped already"):
+        run.stop()
+    stand_in.again(run, "steps(5)")
+    status = run.wait(30)
+    assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 5)
+    with pytest.raises(ValueError, match="only a stopped or failed run"):
+        run.resume()
+
+
+def test_stop_before_the_first_step(start: Callable[..., api.Run]) -> None:
+    run = start(HANG)
+    run.stop()
+    status = run.wait(10)
+    assert (status.state, status.message) == (State.STOPPED, "stopped before the first step")
+
+
+def test_kill_is_quick_even_when_the_ranks_do_not_listen(start: Callable[..., api.Run]) -> None:
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, ranks=2)
+    running(run)
+    assert until(lambda: run.kill() or True) < DETECT_S
+    assert run.status.state == State.STOPPED
+    assert "resume goes on" in run.status.message
+    assert processes(run) == []
+
+
+def test_two_runs_at_once(start: Callable[..., api.Run]) -> None:
+    runs = [start("steps(20)", ranks=2) for _ in range(2)]
+    assert [run.wait(30).state for run in runs] == [State.COMPLETED] * 2
+
+
+def test_run_outlives_the_terminal_that_launched_it(tmp_path: Path) -> None:
+    """A shell in a session of its own launches the run and is killed with its whole session, as a closed terminal does."""
+    code = f"from tests.backends.stand_in import start; from pathlib import Path; start(Path({str(tmp_path)!r}), 'steps(150)'); input()"
+    shell = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2])
+    until(lambda: any(run.status.job for run in store.list_runs(tmp_path)))
+    run = api.Run(store.list_runs(tmp_path)[0])
+    children = psutil.Process(shell.pid).children(recursive=True)
+    os.killpg(shell.pid, signal.SIGHUP)
+    os.killpg(shell.pid, signal.SIGKILL)
+    for child in children:
+        child.kill()
+    shell.wait()
+    status = run.wait(30)
+    assert (status.state, status.step) == (State.COMPLETED, 150)
+
+
+def test_odd_names_and_folders(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s a "folder" with; $(things)'
+    run = stand_in.start(folder, "steps(2)", name='a "name"\nwith $(things)')
+    assert run.wait(30).state == State.COMPLETED
+
+
+def test_a_reused_pid_is_not_the_driver() -> None:
+    me = psutil.Process()
+    job = Job("local", str(me.pid), os.uname().nodename, me.create_time())
+    assert local.alive(job) is True
+    assert local.alive(replace(job, started=job.started - 60)) is False
+    assert local.alive(replace(job, host="elsewhere")) is None
+    with pytest.raises(ValueError, match="runs on host elsewhere"):
+        local.kill(replace(job, host="elsewhere"))
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    run = store.create(tmp_path, "missing", "{}")
+    task = replace(stand_in.task(run, ""), driver=("/no/such/program",))
+    api.launch(run, task)
+    status = api.Run(run).wait(10)
+    assert status.state == State.FAILED
+    assert "/no/such/program" in status.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not shutil.which("unshare"), reason="needs a mount namespace")
+def test_full_disk_is_a_clear_failure(tmp_path: Path) -> None:
+    """A run on a file system of 1 MiB that fills up while it goes on."""
+    fill = "steps(1)\nwith open(run.path / 'fill', 'wb') as file:\n    while True: file.write(bytes(4096)); file.flush()"
+    code = f"""
+from pathlib import Path
+from tests.backends.stand_in import start
+status = start(Path({str(tmp_path)!r}), {fill!r}).wait(30)
+print(status.state, status.message)
+"""
+    script = f"mount -t tmpfs -o size=1m tmpfs {shlex.quote(str(tmp_path))} && exec {sys.executable} -c {shlex.quote(code)}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.stdout.startswith("failed the disk of"), done
+    assert "is full" in done.stdout
+    assert "rank 0 exited with code 1" in done.stdout

@@ -1,0 +1,82 @@
+"""The command line, as a shell sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.app import synthetic
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def workbench(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "workbench.cli", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "WORKBENCH_RUNS": str(runs), "COLUMNS": "200"}, check=False
+    )
+
+
+def test_help_of_every_command(runs: Path) -> None:
+    for words in ([], *([name] for name in ("run", "list", "show", "logs", "stop", "kill", "resume", "export", "data", "doctor", "bench"))):
+        done = workbench(runs, *words, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+
+
+def test_dry_run_prints_the_resolved_settings(runs: Path) -> None:
+    done = workbench(runs, "run", "experiment=dpo_demo", "algorithm.beta=0.3", "--dry-run")
+    assert done.returncode == 0
+    assert "beta: 0.3" in done.stdout
+    assert not runs.exists()
+
+
+def test_what_the_user_got_wrong_is_told_without_a_traceback(runs: Path) -> None:
+    for words, told in (
+        (("run", "algorithm.bta=1"), "did you mean 'beta'?"),
+        (("show", "latest"), "there is none in"),
+        (("data", "check", "nope.jsonl"), "there is no file nope.jsonl"),
+        (("export", "latest", "--out", "x"), "there is none in"),
+    ):
+        done = workbench(runs, *words)
+        assert done.returncode == 2, done
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_list_and_show(runs: Path) -> None:
+    assert "There are no runs" in workbench(runs, "list").stdout
+    run = synthetic.make(runs, "dpo-demo", 20, 200)
+    (listed,) = json.loads(workbench(runs, "list", "--json").stdout)
+    assert (listed["id"], listed["algorithm"]) == (run.id, "dpo")
+    shown = json.loads(workbench(runs, "show", "latest", "--json").stdout)
+    assert shown["metrics"]["loss"] > 0
+    assert shown["spec"]["name"] == listed["name"]
+    assert run.id in workbench(runs, "show", run.id[-4:]).stdout
+
+
+def test_data_check(runs: Path, tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{\n')
+    report = json.loads(workbench(runs, "data", "check", str(path), "--model", str(tiny_model), "--json").stdout)
+    assert (report["rows"], report["bad"]) == (1, 1)
+    page = json.loads(workbench(runs, "data", "check", str(path), "--model", str(tiny_model), "--rows", "0:5", "--json").stdout)
+    assert page["rows"][0]["chosen"] == [{"text": "b<|im_end|>", "role": "assistant", "learnt": True}]
+    assert f"{path}:2" in workbench(runs, "data", "check", str(path), "--model", str(tiny_model)).stdout.replace("\n", "")
+
+
+def test_doctor(runs: Path) -> None:
+    parts = {part["name"]: part for part in json.loads(workbench(runs, "doctor", "--json").stdout)}
+    assert parts["torch"]["found"].startswith("2.13.0")
+    assert parts["Chromium"]["found"]
+    assert all(part["found"] or (part["enables"] and part["install"]) for part in parts.values())

@@ -1,0 +1,94 @@
+"""Promises about the project itself: pins, imports, documentation."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from workbench import spec
+
+ROOT = Path(__file__).parents[1]
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+ADAPTERS = {
+    "megatron": ("workbench/engine",),
+    "peft": ("workbench/engine", "workbench/bench", "tests"),
+    "tensorrt_llm": (),
+    "pytriton": (),
+    "dask_jobqueue": (),
+}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_dependency_is_pinned_and_installed_so() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    pins = {canonical(name): version for name, version in PINS.items()}
+    wanted = [Requirement(text).name for text in (*project["dependencies"], *(r for name, rs in extras.items() if name != "tensorrt" for r in rs))]
+    assert [name for name in wanted if canonical(name) not in pins] == []
+    for name in wanted:
+        assert importlib.metadata.version(name).partition("+")[0] == pins[canonical(name)], name
+
+
+def test_conda_and_make_install_from_the_same_pins() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip[0] == "-c constraints.txt"
+    assert not any("==" in line for line in pip)
+    assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_heavy_packages_are_imported_in_their_adapters_only() -> None:
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        relative = path.relative_to(ROOT).as_posix()
+        if relative.startswith((".", "runs/", "exports/", "build/")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            for name in names:
+                root = name.partition(".")[0]
+                if root in ADAPTERS and not relative.startswith(ADAPTERS[root]):
+                    wrong.append(f"{relative} imports {root}")
+                if relative.startswith("backends/") and root in ("workbench", "torch", "streamlit"):
+                    wrong.append(f"{relative} imports {root}")
+    assert wrong == []
+
+
+def test_the_facade_and_every_algorithms_settings_load_no_torch() -> None:
+    code = "import sys, workbench.api, workbench.views; from workbench.spec import *; [find_algorithm(n).Config for n in algorithm_names()]; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "False"
+
+
+def test_the_readme_names_everything() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = [path.stem for path in (ROOT / "app" / "pages").glob("*.py")]
+    from workbench.cli import app
+    from workbench.data.formats import SCHEMAS
+
+    commands = [command.name or command.callback.__name__.strip("_") for command in app.registered_commands]  # type: ignore[union-attr]
+    for word in (*spec.algorithm_names(), *commands, *SCHEMAS, *(page.capitalize() for page in pages)):
+        assert word in readme, word
+
+
+@pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text()))
+def test_the_readmes_pictures_are_there(picture: str) -> None:
+    assert (ROOT / picture).is_file()

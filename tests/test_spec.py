@@ -1,0 +1,55 @@
+"""The typed settings: what is refused, and how the message helps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, overrides_between, parse
+
+
+def problem(*overrides: str) -> str:
+    with pytest.raises(SpecError) as error:
+        compose(overrides)
+    return str(error.value)
+
+
+def test_experiments_compose() -> None:
+    for name in choices("experiment"):
+        assert compose([f"experiment={name}"]).algorithm.name in algorithm_names()
+    for name in algorithm_names():
+        assert compose([f"algorithm={name}"]).algorithm.name == name
+
+
+def test_unknown_names_and_their_nearest() -> None:
+    assert problem("algorithm.bta=0.3").startswith("algorithm.bta: there is no such key; did you mean 'beta'?")
+    assert "did you mean 'rank'?" in problem("model.lora.rnk=3")
+    assert "did you mean 'checkpoint'?" in problem("chekpoint.every_steps=3")
+    assert "did you mean 'dpo'?" in problem("algorithm=dppo")
+    assert "expected key=value" in problem("nonsense")
+
+
+def test_bounds_and_types() -> None:
+    assert problem("algorithm.lr=2").startswith("algorithm.lr: input should be less than or equal to 1 (got 2)")
+    assert "got 'many'" in problem("algorithm.epochs=many")
+    assert len(problem("algorithm.lr=2", "seed=-1").splitlines()) == 2
+
+
+def test_batch_must_fit_the_ranks() -> None:
+    assert "not divisible by the 3 data-parallel ranks; nearest: 30" in problem("backend.ranks_per_node=3", "algorithm.global_batch_size=32")
+
+
+def test_yaml_round_trip() -> None:
+    experiment = compose(["experiment=dpo_demo", "name=again"])
+    assert Experiment.from_yaml(experiment.to_yaml()) == experiment
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=30), st.floats(1e-9, 1), st.sampled_from([None, 7]))
+@settings(max_examples=40, deadline=None)
+def test_overrides_give_the_same_tree(name: str, lr: float, steps: int | None) -> None:
+    """The command line that a form shows composes to what the form holds."""
+    start = compose(["experiment=dpo_demo"]).model_dump(mode="json")
+    end = {**start, "name": name, "algorithm": {**start["algorithm"], "lr": lr, "max_steps": steps}}
+    words = overrides_between(start, end)
+    assert parse(compose_tree(["experiment=dpo_demo", *words])).model_dump(mode="json") == parse(end).model_dump(mode="json")
