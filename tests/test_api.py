@@ -1,0 +1,168 @@
+"""The facade: finding runs, and what their status says when no driver is there to say it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from backends.base import Job
+from tests.backends import stand_in
+from workbench import api, driver, store
+from workbench.store import EventWriter, State
+
+ELSEWHERE = Job("local", "1", "another-host", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def run(root: Path) -> api.Run:
+    return api.Run(store.create(root, "one", "{}"))
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_get_by_id_prefix_suffix_and_latest(root: Path) -> None:
+    for name in ("20260101-000000-first-aaaa", "20260102-000000-second-bbbb"):
+        made = store.create(root, "x", "{}")
+        made.path.rename(root / name)
+    assert [run.id[-4:] for run in api.runs()] == ["bbbb", "aaaa"]
+    for word in ("20260102-000000-second-bbbb", "20260102", "bbbb", "latest"):
+        assert api.get(word).id.endswith("bbbb")
+    with pytest.raises(ValueError, match="2 runs match '2026'.*second-bbbb, 20260101"):
+        api.get("2026")
+    with pytest.raises(ValueError, match="0 runs match 'nope'; runs: 20260102"):
+        api.get("nope")
+    with pytest.raises(ValueError, match="match ''"):
+        api.get("")
+
+
+def test_folders_that_are_no_runs_are_passed_over(root: Path, run: api.Run) -> None:
+    (root / "half-made").mkdir()
+    (root / "file").touch()
+    assert [found.id for found in api.runs()] == [run.id]
+
+
+def test_interrupted_launch_is_noticed(run: api.Run) -> None:
+    run.dir.begin_attempt("waiting")
+    assert run.status.state == State.QUEUED
+    run.dir.update(state=State.QUEUED)
+    late = run.dir.status.updated - api.LAUNCH_TIMEOUT_S - 1
+    text = (run.dir.path / "status.json").read_text().replace(str(run.dir.status.updated), str(late))
+    store.write_atomic(run.dir.path / "status.json", text)
+    assert run.status.state == State.FAILED
+    assert "launch was interrupted" in run.status.message
+
+
+def test_driver_on_another_host_is_believed_while_it_gives_signs_of_life(run: api.Run) -> None:
+    run.dir.begin_attempt("waiting")
+    run.dir.update(state=State.RUNNING, job=asdict(ELSEWHERE))
+    age(run.dir.path / "status.json", 3600)
+    assert run.status.state == State.RUNNING
+    with pytest.raises(ValueError, match="the driver runs on host another-host"):
+        run.kill()
+    age(run.dir.path / ".beat", 3600)
+    assert run.status.state == State.FAILED
+    assert "no sign of life from the driver on host another-host" in run.status.message
+
+
+def test_an_end_is_never_overwritten(run: api.Run) -> None:
+    """A reader that saw a dead driver, and a stop that came too late, leave the driver's last word alone."""
+    run.dir.update(state=State.COMPLETED, job=asdict(Job("local", "999999999", socket.gethostname(), 0.0)))
+    assert run.status.state == State.COMPLETED
+    assert run.dir.move(store.LIVE, state=State.FAILED) is None
+    for verb in (run.stop, run.kill, run.resume):
+        with pytest.raises(ValueError, match="is completed"):
+            verb()
+
+
+def test_killed_in_the_queue_never_starts(run: api.Run) -> None:
+    """The driver of a run that was ended before it came up leaves it ended."""
+    run.dir.begin_attempt("waiting")
+    run.kill()
+    assert driver.drive(run.dir, stand_in.task(run.dir, "steps(1)")) == State.STOPPED
+    assert run.dir.status.message.startswith("killed")
+    assert run.logs() == []
+
+
+def test_of_two_launches_one_is_refused(run: api.Run) -> None:
+    refused: list[str] = []
+
+    def launch() -> None:
+        try:
+            api.launch(run.dir, stand_in.task(run.dir, "steps(1)"))
+        except ValueError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=launch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 3
+    assert run.wait(30).state == State.COMPLETED
+    assert [path.name for path in run.logs("driver")] == ["driver.1.log"]
+
+
+def test_wait_gives_up(run: api.Run) -> None:
+    with pytest.raises(TimeoutError, match=r"is still created after 0\.1 s"):
+        run.wait(0.1)
+
+
+def test_logs_by_role_and_rank(run: api.Run) -> None:
+    for name in ("driver.1", "actor-0.1", "actor-1.1", "actor-10.1", "actor-0.2"):
+        (run.dir.logs / f"{name}.log").write_text(f"{name}\n" * 3)
+    assert [path.stem for path in run.logs("actor", 0)] == ["actor-0.1", "actor-0.2"]
+    assert [path.stem for path in run.logs("actor", 1)] == ["actor-1.1"]
+    assert run.log_tail("driver", lines=2) == "driver.1\ndriver.1"
+    assert run.log_tail("actor", lines=1, rank=10) == "actor-10.1"
+    assert run.log_tail("critic") == ""
+
+
+def test_the_users_files_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").touch()
+    spec = api.compose(["data.train=mine.jsonl", "data.validation=org/hub-id"]).with_absolute_paths()
+    assert (spec.data.train, spec.data.validation) == (str(tmp_path / "mine.jsonl"), "org/hub-id")
+    demo = api.compose(["experiment=dpo_demo"])
+    assert demo.with_absolute_paths() == demo
+
+
+def test_progress_writes_the_status_at_most_twice_a_second(run: api.Run) -> None:
+    """Ten thousand steps in no time, then a clock that moves on: the last step arrives, with two writes."""
+    run.dir.begin_attempt("waiting")
+    now = 0.0
+    progress = driver.Progress(run.dir, clock=lambda: now)
+    writer = EventWriter(run.dir)
+    writer.write("state", state="running", step=0, total_steps=10_000)
+    progress.poll(1)
+    for step in range(1, 10_001):
+        writer.write("step", step=step, metrics={})
+    written = (run.dir.path / "status.json").stat().st_mtime_ns
+    progress.poll(1)
+    assert (run.dir.path / "status.json").stat().st_mtime_ns == written
+    now = 0.6
+    progress.poll(1)
+    status = run.dir.status
+    assert (status.state, status.step, status.total_steps) == (State.RUNNING, 10_000, 10_000)
+
+
+def test_a_resumed_step_count_goes_back(run: api.Run) -> None:
+    run.dir.begin_attempt("waiting")
+    EventWriter(run.dir).write("step", step=9, metrics={})
+    progress = driver.Progress(run.dir)
+    EventWriter(run.dir).write("state", state="running", step=6, total_steps=10)
+    progress.poll(1)
+    assert run.dir.status.step == 6
