@@ -21,7 +21,7 @@ endif
 app: .venv/demo
 	.venv/bin/streamlit run app
 
-test: .venv/test lint
+test: .venv/test
 	$(PY) -m pytest
 
 lint: .venv/test

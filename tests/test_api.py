@@ -41,7 +41,7 @@ def test_get_by_id_prefix_suffix_and_latest(root: Path) -> None:
     assert [run.id[-4:] for run in api.runs()] == ["bbbb", "aaaa"]
     for word in ("20260102-000000-second-bbbb", "20260102", "bbbb", "latest"):
         assert api.get(word).id.endswith("bbbb")
-    with pytest.raises(ValueError, match="2 runs match '2026'.*second-bbbb, 20260101"):
+    with pytest.raises(ValueError, match=r"2 runs match '2026'.*second-bbbb, 20260101"):
         api.get("2026")
     with pytest.raises(ValueError, match="0 runs match 'nope'; runs: 20260102"):
         api.get("nope")

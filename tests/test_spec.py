@@ -30,6 +30,33 @@ def test_unknown_names_and_their_nearest() -> None:
     assert "expected key=value" in problem("nonsense")
 
 
+def test_another_choice_leaves_the_experiments_settings_of_that_group_behind() -> None:
+    sft = compose_tree(["experiment=dpo_demo", "algorithm=sft", "algorithm.lr=0.5"])
+    assert sft["algorithm"] == {"name": "sft", "lr": 0.5}
+    assert sft["data"] == compose_tree(["experiment=dpo_demo"])["data"]
+    assert compose_tree(["experiment=dpo_demo", "algorithm=dpo"]) == compose_tree(["experiment=dpo_demo"])
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**31), 2**31)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(codec="utf-8")),
+        st.lists,
+        max_leaves=4,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_every_value_survives_the_command_line(value: object) -> None:
+    """Quotes, backslashes, braces, newlines, words that look like numbers: what Hydra reads is what was written."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = overrides_between({}, {"key": value})
+    assert OverridesParser.create().parse_override(word).value() == value
+
+
 def test_bounds_and_types() -> None:
     assert problem("algorithm.lr=2").startswith("algorithm.lr: input should be less than or equal to 1 (got 2)")
     assert "got 'many'" in problem("algorithm.epochs=many")

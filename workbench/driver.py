@@ -6,7 +6,6 @@ SIGTERM makes it end the gang at once.
 
 from __future__ import annotations
 
-import errno
 import math
 import shutil
 import signal
@@ -96,8 +95,6 @@ def drive(run: RunDir, task: Task) -> State:
         state, message = _drive(run, task, terminated)
     except OSError as error:
         state, message = State.FAILED, str(error)
-        if error.errno == errno.ENOSPC:
-            message = "the disk is full"
     if state == State.FAILED and (full := _disk_full(run.path)):
         message = f"{full}\n{message}"
     run.move(LIVE, state=state, message=message)

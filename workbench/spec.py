@@ -208,13 +208,22 @@ def compose(overrides: Sequence[str] = ()) -> Experiment:
 
 
 def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """As `compose`, before the check: what a form starts from."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    """As `compose`, before the check: what a form starts from.
 
+    What an experiment sets in a group is meant for its own choice there: `experiment=dpo_demo algorithm=sft` has none of DPO's settings.
+    """
+    words = _hydra_words(overrides)
+    tree, choice = _hydra(words)
+    experiment = [word for word in words if word.startswith("experiment=")]
+    if experiment and any(word.partition("=")[0] in groups() for word in words if word not in experiment):
+        own = _hydra(experiment)[1]
+        without = _hydra([word for word in words if word not in experiment])[0]
+        tree |= {group: without[group] for group in own if group in tree and own[group] != choice[group]}
+    return tree
+
+
+def _hydra_words(overrides: Sequence[str]) -> list[str]:
+    """The overrides in Hydra's grammar. Raises SpecError for a word that is none, and for a choice that is not there."""
     words = []
     for override in overrides:
         key = override.partition("=")[0]
@@ -224,9 +233,22 @@ def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise SpecError([(key, f"there is no {choice!r}{nearest(choice, choices(key))}; there are: {', '.join(choices(key))}")])
         # A default lives in the typed field, not in YAML, so a value override may name a key that the YAML does not have.
         words.append(override if key in groups() or key[:1] in "+~" else f"++{override}")
+    return words
+
+
+def _hydra(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The composed tree, and which choice each group has in it."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return OmegaConf.to_container(hydra_compose("config", words), resolve=True)  # type: ignore[return-value]
+            config = compose("config", list(words), return_hydra_config=True)
+        choice = {group: name for group, name in config.hydra.runtime.choices.items() if group in groups()}
+        del config.hydra  # before the interpolations are resolved: Hydra's own refer to a job that there is not
+        return OmegaConf.to_container(config, resolve=True), choice  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise SpecError([("", str(error))]) from None
 
