@@ -296,7 +296,9 @@ def _hydra_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(_hydra_value(item) for item in value)}]"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value):
-        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+        quoted = re.sub(r"(\\*)'", r"\1\1\\'", literal)
+        return "'" + re.sub(r"(\\+)\Z", r"\1\1", quoted) + "'"
     if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
         return f"'{value}'"
     return str(value)
