@@ -17,13 +17,31 @@ from typing import Any
 
 from backends import base as backends
 from workbench import store
-from workbench.data.check import CheckReport
+from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
+from workbench.data.formats import SCHEMAS
+from workbench.data.readers import locate
 from workbench.driver import task_of
 from workbench.spec import Experiment, SpecError, compose
 from workbench.store import LIVE, Cursor, RunDir, State, Status
 
-__all__ = ["CheckReport", "DataPage", "browse_data", "check_data", "Experiment", "Run", "SpecError", "compose", "get", "runs", "submit"]
+__all__ = [
+    "CheckReport",
+    "DataPage",
+    "Experiment",
+    "Piece",
+    "Run",
+    "SCHEMAS",
+    "Sample",
+    "SpecError",
+    "browse_data",
+    "check_data",
+    "compose",
+    "get",
+    "locate",
+    "runs",
+    "submit",
+]
 
 LAUNCH_TIMEOUT_S = 60.0
 SILENCE_TIMEOUT_S = 300.0

@@ -10,9 +10,7 @@ import streamlit as st
 
 from ui import frame
 from workbench import api, spec
-from workbench.data.check import CheckReport, Piece, Sample
-from workbench.data.formats import SCHEMAS
-from workbench.data.readers import locate
+from workbench.api import SCHEMAS, CheckReport, Piece, Sample
 from workbench.views import figures
 
 KINDS = {"preference": "Preference pairs", "conversation": "Conversations"}
@@ -145,7 +143,7 @@ def _spans(pieces: list[Piece]) -> str:
 
 def _changed(source: str) -> float:
     try:
-        path = locate(source)
+        path = api.locate(source)
         return path.stat().st_mtime if path else 0.0
     except (ValueError, OSError):
         return 0.0
