@@ -96,7 +96,7 @@ def gang(task: Task) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,  # type: ignore[arg-type]  # None starts none
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # with no address dask tries 8787 first
             worker_dashboard_address=None,
             memory_limit=None,
             silence_logs=logging.ERROR,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.app import synthetic
+from tests.backends import stand_in
+from workbench.store import State
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +56,43 @@ def test_what_the_user_got_wrong_is_told_without_a_traceback(runs: Path) -> None
         assert done.returncode == 2, done
         assert told in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def follow(runs: Path) -> subprocess.Popen[str]:
+    """What `run`, `resume` do after the launch, in a process of its own."""
+    code = "import typer; from workbench import api, cli; typer.run(lambda: cli._follow(api.get('latest')))"
+    env = {**os.environ, "WORKBENCH_RUNS": str(runs), "COLUMNS": "200"}
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+
+
+def test_following_a_run_that_fails_exits_1_with_the_reason_and_the_log(runs: Path) -> None:
+    stand_in.start(runs, "steps(3); print('[red]markup[/]', flush=True); 1 / 0")
+    process = follow(runs)
+    told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "rank 0 exited with code 1: ZeroDivisionError" in told[1]
+    assert "[red]markup[/]" in told[1]
+
+
+def test_interrupting_the_follower_leaves_the_run_and_says_how_to_go_on(runs: Path) -> None:
+    run = stand_in.start(runs, "steps(1000)")
+    process = follow(runs)
+    while run.status.state != State.RUNNING:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=10)
+    assert process.returncode == 0, told
+    assert f"workbench stop {run.id}" in told[1]
+    assert run.status.state == State.RUNNING
+    assert workbench(runs, "stop", "latest", "--wait").stdout.strip() == f"{run.id} is stopped"
+    assert workbench(runs, "stop", "latest").returncode == 2
+
+
+def test_logs_of_a_rank_and_of_the_driver(runs: Path) -> None:
+    stand_in.start(runs, "print('rank', rank, flush=True); steps(1)", ranks=2)
+    assert workbench(runs, "logs", "-f", "latest", "--role", "driver").stdout == "completed: \n"
+    assert workbench(runs, "logs", "latest", "--rank", "1").stdout == "rank 1\n"
+    assert "actor-0.1.log" in workbench(runs, "logs", "latest", "--rank", "9").stderr
 
 
 def test_list_and_show(runs: Path) -> None:

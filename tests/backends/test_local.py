@@ -94,6 +94,17 @@ def test_what_a_rank_is_told(start: Callable[..., api.Run]) -> None:
     assert [line[6:] for line in told] == [["1", cores, "lo"]] * 2
 
 
+def test_everything_listens_on_the_loopback_interface_only(start: Callable[..., api.Run]) -> None:
+    run = start("steps(1); " + HANG, num_nodes=2)
+    running(run)
+    job = run.status.job
+    assert job is not None
+    driver = psutil.Process(int(job["id"]))
+    family = [driver, *driver.children(recursive=True)]
+    listening = {entry.laddr.ip for process in family for entry in process.net_connections() if entry.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
 def test_exit_code_is_told_with_the_end_of_the_log(start: Callable[..., api.Run]) -> None:
     run = start("steps(2); rank == 1 and print('out of luck', flush=True); rank == 1 and sys.exit(3); " + HANG, ranks=2)
     running(run, 2)
@@ -195,6 +206,7 @@ def test_kill_is_quick_even_when_the_ranks_do_not_listen(start: Callable[..., ap
 def test_two_runs_at_once(start: Callable[..., api.Run]) -> None:
     runs = [start("steps(20)", ranks=2) for _ in range(2)]
     assert [run.wait(30).state for run in runs] == [State.COMPLETED] * 2
+    assert [run.log_tail("driver") for run in runs] == ["completed: "] * 2
 
 
 def test_run_outlives_the_terminal_that_launched_it(tmp_path: Path) -> None:
