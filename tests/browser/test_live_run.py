@@ -37,7 +37,7 @@ def test_points_arrive_within_two_seconds(server, page, seen):
     delays.sort()
     print(f"from the event to the chart: median {delays[len(delays) // 2] * 1e3:.0f} ms, worst {delays[-1] * 1e3:.0f} ms")
     assert delays[-1] < 2
-    expect(page.get_by_test_id("stMetric").filter(has_text="Step")).to_contain_text("32", timeout=3000)
+    expect(page.get_by_test_id("stMetric").filter(has=page.get_by_text("Step", exact=True))).to_contain_text("32", timeout=3000)
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith((server.url, server.url.replace("http", "ws"), "blob:", "data:"))] == []
 
@@ -94,13 +94,13 @@ def test_a_refresh_loses_nothing(server, page):
 
 def test_ten_thousand_steps(server, page):
     run = synthetic.make(server.runs, "long", 10_000, 10_000, State.COMPLETED)
-    page.goto(f"{server.url}/runs")
+    page.goto(server.url)
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     began = time.perf_counter()
     page.goto(f"{server.url}/run?id={run.id}")
     wait_for_step(page, 10_000, 60)
     print(f"10,000 steps drawn {time.perf_counter() - began:.1f} s after the address was entered")
-    assert int(page.locator(LOSS).get_attribute("data-points")) <= 1000
+    assert int(page.locator(LOSS).get_attribute("data-points")) <= 1001  # a thousand and the last
 
 
 def test_smoothing_and_time_axis(server, page, seen):
@@ -129,7 +129,7 @@ def test_the_charts_follow_the_theme(server):
     assert colours == {"light": "#111827", "dark": "#e7eaf0"}
 
 
-@pytest.mark.parametrize("path", ["runs", "launch", "compare", "datasets"])
+@pytest.mark.parametrize("path", ["", "launch", "compare", "datasets"])
 def test_every_page_stays_on_this_machine(server, page, seen, path):
     synthetic.gallery(server.runs)
     page.goto(f"{server.url}/{path}")
@@ -142,7 +142,7 @@ def test_every_page_stays_on_this_machine(server, page, seen, path):
 def test_an_action_in_the_table_of_runs(server, page):
     """The keyboard alone opens a run: search, walk into the grid, press its button."""
     synthetic.make(server.runs, "dpo-demo", 30, 200)
-    page.goto(f"{server.url}/runs")
+    page.goto(server.url)
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     page.get_by_text("1 of 1 runs").wait_for()
     assert store.list_runs(server.runs)[0].status.state == State.RUNNING
