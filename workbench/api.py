@@ -82,7 +82,7 @@ class Run:
             reason = f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s"
         else:
             tail = self.log_tail("driver", lines=5)
-            reason = "the driver process died" + (f"; its log ends:\n{tail}" if tail else "")
+            reason = "the driver process died" + (f"; the end of its log:\n{tail}" if tail else "")
         return self.dir.move(LIVE, state=State.FAILED, message=reason) or self.dir.status
 
     def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
