@@ -22,7 +22,8 @@ Loss = Callable[["Batch", Any], "tuple[Tensor, Metrics]"]
 class Batch:
     """One microbatch as a loss sees it. N target tokens, in S sequences; see `workbench.data.packing`.
 
-    `logprobs_N` are the policy's, with gradient; `reference_logprobs_N` the reference policy's (zeros where the algorithm has none).
+    `logprobs_N` are the policy's, with gradient; `reference_logprobs_N` the reference policy's (zeros where the algorithm has none). A model
+    with a score head (`AlgorithmConfig.num_scores`) gives `scores_SK` instead, K scores at the last token of each sequence, and N is 0.
     """
 
     logprobs_N: Tensor
@@ -30,6 +31,7 @@ class Batch:
     sequence_N: Tensor
     num_sequences: int
     rows: Sequence[Row]
+    scores_SK: Tensor | None = None
 
     def value(self, name: str) -> Tensor:
         """The rows' scalar called `name`, one a row (B). Raises ValueError for a row that has none."""
@@ -44,6 +46,10 @@ class Runtime(Protocol):
 
     def batches(self) -> Iterator[Sequence[Row]]:
         """The global batch of each remaining step."""
+        ...
+
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        """The loss's metrics on rows, averaged over all of them and all ranks, without learning from them."""
         ...
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:

@@ -45,6 +45,11 @@ class AlgorithmConfig(Frozen):
     epochs: int = Field(1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
 
+    @property
+    def num_scores(self) -> int:
+        """Scores that the model gives a sequence through a head of its own; 0 keeps the language model's head."""
+        return 0
+
 
 class Lora(Frozen):
     """Low-rank adapters on the linear layers (Hu et al., arXiv 2106.09685); rank 0 trains every weight instead."""

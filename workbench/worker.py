@@ -77,6 +77,9 @@ class Worker:
             chosen = batch_indices(len(self.train), self.spec.algorithm.global_batch_size, step, self.spec.seed)
             yield [self.train[i] for i in chosen]
 
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        return self.policy.evaluate(rows, loss)
+
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         return self.policy.update(rows, loss, self.step, self.spec.seed)
 
@@ -106,7 +109,7 @@ class Worker:
         """Measure the held-out rows and answer a few of their prompts."""
         started = time.perf_counter()
         metrics = self.policy.evaluate(self.validation, self.algorithm.loss) if self.validation else {}
-        samples = self._samples()
+        samples = [] if self.spec.algorithm.num_scores else self._samples()
         if samples:
             metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
             metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)

@@ -46,7 +46,7 @@ class Pack:
     """One microbatch. T tokens, N targets, S sequences (one a branch; a row without branches is one sequence).
 
     `source_N` is the place whose hidden state predicts `target_N`; `sequence_N` is the sequence each target belongs to, in the order of
-    the rows and of their branches.
+    the rows and of their branches; `last_S` is the place of each sequence's last token.
     """
 
     tokens_T: np.ndarray
@@ -55,8 +55,12 @@ class Pack:
     source_N: np.ndarray
     target_N: np.ndarray
     sequence_N: np.ndarray
-    num_sequences: int
+    last_S: np.ndarray
     rows: tuple[Row, ...]
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.last_S)
 
 
 def pack(rows: Sequence[Row]) -> Pack:
@@ -66,7 +70,8 @@ def pack(rows: Sequence[Row]) -> Pack:
     trees: list[Tree] = []
     sources: list[np.ndarray] = []
     sequences: list[np.ndarray] = []
-    start = sequence = 0
+    last: list[int] = []
+    start = 0
     for row in rows:
         prefix = len(row.prefix)
         tokens.append(np.asarray(row.prefix, np.int64))
@@ -74,16 +79,16 @@ def pack(rows: Sequence[Row]) -> Pack:
         if not row.branches:
             learnt = np.flatnonzero(np.asarray(row.learn, bool)[1:])
             sources.append(start + learnt)
-            sequences.append(np.full(len(learnt), sequence))
-            sequence += 1
+            sequences.append(np.full(len(learnt), len(last)))
+            last.append(start + prefix - 1)
         at = start + prefix
         for branch in row.branches:
             tokens.append(np.asarray(branch, np.int64))
             positions.append(np.arange(prefix, prefix + len(branch)))
             sources.append(np.concatenate([[start + prefix - 1], np.arange(at, at + len(branch) - 1)]))
-            sequences.append(np.full(len(branch), sequence))
-            sequence += 1
+            sequences.append(np.full(len(branch), len(last)))
             at += len(branch)
+            last.append(at - 1)
         trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
         start = at
     tokens_T = np.concatenate(tokens)
@@ -94,7 +99,7 @@ def pack(rows: Sequence[Row]) -> Pack:
         source_N=np.concatenate(sources),
         target_N=np.concatenate([targets(row) for row in rows]),
         sequence_N=np.concatenate(sequences),
-        num_sequences=sequence,
+        last_S=np.array(last, np.int64),
         rows=tuple(rows),
     )
 

@@ -22,6 +22,7 @@ class PackedRows(PackedSeqParams):
     positions_T: Tensor | None = None
     source_N: Tensor | None = None
     target_N: Tensor | None = None
+    last_S: Tensor | None = None
 
 
 class PackedAttention(MegatronModule):

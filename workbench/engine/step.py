@@ -33,7 +33,7 @@ class Policy:
     def __init__(self, model: Model, algorithm: AlgorithmConfig, directory: Path, total_steps: int):
         self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
         self.hf_config = hf.config(directory)
-        self.model = build(self.hf_config, DTYPES[model.precision], model.recompute)
+        self.model = build(self.hf_config, DTYPES[model.precision], model.recompute, num_scores=algorithm.num_scores, seed=model.init_seed)
         hf.load_weights(self.model, directory)
         if model.lora.rank:
             lora.attach(self.model, model.lora, model.init_seed)
@@ -137,6 +137,7 @@ class Policy:
             positions_T=positions_T,
             source_N=put(packed.source_N),
             target_N=put(packed.target_N),
+            last_S=put(packed.last_S),
         )
         return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
 
@@ -162,8 +163,10 @@ class Policy:
         totals = parallel.sum_over_data([sum(s[name][i] for s in sums) for name in names for i in (0, 1)])
         return {name: totals[2 * i] / totals[2 * i + 1] for i, name in enumerate(names)}
 
-    def _reduce(self, packed: Pack, loss: Loss, logprobs_N: Tensor) -> tuple[Tensor, Tensor, dict[str, tuple[float, float]]]:
+    def _reduce(self, packed: Pack, loss: Loss, output: Tensor) -> tuple[Tensor, Tensor, dict[str, tuple[float, float]]]:
         """What megatron's schedule wants of a microbatch: the summed loss, how many units it sums, and what to report."""
+        scores_SK = output if self.algorithm.num_scores else None
+        logprobs_N = output if scores_SK is None else output.new_zeros(0)
         references = [row.reference_logprobs_N for row in packed.rows]
         known = [r for r in references if r is not None]
         assert len(known) in (0, len(references)), "all rows of a microbatch have reference log-probabilities, or none"
@@ -174,6 +177,7 @@ class Policy:
             sequence_N=torch.from_numpy(packed.sequence_N).to(logprobs_N.device),
             num_sequences=packed.num_sequences,
             rows=packed.rows,
+            scores_SK=scores_SK,
         )
         loss_B, metrics = loss(batch, self.algorithm)
         sums = {name: (value.detach().double().sum().item(), float(value.numel())) for name, value in metrics.items()}
