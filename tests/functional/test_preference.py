@@ -53,3 +53,29 @@ def test_identities(delta: float, beta: float) -> None:
     assert preference.dpo(D, beta, 0.5).item() == pytest.approx(preference.dpo(-D, beta, 0.5).item())
     assert preference.rpo_kl(D, beta * D, beta, 1.0, forward=True).item() == pytest.approx(0, abs=1e-9)
     assert preference.rpo_sq(D, beta * D, beta, 1.0).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_kto() -> None:
+    """beta 0.5, z0 = 1. Desirable, r = 2: weight 2, 2 (1 - sigmoid(0.5)) = 2 * 0.377541 = 0.755081.
+    Undesirable, r = -1: weight 0.5, 0.5 (1 - sigmoid(0.5 * (1 - -1))) = 0.5 * 0.268941 = 0.134471.
+    """
+    loss = preference.kto(DELTA, torch.tensor([1.0, 0.0]), 1.0, 0.5, 2.0, 0.5)
+    assert loss.tolist() == pytest.approx([0.755081, 0.134471], abs=1e-6)
+
+
+@given(st.floats(-20, 20), st.floats(0, 5))
+def test_kto_without_kl_is_a_sigmoid(ratio: float, beta: float) -> None:
+    """With z0 = 0 the two sides are mirror images: desirable(r) = undesirable(-r) = sigmoid(-beta r), and their sum at one r is 1."""
+    r = torch.tensor([ratio], dtype=torch.double)
+    yes, no = preference.kto(r, torch.tensor([True]), 0.0, beta), preference.kto(r, torch.tensor([False]), 0.0, beta)
+    assert yes.item() == pytest.approx(torch.sigmoid(-beta * r).item())
+    assert preference.kto(-r, torch.tensor([False]), 0.0, beta).item() == pytest.approx(yes.item())
+    assert (yes + no).item() == pytest.approx(1)
+
+
+def test_kto_reference_point() -> None:
+    """The mean of 3 and -1 is 1; that of 1 and -3, below 0, counts as 0. Neither is differentiated."""
+    ratios = torch.tensor([3.0, -1.0], requires_grad=True)
+    assert preference.kto_reference_point(ratios).item() == 1.0
+    assert preference.kto_reference_point(-ratios).item() == 0.0
+    assert not preference.kto_reference_point(ratios).requires_grad

@@ -40,3 +40,27 @@ def rpo_kl(delta_B: Tensor, reward_delta_B: Tensor, beta: float, eta: float, for
     first, second = (given, learnt) if forward else (learnt, given)
     p = torch.sigmoid(first)
     return p * (nn.logsigmoid(first) - nn.logsigmoid(second)) + (1 - p) * (nn.logsigmoid(-first) - nn.logsigmoid(-second))
+
+
+def kto(
+    log_ratio_B: Tensor, desirable_B: Tensor, kl: float | Tensor, beta: float, desirable_weight: float = 1.0, undesirable_weight: float = 1.0
+) -> Tensor:
+    """lambda_y - v, where v = lambda_D sigmoid(beta (r - z0)) for a desirable answer, lambda_U sigmoid(beta (z0 - r)) for an undesirable one
+    (KTO: Ethayarajh et al., arXiv 2402.01306, eq. 8).
+
+    Args:
+        log_ratio_B: r, the answer's log-ratio policy / reference.
+        desirable_B: True (or 1) where the answer is desirable.
+        kl: z0, the reference point; see `kto_reference_point`.
+
+    Returns:
+        loss_B, between 0 and the weight.
+    """
+    desirable_B = desirable_B.bool()
+    weight_B = torch.where(desirable_B, desirable_weight, undesirable_weight)
+    return weight_B * (1 - torch.sigmoid(beta * torch.where(desirable_B, log_ratio_B - kl, kl - log_ratio_B)))
+
+
+def kto_reference_point(log_ratio_M: Tensor) -> Tensor:
+    """z0 = max(0, mean log-ratio of answers to other prompts): KTO's estimate of KL(policy || reference). Not differentiated. Returns a scalar."""
+    return log_ratio_M.detach().mean().clamp(min=0)
