@@ -1,28 +1,52 @@
-"""Attention over packed rows: torch's fused SDPA, one row at a time, so that rows never see each other and nothing is padded."""
+"""Attention over packed rows: torch's fused SDPA, one row at a time, so that rows never see each other and nothing is padded.
+
+With context parallelism a rank has the queries of two spans of the pack, one from each end, which balances the causal work; keys and
+values are gathered from the other ranks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
 from workbench.data.packing import Tree
+from workbench.engine import parallel
+
+Span = tuple[int, int]
 
 
 @dataclass
 class PackedRows(PackedSeqParams):
-    """Travels with a pack through every layer and pipeline stage. `qkv_format` is sbhd: megatron leaves the [T, 1, H, D] tensors alone."""
+    """Travels with a pack through every layer and pipeline stage. `qkv_format` is sbhd: megatron leaves the [T, 1, H, D] tensors alone.
+
+    T counts this context rank's tokens, which lie in `spans` of the pack. `wanted_N` are the places of the hidden states that the head
+    reads, `target_N` the tokens that they predict (None for a score head), and `slots_N` where the results go among the pack's `total`.
+    Without `wanted_N` the head gives logits.
+    """
 
     trees: tuple[Tree, ...] = ()
+    spans: tuple[Span, ...] = ()
     positions_T: Tensor | None = None
-    source_N: Tensor | None = None
+    wanted_N: Tensor | None = None
     target_N: Tensor | None = None
-    last_S: Tensor | None = None
+    slots_N: Tensor | None = None
+    total: int = 0
+
+
+def spans_of(length: int, rank: int, ranks: int) -> tuple[Span, ...]:
+    """The spans of a pack whose tokens a context rank has: of 2 x ranks equal pieces, one counted from each end."""
+    if ranks == 1:
+        return ((0, length),)
+    size = length // (2 * ranks)
+    return tuple((piece * size, (piece + 1) * size) for piece in (rank, 2 * ranks - 1 - rank))
 
 
 class PackedAttention(MegatronModule):
@@ -45,25 +69,25 @@ class PackedAttention(MegatronModule):
     ) -> Tensor:
         assert packed_seq_params is not None, "the engine's models take packed rows only"
         length, batch = query.shape[:2]
+        if len(packed_seq_params.spans) > 1:
+            key, value = _whole(key), _whole(value)
         query, key, value = (t.permute(1, 2, 0, 3) for t in (query, key, value))
-        parts = [part for tree in packed_seq_params.trees for part in self._tree(query, key, value, tree)]
-        used = sum(tree.prefix + sum(tree.branches) for tree in packed_seq_params.trees)
-        if used < length:  # places that only fill the pack up to a size the layout wants
-            parts.append(query.new_zeros(batch, query.shape[1], length - used, query.shape[3]))
+        parts = []
+        offset = 0
+        for start, end in packed_seq_params.spans:
+            at = start
+            for first, last, prefix, own in _segments(packed_seq_params.trees):
+                s, e = max(start, first), min(end, last)
+                if s < e:
+                    here = slice(offset + s - start, offset + e - start)
+                    parts.append(self._attend(query[:, :, here], *(_seen(t, prefix, own, e) for t in (key, value))))
+                    at = e
+            parts.append(query.new_zeros(batch, query.shape[1], end - at, query.shape[3]))  # places that only fill the pack
+            offset += end - start
         return torch.cat(parts, dim=2).permute(2, 0, 1, 3).reshape(length, batch, -1)
 
-    def _tree(self, query: Tensor, key: Tensor, value: Tensor, tree: Tree) -> list[Tensor]:
-        """The prefix together with the first branch; then each other branch, whose queries see the prefix and themselves."""
-        start, prefix = tree.start, tree.prefix
-        end = start + prefix + (tree.branches[0] if tree.branches else 0)
-        parts = [self._attend(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])]
-        for length in tree.branches[1:]:
-            seen = [torch.cat([t[:, :, start : start + prefix], t[:, :, end : end + length]], dim=2) for t in (key, value)]
-            parts.append(self._attend(query[:, :, end : end + length], *seen))
-            end += length
-        return parts
-
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The last query sees all keys, the one before all but the last, and so on."""
         queries, keys = query.shape[2], key.shape[2]
         mask = None
         if queries < keys:
@@ -78,3 +102,27 @@ class PackedAttention(MegatronModule):
             scale=self.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
+
+
+def _segments(trees: tuple[Tree, ...]) -> Iterator[tuple[int, int, Span, int]]:
+    """Runs of queries in order: (first, last, the prefix that they see, the place from which on they see every token up to themselves)."""
+    for tree in trees:
+        end = tree.start + tree.prefix + (tree.branches[0] if tree.branches else 0)
+        yield tree.start, end, (0, 0), tree.start
+        for length in tree.branches[1:]:
+            yield end, end + length, (tree.start, tree.start + tree.prefix), end
+            end += length
+
+
+def _seen(keys: Tensor, prefix: Span, own: int, end: int) -> Tensor:
+    branch = keys[:, :, own:end]
+    return torch.cat([keys[:, :, slice(*prefix)], branch], dim=2) if prefix[1] > prefix[0] else branch
+
+
+def _whole(part: Tensor) -> Tensor:
+    """All context ranks' keys or values [T, 1, G, D], in the pack's order; the gradients are summed over the ranks that used them."""
+    ranks = parallel.context_size()
+    gathered = gather_from_sequence_parallel_region(part.contiguous(), tensor_parallel_output_grad=True, group=parallel.context_group())
+    pieces = gathered.chunk(2 * ranks)
+    order = [2 * r for r in range(ranks)] + [2 * r + 1 for r in reversed(range(ranks))]
+    return torch.cat([pieces[i] for i in order])

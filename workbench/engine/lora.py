@@ -1,14 +1,17 @@
 """Low-rank adapters: peft's, on megatron-core's parallel linear layers (Hu et al., arXiv 2106.09685).
 
 peft has a layer for these, but up to 0.21 it misses its `lora_bias` entry, drops the `megatron_config` argument and forgets that megatron's
-layers return a tuple; the subclass below mends the three and is registered through peft's own hook.
+layers return a tuple; the subclass below mends the three and is registered through peft's own hook. Its layer has no DoRA, so there is none
+here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from workbench.engine import hf as weights
+from workbench.engine import parallel
+from workbench.engine.model import PackedGPT
 from workbench.spec import Lora
 
 _ADAPTER = "default"
@@ -49,31 +54,54 @@ class ParallelLora(LoraParallelLinear):
         return out, bias
 
 
-def attach(model: nn.Module, settings: Lora, seed: int) -> None:
-    """Put adapters on the layers that the settings name and freeze everything else. The model's outputs do not change (B is zero)."""
-    dtype = next(model.parameters()).dtype
+def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
+    """Put adapters on the layers that the settings name and freeze everything else. The model's outputs do not change (B is zero).
+
+    Raises:
+        ValueError: the settings name the MLPs of a mixture of experts.
+    """
+    if chunk.config.num_moe_experts and {"fc1", "fc2"} & set(settings.targets):
+        raise ValueError("experts have no adapters: set model.lora.targets=[qkv,proj], or model.lora.rank=0")
+    dtype = next(chunk.parameters()).dtype
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilized,
         target_modules=[_LAYER_OF_TARGET[target] for target in settings.targets],
-        megatron_config=copy.copy(model.config),  # peft changes its params_dtype
+        megatron_config=copy.copy(chunk.config),  # peft changes its params_dtype
         megatron_core="megatron.core",
     )
     config._register_custom_module(
         {tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora}  # type: ignore[dict-item]
     )
-    torch.manual_seed(seed)
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
-    for name, parameter in model.named_parameters():
+    inject_adapter_in_model(config, chunk, adapter_name=_ADAPTER)
+    for name, parameter in chunk.named_parameters():
         parameter.requires_grad_("lora_" in name or name == weights.SCORE_HEAD)
-    model.to(dtype)
+    for name, layer in _adapted(chunk):
+        _initialise(layer, f"{seed} {chunk.global_name(name)}", chunk.config.sequence_parallel)
+    chunk.to(dtype)
+
+
+def _initialise(layer: Any, name: str, sequence_parallel: bool) -> None:
+    """A as peft draws it, the same whatever the layout: the whole matrix from a generator of its own, of which a rank keeps its part.
+
+    Under sequence parallelism a replicated matrix sees only this rank's tokens: megatron is told to sum its gradient.
+    """
+    down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1)
+    whole = torch.empty(down.shape[0], layer.in_features)
+    nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator)
+    with torch.no_grad():
+        down.copy_(whole.chunk(parallel.tensor_size(), dim=1)[parallel.tensor_rank()] if layer.is_parallel_a else whole)
+        up.zero_()
+    (up if layer.is_parallel_a else down).sequence_parallel = sequence_parallel
 
 
 @contextlib.contextmanager
-def off(model: nn.Module) -> Iterator[None]:
+def off(chunks: Sequence[nn.Module]) -> Iterator[None]:
     """Within: the base model alone, which is the reference policy."""
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers = [module for chunk in chunks for module in chunk.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -83,40 +111,51 @@ def off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def merged(model: nn.Module) -> dict[str, Tensor]:
-    """The model's full weights by megatron's names, adapters added in: W + alpha / rank * B A, in fp32, kept in the weight's precision."""
+def merged(chunks: Sequence[PackedGPT]) -> dict[str, Tensor]:
+    """This rank's weights by their names in the whole model, adapters added in: W + scaling B A, in fp32, kept in the weight's precision."""
     full = {}
-    for name, parameter in model.named_parameters():
-        if "lora_" not in name:
-            full[name.replace(".base_layer.", ".")] = parameter.detach()
-    for name, layer in _adapted(model):
-        up, down = layer.lora_B[_ADAPTER].weight.detach().float(), layer.lora_A[_ADAPTER].weight.detach().float()
-        weight = full[f"{name}.weight"]
-        full[f"{name}.weight"] = (weight.float() + layer.scaling[_ADAPTER] * (up @ down)).to(weight.dtype)
+    for chunk in chunks:
+        for name, parameter in chunk.named_parameters():
+            if "lora_" not in name:
+                full[chunk.global_name(name)] = parameter.detach()
+        for name, layer in _adapted(chunk):
+            up, down = layer.lora_B[_ADAPTER].weight.detach().float(), layer.lora_A[_ADAPTER].weight.detach().float()
+            key = f"{chunk.global_name(name)}.weight"
+            full[key] = (full[key].float() + layer.scaling[_ADAPTER] * (up @ down)).to(full[key].dtype)
     return full
 
 
-def save_adapter(model: nn.Module, settings: Lora, hf: PretrainedConfig, base: str, out: Path) -> Path:
+def divided_dim(name: str, layers: Mapping[str, int | None]) -> int | None:
+    """The dimension of an adapter's matrix that tensor-parallel ranks divide: B's rows where they divide the layer's, A's columns likewise."""
+    layer, _, matrix = name.rpartition(".lora_")
+    dim = layers[f"{layer}.weight"]
+    return dim if dim == (0 if matrix.startswith("B") else 1) else None
+
+
+def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: str, out: Path) -> Path:
     """Write the adapters as a peft directory on the Hugging Face model. A fused layer's A serves each of its parts; its B is split."""
     if out.exists():
         raise FileExistsError(f"{out} exists already; name a new directory")
-    parts = {name: (hf_names, split) for name, hf_names, _, split in weights.mapping(hf)}
+    parts = {part.name: part for part in weights.mapping(hf)}
     tensors, modules = {}, set()
-    for name, layer in _adapted(model):
-        hf_names, split = parts[f"{name}.weight"]
-        for hf_name, up in zip(hf_names, split(layer.lora_B[_ADAPTER].weight.detach()), strict=True):
+    for name, layer in _adapted(chunk):
+        part = parts[f"{name}.weight"]
+        for hf_name, up in zip(part.hf_names, part.split(layer.lora_B[_ADAPTER].weight.detach()), strict=True):
             module = hf_name.removesuffix(".weight")
             modules.add(module.rpartition(".")[2])
             tensors[f"base_model.model.{module}.lora_B.weight"] = up.contiguous()
             tensors[f"base_model.model.{module}.lora_A.weight"] = layer.lora_A[_ADAPTER].weight.detach().clone()
+    if chunk.score_head is not None:
+        tensors["base_model.model.score.weight"] = chunk.score_head.weight.detach().contiguous()
     out.mkdir(parents=True)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilized,
         target_modules=sorted(modules),
         base_model_name_or_path=base,
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if chunk.score_head is None else "SEQ_CLS",
         inference_mode=True,
     )
     save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})

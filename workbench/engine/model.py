@@ -1,27 +1,36 @@
-"""megatron-core's GPTModel for the Llama family, built from a Hugging Face configuration."""
+"""megatron-core's GPTModel for the Llama family and its mixtures of experts, built from a Hugging Face configuration."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core import tensor_parallel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.parallel_state import is_pipeline_first_stage, is_pipeline_last_stage
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from workbench.engine import device, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
+from workbench.engine.head import target_logprobs
 from workbench.engine.hf import head_dim
-from workbench.functional.logprobs import target_logprobs
+from workbench.layout import Layout, Shape, check
+from workbench.spec import Model
 
-FAMILY = ("llama", "mistral", "qwen2")
-"""`model_type`s of the Llama family: RMSNorm, SwiGLU, RoPE, grouped queries; qwen2 adds biases to q, k and v."""
+FAMILY = ("llama", "mistral", "qwen2", "mixtral")
+"""`model_type`s of the Llama family: RMSNorm, SwiGLU, RoPE, grouped queries; qwen2 adds biases to q, k and v, mixtral experts."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Norm(nn.RMSNorm):
@@ -33,37 +42,115 @@ class Norm(nn.RMSNorm):
 
 
 class PackedGPT(GPTModel):
-    """A GPTModel over packs: positions restart with each row, and the head gives the targets' log-probabilities instead of logits.
+    """A GPTModel over packs, or one chunk of its layers. Positions restart with each row; the head gives the wanted log-probabilities.
 
-    With `num_scores` K it has a linear layer [K, D] in place of the language model's head, and gives scores_SK at each sequence's last token.
+    `vocab_size` counts the tokens there are; the embedding has more rows where the tensor-parallel ranks do not divide them. With
+    `num_scores` K a linear layer [K, D] stands in place of the language model's head.
     """
 
-    def __init__(self, *args: Any, num_scores: int = 0, seed: int = 0, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.score_head = _score_head(self.config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
+    def __init__(self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None):
+        ranks = config.tensor_model_parallel_size
+        super().__init__(
+            config=config,
+            transformer_layer_spec=layers,
+            vocab_size=-(-hf.vocab_size // ranks) * ranks,
+            max_sequence_length=hf.max_position_embeddings,
+            pre_process=is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+            post_process=is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
+            parallel_output=True,
+            share_embeddings_and_output_weights=hf.tie_word_embeddings and not num_scores,
+            position_embedding_type="none",
+            vp_stage=vp_stage,
+        )
+        self.num_tokens = hf.vocab_size
+        self.inv_freq = rope_frequencies(hf)
+        self.first_layer = get_transformer_layer_offset(config, vp_stage=vp_stage)
+        self.score_head = _score_head(config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
         if self.score_head is not None:
             del self.output_layer
 
+    def global_name(self, name: str) -> str:
+        """A parameter's name in the whole model: layers and experts counted over all ranks, adapters' base layers as if there were none."""
+        parts = name.replace(".base_layer.", ".").split(".")
+        if parts[:2] == ["decoder", "layers"]:
+            parts[2] = str(int(parts[2]) + self.first_layer)
+        if "local_experts" in parts:
+            at = parts.index("local_experts") + 1
+            here = self.config.num_moe_experts // parallel.expert_size()
+            parts[at] = str(int(parts[at]) + here * parallel.expert_rank())
+        name = ".".join(parts)
+        for fused, norm in _FUSED_NORMS.items():
+            name = name.replace(fused, norm)
+        return name
+
+    def head_weight(self) -> tuple[Tensor, int]:
+        """The language model's head: this rank's rows of it, those for tokens that there are, and the token of the first."""
+        weight_VD = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
+        first = parallel.tensor_rank() * len(weight_VD)
+        return weight_VD[: max(0, self.num_tokens - first)], first
+
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
-        decoder_input, rotary, *rest = super()._preprocess(*args, packed_seq_params=packed_seq_params, **kwargs)
-        return decoder_input, rotary[packed_seq_params.positions_T], *rest
+        decoder_input, _, *rest = super()._preprocess(*args, packed_seq_params=packed_seq_params, **kwargs)
+        angle = packed_seq_params.positions_T[:, None].float() * self.inv_freq.to(packed_seq_params.positions_T.device)
+        return decoder_input, torch.cat([angle, angle], dim=-1)[:, None, None], *rest
 
     def _postprocess(self, hidden_states: Tensor, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Tensor:
-        """hidden [T, 1, D] to logprobs_N of the pack's targets, or to logits [T, V] where it names none."""
+        """hidden [T, 1, D] to scores_SK or logprobs_N of the whole pack, or to logits [T, V] where nothing in particular is wanted."""
         if not self.post_process:
             return hidden_states
         assert packed_seq_params is not None
-        hidden_TD = hidden_states[:, 0]
+        hidden_TD = self._whole_hidden(hidden_states)[:, 0]
+        wanted_N, target_N = packed_seq_params.wanted_N, packed_seq_params.target_N
         if self.score_head is not None:
-            return F.linear(hidden_TD[packed_seq_params.last_S].float(), self.score_head.weight.float())
-        weight_VD = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
-        if packed_seq_params.target_N is None:
-            return hidden_TD @ weight_VD.T
-        return target_logprobs(hidden_TD[packed_seq_params.source_N], weight_VD, packed_seq_params.target_N)
+            assert wanted_N is not None
+            out = F.linear(hidden_TD[wanted_N].float(), self.score_head.weight.float())
+        else:
+            weight_VD, first = self.head_weight()
+            if wanted_N is None or target_N is None:
+                return tensor_parallel.gather_from_tensor_model_parallel_region(hidden_TD @ weight_VD.T)
+            out = target_logprobs(hidden_TD[wanted_N], weight_VD, target_N, first, parallel.tensor_group())
+        return out if packed_seq_params.slots_N is None else _FromContext.apply(out, packed_seq_params.slots_N, packed_seq_params.total)
+
+    def _whole_hidden(self, hidden: Tensor) -> Tensor:
+        """Every tensor-parallel rank's tokens. A vocabulary-parallel head gives each rank a part of the gradient, a score head all of it."""
+        partial = self.score_head is None
+        if self.config.sequence_parallel:
+            return tensor_parallel.gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=partial)
+        return tensor_parallel.copy_to_tensor_model_parallel_region(hidden) if partial else hidden
 
 
-def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool = False) -> TransformerConfig:
+_FUSED_NORMS = {
+    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
+    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
+}
+"""Where Transformer Engine keeps the norms."""
+
+
+def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0) -> list[PackedGPT]:
+    """This rank's chunks of the model with unfilled weights (see `hf.load_weights`): one, or one for each virtual pipeline stage.
+
+    Raises:
+        ValueError: another architecture, a feature that the engine does not have, or a layout that does not fit; the message says which.
+    """
+    check(Layout.of(settings), parallel.world_size(), Shape.of(hf.to_dict()))
+    config = transformer_config(hf, settings)
+    tensor_parallel.model_parallel_cuda_manual_seed(0)
+    stages: Sequence[int | None] = range(settings.virtual_pipeline) if settings.virtual_pipeline > 1 else [None]
+    with device.cuda_calls_stay_on_cpu():
+        chunks = [PackedGPT(config, hf, _layers(config, settings, stage), num_scores, settings.init_seed, stage) for stage in stages]
+    return [chunk.to(config.params_dtype) for chunk in chunks]
+
+
+def named_parameters(chunks: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
+    """This rank's parameters by their names in the whole model."""
+    for chunk in chunks:
+        assert isinstance(chunk, PackedGPT)
+        for name, parameter in chunk.named_parameters():
+            yield chunk.global_name(name), parameter
+
+
+def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConfig:
     """megatron's configuration for a Hugging Face model of the family.
 
     Raises:
@@ -71,12 +158,14 @@ def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool
     """
     if hf.model_type not in FAMILY:
         raise ValueError(f"model_type {hf.model_type!r} is not of the Llama family; the engine knows: {', '.join(FAMILY)}")
-    if hf.model_type == "mistral" and hf.sliding_window:
-        raise ValueError("sliding-window attention is not supported; use a Mistral model whose config has sliding_window null")
+    if getattr(hf, "sliding_window", None) and hf.model_type != "qwen2":
+        raise ValueError("sliding-window attention is not supported; use a model whose config has sliding_window null")
     if hf.hidden_act != "silu" or getattr(hf, "mlp_bias", False):
         raise ValueError(
             f"the engine's MLP is SwiGLU without bias; this model has hidden_act={hf.hidden_act!r}, mlp_bias={getattr(hf, 'mlp_bias', False)}"
         )
+    dtype = DTYPES[settings.precision]
+    experts = getattr(hf, "num_local_experts", None)
     return TransformerConfig(
         num_layers=hf.num_hidden_layers,
         hidden_size=hf.hidden_size,
@@ -95,6 +184,17 @@ def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
+        fp8="hybrid" if settings.fp8 else None,
+        tensor_model_parallel_size=settings.tensor_parallel,
+        sequence_parallel=settings.sequence_parallel,
+        pipeline_model_parallel_size=settings.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=settings.virtual_pipeline if settings.virtual_pipeline > 1 else None,
+        context_parallel_size=settings.context_parallel,
+        expert_model_parallel_size=settings.expert_parallel,
+        num_moe_experts=experts,
+        moe_router_topk=hf.num_experts_per_tok if experts else 2,
+        moe_router_load_balancing_type="none",
+        moe_token_dispatcher_type="alltoall",  # the default refuses variable lengths, with experts or without
         use_cpu_initialization=True,
         perform_initialization=False,
         bias_activation_fusion=False,
@@ -105,11 +205,17 @@ def transformer_config(hf: PretrainedConfig, dtype: torch.dtype, recompute: bool
         persist_layer_norm=False,
         calculate_per_token_loss=True,
         variable_seq_lengths=True,
-        moe_token_dispatcher_type="alltoall",  # the default refuses variable lengths, with experts or without
-        recompute_granularity="full" if recompute else None,
-        recompute_method="uniform" if recompute else None,
-        recompute_num_layers=1 if recompute else None,
+        batch_p2p_comm=False,
+        **_recompute(settings),
     )
+
+
+def _recompute(settings: Model) -> dict[str, Any]:
+    if settings.recompute == "none":
+        return {}
+    if settings.recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["mlp"]}
+    return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
 def has_qkv_bias(hf: PretrainedConfig) -> bool:
@@ -135,38 +241,27 @@ def rope_frequencies(hf: PretrainedConfig) -> Tensor:
     return ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))[0]
 
 
-def build(
-    hf: PretrainedConfig,
-    dtype: torch.dtype,
-    recompute: bool = False,
-    pre_process: bool = True,
-    post_process: bool = True,
-    num_scores: int = 0,
-    seed: int = 0,
-) -> PackedGPT:
-    """The model with unfilled weights, on this rank's device (see `hf.load_weights`)."""
-    config = transformer_config(hf, dtype, recompute)
-    model_parallel_cuda_manual_seed(0)
-    layer = get_gpt_layer_local_spec(normalization="RMSNorm")
-    layer.submodules.input_layernorm = Norm
-    layer.submodules.pre_mlp_layernorm = Norm
+def _layers(config: TransformerConfig, settings: Model, vp_stage: int | None) -> TransformerBlockSubmodules:
+    """The layers of a chunk: Transformer Engine's where the settings ask for them, megatron's own otherwise."""
+    norm: Any = Norm
+    if settings.transformer_engine:
+        layer, norm = _transformer_engine_layer(config)
+    else:
+        layer = get_gpt_layer_local_spec(num_experts=config.num_moe_experts, normalization="RMSNorm")
+        layer.submodules.input_layernorm = Norm
+        layer.submodules.pre_mlp_layernorm = Norm
     layer.submodules.self_attention.submodules.core_attention = ModuleSpec(module=PackedAttention)
-    model = PackedGPT(
-        config=config,
-        transformer_layer_spec=TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=Norm),  # type: ignore[arg-type]
-        vocab_size=hf.vocab_size,
-        max_sequence_length=hf.max_position_embeddings,
-        pre_process=pre_process,
-        post_process=post_process,
-        parallel_output=True,
-        share_embeddings_and_output_weights=hf.tie_word_embeddings and not num_scores,
-        position_embedding_type="rope",
-        rotary_base=int(hf.rope_parameters["rope_theta"]),
-        num_scores=num_scores,
-        seed=seed,
-    )
-    model.rotary_pos_emb.inv_freq = rope_frequencies(hf)
-    return model.to(dtype)
+    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config, vp_stage=vp_stage), layer_norm=norm)
+
+
+def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, Any]:
+    from megatron.core.models.gpt.gpt_layer_specs import HAVE_TE, get_gpt_layer_with_transformer_engine_spec
+
+    if not HAVE_TE or not device.CUDA:
+        raise ValueError("model.transformer_engine=true needs a GPU and the package: pip install 'transformer-engine[pytorch]'")
+    from megatron.core.extensions.transformer_engine import TENorm
+
+    return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), TENorm
 
 
 def _score_head(hidden_size: int, num_scores: int, seed: int) -> nn.Linear:
@@ -175,3 +270,28 @@ def _score_head(hidden_size: int, num_scores: int, seed: int) -> nn.Linear:
     with torch.no_grad():
         head.weight.normal_(0, (hidden_size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
     return head
+
+
+class _FromContext(torch.autograd.Function):
+    """Each context rank's results in their slots of the pack's, on all of them. Every rank computes the same loss of the whole, so the
+    gradient of a rank's own results is theirs alone."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, slots_N: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(slots_N)
+        whole = own.new_zeros(total, *own.shape[1:])
+        whole[slots_N] = own
+        torch.distributed.all_reduce(whole, group=parallel.context_group())
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):  # type: ignore[no-untyped-def, override]
+        (slots_N,) = ctx.saved_tensors
+        return grad[slots_N], None, None
+
+
+@contextlib.contextmanager
+def activations_on_host(wanted: bool) -> Iterator[None]:
+    """Within: what the backward pass will need is kept in (pinned) host memory instead of on the GPU."""
+    with torch.autograd.graph.save_on_cpu(pin_memory=True) if wanted and device.CUDA else contextlib.nullcontext():
+        yield

@@ -12,11 +12,12 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from workbench.engine import device
+from workbench.layout import Layout
 
 T = TypeVar("T")
 
 
-def start(timeout_s: float = 600) -> None:
+def start(layout: Layout | None = None, timeout_s: float = 600) -> None:
     """Join the gang that the node agent described in the environment; alone where it described none."""
     device.select()
     device.adopt_megatron()
@@ -30,7 +31,21 @@ def start(timeout_s: float = 600) -> None:
         world_size=int(os.environ["WORLD_SIZE"]) if alone else -1,
         timeout=datetime.timedelta(seconds=timeout_s),
     )
-    parallel_state.initialize_model_parallel()
+    arrange(layout or Layout())
+
+
+def arrange(layout: Layout) -> None:
+    """Form the groups of a layout, in place of those there were."""
+    if parallel_state.model_parallel_is_initialized():
+        parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
+        context_parallel_size=layout.context,
+        expert_model_parallel_size=layout.expert,
+        order="tp-cp-ep-dp-pp",
+    )
 
 
 def stop() -> None:
@@ -42,12 +57,60 @@ def rank() -> int:
     return dist.get_rank()
 
 
+def world_size() -> int:
+    return dist.get_world_size()
+
+
 def data_rank() -> int:
     return parallel_state.get_data_parallel_rank()
 
 
 def data_size() -> int:
     return parallel_state.get_data_parallel_world_size()
+
+
+def tensor_rank() -> int:
+    return parallel_state.get_tensor_model_parallel_rank()
+
+
+def tensor_size() -> int:
+    return parallel_state.get_tensor_model_parallel_world_size()
+
+
+def tensor_group() -> dist.ProcessGroup:
+    return parallel_state.get_tensor_model_parallel_group()
+
+
+def context_rank() -> int:
+    return parallel_state.get_context_parallel_rank()
+
+
+def context_size() -> int:
+    return parallel_state.get_context_parallel_world_size()
+
+
+def context_group() -> dist.ProcessGroup:
+    return parallel_state.get_context_parallel_group()
+
+
+def expert_rank() -> int:
+    return parallel_state.get_expert_model_parallel_rank()
+
+
+def expert_size() -> int:
+    return parallel_state.get_expert_model_parallel_world_size()
+
+
+def pipeline_rank() -> int:
+    return parallel_state.get_pipeline_model_parallel_rank()
+
+
+def pipeline_size() -> int:
+    return parallel_state.get_pipeline_model_parallel_world_size()
+
+
+def is_last_stage() -> bool:
+    return pipeline_rank() == pipeline_size() - 1
 
 
 def sum_over_data(values: Sequence[float]) -> list[float]:
@@ -65,8 +128,23 @@ def max_over_all(value: float) -> float:
 
 def from_first(value: T) -> T:
     """Rank 0's value, on every rank."""
+    return from_rank(value, 0)
+
+
+def from_rank(value: T, source: int) -> T:
+    """One rank's value, on every rank."""
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=source)
+    return box[0]
+
+
+def from_last_stage(value: T) -> T:
+    """The last pipeline stage's value, on its whole pipeline."""
+    if pipeline_size() == 1:
+        return value
+    box = [value]
+    source = parallel_state.get_pipeline_model_parallel_last_rank()
+    dist.broadcast_object_list(box, src=source, group=parallel_state.get_pipeline_model_parallel_group())
     return box[0]
 
 
@@ -74,6 +152,13 @@ def gather_over_data(value: T) -> list[T]:
     """Every data-parallel rank's value, by rank, on each of them."""
     values: list[T | None] = [None] * data_size()
     dist.all_gather_object(values, value, group=parallel_state.get_data_parallel_group())
+    return values  # type: ignore[return-value]
+
+
+def gather_over_all(value: T) -> list[T]:
+    """Every rank's value, by rank, on every rank."""
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 
 

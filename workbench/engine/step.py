@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +17,47 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from workbench.data.packing import Pack, Row, deal, into_microbatches, pack, targets
+from workbench.data.packing import BLANK, Pack, Row, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
-from workbench.engine.attention import PackedRows
-from workbench.engine.model import build
+from workbench.engine.attention import PackedRows, Span, spans_of
+from workbench.engine.model import DTYPES, activations_on_host, build, named_parameters
+from workbench.engine.pipeline import interleaved
 from workbench.runtime import Batch, Loss, Metrics
 from workbench.spec import AlgorithmConfig, Model
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Consume = Callable[[Pack, Tensor], tuple[Tensor, Tensor, Any]]
+"""A microbatch and its output, to what megatron's schedule wants: the summed loss, the number of its units, and what is reported."""
 
 
 class Policy:
-    """The trained model with its optimizer, one per rank. `directory` is the Hugging Face directory of its first weights."""
+    """The trained model with its optimizer: this rank's part. `directory` is the Hugging Face directory of its first weights."""
 
     def __init__(self, model: Model, algorithm: AlgorithmConfig, directory: Path, total_steps: int):
         self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
         self.hf_config = hf.config(directory)
-        self.model = build(self.hf_config, DTYPES[model.precision], model.recompute, num_scores=algorithm.num_scores, seed=model.init_seed)
-        hf.load_weights(self.model, directory)
-        if model.lora.rank:
-            lora.attach(self.model, model.lora, model.init_seed)
-        self.model.to(device.current())
-        for parameter in self.model.parameters():
+        self.chunks = build(self.hf_config, model, algorithm.num_scores)
+        hf.load_weights(named_parameters(self.chunks), directory, parallel.tensor_rank(), parallel.tensor_size())
+        for chunk in self.chunks:
+            if model.lora.rank:
+                lora.attach(chunk, model.lora, model.init_seed)
+            chunk.to(device.current())
+        divided = {part.name: part.dim for part in hf.mapping(self.hf_config)}
+        for name, parameter in named_parameters(self.chunks):
             device.as_cuda_type(parameter)
-        config = DistributedDataParallelConfig(grad_reduce_in_fp32=True)
-        self._ddp = DistributedDataParallel(self.model.config, config, self.model)
-        self.optimizer = get_megatron_optimizer(
-            OptimizerConfig(
-                optimizer="adam",
-                lr=algorithm.lr,
-                weight_decay=algorithm.weight_decay,
-                adam_beta1=algorithm.adam_beta1,
-                adam_beta2=algorithm.adam_beta2,
-                clip_grad=algorithm.clip_norm,
-                bf16=model.precision == "bf16",
-                params_dtype=DTYPES[model.precision],
-            ),
-            [self._ddp],
-        )
-        self.model.config.finalize_model_grads_func = finalize_model_grads
-        self.model.config.grad_scale_func = self.optimizer.scale_loss
-        self.model.config.no_sync_func = self._ddp.no_sync
+            # megatron tells by these marks which gradients are parts of a whole; it sets them only where it draws the weights itself.
+            parameter.tensor_model_parallel = (lora.divided_dim(name, divided) if "lora_" in name else divided[name]) is not None
+        self.config = self.chunks[0].config
+        self._ddp = [DistributedDataParallel(self.config, _reductions(model), chunk, disable_bucketing=i > 0) for i, chunk in enumerate(self.chunks)]
+        self.optimizer = get_megatron_optimizer(_optimizer(model, algorithm), self._ddp)
+        self.config.finalize_model_grads_func = finalize_model_grads
+        self.config.grad_scale_func = self.optimizer.scale_loss
+        no_sync = [ddp.no_sync for ddp in self._ddp]
+        self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+        self._gathers_ahead = model.distributed_optimizer  # each layer's updated weights, as the next forward pass comes to it
         device.adopt_megatron()  # building the optimizer loaded more of it
 
     def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int) -> Metrics:
-        """One optimizer step on a global batch, of which this rank computes its share.
+        """One optimizer step on a global batch, the same on every rank; each data-parallel rank computes its share.
 
         The state of the random generators is a function of (seed, step, rank), so that a resumed run draws the same dropout.
 
@@ -69,13 +65,15 @@ class Policy:
             The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput.
         """
         started = time.perf_counter()
-        torch.manual_seed(seed * 1_000_003 + step * 1009 + parallel.rank())
+        torch.manual_seed(seed * 1_000_003 + step * 1009 + parallel.data_rank())
         packs = self._packs(deal(rows, parallel.data_size(), parallel.data_rank()))
         packed = time.perf_counter()
-        self.model.train()
-        self._ddp.zero_grad_buffer()
+        self._gather_ahead(True)
+        for ddp in self._ddp:
+            ddp.train()
+            ddp.zero_grad_buffer()
         self.optimizer.zero_grad()
-        metrics = self._run(packs, loss, forward_only=False)
+        metrics = self._run(packs, functools.partial(self._reduce, loss), forward_only=False)
         device.synchronize()
         differentiated = time.perf_counter()
         lr = learning_rate(self.algorithm, step, self.total_steps)
@@ -84,9 +82,9 @@ class Policy:
         succeeded, grad_norm, _ = self.optimizer.step()
         device.synchronize()
         ended = time.perf_counter()
-        tokens, memory = parallel.sum_over_data([sum(len(p.tokens_T) for p in packs), 0])[0], parallel.max_over_all(device.peak_memory_gib())
+        tokens, memory = parallel.sum_over_data([sum(row.num_tokens for row in rows) / parallel.data_size()])[0], device.peak_memory_gib()
         return {
-            **metrics,
+            **self._averages(metrics),
             "grad_norm": float(grad_norm) if succeeded else math.nan,
             "lr": lr,
             "tokens_per_s": tokens / (ended - started),
@@ -95,76 +93,129 @@ class Policy:
             "time_data_s": packed - started,
             "time_forward_backward_s": differentiated - packed,
             "time_optimizer_s": ended - differentiated,
-            "peak_memory_gib": memory,
+            "peak_memory_gib": parallel.max_over_all(memory),
         }
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         """The loss's metrics on rows, averaged over all of them, without learning from them."""
-        self.model.eval()
-        share = list(rows[parallel.data_rank() :: parallel.data_size()])
-        return self._run(self._packs(share), loss, forward_only=True)
+        return self._averages(self._forward_only(share(rows), functools.partial(self._reduce, loss)))
 
     @torch.no_grad()
-    def logprobs(self, rows: Sequence[Row], reference: bool = False) -> Iterator[tuple[int, np.ndarray]]:
-        """(row index, logprobs_N of its targets) for each row, in the order computed, on this rank alone; `reference` uses the base model."""
-        self.model.eval()
-        index = {id(row): i for i, row in enumerate(rows)}
-        with lora.off(self.model) if reference else contextlib.nullcontext():
-            for packed in self._packs(rows):
-                logprobs_N = self._forward(self.model, packed).cpu().numpy()
-                ends = np.cumsum([len(targets(row)) for row in packed.rows])[:-1]
-                yield from zip((index[id(row)] for row in packed.rows), np.split(logprobs_N, ends), strict=True)
+    def outputs(self, rows: Sequence[Row], reference: bool = False, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
+        """Each row's logprobs_N of its targets, or scores_SK, computed on all ranks, each its share; `reference` uses the base model."""
+        mine = share(rows)
+        place = {id(row): i for i, row in enumerate(mine)}
+        done = 0
+
+        def keep(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, np.ndarray]]]:
+            sizes = [max(1, len(row.branches)) if self.algorithm.num_scores else len(targets(row)) for row in packed.rows]
+            pieces = np.split(output.cpu().numpy(), np.cumsum(sizes)[:-1]) if sizes else []
+            found = [(place[id(row)], piece) for row, piece in zip(packed.rows, pieces, strict=True)]
+            nonlocal done
+            done += len(found)
+            if progress:
+                progress(done, len(mine))
+            return output.sum(), _count(0, output), found
+
+        with lora.off(self.chunks) if reference else contextlib.nullcontext():
+            found = dict(pair for pairs in self._forward_only(mine, keep) for pair in pairs)
+        shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
     def weights(self) -> dict[str, Tensor]:
-        """The full weights by megatron's names, adapters merged in."""
-        return lora.merged(self.model)
+        """This rank's weights by their names in the whole model, adapters merged in."""
+        self.settle()
+        return lora.merged(self.chunks)
+
+    def settle(self) -> None:
+        """Wait until this rank's weights are those of the last update: before they are read by anything but the next update."""
+        self._gather_ahead(False)
+
+    def _gather_ahead(self, wanted: bool) -> None:
+        if self.settings.distributed_optimizer and wanted != self._gathers_ahead:
+            for ddp in self._ddp:
+                if wanted:
+                    ddp.enable_forward_pre_hook()
+                else:
+                    ddp.disable_forward_pre_hook(param_sync=True)
+            self._gathers_ahead = wanted
 
     def _packs(self, rows: Sequence[Row]) -> list[Pack]:
-        return [pack(group) for group in into_microbatches(rows, self.algorithm.micro_batch_tokens)]
+        """This rank's microbatches; more of them, of no row, where the layout wants the same number everywhere or a multiple of its own."""
+        packs = [pack(group) for group in into_microbatches(rows, self.algorithm.micro_batch_tokens)]
+        wanted = len(packs)
+        if self.settings.expert_parallel > 1:  # the experts' ranks exchange tokens in every microbatch
+            wanted = int(parallel.max_over_all(wanted))
+        if self.settings.virtual_pipeline > 1:
+            wanted = -(-wanted // self.settings.pipeline_parallel) * self.settings.pipeline_parallel
+        return packs + [BLANK] * (wanted - len(packs))
 
     def _forward(self, model: torch.nn.Module, packed: Pack) -> Tensor:
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(device.current())
+        multiple = self.settings.tensor_parallel if self.settings.sequence_parallel else 1
+        multiple *= 2 * self.settings.context_parallel if self.settings.context_parallel > 1 else 1
+        length = -(-len(packed.tokens_T) // multiple) * multiple
+        spans = spans_of(length, parallel.context_rank(), self.settings.context_parallel)
 
-        tokens_T, positions_T = put(packed.tokens_T), put(packed.positions_T)
-        longest = int(packed.positions_T.max()) + 1
+        def own(whole_T: np.ndarray) -> Tensor:
+            padded = np.pad(whole_T, (0, length - len(whole_T)))
+            return torch.from_numpy(np.concatenate([padded[slice(*span)] for span in spans])).to(device.current())
+
+        tokens_T, positions_T = own(packed.tokens_T), own(packed.positions_T)
+        wanted = packed.last_S if self.algorithm.num_scores else packed.source_N
+        here, places = _within(spans, wanted)
         layout = PackedRows(
             qkv_format="sbhd",
-            max_seqlen_q=longest,
-            max_seqlen_kv=longest,
+            max_seqlen_q=length,
+            max_seqlen_kv=length,
             trees=packed.trees,
+            spans=spans,
             positions_T=positions_T,
-            source_N=put(packed.source_N),
-            target_N=put(packed.target_N),
-            last_S=put(packed.last_S),
+            wanted_N=torch.from_numpy(places).to(device.current()),
+            target_N=None if self.algorithm.num_scores else torch.from_numpy(packed.target_N[here]).to(device.current()),
+            slots_N=torch.from_numpy(here).to(device.current()) if len(spans) > 1 else None,
+            total=len(wanted),
         )
-        return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
+        with activations_on_host(self.settings.offload_activations):
+            return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
 
-    def _run(self, packs: Sequence[Pack], loss: Loss, forward_only: bool) -> Metrics:
-        """Microbatches through megatron's schedule; metrics summed here, over the ranks, and divided once."""
+    def _forward_only(self, rows: Sequence[Row], consume: Consume) -> list[Any]:
+        self.settle()
+        for ddp in self._ddp:
+            ddp.eval()
+        return self._run(self._packs(rows), consume, forward_only=True)
+
+    def _run(self, packs: Sequence[Pack], consume: Consume, forward_only: bool) -> list[Any]:
+        """Microbatches through megatron's schedule: what `consume` made of each one's output, on the last pipeline stage."""
 
         def forward_step(packs: Iterator[Pack], model: torch.nn.Module) -> tuple[Tensor, Any]:
             packed = next(packs)
-            return self._forward(model, packed), functools.partial(self._reduce, packed, loss)
+            return self._forward(model, packed), functools.partial(consume, packed)
 
-        sums: list[dict[str, tuple[float, float]]] = []
-        if packs:
-            sums = get_forward_backward_func()(
-                forward_step_func=forward_step,
-                data_iterator=iter(packs),
-                model=self._ddp,
-                num_microbatches=len(packs),
-                seq_length=max(len(p.tokens_T) for p in packs),
-                micro_batch_size=1,
-                forward_only=forward_only,
-            )
-        names = sorted(set().union(*(s.keys() for s in parallel.gather_over_data(sums[0] if sums else {}))))
-        totals = parallel.sum_over_data([sum(s[name][i] for s in sums) for name in names for i in (0, 1)])
-        return {name: totals[2 * i] / totals[2 * i + 1] for i, name in enumerate(names)}
+        if not packs:
+            return []
+        several = len(self._ddp) > 1
+        return get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=[iter(packs) for _ in self._ddp] if several else iter(packs),
+            model=self._ddp if several else self._ddp[0],
+            num_microbatches=len(packs),
+            seq_length=max(len(p.tokens_T) for p in packs),
+            micro_batch_size=1,
+            forward_only=forward_only,
+            **(interleaved(self.config) if several else {}),
+        )
 
-    def _reduce(self, packed: Pack, loss: Loss, output: Tensor) -> tuple[Tensor, Tensor, dict[str, tuple[float, float]]]:
+    def _averages(self, sums: list[dict[str, tuple[float, float]]]) -> Metrics:
+        """Sums and counts of this rank's microbatches, summed over the ranks and divided once; the same on every rank."""
+        names = sorted(set().union(*parallel.gather_over_data({name for each in sums for name in each})))
+        totals = parallel.sum_over_data([sum(s[name][i] for s in sums if name in s) for name in names for i in (0, 1)])
+        return parallel.from_last_stage({name: totals[2 * i] / totals[2 * i + 1] for i, name in enumerate(names) if totals[2 * i + 1]})
+
+    def _reduce(self, loss: Loss, packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, dict[str, tuple[float, float]]]:
         """What megatron's schedule wants of a microbatch: the summed loss, how many units it sums, and what to report."""
+        if not packed.rows:
+            return output.sum() * 0, _count(0, output), {}
         scores_SK = output if self.algorithm.num_scores else None
         logprobs_N = output if scores_SK is None else output.new_zeros(0)
         references = [row.reference_logprobs_N for row in packed.rows]
@@ -181,7 +232,54 @@ class Policy:
         )
         loss_B, metrics = loss(batch, self.algorithm)
         sums = {name: (value.detach().double().sum().item(), float(value.numel())) for name, value in metrics.items()}
-        return loss_B.sum(), torch.tensor(loss_B.numel(), dtype=torch.int, device=loss_B.device), sums
+        # The context ranks all compute the whole loss; their gradients are parts of a sum, so its units are counted once.
+        return loss_B.sum(), _count(loss_B.numel() if parallel.context_rank() == 0 else 0, output), sums
+
+
+def share(rows: Sequence[Row]) -> list[Row]:
+    """This data-parallel rank's rows of those to be measured."""
+    return list(rows[parallel.data_rank() :: parallel.data_size()])
+
+
+def _count(units: int, like: Tensor) -> Tensor:
+    return torch.tensor(units, dtype=torch.int, device=like.device)
+
+
+def _within(spans: Sequence[Span], places_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of a pack's places lie in the spans, and where in the spans' tokens laid end to end."""
+    here, local = [], []
+    offset = 0
+    for start, end in spans:
+        inside = np.flatnonzero((places_N >= start) & (places_N < end))
+        here.append(inside)
+        local.append(places_N[inside] - start + offset)
+        offset += end - start
+    return np.concatenate(here), np.concatenate(local)
+
+
+def _reductions(model: Model) -> DistributedDataParallelConfig:
+    shared = model.distributed_optimizer
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True, use_distributed_optimizer=shared, overlap_grad_reduce=shared, overlap_param_gather=shared
+    )
+
+
+def _optimizer(model: Model, algorithm: AlgorithmConfig) -> OptimizerConfig:
+    return OptimizerConfig(
+        optimizer="adam",
+        lr=algorithm.lr,
+        weight_decay=algorithm.weight_decay,
+        adam_beta1=algorithm.adam_beta1,
+        adam_beta2=algorithm.adam_beta2,
+        adam_eps=algorithm.adam_eps,
+        clip_grad=algorithm.clip_norm,
+        bf16=model.precision == "bf16",
+        params_dtype=DTYPES[model.precision],
+        use_distributed_optimizer=model.distributed_optimizer,
+        overlap_param_gather=model.distributed_optimizer,
+        optimizer_cpu_offload=model.offload_optimizer and device.CUDA,
+        optimizer_offload_fraction=1.0 if model.offload_optimizer and device.CUDA else 0.0,
+    )
 
 
 def learning_rate(cfg: AlgorithmConfig, step: int, total_steps: int) -> float:
