@@ -20,9 +20,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(tmp_path_factory.mktemp("tiny") / "llama")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def alone() -> Iterator[None]:
-    """This process as a gang of one rank."""
+    """This process as a gang of one rank, for the tests of one module."""
     from workbench.engine import parallel
 
     parallel.start()

@@ -17,6 +17,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
+from workbench.layout import Layout
+from workbench.layout import check as check_layout
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -37,6 +39,7 @@ class AlgorithmConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay.")
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
+    adam_eps: float = Field(1e-8, gt=0, lt=1, description="AdamW's epsilon, added to the root of the second moment.")
     clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
     global_batch_size: int = Field(32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
     micro_batch_tokens: int = Field(
@@ -56,6 +59,7 @@ class Lora(Frozen):
 
     rank: int = Field(16, ge=0, le=1024, description="Rank of the adapters; 0 is full fine-tuning.")
     alpha: float = Field(32.0, gt=0, description="Adapters are scaled by alpha / rank.")
+    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
     targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(
         ("qkv", "proj", "fc1", "fc2"), min_length=1, description="Which linear layers get an adapter."
@@ -73,7 +77,37 @@ class Model(Frozen):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights.")
     lora: Lora = Field(Lora(), description="Low-rank adapters.")
     init_seed: int = Field(0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
-    recompute: bool = Field(False, description="Recompute activations in the backward pass: less memory, about a third more time.")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every layer's matrices.")
+    sequence_parallel: bool = Field(
+        False, description="With tensor parallelism: its ranks also share the tokens between the matrices, which saves activation memory."
+    )
+    pipeline_parallel: int = Field(1, ge=1, le=128, description="Stages of consecutive layers, each on ranks of its own.")
+    virtual_pipeline: int = Field(
+        1, ge=1, le=32, description="Groups of layers a stage holds, interleaved: a smaller pipeline bubble, more messages."
+    )
+    context_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every sequence, for contexts too long for one.")
+    expert_parallel: int = Field(1, ge=1, le=64, description="Ranks that share the experts of a mixture-of-experts model.")
+    distributed_optimizer: bool = Field(
+        False, description="ZeRO-1: the data-parallel ranks share the optimizer's state; reductions and gathers overlap with computation."
+    )
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="Activations computed again in the backward pass: selective, the MLPs' (most of the memory); full, every layer's (a third more time).",
+    )
+    offload_activations: bool = Field(False, description="GPU: keep the activations for the backward pass in host memory.")
+    offload_optimizer: bool = Field(False, description="GPU: keep the optimizer's state in host memory and update there.")
+    transformer_engine: bool = Field(False, description="GPU: Transformer Engine's fused layers, where it is installed; without LoRA.")
+    fp8: bool = Field(False, description="GPU of the Hopper generation or later: matrix products in FP8 (with transformer_engine).")
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Model:
+        if self.sequence_parallel and self.tensor_parallel == 1:
+            raise ValueError("sequence_parallel needs tensor_parallel of 2 or more")
+        if self.transformer_engine and self.lora.rank:
+            raise ValueError("transformer_engine has no adapters: set model.lora.rank=0, or transformer_engine=false")
+        if self.fp8 and not self.transformer_engine:
+            raise ValueError("fp8 needs transformer_engine=true")
+        return self
 
 
 class Data(Frozen):
@@ -107,6 +141,10 @@ class Checkpoint(Frozen):
 
     every_steps: int = Field(20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
     keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
+    keep_best: int = Field(0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
+    best_metric: str = Field("loss", min_length=1, description="Held-out metric that ranks the checkpoints.")
+    best_mode: Literal["min", "max"] = Field("min", description="Whether the smallest or the largest value is the best.")
+    asynchronous: bool = Field(True, description="Write in the background while the next steps run.")
 
 
 def algorithm_names() -> list[str]:
@@ -162,8 +200,10 @@ class Experiment(Frozen):
         return name
 
     @model_validator(mode="after")
-    def _batch_fits_ranks(self) -> Experiment:
-        batch, ranks = self.algorithm.global_batch_size, self.backend.world_size
+    def _fits_ranks(self) -> Experiment:
+        layout, world_size = Layout.of(self.model), self.backend.world_size
+        check_layout(layout, world_size)
+        batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:
             raise ValueError(
                 f"algorithm.global_batch_size={batch} is not divisible by the {ranks} data-parallel ranks; nearest: {max(1, batch // ranks) * ranks}"

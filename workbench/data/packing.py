@@ -104,6 +104,19 @@ def pack(rows: Sequence[Row]) -> Pack:
     )
 
 
+BLANK = Pack(
+    tokens_T=np.zeros(1, np.int64),
+    positions_T=np.zeros(1, np.int64),
+    trees=(Tree(0, 1, ()),),
+    source_N=np.zeros(0, np.int64),
+    target_N=np.zeros(0, np.int64),
+    sequence_N=np.zeros(0, np.int64),
+    last_S=np.zeros(0, np.int64),
+    rows=(),
+)
+"""A microbatch of no row, for ranks that wait for others."""
+
+
 def targets(row: Row) -> np.ndarray:
     """The tokens of a row whose log-probabilities are wanted, in the order of `Pack.target_N`."""
     if row.branches:

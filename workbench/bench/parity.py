@@ -1,0 +1,255 @@
+"""Whatever the layout, the same numbers: the first steps of each algorithm under every layout against one rank.
+
+The gangs are processes of this machine, on gloo without a GPU and on NCCL with enough of them. `python -m workbench.bench.parity FOLDER`
+is one rank: it runs the cases in FOLDER/cases.json and rank 0 leaves what it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STEPS = 3
+ALGORITHMS = ("sft", "dpo")
+PACKINGS = {"packed": 256, "padded": 16}
+"""Tokens a microbatch: many rows end to end, or one row a microbatch, filled up to what the layout wants."""
+
+OPTIMIZER = {"lr": 1e-3, "warmup_steps": 0, "weight_decay": 0.01, "adam_eps": 1e-4, "global_batch_size": 8}
+"""AdamW divides each gradient by its own size: one that is zero but for rounding becomes a full step in a random direction, and the weights
+would measure the rounding. The large epsilon keeps such steps small; the others are hardly changed."""
+
+LIMIT = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layout: its name, the model settings that differ from one rank's, how many ranks it takes, and whether the model is a mixture."""
+
+    name: str
+    ranks: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    experts: bool = False
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a layout is from one rank, at most: of the losses and gradient norms relative, of the weights relative to the largest one."""
+
+    case: str
+    algorithm: str
+    packing: str
+    loss: float
+    grad_norm: float
+    weights: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.loss, self.grad_norm, self.weights)
+
+
+CASES = (
+    Case("DP2", 2),
+    Case("DP2 ZeRO-1 overlapped", 2, {"distributed_optimizer": True}),
+    Case("TP2", 2, {"tensor_parallel": 2}),
+    Case("TP2 SP", 2, {"tensor_parallel": 2, "sequence_parallel": True}),
+    Case("PP2", 2, {"pipeline_parallel": 2}),
+    Case("PP2 VPP2", 2, {"pipeline_parallel": 2, "virtual_pipeline": 2}),
+    Case("CP2", 2, {"context_parallel": 2}),
+    Case("EP2", 2, {"expert_parallel": 2}, experts=True),
+    Case("TP2 PP2", 4, {"tensor_parallel": 2, "pipeline_parallel": 2}),
+    Case("TP2 CP2 SP", 4, {"tensor_parallel": 2, "context_parallel": 2, "sequence_parallel": True}),
+    Case("TP2 EP2 SP", 4, {"tensor_parallel": 2, "expert_parallel": 2, "sequence_parallel": True}, experts=True),
+    Case(
+        "TP2 PP2 SP ZeRO-1 recompute",
+        4,
+        {"tensor_parallel": 2, "pipeline_parallel": 2, "sequence_parallel": True, "distributed_optimizer": True, "recompute": "full"},
+    ),
+)
+
+
+def run(cases: Sequence[Case] = CASES, progress: Callable[[str], None] = lambda name: None) -> list[Difference]:
+    """Every case's differences from one rank.
+
+    Raises:
+        RuntimeError: a rank failed; the message has the end of what it said.
+    """
+    references = [Case(f"one rank{' of experts' * experts}", 1, experts=experts) for experts in sorted({case.experts for case in cases})]
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _save_models(Path(folder), any(case.experts for case in cases))
+        for ranks in sorted({1, *(case.ranks for case in cases)}):
+            chosen = [case for case in (*references, *cases) if case.ranks == ranks]
+            progress(", ".join(case.name for case in chosen))
+            measured |= _gang(Path(folder), chosen, ranks)
+    return [
+        Difference(case.name, algorithm, packing, *_apart(measured[case.name][key], measured[_reference(case)][key]))
+        for case in cases
+        for algorithm in ALGORITHMS
+        for packing in PACKINGS
+        for key in [f"{algorithm} {packing}"]
+    ]
+
+
+def _reference(case: Case) -> str:
+    return f"one rank{' of experts' * case.experts}"
+
+
+def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, float]:
+    """The largest relative differences of losses, gradient norms and weights."""
+    numbers = [max(abs(a - b) / abs(b) for a, b in zip(here[key], there[key], strict=True)) for key in ("loss", "grad_norm")]
+    assert here["weights"].keys() == there["weights"].keys(), here["weights"].keys() ^ there["weights"].keys()
+    weights = max(float(np.abs(here["weights"][name] - w).max() / np.abs(w).max()) for name, w in there["weights"].items())
+    return numbers[0], numbers[1], weights
+
+
+def _gang(folder: Path, cases: Sequence[Case], ranks: int) -> dict[str, Any]:
+    (folder / "cases.json").write_text(json.dumps([vars(case) for case in cases]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outputs = [folder / f"rank{rank}.log" for rank in range(ranks)]
+    processes = []
+    for rank, output in enumerate(outputs):
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        env |= {"CUDA_DEVICE_MAX_CONNECTIONS": 1}  # megatron wants it for sequence parallelism
+        with output.open("w") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "workbench.bench.parity", str(folder)],
+                    env={**os.environ, **{key: str(value) for key, value in env.items()}},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    codes = _ends(processes)
+    if any(codes):
+        first = next(i for i, code in enumerate(codes) if code)
+        raise RuntimeError(f"rank {first} of {ranks} ended with {codes[first]}:\n{outputs[first].read_text()[-4000:]}")
+    return {case.name: _read(folder / f"{case.name}.npz") for case in cases}
+
+
+def _ends(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Exit codes; when one rank fails the others, which would wait for it, are killed."""
+    waiting = list(processes)
+    while waiting:
+        for process in list(waiting):
+            try:
+                code = process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            waiting.remove(process)
+            if code:
+                for other in waiting:
+                    other.kill()
+    return [process.returncode if process.returncode > 0 else 0 for process in processes]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            run, kind, *name = key.split("|")
+            entry = found.setdefault(run, {"weights": {}})
+            if kind == "weights":
+                entry["weights"][name[0]] = arrays[key]
+            else:
+                entry[kind] = arrays[key].tolist()
+    return found
+
+
+def _save_models(folder: Path, experts: bool) -> None:
+    """A random Llama of 1.1M parameters, whose vocabulary no layout divides, and a Mixtral of the same shape with four experts."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+
+    shape = {
+        "vocab_size": 1001,
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 512,
+    }
+    configs: dict[str, Any] = {"dense": LlamaConfig(**shape, tie_word_embeddings=True)}
+    if experts:
+        configs["experts"] = MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, sliding_window=None)
+    for name, config in configs.items():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2.0 if parameter.dim() > 1 else 1.0)
+        model.save_pretrained(folder / name)
+
+
+def _rows(algorithm: str) -> list[Any]:
+    """Eight rows of unequal lengths."""
+    from workbench.data.packing import Row
+
+    rng = np.random.default_rng(7)
+
+    def words(low: int, high: int) -> list[int]:
+        return rng.integers(0, 1001, rng.integers(low, high)).tolist()
+
+    if algorithm == "sft":
+        texts = [words(6, 60) for _ in range(8)]
+        return [Row(text, learn=(rng.random(len(text)) < 0.7).tolist()[:-1] + [True]) for text in texts]
+    return [Row(words(3, 40), (words(2, 30), words(2, 30))) for _ in range(8)]
+
+
+def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """What one case gives, as named arrays; the same calls on every rank."""
+    import dataclasses
+
+    from workbench.engine.gather import gathered
+    from workbench.engine.step import Policy
+    from workbench.spec import Lora, Model, find_algorithm
+
+    settings = Model(**{"lora": Lora(rank=0), **case.settings})
+    for name in ALGORITHMS:
+        algorithm = find_algorithm(name)
+        for packing, tokens in PACKINGS.items():
+            cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
+            policy = Policy(settings, cfg, folder / ("experts" if case.experts else "dense"), total_steps=10)
+            rows = _rows(name)
+            if algorithm.REFERENCE:
+                known = policy.outputs(rows)
+                rows = [dataclasses.replace(row, reference_logprobs_N=logprobs) for row, logprobs in zip(rows, known, strict=True)]
+            steps = [policy.update(rows, algorithm.loss, step, 0) for step in range(STEPS)]
+            for key in ("loss", "grad_norm"):
+                yield f"{name} {packing}|{key}", np.array([step[key] for step in steps])
+            for weight, tensor in gathered(policy.weights(), policy.hf_config):
+                yield f"{name} {packing}|weights|{weight}", tensor.float().cpu().numpy().copy()
+
+
+def main() -> None:
+    """One rank."""
+    from workbench.engine import parallel
+    from workbench.layout import Layout
+    from workbench.spec import Lora, Model
+
+    folder = Path(sys.argv[1])
+    parallel.start()
+    for fields in json.loads((folder / "cases.json").read_text()):
+        case = Case(**fields)
+        parallel.arrange(Layout.of(Model(**{"lora": Lora(rank=0), **case.settings})))
+        arrays = dict(_measure(case, folder))
+        if parallel.rank() == 0:
+            np.savez(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]
+        parallel.barrier()
+    parallel.stop()
+
+
+if __name__ == "__main__":
+    main()

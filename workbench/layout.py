@@ -1,0 +1,106 @@
+"""How the ranks share a model: which layouts fit it, and which come nearest to one that does not. Knows no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.spec import Model
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model a layout has to divide. `experts` is 0 for a dense model."""
+
+    layers: int
+    heads: int
+    query_groups: int
+    ffn: int
+    experts: int = 0
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Shape:
+        """From a Hugging Face config.json of the Llama family."""
+        heads = config["num_attention_heads"]
+        experts = config.get("num_local_experts") or 0
+        return cls(config["num_hidden_layers"], heads, config.get("num_key_value_heads") or heads, config["intermediate_size"], experts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ranks by what they share. Data-parallel ranks are those that the product of tensor, pipeline and context leaves."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    virtual: int = 1
+    context: int = 1
+    expert: int = 1
+
+    @classmethod
+    def of(cls, model: Model) -> Layout:
+        return cls(model.tensor_parallel, model.pipeline_parallel, model.virtual_pipeline, model.context_parallel, model.expert_parallel)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks that hold one copy of the model."""
+        return self.tensor * self.pipeline * self.context
+
+    def __str__(self) -> str:
+        parts = [("tensor_parallel", self.tensor), ("pipeline_parallel", self.pipeline), ("virtual_pipeline", self.virtual)]
+        parts += [("context_parallel", self.context), ("expert_parallel", self.expert)]
+        return " ".join(f"{name}={size}" for name, size in parts if size > 1) or "no model parallelism"
+
+
+def problems(layout: Layout, world_size: int, shape: Shape | None = None) -> list[str]:
+    """Why `world_size` ranks cannot share a model so; empty where they can. Without a shape only the ranks are counted."""
+    found = []
+    if world_size % layout.ranks:
+        found.append(f"{world_size} ranks are no multiple of tensor x pipeline x context = {layout.ranks}")
+    elif world_size // layout.ranks * layout.context % layout.expert:
+        found.append(
+            f"expert_parallel={layout.expert} does not divide the {world_size // layout.ranks * layout.context} ranks that hold the same layers"
+        )
+    if layout.virtual > 1 and layout.pipeline == 1:
+        found.append(f"virtual_pipeline={layout.virtual} needs pipeline_parallel of 2 or more")
+    if shape is None:
+        return found
+    for name, size, what, count in (
+        ("tensor_parallel", layout.tensor, "attention heads", shape.heads),
+        ("tensor_parallel", layout.tensor, "key-value heads", shape.query_groups),
+        ("tensor_parallel", layout.tensor, "MLP columns", shape.ffn),
+        ("pipeline_parallel x virtual_pipeline", layout.pipeline * layout.virtual, "layers", shape.layers),
+    ):
+        if count % size:
+            found.append(f"{name}={size} does not divide the model's {count} {what}")
+    if layout.expert > 1 and (not shape.experts or shape.experts % layout.expert):
+        found.append(f"expert_parallel={layout.expert} does not divide the model's {shape.experts} experts")
+    return found
+
+
+def check(layout: Layout, world_size: int, shape: Shape | None = None) -> None:
+    """Raises ValueError with every reason why the layout does not fit, and the nearest that do."""
+    found = problems(layout, world_size, shape)
+    if found:
+        near = "; ".join(str(other) for other in nearest(layout, world_size, shape)) or "none"
+        raise ValueError(f"{layout} on {world_size} rank{'s' * (world_size > 1)}: {'; '.join(found)}. Nearest that fit: {near}")
+
+
+def nearest(layout: Layout, world_size: int, shape: Shape | None = None) -> list[Layout]:
+    """Up to four layouts that fit, those that change least first (in steps of a factor of two, summed over the sizes)."""
+    sizes = [n for n in range(1, world_size + 1) if world_size % n == 0]
+    virtual = [1, 2, 4] if layout.virtual > 1 else [1]
+    expert = sizes if layout.expert > 1 and (shape is None or shape.experts) else [1]
+    choices: list[Sequence[int]] = [sizes, sizes, virtual, sizes if layout.context > 1 else [1], expert]
+    others = (Layout(*sizes) for sizes in itertools.product(*choices))
+    fitting = [other for other in others if not problems(other, world_size, shape)]
+    return sorted(fitting, key=lambda other: (_distance(layout, other), -other.tensor))[:_SHOWN]
+
+
+def _distance(a: Layout, b: Layout) -> float:
+    pairs = ((a.tensor, b.tensor), (a.pipeline, b.pipeline), (a.virtual, b.virtual), (a.context, b.context), (a.expert, b.expert))
+    return sum(max(x, y) / min(x, y) - 1 for x, y in pairs)
