@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from workbench import api
+from workbench.data.readers import Kind
 from workbench.store import Cursor, State
 
 app = typer.Typer(
@@ -174,7 +175,7 @@ def export(
 @data.command("check")
 def data_check(
     source: Annotated[str, typer.Argument(help="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
-    kind: Annotated[Literal["preference", "conversation"], typer.Option(help="What an algorithm would read it as.")] = "preference",
+    kind: Annotated[Kind, typer.Option(help="What an algorithm would read it as.")] = "preference",
     format_: Annotated[str, typer.Option("--format", help="The rows' schema; auto tells it from the first row.")] = "auto",
     model: Annotated[str, typer.Option(help="Whose tokenizer and chat template to use.")] = "smollm2-135m-instruct",
     max_length: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 1024,

@@ -13,7 +13,7 @@ from workbench import api, spec
 from workbench.api import SCHEMAS, CheckReport, Piece, Sample
 from workbench.views import figures
 
-KINDS = {"preference": "Preference pairs", "conversation": "Conversations"}
+KINDS = {"preference": "Preference pairs", "conversation": "Conversations", "rated": "Rated answers", "unpaired": "Unpaired answers"}
 ROWS_A_PAGE = 10
 
 
@@ -38,7 +38,10 @@ def ask() -> Asked | None:
             "File or dataset id", key="data-source", placeholder="workbench/data/demo/preferences.jsonl", help=limits["train"].description
         )
         kind = kind_column.selectbox(
-            "Read as", list(KINDS), format_func=KINDS.__getitem__, help="What an algorithm learns from: DPO takes pairs, SFT conversations."
+            "Read as",
+            list(KINDS),
+            format_func=KINDS.__getitem__,
+            help="What an algorithm learns from: DPO takes pairs, SFT conversations, KTO unpaired answers.",
         )
         with st.expander("Options"):
             one, two, three = st.columns(3)
@@ -127,7 +130,7 @@ def malformed(report: CheckReport) -> None:
 
 def _row(row: Sample) -> None:
     with st.container(border=True):
-        st.caption(f"`{Path(row.where).name}` · {row.tokens:,} tokens")
+        st.caption(f"`{Path(row.where).name}` · {row.tokens:,} tokens" + (f" · {frame.plain(row.note)}" if row.note else ""))
         st.html(f'<div class="wb-row">{_spans(row.pieces)}</div>')
         if row.chosen is not None and row.rejected is not None:
             for column, label, pieces in zip(st.columns(2), ("Chosen", "Rejected"), (row.chosen, row.rejected), strict=True):

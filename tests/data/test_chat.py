@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import models
-from workbench.data.chat import encode_conversation, encode_preference
+from workbench.data.chat import encode_answer, encode_conversation, encode_preference
 from workbench.data.check import CheckReport, browse, check, sample
-from workbench.data.dataset import fit, load
+from workbench.data.dataset import fit, load, with_mismatched
 from workbench.data.packing import Row, batch_indices, deal, into_microbatches, pack, targets
 from workbench.data.readers import DataError
-from workbench.data.rows import Conversation, Message, Preference
+from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
 from workbench.spec import Data
 
 TOKENIZER = models.tokenizer()
@@ -37,6 +37,37 @@ def test_preference() -> None:
     assert TOKENIZER.decode(row.prefix) == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     assert [TOKENIZER.decode(branch) for branch in row.branches] == ["4<|im_end|>", "five<|im_end|>"]
     assert row.values == {"chosen_reward": 1.0}
+
+
+def test_rated_and_unpaired() -> None:
+    prompt = (Message("user", "2 + 2?"),)
+    rated = encode_answer(Rated(prompt, "4", {"humor": 0.5}), TOKENIZER)
+    wanted, unwanted = (encode_answer(Unpaired(prompt, "4", desirable), TOKENIZER) for desirable in (True, False))
+    pair = encode_preference(Preference(prompt, "4", "five"), TOKENIZER)
+    for row in (rated, wanted, unwanted):
+        assert (row.prefix, row.branches) == (pair.prefix, pair.branches[:1])
+    assert (rated.values, wanted.values, unwanted.values) == ({"humor": 0.5}, {"desirable": 1.0}, {"desirable": 0.0})
+
+
+def test_mismatched_answers_by_hand() -> None:
+    """Prompts 1, 1, 2, answers 10, 11, 12. Each gets the next answer to another prompt: 12, 12 (not 11's own prompt again), then round to 10."""
+    rows = [Row([1], ([10, 0],)), Row([1], ([11, 0],)), Row([2], ([12, 0],))]
+    assert [row.branches[1] for row in with_mismatched(rows, rows, 99)] == [[12, 0], [12, 0], [10, 0]]
+    assert [row.branches[1] for row in with_mismatched(rows, rows, 2)] == [[12], [12], [10]]
+    assert [row.branches[0] for row in with_mismatched(rows, rows, 2)] == [row.branches[0] for row in rows]
+    with pytest.raises(DataError, match="at least two different prompts"):
+        with_mismatched(rows[:1], rows[:2], 99)
+
+
+def test_unpaired_rows_are_loaded_with_another_prompts_answer(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"p {i}", "chosen": f"yes {i}", "rejected": f"no {i}"}) for i in range(20)))
+    found = load(Data(train=str(path), validation_fraction=0.2), "unpaired", TOKENIZER)
+    assert len(found.train) + len(found.validation) == found.report.rows == 40
+    donors = {tuple(row.branches[0]): tuple(row.prefix) for row in found.train}
+    for row in found.train + found.validation:
+        assert donors[tuple(row.branches[1])] != tuple(row.prefix)
+    assert {row.values["desirable"] for row in found.train} == {0.0, 1.0}
 
 
 def test_conversation_learns_the_assistant_only() -> None:
@@ -135,6 +166,14 @@ def test_check_round_trips(tmp_path: Path) -> None:
     assert sum(n for _, _, n in report.histogram) == 2
     assert CheckReport.model_validate_json(report.model_dump_json()) == report
     assert browse(str(path), "preference", TOKENIZER, 1, 5).rows[0].where == f"{path}:3"
+
+
+def test_samples_say_what_was_said_of_an_answer() -> None:
+    prompt = (Message("user", "Hello"),)
+    rated = sample(Rated(prompt, "Hi!", {"helpfulness": 3, "humor": 0.5}), TOKENIZER)
+    assert (rated.note, rated.chosen) == ("helpfulness 3, humor 0.5", None)
+    assert "".join(piece.text for piece in rated.pieces if piece.learnt) == "Hi!<|im_end|>"
+    assert sample(Unpaired(prompt, "Hi!", False), TOKENIZER).note == "undesirable"
 
 
 def test_samples_show_what_is_learnt() -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.data.formats import SCHEMAS
-from workbench.data.readers import DataError, read
-from workbench.data.rows import Conversation, Message, Preference
+from workbench.data.readers import DataError, Kind, read
+from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
 
 HH = Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "helpful-base.test.jsonl.gz"
 GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
@@ -64,6 +65,75 @@ def test_conversation_formats(tmp_path: Path, name: str) -> None:
     assert isinstance(talk, Conversation)
     assert [(m.role, m.content) for m in talk.messages] == [("user", "2 + 2?"), ("assistant", "4")]
     assert talk.messages[-1].learn
+
+
+RATED: dict[str, dict[str, Any]] = {
+    "HelpSteer": {"prompt": "2 + 2?", "response": "4", "helpfulness": 3, "toxicity": None, "verbosity": 0.5},
+    "mapping": {"id": "x1", "prompt": [USER], "response": "4", "attributes": {"helpfulness": 3, "verbosity": 0.5}},
+    "label string": {"prompt": "2 + 2?", "response": [ANSWER], "attributes": "helpfulness:3, verbosity:0.5"},
+    "labelled chat": {
+        "system": "",
+        "mask": "User",
+        "conversations": [
+            {"from": "User", "value": "2 + 2?", "label": None},
+            {"from": "Assistant", "value": "4", "label": "helpfulness:3,verbosity:0.5"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_rated_formats(tmp_path: Path, name: str) -> None:
+    (row,) = read(write(tmp_path, RATED[name]), "rated").rows
+    assert isinstance(row, Rated)
+    assert (row.prompt, row.response, row.attributes) == ((Message("user", "2 + 2?"),), "4", {"helpfulness": 3.0, "verbosity": 0.5})
+
+
+@pytest.mark.parametrize("answer", ["response", "completion"])
+@pytest.mark.parametrize(
+    ("key", "value", "desirable"), [("label", True, True), ("label", False, False), ("preference", "chosen", True), ("preference", "rejected", False)]
+)
+def test_unpaired_formats(tmp_path: Path, answer: str, key: str, value: Any, desirable: bool) -> None:
+    found = read(write(tmp_path, {"prompt": "2 + 2?", answer: "4", key: value}), "unpaired")
+    assert found.format == "unpaired"
+    (row,) = found.rows
+    assert isinstance(row, Unpaired)
+    assert (row.prompt, row.response, row.desirable) == ((Message("user", "2 + 2?"),), "4", desirable)
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_pair_is_two_unpaired_answers(tmp_path: Path, name: str) -> None:
+    """`limit` counts the source's rows, not what becomes of them."""
+    rows = read(write(tmp_path, PREFERENCES[name][1], PREFERENCES[name][1]), "unpaired", limit=1).rows
+    assert [(row.response, row.desirable) for row in rows if isinstance(row, Unpaired)] == [("4", True), ("5", False)]
+    assert [row.where for row in rows] == [f"{tmp_path / 'rows.jsonl'}:1"] * 2
+
+
+REFUSED: dict[str, tuple[Kind, dict[str, Any], str, str]] = {
+    "a word as rating": ("rated", {"prompt": "a", "response": "b", "helpfulness": "high"}, "helpfulness: a finite number, or null", "str 'high'"),
+    "true as rating": ("rated", {"prompt": "a", "response": "b", "attributes": {"humor": True}}, "attributes.humor: a finite number", "bool True"),
+    "not finite": ("rated", {"prompt": "a", "response": "b", "humor": float("inf")}, "humor: a finite number", "float inf"),
+    "nothing rated": ("rated", {"prompt": "a", "response": "b", "humor": None}, "at least one rating beside prompt", "['humor']"),
+    "empty mapping": ("rated", {"prompt": "a", "response": "b", "attributes": {}}, "at least one rating in attributes", "[]"),
+    "torn label": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,toxicity"}, '"quality:4,toxicity:0"', "quality:4,toxicity"),
+    "label twice": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,quality:0"}, "names each once", "quality:4,quality:0"),
+    "chat without label": ("rated", CONVERSATIONS["sharegpt"][1], "the last turn's label", "NoneType None"),
+    "a pair as ratings": ("rated", GOOD, "a rated row", "a row of format preference"),
+    "a word as label": ("unpaired", {"prompt": "a", "response": "b", "label": "good"}, 'label: true, false, "chosen" or "rejected"', "str 'good'"),
+    "a number as label": ("unpaired", {"prompt": "a", "completion": "b", "label": 1}, "label: true, false", "int 1"),
+    "empty completion": ("unpaired", {"prompt": "a", "completion": " ", "label": True}, "completion: text", "white space only"),
+    "ratings as unpaired": ("unpaired", RATED["HelpSteer"], "an unpaired row", "a row of format rated"),
+    "a label as pair": ("preference", {"prompt": "a", "response": "b", "label": True}, "a preference row", "a row of format unpaired"),
+    "ratings to imitate": ("conversation", RATED["HelpSteer"], "a conversation, or a preference row", "a row of format rated"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_rated_and_unpaired_rows(tmp_path: Path, name: str) -> None:
+    kind, row, expected, found = REFUSED[name]
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path, row), kind)
+    assert re.search(rf"rows\.jsonl:1: expected .*{re.escape(expected)}.*; found .*{re.escape(found)}", str(error.value))
 
 
 def test_rewards_and_a_chosen_answer_as_conversation(tmp_path: Path) -> None:
@@ -174,7 +244,25 @@ def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         st.none() | st.booleans() | st.floats() | st.text(),
         lambda x: (
             st.lists(x)
-            | st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "messages", "role", "content", "conversations", "input", "output"]), x)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "prompt",
+                        "chosen",
+                        "rejected",
+                        "messages",
+                        "role",
+                        "content",
+                        "conversations",
+                        "input",
+                        "output",
+                        "response",
+                        "attributes",
+                        "label",
+                    ]
+                ),
+                x,
+            )
         ),
     )
 )
@@ -182,9 +270,9 @@ def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_data_errors(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    for kind in ("preference", "conversation"):
+    for kind in get_args(Kind):
         try:
-            rows = read(str(path), kind, on_bad_row="skip")  # type: ignore[arg-type]
+            rows = read(str(path), kind, on_bad_row="skip")
         except DataError:
             continue
         assert rows.rows
@@ -199,4 +287,4 @@ def test_human_preferences() -> None:
 
 
 def test_every_schema_is_documented() -> None:
-    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt"}
+    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired"}

@@ -30,7 +30,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))
     policy = Policy(model, cfg, directory, settings["steps"])
     if settings["kind"] == "dpo":
-        rows = [encode(parse(row, "preference", "preference", ""), tokenizer) for row in settings["rows"]]
+        rows = [encode(text, tokenizer) for row in settings["rows"] for text in parse(row, "preference", "preference", "")]
     else:
         rows = [Row(row["input_ids"], learn=[bool(learn) for learn in row["completion_mask"]]) for row in settings["rows"]]
     seconds, first = [], {}

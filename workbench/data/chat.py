@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data.packing import Row
-from workbench.data.rows import Conversation, Message, Preference
+from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,11 +34,18 @@ class Span:
 
 def encode_preference(row: Preference, tokenizer: PreTrainedTokenizerBase) -> Row:
     """The prompt, with the template's opening of the answer, as prefix; each answer with the token that ends a turn as a branch."""
-    prompt = prompt_tokens(row.prompt, tokenizer)
-    ending = _ending(tokenizer)
-    answers = tuple([*_plain(tokenizer, text), *ending] for text in (row.chosen, row.rejected))
     rewards = {"chosen_reward": row.chosen_reward, "rejected_reward": row.rejected_reward}
-    return Row(prompt, answers, values={name: value for name, value in rewards.items() if value is not None})
+    return _tree(row, {name: value for name, value in rewards.items() if value is not None}, tokenizer)
+
+
+def encode_answer(row: Rated | Unpaired, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """As a pair with one branch; its values are the ratings by attribute, or `desirable`, 1 or 0."""
+    return _tree(row, row.attributes if isinstance(row, Rated) else {"desirable": float(row.desirable)}, tokenizer)
+
+
+def _tree(row: Preference | Rated | Unpaired, values: Mapping[str, float], tokenizer: PreTrainedTokenizerBase) -> Row:
+    ending = _ending(tokenizer)
+    return Row(prompt_tokens(row.prompt, tokenizer), tuple([*_plain(tokenizer, text), *ending] for text in row.answers), values=dict(values))
 
 
 def encode_conversation(row: Conversation, tokenizer: PreTrainedTokenizerBase) -> Row:

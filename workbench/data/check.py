@@ -15,7 +15,7 @@ from workbench.data.chat import Span, prompt_tokens, spans
 from workbench.data.dataset import encode, fingerprint, fit, prompt_text
 from workbench.data.packing import Row
 from workbench.data.readers import Kind, read
-from workbench.data.rows import Conversation, Message, Preference, TextRow
+from workbench.data.rows import Conversation, Message, Preference, Rated, TextRow, Unpaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,13 +40,14 @@ class Piece(BaseModel):
 
 
 class Sample(BaseModel):
-    """One row as training sees it: its text in pieces (for a pair: the prompt's, then both answers')."""
+    """One row as training sees it: its text in pieces (for a pair: the prompt's, then both answers'). `note` is what the row says of its answer."""
 
     where: str
     tokens: int
     pieces: list[Piece]
     chosen: list[Piece] | None = None
     rejected: list[Piece] | None = None
+    note: str = ""
 
 
 class CheckReport(BaseModel):
@@ -126,10 +127,12 @@ def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
     if isinstance(text, Conversation):
         return Sample(where=text.where, tokens=row.num_tokens, pieces=_pieces(spans(text.messages, tokenizer), tokenizer))
     opened = prompt_tokens(text.prompt, tokenizer)
-    closed = spans((*text.prompt, Message("assistant", text.chosen)), tokenizer)
+    closed = spans((*text.prompt, Message("assistant", text.answers[0])), tokenizer)
     prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
-    chosen, rejected = ([Piece(text=tokenizer.decode(branch), role="assistant", learnt=True)] for branch in row.branches)
-    return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=chosen, rejected=rejected)
+    answers = [[Piece(text=tokenizer.decode(branch), role="assistant", learnt=True)] for branch in row.branches]
+    if isinstance(text, Preference):
+        return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
+    return Sample(where=text.where, tokens=row.num_tokens, pieces=[*prompt, *answers[0]], note=_note(text))
 
 
 def render(report: CheckReport, console: Console) -> None:
@@ -155,9 +158,16 @@ def render(report: CheckReport, console: Console) -> None:
         console.print(f"    expected {bad.expected}\n    found    {bad.found}", markup=False, highlight=False)
     if report.samples:
         first = report.samples[0]
-        console.print(f"\n{first.where}: what is learnt is green", style="dim")
+        note = f" ({first.note})" if first.note else ""
+        console.print(f"\n{first.where}{note}: what is learnt is green", style="dim", markup=False)
         for pieces in (first.pieces, first.chosen, first.rejected):
             console.print(Text.assemble(*((piece.text, "green" if piece.learnt else "") for piece in pieces or [])))
+
+
+def _note(text: Rated | Unpaired) -> str:
+    if isinstance(text, Rated):
+        return ", ".join(f"{name} {value:g}" for name, value in text.attributes.items())
+    return "desirable" if text.desirable else "undesirable"
 
 
 def _answer_tokens(row: Row) -> int:

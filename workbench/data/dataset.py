@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.chat import encode_conversation, encode_preference, prompt_tokens
+from workbench.data.chat import encode_answer, encode_conversation, encode_preference, prompt_tokens
 from workbench.data.packing import Row
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import Conversation, Preference, TextRow
@@ -82,12 +82,17 @@ def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: P
     rows = [row for _, row in kept + held]
     prompts = [_prompt(text, row, tokenizer) for text, row in held]
     report = Report(**counts, train=len(kept), validation=len(held), **_lengths(rows))
-    return Dataset([row for _, row in kept], [row for _, row in held], prompts, report)
+    train, validation = [row for _, row in kept], [row for _, row in held]
+    if kind == "unpaired" and train:
+        train, validation = (with_mismatched(part, train, data.max_length) for part in (train, validation))
+    return Dataset(train, validation, prompts, report)
 
 
 def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:
     """A row of text as tokens; see `workbench.data.chat`."""
-    return encode_preference(text, tokenizer) if isinstance(text, Preference) else encode_conversation(text, tokenizer)
+    if isinstance(text, Conversation):
+        return encode_conversation(text, tokenizer)
+    return encode_preference(text, tokenizer) if isinstance(text, Preference) else encode_answer(text, tokenizer)
 
 
 def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]) -> Row | None:
@@ -111,16 +116,34 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
     return dataclasses.replace(row, prefix=row.prefix[excess:], learn=row.learn[excess:] if len(learnt) else ())
 
 
+def with_mismatched(rows: Sequence[Row], donors: Sequence[Row], max_length: int) -> list[Row]:
+    """Each row with a second branch: the first answer among the following donors to another prompt, cut where it passes `max_length`.
+
+    From these pairs KTO estimates its KL term (arXiv 2402.01306, section 4.1).
+
+    Raises:
+        DataError: every donor answers the same prompt.
+    """
+    prompts = [tuple(donor.prefix) for donor in donors]
+    if len(set(prompts)) < 2:
+        raise DataError("unpaired rows need at least two different prompts: the KL term pairs a prompt with another's answer; add rows")
+    found = []
+    for i, row in enumerate(rows):
+        own = tuple(row.prefix)
+        other = next(place for step in range(1, len(donors) + 1) if prompts[place := (i + step) % len(donors)] != own)
+        answer = donors[other].branches[0][: max(1, max_length - len(own))]
+        found.append(dataclasses.replace(row, branches=(*row.branches, answer)))
+    return found
+
+
 def prompt_text(text: TextRow) -> str:
     """What a row asks, as one string: two rows with the same ask the same."""
-    messages = text.prompt if isinstance(text, Preference) else text.messages[:-1]
-    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+    return "\n".join(f"{message.role}: {message.content}" for message in text.prompt)
 
 
 def fingerprint(text: TextRow) -> str:
     """The whole row as one string: two rows with the same are duplicates."""
-    answers = (text.chosen, text.rejected) if isinstance(text, Preference) else (text.messages[-1].content,)
-    return "\0".join((prompt_text(text), *answers))
+    return "\0".join((prompt_text(text), *text.answers))
 
 
 def _count_text(text: TextRow, seen: set[str], counts: Counter[str]) -> None:
@@ -137,7 +160,7 @@ def _held_out(text: TextRow, fraction: float) -> bool:
 
 def _prompt(text: TextRow, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if isinstance(text, Conversation):
-        return prompt_tokens(text.messages[:-1], tokenizer)
+        return prompt_tokens(text.prompt, tokenizer)
     return list(row.prefix)
 
 

@@ -1,15 +1,16 @@
 """The schemas of rows, each a parser from one JSON object. `SCHEMAS` documents them; a parser raises `Malformed` with what it expected.
 
-A preference row serves an algorithm that learns conversations too: its prompt with the chosen answer.
+A preference row serves an algorithm that learns conversations too (its prompt with the chosen answer), and one that learns unpaired answers
+(the chosen one is desirable, the rejected one is not).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from workbench.data.rows import Conversation, Message, Preference, Role, TextRow
+from workbench.data.rows import Conversation, Message, Preference, Rated, Role, TextRow, Unpaired
 
 SCHEMAS = {
     "hh": '{"chosen", "rejected"}: whole transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", equal up to the last answer (Anthropic HH)',
@@ -18,7 +19,17 @@ SCHEMAS = {
     "input_output": '{"input", "output"}: strings',
     "messages": '{"messages": [{"role", "content"}]}: OpenAI messages, learnt from every assistant turn',
     "sharegpt": '{"conversations": [{"from", "value"[, "label"]}][, "system"][, "mask"]}: ShareGPT; `mask` names the speaker not learnt from',
+    "rated": '{"prompt", "response", and either each rating under its own name (null: not rated), as in HelpSteer, or "attributes": a mapping or '
+    '"quality:4,toxicity:0"}; ShareGPT turns whose last has such a "label" are read as rated too (SteerLM)',
+    "unpaired": '{"prompt", "completion" or "response", "label" or "preference": true, false, "chosen" or "rejected"} (KTO)',
 }
+WANTED = {
+    "preference": "a preference row (prompt, chosen, rejected)",
+    "conversation": "a conversation, or a preference row",
+    "rated": "a rated row (prompt, response, ratings)",
+    "unpaired": "an unpaired row (prompt, response, label), or a preference row",
+}
+"""What each kind of row is, for people."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -30,6 +41,8 @@ _ROLES: dict[str, Role] = {
     "bot": "assistant",
 }
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_RATING = re.compile(r"\s*([^\s:,][^:,]*?)\s*:\s*(-?\d+(?:\.\d+)?)\s*")
+_ANSWERS, _LABELS = ("response", "completion"), ("label", "preference")
 
 
 class Malformed(Exception):
@@ -45,6 +58,8 @@ def detect(row: Mapping[str, Any]) -> str:
         ("input_output", {"input", "output"}),
         ("messages", {"messages"}),
         ("sharegpt", {"conversations"}),
+        *(("unpaired", {"prompt", answer, label}) for answer in _ANSWERS for label in _LABELS),
+        ("rated", {"prompt", "response"}),
     ):
         if needed <= keys:
             return name
@@ -53,17 +68,20 @@ def detect(row: Mapping[str, Any]) -> str:
     raise Malformed("the keys of one of: " + "; ".join(SCHEMAS), f"keys {sorted(map(str, keys))[:10]}")
 
 
-def parse(row: Any, name: str, kind: str, where: str) -> TextRow:
-    """One row of format `name`, as the `kind` that the algorithm wants. Raises Malformed."""
+def parse(row: Any, name: str, kind: str, where: str) -> Sequence[TextRow]:
+    """A row of format `name`, as the rows of the `kind` that the algorithm wants: two for a pair read as unpaired, else one. Raises Malformed."""
     if not isinstance(row, Mapping):
         raise Malformed("a JSON object", _brief(row))
-    parsed = _PARSERS[name](row, where)
+    labelled = kind == "rated" and name == "sharegpt"
+    parsed = (_labelled_conversation if labelled else _PARSERS[name])(row, where)
     if kind == "conversation" and isinstance(parsed, Preference):
         turns = tuple(Message(m.role, m.content, learn=False) for m in parsed.prompt)
-        return Conversation((*turns, Message("assistant", parsed.chosen)), where)
-    if kind == "preference" and isinstance(parsed, Conversation):
-        raise Malformed("a preference row (prompt, chosen, rejected)", f"a conversation ({name})")
-    return parsed
+        return [Conversation((*turns, Message("assistant", parsed.chosen)), where)]
+    if kind == "unpaired" and isinstance(parsed, Preference):
+        return [Unpaired(parsed.prompt, answer, desirable, where) for answer, desirable in ((parsed.chosen, True), (parsed.rejected, False))]
+    if not isinstance(parsed, _KINDS[kind]):
+        raise Malformed(WANTED[kind], f"a row of format {name}")
+    return [parsed]
 
 
 def _hh(row: Mapping[str, Any], where: str) -> TextRow:
@@ -135,6 +153,49 @@ def _sharegpt(row: Mapping[str, Any], where: str) -> TextRow:
     return _checked(tuple(messages), where)
 
 
+def _rated(row: Mapping[str, Any], where: str) -> TextRow:
+    prompt = _prompt(_value(row, "prompt"))
+    response = _answer(_value(row, "response"), "response", prompt)
+    if "attributes" in row:
+        return Rated(prompt, response, _attributes(row["attributes"], "attributes"), where)
+    return Rated(prompt, response, _ratings({name: row[name] for name in row if name not in ("prompt", "response")}, ""), where)
+
+
+def _labelled_conversation(row: Mapping[str, Any], where: str) -> TextRow:
+    """SteerLM's training rows: the ratings of the last answer stand in its `label`."""
+    messages = _sharegpt({**row, "mask": ""}, where).messages  # type: ignore[union-attr]
+    last = row["conversations"][-1]
+    return Rated(messages[:-1], messages[-1].content, _attributes(last.get("label"), "the last turn's label"), where)
+
+
+def _attributes(value: Any, place: str) -> dict[str, float]:
+    """Ratings from a mapping, or from `quality:4,toxicity:0`."""
+    if isinstance(value, Mapping):
+        return _ratings(value, f"{place}.")
+    found = [_RATING.fullmatch(part) for part in value.split(",")] if isinstance(value, str) else [None]
+    pairs = [match.groups() for match in found if match]
+    if len(pairs) < len(found) or len(dict(pairs)) < len(pairs):
+        raise Malformed(f'{place}: a mapping of numbers, or text such as "quality:4,toxicity:0" that names each once', _brief(value))
+    return {name: float(number) for name, number in pairs}
+
+
+def _ratings(values: Mapping[str, Any], place: str) -> dict[str, float]:
+    read = {name: _finite(value, f"{place}{name}", "a finite number, or null") for name, value in values.items() if value is not None}
+    if not read:
+        raise Malformed("at least one rating" + (f" in {place.rstrip('.')}" if place else " beside prompt and response"), f"{list(values)[:10]}")
+    return read
+
+
+def _unpaired(row: Mapping[str, Any], where: str) -> TextRow:
+    prompt = _prompt(_value(row, "prompt"))
+    answer, label = (next((key for key in keys if key in row), keys[0]) for keys in (_ANSWERS, _LABELS))
+    wanted = _value(row, label)
+    if not isinstance(wanted, bool) and wanted not in ("chosen", "rejected"):
+        raise Malformed(f'{label}: true, false, "chosen" or "rejected"', _brief(wanted))
+    return Unpaired(prompt, _answer(_value(row, answer), answer, prompt), wanted in (True, "chosen"), where)
+
+
+_KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired}
 _PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
     "hh": _hh,
     "preference": _preference,
@@ -142,6 +203,8 @@ _PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
     "input_output": _input_output,
     "messages": _conversation,
     "sharegpt": _sharegpt,
+    "rated": _rated,
+    "unpaired": _unpaired,
 }
 
 
@@ -190,10 +253,12 @@ def _role(name: str, place: str) -> Role:
 
 def _reward(row: Mapping[str, Any], key: str) -> float | None:
     value = row.get(key)
-    if value is None:
-        return None
+    return None if value is None else _finite(value, key)
+
+
+def _finite(value: Any, place: str, expected: str = "a finite number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
-        raise Malformed(f"{key}: a finite number", _brief(value))
+        raise Malformed(f"{place}: {expected}", _brief(value))
     return float(value)
 
 

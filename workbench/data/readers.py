@@ -14,7 +14,7 @@ from typing import Any, Literal
 from workbench.data.formats import SCHEMAS, Malformed, detect, parse
 from workbench.data.rows import TextRow
 
-Kind = Literal["preference", "conversation"]
+Kind = Literal["preference", "conversation", "rated", "unpaired"]
 MAX_LINE_BYTES = 8 << 20
 _SHOWN = 5
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,23 +68,24 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
     """
     rows: list[TextRow] = []
     bad: list[BadRow] = []
-    name = format
+    name, taken = format, 0
     for where, raw in _raw_rows(source):
-        if limit is not None and len(rows) + len(bad) >= limit:
+        if limit is not None and taken >= limit:
             break
+        taken += 1
         try:
             if isinstance(raw, _Broken):
                 raise Malformed(raw.expected, raw.found)
             if name == "auto" and isinstance(raw, dict):
                 name = detect(raw)
-            rows.append(parse(raw, name if name != "auto" else "preference", kind, where))
+            rows += parse(raw, name if name != "auto" else "preference", kind, where)
         except Malformed as error:
             bad.append(BadRow(where, *error.args))
     if bad and (on_bad_row == "error" or not rows):
         listed = "\n".join(f"  {row}" for row in bad[:_SHOWN])
         more = f"\n  … and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         advice = "mend them, or leave them out with data.on_bad_row=skip" if rows else f"no row is good; formats: {', '.join(SCHEMAS)}"
-        raise DataError(f"{source}: {len(bad)} of {len(bad) + len(rows)} rows are malformed ({advice}):\n{listed}{more}")
+        raise DataError(f"{source}: {len(bad)} of {taken} rows are malformed ({advice}):\n{listed}{more}")
     if not rows:
         raise DataError(f"{source}: there are no rows in it")
     return Rows(rows, bad, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,14 @@ class Conversation:
     messages: tuple[Message, ...]
     where: str = ""
 
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        return self.messages[:-1]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.messages[-1].content,)
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -36,5 +45,37 @@ class Preference:
     rejected_reward: float | None = None
     where: str = ""
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.chosen, self.rejected
 
-TextRow = Conversation | Preference
+
+@dataclass(frozen=True)
+class Rated:
+    """A prompt and one answer with the ratings people gave it, by attribute; an attribute that is not there was not rated."""
+
+    prompt: tuple[Message, ...]
+    response: str
+    attributes: Mapping[str, float]
+    where: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.response,)
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A prompt and one answer, wanted or not."""
+
+    prompt: tuple[Message, ...]
+    response: str
+    desirable: bool
+    where: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.response,)
+
+
+TextRow = Conversation | Preference | Rated | Unpaired
