@@ -67,6 +67,7 @@ def adopt_megatron() -> None:
             module.torch = _TORCH  # type: ignore[attr-defined]
     _patch_random()
     _patch_clipping()
+    _patch_token_dispatcher()
 
 
 def as_cuda_type(parameter: torch.nn.Parameter) -> None:
@@ -90,9 +91,22 @@ def cuda_calls_stay_on_cpu() -> Iterator[None]:
         Tensor.cuda = original  # type: ignore[method-assign]
 
 
+class _Stream:
+    """A CUDA stream, or one of its events, where work is done in order anyway."""
+
+    def wait_stream(self, other: _Stream) -> None: ...
+    def record_event(self) -> _Stream:
+        return self
+
+    def synchronize(self) -> None: ...
+
+
 class _Cuda(types.ModuleType):
     """What megatron-core sees as `torch.cuda` on a CPU."""
 
+    Stream = _Stream
+    current_stream = staticmethod(_Stream)
+    stream = staticmethod(contextlib.nullcontext)
     current_device = staticmethod(lambda: _CPU)
     synchronize = staticmethod(lambda *args, **kwargs: None)
     empty_cache = staticmethod(lambda: None)
@@ -161,3 +175,13 @@ def _patch_clipping() -> None:
 
     clip_grads.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]
     optimizer.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]
+
+
+def _patch_token_dispatcher() -> None:
+    """megatron turns the experts' token counts into numbers while it copies them from the GPU; on a CPU they are to become numbers too."""
+    from megatron.core.transformer.moe import token_dispatcher
+
+    def move(tensor: Tensor | None, as_numpy: bool = False, record_stream: bool = False) -> Any:
+        return tensor.numpy() if as_numpy and tensor is not None else tensor
+
+    token_dispatcher.maybe_move_tensor_to_cpu = move  # type: ignore[attr-defined]

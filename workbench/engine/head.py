@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of the vocabulary, without ever holding all logits.
+"""The last layer: log-probabilities and entropies of the vocabulary, without ever holding all logits; or scores of sequences.
 
 The output layer may be split over tensor-parallel ranks: each computes the logits of its part of the vocabulary, a chunk of targets at a
 time, and three numbers a target are reduced between them instead of the logits.
@@ -10,10 +10,43 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 CHUNK = 512
 """Targets whose logits are held at once: 512 x 49,152 x 4 bytes = 96 MiB."""
+
+
+class VocabularyHead(nn.Module):
+    """In place of megatron's output layer, whose weights it takes over (None where the embedding's serve).
+
+    It is called as a module, so that megatron, which hangs the gathering of updated weights on the call, has gathered them.
+    """
+
+    def __init__(self, weight_VD: nn.Parameter | None, num_tokens: int, rank: int, group: dist.ProcessGroup):
+        super().__init__()
+        self.weight = weight_VD
+        self.num_tokens, self.rank, self.group = num_tokens, rank, group
+
+    def forward(self, hidden_ND: Tensor, target_N: Tensor | None, shared_VD: Tensor | None) -> Tensor:
+        """logprobs_N of the targets, or this rank's part of the logits [N, V] where there are none."""
+        weight_VD = self.weight if shared_VD is None else shared_VD
+        assert weight_VD is not None
+        first = self.rank * len(weight_VD)
+        weight_VD = weight_VD[: max(0, self.num_tokens - first)]  # not the rows for tokens that there are not
+        return hidden_ND @ weight_VD.T if target_N is None else target_logprobs(hidden_ND, weight_VD, target_N, first, self.group)
+
+
+class ScoreHead(nn.Linear):
+    """hidden [S, D] to scores_SK, in fp32. It starts at N(0, 1 / (D + 1)) (Stiennon et al., arXiv 2009.01325, appendix B.1)."""
+
+    def __init__(self, hidden_size: int, num_scores: int, seed: int):
+        super().__init__(hidden_size, num_scores, bias=False)
+        with torch.no_grad():
+            self.weight.normal_(0, (hidden_size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, hidden_SD: Tensor) -> Tensor:
+        return F.linear(hidden_SD.float(), self.weight.float())
 
 
 def target_logprobs(

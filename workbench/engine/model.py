@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from workbench.engine import device, parallel
+from workbench.engine import device, mended, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
-from workbench.engine.head import target_logprobs
+from workbench.engine.head import ScoreHead, VocabularyHead
 from workbench.engine.hf import head_dim
 from workbench.layout import Layout, Shape, check
 from workbench.spec import Model
@@ -62,12 +62,13 @@ class PackedGPT(GPTModel):
             position_embedding_type="none",
             vp_stage=vp_stage,
         )
-        self.num_tokens = hf.vocab_size
         self.inv_freq = rope_frequencies(hf)
         self.first_layer = get_transformer_layer_offset(config, vp_stage=vp_stage)
-        self.score_head = _score_head(config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
+        self.score_head = ScoreHead(config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
         if self.score_head is not None:
             del self.output_layer
+        elif self.post_process:
+            self.output_layer = VocabularyHead(self.output_layer.weight, hf.vocab_size, parallel.tensor_rank(), parallel.tensor_group())
 
     def global_name(self, name: str) -> str:
         """A parameter's name in the whole model: layers and experts counted over all ranks, adapters' base layers as if there were none."""
@@ -83,11 +84,10 @@ class PackedGPT(GPTModel):
             name = name.replace(fused, norm)
         return name
 
-    def head_weight(self) -> tuple[Tensor, int]:
-        """The language model's head: this rank's rows of it, those for tokens that there are, and the token of the first."""
-        weight_VD = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else self.output_layer.weight
-        first = parallel.tensor_rank() * len(weight_VD)
-        return weight_VD[: max(0, self.num_tokens - first)], first
+    def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None) -> Tensor:
+        """Of the language model's head: logprobs_N of the targets, or this rank's part of the logits without targets."""
+        tied = self.share_embeddings_and_output_weights
+        return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None)
 
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
@@ -102,14 +102,10 @@ class PackedGPT(GPTModel):
         assert packed_seq_params is not None
         hidden_TD = self._whole_hidden(hidden_states)[:, 0]
         wanted_N, target_N = packed_seq_params.wanted_N, packed_seq_params.target_N
-        if self.score_head is not None:
-            assert wanted_N is not None
-            out = F.linear(hidden_TD[wanted_N].float(), self.score_head.weight.float())
-        else:
-            weight_VD, first = self.head_weight()
-            if wanted_N is None or target_N is None:
-                return tensor_parallel.gather_from_tensor_model_parallel_region(hidden_TD @ weight_VD.T)
-            out = target_logprobs(hidden_TD[wanted_N], weight_VD, target_N, first, parallel.tensor_group())
+        if wanted_N is None:
+            return tensor_parallel.gather_from_tensor_model_parallel_region(self.logits(hidden_TD))
+        wanted_ND = hidden_TD[wanted_N]
+        out = self.logits(wanted_ND, target_N) if self.score_head is None else self.score_head(wanted_ND)
         return out if packed_seq_params.slots_N is None else _FromContext.apply(out, packed_seq_params.slots_N, packed_seq_params.total)
 
     def _whole_hidden(self, hidden: Tensor) -> Tensor:
@@ -137,6 +133,7 @@ def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0) -> list[Pa
     config = transformer_config(hf, settings)
     tensor_parallel.model_parallel_cuda_manual_seed(0)
     stages: Sequence[int | None] = range(settings.virtual_pipeline) if settings.virtual_pipeline > 1 else [None]
+    mended.router()
     with device.cuda_calls_stay_on_cpu():
         chunks = [PackedGPT(config, hf, _layers(config, settings, stage), num_scores, settings.init_seed, stage) for stage in stages]
     return [chunk.to(config.params_dtype) for chunk in chunks]
@@ -262,14 +259,6 @@ def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, An
     from megatron.core.extensions.transformer_engine import TENorm
 
     return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), TENorm
-
-
-def _score_head(hidden_size: int, num_scores: int, seed: int) -> nn.Linear:
-    """It starts at N(0, 1 / (D + 1)) (Stiennon et al., arXiv 2009.01325, appendix B.1)."""
-    head = nn.Linear(hidden_size, num_scores, bias=False)
-    with torch.no_grad():
-        head.weight.normal_(0, (hidden_size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
-    return head
 
 
 class _FromContext(torch.autograd.Function):

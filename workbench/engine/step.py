@@ -20,8 +20,8 @@ from torch import Tensor
 from workbench.data.packing import BLANK, Pack, Row, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
+from workbench.engine.mended import interleaved
 from workbench.engine.model import DTYPES, activations_on_host, build, named_parameters
-from workbench.engine.pipeline import interleaved
 from workbench.runtime import Batch, Loss, Metrics
 from workbench.spec import AlgorithmConfig, Model
 

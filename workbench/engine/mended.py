@@ -1,9 +1,4 @@
-"""megatron's interleaved pipeline schedule, with a fault mended.
-
-Before it sends tensors of varying length it sends their shapes. In a pipeline of two ranks a rank's next and previous are the same rank,
-and its two messages to it are told apart by their order alone: what is sent to the previous rank arrives there from the next one. megatron
-(up to 0.16) receives in the order that it sends, so the two shapes are swapped; here the receives are posted the other way round.
-"""
+"""Faults of megatron-core (0.16) that show on any device, mended."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.moe import moe_utils
 from torch import Tensor
 
 from workbench.engine import device
@@ -22,20 +18,37 @@ _DIMENSIONS = 3
 
 
 class Communicator(P2PCommunicator):
-    """Messages between the stages of an interleaved pipeline."""
+    """Messages between the stages of an interleaved pipeline.
+
+    Before tensors of varying length their shapes are sent. megatron waits until those that it sends have arrived, which they do not while
+    the receiver waits for a tensor of this rank's; here only those to come are waited for. And in a pipeline of two ranks a rank's next and
+    previous are the same rank, and its two messages to it are told apart by their order alone: what is sent to the previous rank arrives
+    there from the next one. megatron receives in the order that it sends, so the two shapes are swapped; here the receives are posted the
+    other way round.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._sending: list[tuple[Any, Tensor]] = []
 
     def _communicate_shapes(
         self, tensor_send_next: Tensor | None, tensor_send_prev: Tensor | None, recv_prev: bool, recv_next: bool
     ) -> tuple[list[int], list[int]]:
         from_prev, from_next = (torch.zeros(_DIMENSIONS, dtype=torch.int64, device=device.current()) for _ in range(2))
+        self._sending = [(request, shape) for request, shape in self._sending if not request.is_completed()]
         operations = []
         for tensor, peer in ((tensor_send_prev, self.prev_rank), (tensor_send_next, self.next_rank)):
             if tensor is not None:
                 operations.append(dist.P2POp(dist.isend, torch.tensor(tensor.shape, device=device.current()), peer, self.pp_group))
+        sends = len(operations)
         for wanted, shape, peer in ((recv_next, from_next, self.next_rank), (recv_prev, from_prev, self.prev_rank)):
             if wanted:
                 operations.append(dist.P2POp(dist.irecv, shape, peer, self.pp_group))
-        for request in dist.batch_isend_irecv(operations) if operations else []:
+        requests = dist.batch_isend_irecv(operations) if operations else []
+        if len(requests) == len(operations):
+            self._sending += [(request, op.tensor) for request, op in zip(requests[:sends], operations[:sends], strict=True)]
+            requests = requests[sends:]
+        for request in requests:  # NCCL gives one for all
             request.wait()
         device.synchronize()
         return from_prev.tolist(), from_next.tolist()
@@ -51,3 +64,9 @@ def interleaved(config: Any) -> dict[str, Any]:
     groups.pos_embd = parallel_state.get_position_embedding_group(check_initialized=False)
     groups.dp_cp = parallel_state.get_data_parallel_group(with_context_parallel=True)
     return {"p2p_communicator": Communicator(pp_group=groups.pp, config=config), "pg_collection": groups}
+
+
+def router() -> None:
+    """megatron's router asks for a function of Transformer Engine by a name that it has not defined where the package is absent."""
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None  # type: ignore[attr-defined]
