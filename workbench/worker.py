@@ -48,7 +48,9 @@ class Worker:
     def _load_data(self) -> None:
         from workbench.data.dataset import load
 
-        data = load(self.spec.data, self.algorithm.ROWS, self._tokenizer, self._progress("reading the data"))
+        rows = self.algorithm.ROWS
+        kind = rows(self.spec.algorithm) if callable(rows) else rows
+        data = load(self.spec.data, kind, self._tokenizer, self._progress("reading the data"))
         self.train, self.validation = list(data.train), list(data.validation[: self.spec.validation.max_rows])
         self._prompts = data.validation_prompts[: self.spec.validation.samples]
         self.emit("data", report=dataclasses.asdict(data.report))

@@ -99,6 +99,9 @@ class Form:
             return st.selectbox(label, options, index=options.index(value) if value in options else 0, format_func=_option, **common)
         if get_origin(kind) is tuple:
             options = list(get_args(get_args(kind)[0]))
+            if not options:  # free words
+                named = list(value or ())
+                return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)
             return st.pills(label, options, default=[item for item in value or () if item in options], selection_mode="multi", wrap=True, **common)
         if kind is bool:
             return st.toggle(label, value=bool(value), **common)

@@ -336,6 +336,13 @@ class TestLaunch:
         assert yaml.safe_load(page.code[1].value) == yaml.safe_load(run.spec_path.read_text())
         assert composed(page.code[0].value) == api.Run(run).spec
 
+    @pytest.mark.parametrize("overrides", [("algorithm.objective=regression", "algorithm.attributes=[humor,brevity]"), ()])
+    def test_clone_of_a_reward_model(self, app, runs, overrides):
+        run = synthetic.make(runs, "scores", 5, overrides=("algorithm=reward_model", *overrides))
+        page = app("launch", clone=run.id)
+        assert composed(page.code[0].value) == api.Run(run).spec
+        assert list(by_label(page.multiselect, "Attributes").value) == list(api.Run(run).spec.algorithm.attributes)
+
     def test_clone_of_a_run_of_another_version_says_what_is_left_out(self, app, runs):
         run = synthetic.make(runs, "old", 5)
         run.spec_path.chmod(0o600)

@@ -1,0 +1,43 @@
+"""One short run of the tiny model through the local backend, for the algorithms' tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench import api
+from workbench.store import State
+
+
+def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
+    """The completed run on these rows, a fifth of them held out."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (
+        f"model.source={model}",
+        f"data.train={path}",
+        "data.validation_fraction=0.2",
+        "algorithm.global_batch_size=8",
+        "algorithm.lr=3e-3",
+        "algorithm.warmup_steps=2",
+        "validation.every_steps=0",
+        "validation.sample_tokens=4",
+        "backend.threads_per_rank=1",
+    )
+    run = api.submit(api.compose([*words, *overrides]))
+    assert run.wait(120).state == State.COMPLETED, run.status.message
+    return run
+
+
+def steps(run: api.Run) -> list[dict[str, float]]:
+    return [event["metrics"] for event in run.events() if event["kind"] == "step"]
+
+
+def held_out(run: api.Run) -> list[dict[str, float]]:
+    return [event["metrics"] for event in run.events() if event["kind"] == "validation"]

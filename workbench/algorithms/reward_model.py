@@ -1,0 +1,106 @@
+"""Reward models: a score for an answer, learnt from pairs (Bradley-Terry) or from people's ratings (SteerLM's attribute model)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from workbench import diagnostics
+from workbench import functional as F
+from workbench.spec import AlgorithmConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.data.packing import Row
+    from workbench.data.readers import Kind
+    from workbench.runtime import Batch, Metrics, Runtime
+
+REFERENCE = False
+STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+class Config(AlgorithmConfig):
+    name: Literal["reward_model"] = "reward_model"
+    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    objective: Literal["ranking", "regression"] = Field("ranking", description="Learn one score from pairs, or one score an attribute from ratings.")
+    ranking_loss: Literal["plain", "margin", "scaled"] = Field(
+        "plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
+    )
+    attributes: tuple[str, ...] = Field(STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores.")
+
+    @field_validator("attributes")
+    @classmethod
+    def _named_once(cls, attributes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(attributes)) < len(attributes):
+            raise ValueError("an attribute is named twice")
+        return attributes
+
+    @property
+    def num_scores(self) -> int:
+        return 1 if self.objective == "ranking" else len(self.attributes)
+
+
+def ROWS(cfg: Config) -> Kind:
+    """What it learns from; a function here, since the objective decides."""
+    return "preference" if cfg.objective == "ranking" else "rated"
+
+
+def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+    """One value a pair, or one a rated answer."""
+    assert batch.scores_SK is not None
+    return _ranking(batch.scores_SK, batch, cfg) if cfg.objective == "ranking" else _regression(batch.scores_SK, batch, cfg)
+
+
+def _ranking(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+    chosen_B, rejected_B = scores_SK.view(-1, 2).unbind(1)
+    if cfg.ranking_loss == "plain":
+        loss_B = F.reward.ranking(chosen_B, rejected_B)
+    else:
+        loss_of = F.reward.ranking_margin if cfg.ranking_loss == "margin" else F.reward.ranking_scaled
+        loss_B = loss_of(chosen_B, rejected_B, (batch.value("chosen_reward") - batch.value("rejected_reward")).to(chosen_B))
+    margin_B = chosen_B - rejected_B
+    return loss_B, {
+        "loss": loss_B,
+        "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),
+        "rewards_chosen_mean": chosen_B,
+        "rewards_rejected_mean": rejected_B,
+        "rewards_margin": margin_B,
+    }
+
+
+def _regression(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+    ratings_SK = scores_SK.new_tensor(_ratings(batch.rows, cfg.attributes))
+    present_SK = ~ratings_SK.isnan()
+    loss_S = F.reward.masked_squared_error(scores_SK, ratings_SK, present_SK)
+    error_SK = (scores_SK - ratings_SK).abs()
+    by_attribute = {f"mae_{name}": error_SK[present_SK[:, k], k] for k, name in enumerate(cfg.attributes)}
+    return loss_S, {"loss": loss_S, "mae": error_SK[present_SK], **by_attribute}
+
+
+def _ratings(rows: Sequence[Row], attributes: Sequence[str]) -> list[list[float]]:
+    """Each row's ratings in the attributes' order, NaN where it has none. Raises ValueError for a row with none at all."""
+    for row in rows:
+        if not any(name in row.values for name in attributes):
+            raise ValueError(f"algorithm.attributes={','.join(attributes)}: a row has none of them, only: {', '.join(row.values) or 'no ratings'}")
+    return [[row.values.get(name, float("nan")) for name in attributes] for row in rows]
+
+
+def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
+    for rows in rt.batches():
+        yield rt.update(rows, loss)
+
+
+def diagnose(rows: Sequence[Row], outputs: Sequence[np.ndarray], cfg: Config) -> dict[str, Any]:
+    """What held-out scores tell beyond the loss: see `workbench.diagnostics`.
+
+    Args:
+        outputs: for each row the scores [S, K] of its S sequences.
+    """
+    if cfg.objective == "ranking":
+        lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
+        return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in outputs]), lengths)
+    return diagnostics.regression(np.concatenate(outputs), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
