@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import locate
 from workbench.driver import task_of
-from workbench.spec import Experiment, SpecError, compose
+from workbench.spec import Experiment, SpecError, changed, compose
 from workbench.store import LIVE, Cursor, RunDir, State, Status
 
 __all__ = [
@@ -101,12 +101,19 @@ class Run:
             _backend(status).kill(_job(status))
         self.dir.move(LIVE, state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
 
-    def resume(self) -> None:
-        """Launch again from the newest complete checkpoint. Raises ValueError while the run goes on or when it is complete."""
+    def resume(self, overrides: Sequence[str] = ()) -> None:
+        """Launch again from the newest sound checkpoint, in another layout or on other nodes where the overrides say so.
+
+        Raises:
+            ValueError: the run goes on or is complete; SpecError for an override that a resume cannot make.
+        """
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
             raise ValueError(f"run {self.id} is {status.state}; only a stopped or failed run can be resumed")
-        launch(self.dir, task_of(self.dir, self.spec, status.attempt + 1))
+        experiment = changed(self.spec, overrides)
+        if overrides:
+            self.dir.change_spec(status.attempt + 1, experiment.to_yaml())
+        launch(self.dir, task_of(self.dir, experiment, status.attempt + 1))
 
     def _check_live(self) -> Status:
         status = self.status

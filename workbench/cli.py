@@ -31,6 +31,7 @@ app.add_typer(bench, name="bench")
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
+ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to go on in another way.")]
 Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "stopping": "yellow"}
@@ -146,10 +147,10 @@ def kill(run_id: RunId) -> None:
 
 
 @app.command()
-def resume(run_id: RunId, follow: Follow = True) -> None:
-    """Go on from the newest complete checkpoint, under the same id."""
+def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
+    """Go on from the newest sound checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     found = api.get(run_id)
-    found.resume()
+    found.resume(overrides or ())
     out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
     if follow:
         _follow(found)

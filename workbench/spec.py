@@ -110,6 +110,9 @@ class Model(Frozen):
         return self
 
 
+_WEIGHTS = ("source", "precision", "lora", "init_seed")
+
+
 class Data(Frozen):
     """Where the rows come from, which are held out, and what happens to those that do not fit."""
 
@@ -250,6 +253,31 @@ def compose(overrides: Sequence[str] = ()) -> Experiment:
         SpecError: an unknown group choice or key, or a value out of bounds.
     """
     return parse(compose_tree(overrides))
+
+
+RESUMABLE = ("backend", "validation", "checkpoint", *(f"model.{name}" for name in Model.model_fields if name not in _WEIGHTS))
+"""What a resume may change: where and in which layout a run goes on, not what it computes."""
+
+
+def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """The experiment of a run that goes on with other settings: `model.tensor_parallel=1 backend.ranks_per_node=4`.
+
+    Raises:
+        SpecError: a setting that a resume may not change, or a value out of bounds.
+    """
+    tree = experiment.model_dump(mode="json")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise SpecError([(override, "expected key=value")])
+        if not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE) or key.startswith("backend.name"):
+            raise SpecError([(key, f"a resume cannot change it; it can change: {', '.join(RESUMABLE)}")])
+        *path, last = key.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = yaml.safe_load(value)
+    return parse(tree)
 
 
 def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:

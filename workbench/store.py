@@ -91,7 +91,13 @@ class RunDir:
 
     @property
     def spec_path(self) -> Path:
-        return self.path / "spec.yaml"
+        """What the run is: `spec.yaml`, or the newest `spec.<attempt>.yaml` where a resume changed how it goes on."""
+        changed = sorted(self.path.glob("spec.*.yaml"), key=lambda path: int(path.name.split(".")[1]))
+        return changed[-1] if changed else self.path / "spec.yaml"
+
+    def change_spec(self, attempt: int, spec_yaml: str) -> None:
+        """From this attempt on the run is this. The earlier specs stay."""
+        _write_once(self.path / f"spec.{attempt}.yaml", spec_yaml)
 
     @property
     def checkpoints(self) -> Path:
@@ -265,11 +271,15 @@ def create(root: Path, name: str, spec_yaml: str) -> RunDir:
     run.path.mkdir(mode=0o700)
     for folder in ("events", "logs", "checkpoints"):
         (run.path / folder).mkdir()
-    write_atomic(run.spec_path, spec_yaml)
-    run.spec_path.chmod(0o400)
+    _write_once(run.spec_path, spec_yaml)
     now = time.time()
     write_atomic(run.path / "status.json", json.dumps(asdict(Status(created=now, updated=now))))
     return run
+
+
+def _write_once(path: Path, text: str) -> None:
+    write_atomic(path, text)
+    path.chmod(0o400)
 
 
 def list_runs(root: Path) -> list[RunDir]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.layout import Layout
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
 
@@ -58,7 +59,7 @@ class Worker:
             raise ValueError(f"data.train={self.spec.data.train}: no row is left to train on; `workbench data check` tells why")
 
     def _load_policy(self) -> None:
-        from workbench.engine import checkpoint
+        from workbench.engine.checkpoint import Checkpoints
         from workbench.engine.step import Policy
 
         self.emit("phase", message="loading the model")
@@ -66,9 +67,8 @@ class Worker:
         if self.algorithm.REFERENCE:  # before a checkpoint is loaded: without adapters the first weights are the reference
             self.train = self._with_reference(self.train, "train")
             self.validation = self._with_reference(self.validation, "validation")
-        self.step = max(checkpoint.complete_steps(self.run.checkpoints), default=0)
-        if self.step:
-            checkpoint.load(self.policy, self.run.checkpoints, self.step)
+        self.checkpoints = Checkpoints(self.policy, self.run.checkpoints, self.spec.checkpoint)
+        self.step = self.checkpoints.load_newest(self._warn)
 
     # --- what an algorithm's loop sees (workbench.runtime.Runtime)
 
@@ -90,40 +90,57 @@ class Worker:
     def go(self) -> None:
         """Train to the end or to a stop, whichever comes first."""
         self.emit("state", state="running", step=self.step, total_steps=self.total_steps)
-        if self.step == 0:
-            self.validate()
+        held_out = self.validate() if self.step == 0 else {}
         reason = "stopped" if self._stop_requested() else "completed"
         for metrics in self.algorithm.train(self.spec.algorithm, self) if reason == "completed" else ():
             self.step += 1
             self.emit("step", step=self.step, metrics=metrics)
+            self._report_checkpoint(wait=False)
             last = self.step == self.total_steps
-            if last or _due(self.step, self.spec.validation.every_steps):
-                self.validate()
+            held_out = self.validate() if last or _due(self.step, self.spec.validation.every_steps) else {}
             stop = not last and self._stop_requested()
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
-                self.checkpoint()
+                self._report_checkpoint(wait=True)
+                self.checkpoints.save(self.step, held_out.get(self.spec.checkpoint.best_metric))
             if stop:
                 reason = "stopped"
                 break
+        self._report_checkpoint(wait=True)
         self.emit("end", reason=reason, step=self.step)
 
-    def validate(self) -> None:
+    def validate(self) -> Metrics:
         """Measure the held-out rows and answer a few of their prompts."""
         started = time.perf_counter()
-        metrics = self.policy.evaluate(self.validation, self.algorithm.loss) if self.validation else {}
-        samples = [] if self.spec.algorithm.num_scores else self._samples()
+        outputs: dict[int, np.ndarray] = {}
+        metrics = self.policy.evaluate(self.validation, self.algorithm.loss, outputs) if self.validation else {}
+        diagnostics = self._diagnose(outputs)
+        metrics |= diagnostics.pop("metrics", {})
+        samples = self._samples()
         if samples:
             metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
             metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
         metrics["time_validation_s"] = time.perf_counter() - started
-        self.emit("validation", step=self.step, metrics=metrics, samples=samples)
+        self.emit("validation", step=self.step, metrics=metrics, samples=samples, **({"diagnostics": diagnostics} if diagnostics else {}))
+        return metrics
 
-    def checkpoint(self) -> None:
-        from workbench.engine import checkpoint
+    def _diagnose(self, outputs: dict[int, np.ndarray]) -> dict[str, Any]:
+        """What the algorithm makes of all held-out rows' outputs together, on every rank alike."""
+        from workbench.engine import parallel
 
-        started = time.perf_counter()
-        size = checkpoint.save(self.policy, self.run.checkpoints, self.step, self.spec.checkpoint.keep_last)
-        self.emit("checkpoint", step=self.step, seconds=time.perf_counter() - started, bytes=size)
+        if not self.validation or not hasattr(self.algorithm, "diagnose"):
+            return {}
+        whole = parallel.from_last_stage({i: output for part in parallel.gather_over_data(outputs) for i, output in part.items()})
+        return self.algorithm.diagnose(self.validation, [whole[i] for i in range(len(self.validation))], self.spec.algorithm)
+
+    def _report_checkpoint(self, wait: bool) -> None:
+        done = self.checkpoints.finish(wait)
+        if done:
+            self.emit("checkpoint", **done)
+
+    def _warn(self, message: str) -> None:
+        self.emit("warning", message=message)
+        if self._events:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def emit(self, kind: str, **values: Any) -> None:
         """An event of the run, written by rank 0."""
@@ -131,13 +148,18 @@ class Worker:
             self._events.write(kind, **values)
 
     def _samples(self) -> list[dict[str, Any]]:
+        """Greedy answers to held-out prompts, where the layout lets one rank's layers see a token from end to end."""
         from workbench.engine import hf, parallel
         from workbench.rollout.base import Sampling
         from workbench.rollout.megatron import MegatronRollout
 
+        model = self.spec.model
+        if self.spec.algorithm.num_scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
+            return []
+        self.policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
         sampling = Sampling(self.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._directory))
-        rollouts = MegatronRollout(self.policy.model).generate(mine, sampling, VALIDATION_SEED)
+        rollouts = MegatronRollout(self.policy.chunks[0]).generate(mine, sampling, VALIDATION_SEED)
         answered = [
             {
                 "prompt": self._tokenizer.decode(prompt),
@@ -169,25 +191,12 @@ class Worker:
             key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
         path = hf.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
         if not parallel.from_first(path.is_file()):
-            known = self._reference(rows, f"reference log-probabilities ({part})")
+            known = self.policy.outputs(rows, reference=True, progress=self._progress(f"reference log-probabilities ({part})"))
             self._ready_on_first(lambda: _save_array(path, np.concatenate(known)), "saving them")
         logprobs = np.load(path)["logprobs"]
         ends = np.cumsum([len(targets(row)) for row in rows])[:-1]
         parts = np.split(logprobs, ends)
         return [dataclasses.replace(row, reference_logprobs_N=part) for row, part in zip(rows, parts, strict=True)]
-
-    def _reference(self, rows: list[Row], message: str) -> list[np.ndarray]:
-        """Computed on all ranks, each its share."""
-        from workbench.engine import parallel
-
-        mine = rows[parallel.data_rank() :: parallel.data_size()]
-        progress = self._progress(message)
-        found: dict[int, np.ndarray] = {}
-        for i, logprobs_N in self.policy.logprobs(mine, reference=True):
-            found[i] = logprobs_N
-            progress(len(found), len(mine))
-        shares = parallel.gather_over_data([found[i] for i in range(len(mine))])
-        return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
     def _progress(self, message: str) -> Callable[[int, int], None]:
         """A callback that reports a start-up phase, at most twice a second."""
@@ -225,9 +234,9 @@ def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     from workbench.engine import parallel
 
-    parallel.start()
-    worker = Worker(run, Experiment.from_yaml(run.spec_path.read_text()))
-    worker.go()
+    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    parallel.start(Layout.of(experiment.model))
+    Worker(run, experiment).go()
     parallel.stop()
     return 0
 

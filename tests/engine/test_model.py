@@ -70,7 +70,7 @@ def test_equals_transformers(tmp_path: Path, name: str) -> None:
     kind, changes = SHAPES[name]
     directory = models.save(tmp_path / "model", kind, **changes)
     rows = [*pairs(3), Row(list(range(5, 105)), learn=[True] * 100)]
-    found = dict(policy(directory, micro_batch_tokens=100_000).logprobs(rows))
+    found = policy(directory, micro_batch_tokens=100_000).outputs(rows)
     for i, row in enumerate(rows[:3]):
         expected = np.concatenate([reference_logprobs(directory, [*row.prefix, *branch], len(branch)) for branch in row.branches])
         np.testing.assert_allclose(found[i], expected, atol=1e-4)
@@ -81,7 +81,7 @@ def test_embedded_model_equals_transformers() -> None:
     """SmolLM2-135M-Instruct, converted from GGUF."""
     directory = hf.local_directory(hf.EMBEDDED)
     tokens = hf.tokenizer(directory)("The capital of France is Paris, and that of Italy is Rome.")["input_ids"]
-    found = dict(policy(directory).logprobs([Row(tokens, learn=[True] * len(tokens))]))
+    found = policy(directory).outputs([Row(tokens, learn=[True] * len(tokens))])
     np.testing.assert_allclose(found[0], reference_logprobs(directory, tokens, len(tokens) - 1), atol=1e-4)
 
 
@@ -118,28 +118,28 @@ def test_gradient_equals_autograd_in_transformers(tiny_model: Path) -> None:
 def test_recompute_changes_nothing(tiny_model: Path) -> None:
     rows = with_reference(tiny_model, pairs(4))
     plain = policy(tiny_model, lr=1e-3).update(rows, dpo.loss, 0, 0)
-    again = policy(tiny_model, Model(lora=Lora(rank=0), recompute=True), lr=1e-3).update(rows, dpo.loss, 0, 0)
+    again = policy(tiny_model, Model(lora=Lora(rank=0), recompute="full"), lr=1e-3).update(rows, dpo.loss, 0, 0)
     assert again["loss"] == pytest.approx(plain["loss"], rel=1e-6)
     assert again["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-6)
 
 
 def test_bf16_is_near_fp32(tiny_model: Path) -> None:
     rows = pairs(4)
-    fp32 = dict(policy(tiny_model).logprobs(rows))
-    bf16 = dict(policy(tiny_model, Model(precision="bf16", lora=Lora(rank=0))).logprobs(rows))
-    for i, logprobs in fp32.items():
+    fp32 = policy(tiny_model).outputs(rows)
+    bf16 = policy(tiny_model, Model(precision="bf16", lora=Lora(rank=0))).outputs(rows)
+    for i, logprobs in enumerate(fp32):
         assert np.abs(logprobs - bf16[i]).mean() < 0.1
 
 
 def test_adapters_start_as_the_base_and_can_be_switched_off(tiny_model: Path) -> None:
     rows = pairs(4)
-    base = dict(policy(tiny_model).logprobs(rows))
+    base = policy(tiny_model).outputs(rows)
     adapted = policy(tiny_model, Model(lora=Lora(rank=4)), lr=1e-2, warmup_steps=0)
-    assert all(np.array_equal(base[i], logprobs) for i, logprobs in adapted.logprobs(rows))
+    assert all(np.array_equal(base[i], logprobs) for i, logprobs in enumerate(adapted.outputs(rows)))
     adapted.update(with_reference(tiny_model, rows), dpo.loss, 0, 0)
-    assert all(np.array_equal(base[i], logprobs) for i, logprobs in adapted.logprobs(rows, reference=True))
-    assert not any(np.array_equal(base[i], logprobs) for i, logprobs in adapted.logprobs(rows))
-    assert all(("lora_" in name) == parameter.requires_grad for name, parameter in adapted.model.named_parameters())
+    assert all(np.array_equal(base[i], logprobs) for i, logprobs in enumerate(adapted.outputs(rows, reference=True)))
+    assert not any(np.array_equal(base[i], logprobs) for i, logprobs in enumerate(adapted.outputs(rows)))
+    assert all(("lora_" in name) == parameter.requires_grad for name, parameter in adapted.chunks[0].named_parameters())
 
 
 @pytest.mark.parametrize("name", ["llama", "tied", "qwen2"])
@@ -166,10 +166,10 @@ def test_trained_adapters_export_merged_and_alone(tmp_path: Path, tiny_model: Pa
     for step in range(3):
         trained.update(with_reference(tiny_model, rows), dpo.loss, step, 0)
     tokens = list(range(5, 45))
-    ours = dict(trained.logprobs([Row(tokens, learn=[True] * 40)]))[0]
+    ours = trained.outputs([Row(tokens, learn=[True] * 40)])[0]
     out = hf.save(trained.weights(), tiny_model, tmp_path / "merged", "note")
     np.testing.assert_allclose(ours, reference_logprobs(out, tokens, 39), atol=1e-4)
-    adapter = lora.save_adapter(trained.model, settings, trained.hf_config, str(tiny_model), tmp_path / "adapter")
+    adapter = lora.save_adapter(trained.chunks[0], settings, trained.hf_config, str(tiny_model), tmp_path / "adapter")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), str(adapter))
     ids = torch.tensor([tokens])
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_what_is_not_supported_is_refused(tiny_model: Path, tmp_path: Path) -> N
     config = hf.config(tiny_model)
     config.model_type = "gpt_neox"
     with pytest.raises(ValueError, match="not of the Llama family"):
-        transformer_config(config, torch.float32)
+        transformer_config(config, FULL)
     config = hf.config(tiny_model)
     config.rope_parameters = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
     with pytest.raises(ValueError, match="RoPE scaling 'yarn'"):
@@ -195,5 +195,5 @@ def test_what_is_not_supported_is_refused(tiny_model: Path, tmp_path: Path) -> N
 def with_reference(directory: Path, rows: list[Row]) -> list[Row]:
     from dataclasses import replace
 
-    found = dict(policy(directory).logprobs(rows))
+    found = policy(directory).outputs(rows)
     return [replace(row, reference_logprobs_N=found[i]) for i, row in enumerate(rows)]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 STEPS = 3
-ALGORITHMS = ("sft", "dpo")
+ALGORITHMS = ("sft", "dpo", "reward_model")
 PACKINGS = {"packed": 256, "padded": 16}
 """Tokens a microbatch: many rows end to end, or one row a microbatch, filled up to what the layout wants."""
 
@@ -204,7 +204,7 @@ def _rows(algorithm: str) -> list[Any]:
 
     if algorithm == "sft":
         texts = [words(6, 60) for _ in range(8)]
-        return [Row(text, learn=(rng.random(len(text)) < 0.7).tolist()[:-1] + [True]) for text in texts]
+        return [Row(text, learn=[*(rng.random(len(text)) < 0.7).tolist()[:-1], True]) for text in texts]
     return [Row(words(3, 40), (words(2, 30), words(2, 30))) for _ in range(8)]
 
 

@@ -1,79 +1,196 @@
-"""Sharded checkpoints through megatron-core's dist_checkpointing: written beside, then put in place whole.
+"""Sharded checkpoints through megatron-core's dist_checkpointing: saved at one layout, loaded at any other; put in place whole.
 
     checkpoints/<step>/  torch_dist shards of what learns (weights, fp32 masters, optimizer), meta.json, and the marker COMPLETE
 
-A folder without its marker is never loaded. The data order, the schedule and the random state are functions of the step, so the step is
-all that a resume needs besides.
+The marker holds every file's size and SHA-256. A folder without it is never loaded, nor one whose files are not what it says. The data
+order, the schedule and the random state are functions of the step, so the step is all that a resume needs besides.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.mapping import ShardedTensor
+import torch
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedBase, ShardedTensor
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 
-from workbench.engine import device, parallel
+from workbench.engine import device, hf, lora, parallel
+from workbench.engine.model import named_parameters
 from workbench.engine.step import Policy
+from workbench.spec import Checkpoint
 from workbench.store import COMPLETE, write_atomic
 
 device.adopt_megatron()
 
+_RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
+_SAME_WEIGHTS = ("source", "precision", "lora")
+"""The model settings that decide what a checkpoint holds; the layout is not among them."""
 
-def save(policy: Policy, folder: Path, step: int, keep_last: int) -> int:
-    """Save step `step` under `folder`, drop all but the newest `keep_last`, and return the bytes written.
 
-    Raises OSError (on every rank alike) when the disk is full; what was there before stays.
-    """
-    final, partial = folder / str(step), folder / f".{step}.partial"
-    if parallel.rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    parallel.barrier()
-    dist_checkpointing.save(_state(policy), str(partial), sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1))
-    size = 0
-    if parallel.rank() == 0:
-        (partial / "meta.json").write_text(json.dumps({"step": step, "model": policy.settings.model_dump(mode="json")}))
-        for path in partial.rglob("*"):
-            if path.is_file():
-                size += path.stat().st_size
-                _sync(path)
-        write_atomic(partial / COMPLETE, str(step))
+@dataclass
+class _Pending:
+    """A checkpoint that is being written: this rank's thread, what it gave, and what is left to do when all ranks are done."""
+
+    step: int
+    metric: float | None
+    started: float
+    finalize: list[Callable[[], None]]
+    thread: threading.Thread | None = None
+    digests: dict[str, Any] = field(default_factory=dict)
+    error: OSError | None = None
+
+
+class Checkpoints:
+    """The checkpoints of a run, and the one that is being written. Every rank has one and makes the same calls."""
+
+    def __init__(self, policy: Policy, folder: Path, settings: Checkpoint):
+        self.policy, self.folder, self.settings = policy, folder, settings
+        self._pending: _Pending | None = None
+
+    def save(self, step: int, metric: float | None = None) -> None:
+        """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
+
+        Args:
+            metric: the value of `best_metric` at this step, where it was measured.
+        """
+        assert self._pending is None, "finish the checkpoint before first"
+        partial = self._partial(step)
+        if parallel.rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        parallel.barrier()
+        started = time.perf_counter()
+        self.policy.settle()
+        state = _own_copies(_state(self.policy))
+        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
+        request = dist_checkpointing.save(state, str(partial), sharded_strategy=strategy, async_sharded_save=True)
+        pending = _Pending(step, metric, started, request.finalize_fns)
+        arguments = list(request.async_fn_args)
+        if request.preload_fn:
+            arguments[1] = request.preload_fn()
+
+        def write() -> None:
+            try:
+                if request.async_fn:
+                    request.async_fn(*arguments, **request.async_fn_kwargs)
+                pending.digests = {path.name: _digest(path) for path in sorted(partial.glob(f"__{parallel.rank()}_*"))}
+            except OSError as error:
+                pending.error = error
+
+        self._pending = pending
+        if self.settings.asynchronous:
+            pending.thread = threading.Thread(target=write, name="checkpoint")
+            pending.thread.start()
+        else:
+            write()
+
+    @property
+    def saving(self) -> bool:
+        return self._pending is not None
+
+    def finish(self, wait: bool = True) -> dict[str, Any] | None:
+        """Put the pending checkpoint in place once every rank has written it; with `wait` until then.
+
+        Returns:
+            What to report of it, or None where there is none or it is not yet written.
+
+        Raises:
+            OSError: on every rank alike, where one could not write (a full disk); what was there before stays.
+        """
+        pending = self._pending
+        if pending is None:
+            return None
+        busy = pending.thread is not None and pending.thread.is_alive()
+        if not wait and parallel.max_over_all(busy):
+            return None
+        if pending.thread:
+            pending.thread.join()
+        self._pending = None
+        errors = parallel.gather_over_all(pending.error)
+        failed = next((error for error in errors if error), None)
+        if failed:
+            raise failed
+        for finalize in pending.finalize:
+            finalize()
+        files = {name: digest for part in parallel.gather_over_all(pending.digests) for name, digest in part.items()}
+        seconds = time.perf_counter() - pending.started
+        if parallel.rank() == 0:
+            self._put_in_place(pending, files)
+        return {"step": pending.step, "seconds": seconds, "bytes": sum(entry["bytes"] for entry in files.values())}
+
+    def load_newest(self, warn: Callable[[str], None]) -> int:
+        """Fill the policy and its optimizer from the newest sound checkpoint. Returns its step, 0 where there is none.
+
+        Raises:
+            ValueError: the checkpoint is of another model or other adapters.
+        """
+        step = newest_sound(self.folder, warn)
+        if step:
+            load(self.policy, self.folder, step)
+        return step
+
+    def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
+        partial, final = self._partial(pending.step), self.folder / str(pending.step)
+        model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
+        meta = {"step": pending.step, "metric": pending.metric, "model": model}
+        (partial / "meta.json").write_text(json.dumps(meta))
+        rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
+        files |= {str(path.relative_to(partial)): _digest(path) for path in rest}
+        write_atomic(partial / COMPLETE, json.dumps(files))
         _sync(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync(folder)
-        for old in complete_steps(folder)[:-keep_last]:
-            (folder / str(old) / COMPLETE).unlink()
-            shutil.rmtree(folder / str(old))
-    return parallel.from_first(size)
+        _sync(self.folder)
+        for old in self._superfluous():
+            (self.folder / str(old) / COMPLETE).unlink()
+            shutil.rmtree(self.folder / str(old))
+
+    def _superfluous(self) -> list[int]:
+        """Complete steps that are neither among the last nor among the best."""
+        steps = complete_steps(self.folder)
+        sign = 1 if self.settings.best_mode == "min" else -1
+        metrics = {step: _meta(self.folder / str(step)).get("metric") for step in steps}
+        ranked = sorted((step for step in steps if metrics[step] is not None), key=lambda step: (sign * metrics[step], -step))
+        kept = {*steps[-self.settings.keep_last :], *ranked[: self.settings.keep_best]}
+        return [step for step in steps if step not in kept]
+
+    def _partial(self, step: int) -> Path:
+        return self.folder / f".{step}.partial"
 
 
 def load(policy: Policy, folder: Path, step: int) -> None:
-    """Fill the policy and its optimizer from a complete checkpoint.
+    """Fill the policy and its optimizer from a complete checkpoint, whatever the layout that it was saved at.
 
     Raises:
         ValueError: the checkpoint is of another model or other adapters.
     """
     path = folder / str(step)
-    meta = json.loads((path / "meta.json").read_text())
-    if meta["model"] != policy.settings.model_dump(mode="json"):
-        raise ValueError(f"{path} was saved with model settings {meta['model']}; this run has {policy.settings.model_dump(mode='json')}")
+    saved, ours = _meta(path)["model"], policy.settings.model_dump(mode="json")
+    different = [key for key in _SAME_WEIGHTS if saved[key] != ours[key]]
+    if different:
+        what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)
+        raise ValueError(f"{path} was saved by another model: {what}")
+    policy.settle()
     with device.cuda_calls_stay_on_cpu():
         state = dist_checkpointing.load(_state(policy, is_loading=True), str(path))
-    policy.model.load_state_dict(state["model"], strict=False)
+    _fill(policy, state["model"])
     policy.optimizer.load_state_dict(state["optimizer"])
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
     """Fill the policy alone, in whichever precision it computes: what an export needs."""
-    weights = dist_checkpointing.load({"model": _weights(policy)}, str(folder / str(step)))["model"]
-    policy.model.load_state_dict(weights, strict=False)
+    _fill(policy, dist_checkpointing.load({"model": _weights(policy)}, str(folder / str(step)))["model"])
 
 
 def complete_steps(folder: Path) -> list[int]:
@@ -83,18 +200,108 @@ def complete_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / COMPLETE).is_file())
 
 
+def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
+    """The newest step whose files are what its marker says; 0 without one. The ranks share the reading; a damaged one is warned of."""
+    damaged: list[tuple[int, str]] = []
+    found = 0
+    for step in reversed(parallel.from_first(complete_steps(folder))):
+        what = _damage(folder / str(step))
+        if not what:
+            found = step
+            break
+        damaged.append((step, what))
+    for step, what in damaged:
+        instead = f"goes on from {folder / str(found)}" if found else "starts from the beginning: there is no other"
+        warn(f"checkpoint {folder / str(step)} is damaged ({what}); the run {instead}")
+    return found
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint's files, the same on every rank; empty where nothing is."""
+    files = sorted(json.loads((path / COMPLETE).read_text()).items())
+    mine = files[parallel.rank() :: parallel.world_size()]
+    wrong = []
+    for name, expected in mine:
+        if not (path / name).is_file():
+            wrong.append(f"{name} is missing")
+        elif (path / name).stat().st_size != expected["bytes"]:
+            wrong.append(f"{name} has {(path / name).stat().st_size:,} of {expected['bytes']:,} bytes")
+        elif _digest(path / name, sync=False) != expected:
+            wrong.append(f"{name} does not have its checksum")
+    return "; ".join(problem for part in parallel.gather_over_all(wrong) for problem in part)
+
+
 def _state(policy: Policy, is_loading: bool = False) -> dict[str, Any]:
     weights = _weights(policy)
-    return {"model": weights, "optimizer": policy.optimizer.sharded_state_dict(weights, is_loading=is_loading)}
+    with device.cuda_calls_stay_on_cpu():
+        optimizer = policy.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_RESHARDABLE)
+    return {"model": weights, "optimizer": optimizer}
 
 
-def _weights(policy: Policy) -> dict[str, ShardedTensor]:
+def _weights(policy: Policy) -> dict[str, ShardedBase]:
     """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
-    return {
-        name: ShardedTensor.from_rank_offsets(name, parameter, replica_id=(0, 0, parallel.data_rank()))
-        for name, parameter in policy.model.named_parameters()
-        if parameter.requires_grad
-    }
+    divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
+    tied = policy.hf_config.tie_word_embeddings and not policy.algorithm.num_scores
+    found = {}
+    for name, parameter in named_parameters(policy.chunks):
+        if parameter.requires_grad:
+            dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]
+            copy = tied and name == "output_layer.weight"  # the last stage's copy of the embedding
+            found[name] = _sharded(name, parameter, dim, "embedding.word_embeddings.weight" if copy else name, int(copy))
+    return found
+
+
+def _sharded(name: str, parameter: torch.nn.Parameter, dim: int | None, key: str, copy: int) -> ShardedBase:
+    rank, ranks = parallel.tensor_rank(), parallel.tensor_size()
+    if ".local_experts." in name:
+        replica = parallel_state.get_expert_data_parallel_rank()
+    else:
+        replica = parallel_state.get_data_parallel_rank(with_context_parallel=True)
+    offsets = [] if dim is None or ranks == 1 else [(dim, rank, ranks)]
+    tensor = ShardedTensor.from_rank_offsets(
+        key, parameter, *offsets, replica_id=(copy, rank if dim is None else 0, replica), allow_shape_mismatch=key in hf.PADDED
+    )
+    if dim == 0 and ".linear_fc1." in name:  # gate and up lie one after the other in each rank's part: they are saved as two
+        return apply_swiglu_sharded_factory(tensor, ())
+    return tensor
+
+
+def _fill(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in named_parameters(policy.chunks):
+            if name in weights and weights[name].data_ptr() != parameter.data_ptr():
+                parameter.copy_(weights[name])
+
+
+def _own_copies(state: Any) -> Any:
+    """The state with tensors of its own, so that the next steps do not change what is being written. On a GPU the copy to the host is one."""
+    if device.CUDA:
+        return state
+    for tensor in _tensors(state):
+        if tensor.data is not None:
+            tensor.data = tensor.data.detach().clone()
+    return state
+
+
+def _tensors(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, ShardedBase):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from _tensors(item)
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    return json.loads((path / "meta.json").read_text())
+
+
+def _digest(path: Path, sync: bool = True) -> dict[str, Any]:
+    """A file's size and checksum; with `sync` it is on the disk afterwards."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if sync:
+        _sync(path)
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _sync(path: Path) -> None:

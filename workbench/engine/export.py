@@ -6,11 +6,9 @@ from pathlib import Path
 
 import torch
 
-from workbench.data.packing import Row, pack
 from workbench.engine import checkpoint, hf, lora, parallel
-from workbench.engine.attention import PackedRows
 from workbench.engine.step import Policy
-from workbench.spec import Experiment
+from workbench.spec import Experiment, Model
 from workbench.store import RunDir
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
@@ -43,10 +41,11 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
     try:
         directory = hf.local_directory(experiment.model.source)
         # In fp32, so that adapters are merged without rounding and the check compares like with like.
-        policy = Policy(experiment.model.model_copy(update={"precision": "fp32"}), experiment.algorithm, directory, total_steps=1)
+        alone = {name: field.default for name, field in Model.model_fields.items() if name not in ("source", "lora", "init_seed")}
+        policy = Policy(experiment.model.model_copy(update={**alone, "precision": "fp32"}), experiment.algorithm, directory, total_steps=1)
         checkpoint.load_weights(policy, run.checkpoints, step)
         if adapter:
-            lora.save_adapter(policy.model, experiment.model.lora, policy.hf_config, str(directory), out)
+            lora.save_adapter(policy.chunks[0], experiment.model.lora, policy.hf_config, str(directory), out)
         else:
             as_trained = experiment.model.precision == "bf16" and not experiment.model.lora.rank
             weights = {name: weight.bfloat16() if as_trained else weight for name, weight in policy.weights().items()}
@@ -59,20 +58,15 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
 @torch.no_grad()
 def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> float:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    theirs = AutoModelForCausalLM.from_pretrained(directory if adapter else out, dtype=torch.float32)
+    kind = AutoModelForCausalLM if not policy.algorithm.num_scores else AutoModelForSequenceClassification
+    theirs = kind.from_pretrained(directory if adapter else out, dtype=torch.float32)
     if adapter:
         theirs = PeftModel.from_pretrained(theirs, str(out))
     ids = hf.tokenizer(directory)(_CHECK_TEXT)["input_ids"]
-    packed = pack([Row(ids, learn=[True] * len(ids))])
-    layout = PackedRows(
-        qkv_format="sbhd", max_seqlen_q=len(ids), max_seqlen_kv=len(ids), trees=packed.trees, positions_T=torch.from_numpy(packed.positions_T)
-    )
-    policy.model.eval()
-    tokens = torch.tensor([ids])
-    ours = policy.model(tokens, torch.from_numpy(packed.positions_T)[None], None, packed_seq_params=layout)
-    return (ours - theirs(tokens).logits[0]).abs().max().item()
+    ours = policy.logits(ids)
+    return (ours - theirs(torch.tensor([ids])).logits[0]).abs().max().item()
 
 
 def _model_card(run: RunDir, experiment: Experiment, step: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 from torch import Tensor, nn
 
 CHUNK = 512
@@ -29,12 +30,14 @@ class VocabularyHead(nn.Module):
         self.num_tokens, self.rank, self.group = num_tokens, rank, group
 
     def forward(self, hidden_ND: Tensor, target_N: Tensor | None, shared_VD: Tensor | None) -> Tensor:
-        """logprobs_N of the targets, or this rank's part of the logits [N, V] where there are none."""
+        """logprobs_N of the targets, or all logits [N, V] where there are none."""
         weight_VD = self.weight if shared_VD is None else shared_VD
         assert weight_VD is not None
+        if target_N is None:
+            return gather_from_tensor_model_parallel_region(hidden_ND @ weight_VD.T, self.group)[..., : self.num_tokens]
         first = self.rank * len(weight_VD)
-        weight_VD = weight_VD[: max(0, self.num_tokens - first)]  # not the rows for tokens that there are not
-        return hidden_ND @ weight_VD.T if target_N is None else target_logprobs(hidden_ND, weight_VD, target_N, first, self.group)
+        # Without the rows for tokens that there are not.
+        return target_logprobs(hidden_ND, weight_VD[: max(0, self.num_tokens - first)], target_N, first=first, group=self.group)
 
 
 class ScoreHead(nn.Linear):
@@ -50,7 +53,7 @@ class ScoreHead(nn.Linear):
 
 
 def target_logprobs(
-    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
 ) -> Tensor:
     """log softmax(hidden @ weight.T)[target] in fp32.
 
@@ -72,7 +75,7 @@ def target_logprobs(
 
 
 def target_logprobs_and_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
     """As `target_logprobs`, with the entropy -sum p log p of each prediction: (logprobs_N, entropy_N), both with gradient."""
     return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, True)  # type: ignore[no-any-return]

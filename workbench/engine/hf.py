@@ -232,10 +232,10 @@ def _mlps(hf: PretrainedConfig, ours: str, layer: str) -> Iterator[tuple[str, st
     """(our MLP, gate, up, down) of a layer: one, or one for each expert."""
     experts = getattr(hf, "num_local_experts", None)
     if not experts:
-        yield ours, *(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
+        yield ours, f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight", f"{layer}.mlp.down_proj.weight"
     for i in range(experts or 0):
         theirs = f"{layer}.block_sparse_moe.experts.{i}"
-        yield f"{ours}.experts.local_experts.{i}", *(f"{theirs}.{name}.weight" for name in ("w1", "w3", "w2"))
+        yield f"{ours}.experts.local_experts.{i}", f"{theirs}.w1.weight", f"{theirs}.w3.weight", f"{theirs}.w2.weight"
 
 
 def _shard_of_tensor(directory: Path) -> dict[str, Path]:

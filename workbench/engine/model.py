@@ -85,7 +85,7 @@ class PackedGPT(GPTModel):
         return name
 
     def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None) -> Tensor:
-        """Of the language model's head: logprobs_N of the targets, or this rank's part of the logits without targets."""
+        """Of the language model's head: logprobs_N of the targets, or all logits without targets."""
         tied = self.share_embeddings_and_output_weights
         return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None)
 
@@ -103,7 +103,7 @@ class PackedGPT(GPTModel):
         hidden_TD = self._whole_hidden(hidden_states)[:, 0]
         wanted_N, target_N = packed_seq_params.wanted_N, packed_seq_params.target_N
         if wanted_N is None:
-            return tensor_parallel.gather_from_tensor_model_parallel_region(self.logits(hidden_TD))
+            return self.logits(hidden_TD)
         wanted_ND = hidden_TD[wanted_N]
         out = self.logits(wanted_ND, target_N) if self.score_head is None else self.score_head(wanted_ND)
         return out if packed_seq_params.slots_N is None else _FromContext.apply(out, packed_seq_params.slots_N, packed_seq_params.total)

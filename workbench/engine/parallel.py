@@ -78,7 +78,7 @@ def tensor_size() -> int:
 
 
 def tensor_group() -> dist.ProcessGroup:
-    return parallel_state.get_tensor_model_parallel_group()
+    return parallel_state.get_tensor_model_parallel_group()  # type: ignore[return-value]
 
 
 def context_rank() -> int:
@@ -90,7 +90,7 @@ def context_size() -> int:
 
 
 def context_group() -> dist.ProcessGroup:
-    return parallel_state.get_context_parallel_group()
+    return parallel_state.get_context_parallel_group()  # type: ignore[return-value]
 
 
 def expert_rank() -> int:

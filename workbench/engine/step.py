@@ -17,7 +17,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from workbench.data.packing import BLANK, Pack, Row, deal, into_microbatches, pack, targets
+from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.mended import interleaved
@@ -97,9 +97,20 @@ class Policy:
         }
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
-        """The loss's metrics on rows, averaged over all of them, without learning from them."""
-        return self._averages(self._forward_only(share(rows), functools.partial(self._reduce, loss)))
+    def evaluate(self, rows: Sequence[Row], loss: Loss, outputs: dict[int, np.ndarray] | None = None) -> Metrics:
+        """The loss's metrics on rows, averaged over all of them, without learning from them.
+
+        Args:
+            outputs: filled with this rank's share of what the model gave, by the row's place in `rows` (on the last pipeline stage).
+        """
+        place = {id(row): i for i, row in enumerate(rows)}
+
+        def consume(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, Any]:
+            if outputs is not None:
+                outputs.update((place[id(row)], piece) for row, piece in self._by_row(packed, output))
+            return self._reduce(loss, packed, output)
+
+        return self._averages(self._forward_only(share(rows), consume))
 
     @torch.no_grad()
     def outputs(self, rows: Sequence[Row], reference: bool = False, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
@@ -109,9 +120,7 @@ class Policy:
         done = 0
 
         def keep(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, np.ndarray]]]:
-            sizes = [max(1, len(row.branches)) if self.algorithm.num_scores else len(targets(row)) for row in packed.rows]
-            pieces = np.split(output.cpu().numpy(), np.cumsum(sizes)[:-1]) if sizes else []
-            found = [(place[id(row)], piece) for row, piece in zip(packed.rows, pieces, strict=True)]
+            found = [(place[id(row)], piece) for row, piece in self._by_row(packed, output)]
             nonlocal done
             done += len(found)
             if progress:
@@ -122,6 +131,30 @@ class Policy:
             found = dict(pair for pairs in self._forward_only(mine, keep) for pair in pairs)
         shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
+
+    @torch.no_grad()
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """One sequence's logits [T, V], or its scores [K] at the last token where the model has a score head. On one rank."""
+        chunk = self.chunks[0].eval()
+        tokens_T, positions_T = torch.tensor(tokens, device=device.current()), torch.arange(len(tokens), device=device.current())
+        last = torch.tensor([len(tokens) - 1], device=device.current()) if self.algorithm.num_scores else None
+        layout = PackedRows(
+            qkv_format="sbhd",
+            max_seqlen_q=len(tokens),
+            max_seqlen_kv=len(tokens),
+            trees=(Tree(0, len(tokens), ()),),
+            spans=((0, len(tokens)),),
+            positions_T=positions_T,
+            wanted_N=last,
+        )
+        out = chunk(tokens_T[None], positions_T[None], None, packed_seq_params=layout).cpu()
+        return out[0] if self.algorithm.num_scores else out
+
+    def _by_row(self, packed: Pack, output: Tensor) -> Iterator[tuple[Row, np.ndarray]]:
+        """A microbatch's output cut at its rows: each one's logprobs_N or scores_SK."""
+        sizes = [max(1, len(row.branches)) if self.algorithm.num_scores else len(targets(row)) for row in packed.rows]
+        pieces = np.split(output.detach().float().cpu().numpy(), np.cumsum(sizes)[:-1]) if sizes else []
+        yield from zip(packed.rows, pieces, strict=True)
 
     def weights(self) -> dict[str, Tensor]:
         """This rank's weights by their names in the whole model, adapters merged in."""

@@ -1,8 +1,12 @@
-"""The embedded decoder: a KV-cache loop over the policy's own modules, so its weights are never copied and never stale."""
+"""The embedded decoder: a KV-cache loop over the policy's own modules, so its weights are never copied and never stale.
+
+With tensor parallelism the ranks of a group call it together with the same prompts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +29,10 @@ class MegatronRollout:
         if not prompts:
             return []
         self.model.eval()
+        with _whole_sequences(self.model):
+            return self._generate(prompts, sampling, seed)
+
+    def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Rollout]:
         generator = torch.Generator(device.current()).manual_seed(seed)
         longest = max(map(len, prompts))
         tokens_BT = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device.current())
@@ -61,7 +69,7 @@ class MegatronRollout:
         if queries > 1:  # a padding query sees itself, so that its softmax is defined
             causal = torch.ones(queries, keys, dtype=torch.bool, device=mask.device).tril(keys - queries)
             mask = (mask & causal) | torch.eye(queries, keys, dtype=torch.bool, device=mask.device)
-        angle = position_BT[:, :, None].float() * self.model.rotary_pos_emb.inv_freq.to(position_BT.device)
+        angle = position_BT[:, :, None].float() * self.model.inv_freq.to(position_BT.device)
         angle = torch.cat([angle, angle], dim=-1)[:, None]
         hidden = self.model.embedding.word_embeddings(tokens_BT)
         rotary = angle.cos().to(hidden.dtype), angle.sin().to(hidden.dtype)
@@ -69,14 +77,12 @@ class MegatronRollout:
             hidden = hidden + self._attention(layer.self_attention, layer.input_layernorm(hidden), rotary, mask, cache, i)
             hidden = hidden + layer.mlp(layer.pre_mlp_layernorm(hidden))[0]
         last_BD = decoder.final_layernorm(hidden[:, -1])
-        tied = self.model.share_embeddings_and_output_weights
-        weight_VD = self.model.shared_embedding_or_output_weight() if tied else self.model.output_layer.weight
-        return (last_BD @ weight_VD.T).float()
+        return self.model.logits(last_BD).float()
 
     def _attention(self, attention, hidden_BTD, rotary, mask, cache, i: int) -> Tensor:  # type: ignore[no-untyped-def]
         config = self.config
-        groups, dim = config.num_query_groups, config.kv_channels
-        heads = config.num_attention_heads // groups
+        groups, dim = config.num_query_groups // config.tensor_model_parallel_size, config.kv_channels
+        heads = config.num_attention_heads // config.num_query_groups
         batch, length = hidden_BTD.shape[:2]
         mixed, _ = attention.linear_qkv(hidden_BTD)
         mixed = mixed.view(batch, length, groups, heads + 2, dim)
@@ -90,6 +96,20 @@ class MegatronRollout:
             cache.append((key, value))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=heads > 1)
         return attention.linear_proj(out.transpose(1, 2).reshape(batch, length, -1))[0]
+
+
+@contextlib.contextmanager
+def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
+    """Within: tensor-parallel layers take every token, though they share the tokens in training (sequence parallelism)."""
+    marks = ("sequence_parallel", "reduce_scatter_embeddings")
+    marked = [(module, mark) for module in model.modules() for mark in marks if getattr(module, mark, False) is True]
+    for module, mark in marked:
+        setattr(module, mark, False)
+    try:
+        yield
+    finally:
+        for module, mark in marked:
+            setattr(module, mark, True)
 
 
 def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
