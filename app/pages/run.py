@@ -1,4 +1,4 @@
-"""One run, live: its numbers, curves, sampled answers, log, checkpoints and settings."""
+"""One run, live: its numbers, curves, sampled answers, log, checkpoints, settings, and what a reward model's held-out scores tell."""
 
 import streamlit as st
 from ui import charts, choose, frame, run_panels
@@ -13,7 +13,8 @@ assert run is not None
 
 ended = run.status.state.ended
 often = None if ended else 2.0
-st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended)
+diagnosed = run_panels.diagnosed(run)
+st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended, diagnosed)
 names = [
     ":material/show_chart: Curves",
     ":material/forum: Answers",
@@ -21,7 +22,8 @@ names = [
     ":material/save: Checkpoints",
     ":material/tune: Settings",
 ]
-curves, answers, log, checkpoints, settings = st.tabs(names, key=f"tab-{run.id}", on_change="rerun")
+tabs = st.tabs([*names, *([":material/troubleshoot: Diagnostics"] if diagnosed else [])], key=f"tab-{run.id}", on_change="rerun")
+curves, answers, log, checkpoints, settings = tabs[: len(names)]
 
 with curves:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
@@ -42,4 +44,7 @@ with checkpoints:
 with settings:
     if settings.open:
         run_panels.settings(run)
+if diagnosed and tabs[-1].open:
+    with tabs[-1]:
+        st.fragment(run_panels.diagnostics, run_every=often)(run)
 frame.note_page(f"{run.id} · Run")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import streamlit as st
 
 from ui import choose, feed, frame
 from workbench.api import Run
 from workbench.store import COMPLETE, State, Status
-from workbench.views import History, tables, text
+from workbench.views import History, catalogue, tables, text
+from workbench.views import diagnostics as views
 
 LOG_LINES = 300
 
 
-def head(run: Run, ended: bool) -> None:
+def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     """Title, state, buttons, headline numbers; start-up progress before the first step, the reason after a failure."""
     status = run.status
-    if status.state.ended != ended:
+    if status.state.ended != ended or diagnosed(run) != with_diagnostics:
         st.rerun()
     spec = feed.spec_tree(run.dir.spec_path)
     title, buttons = st.columns([3, 2], vertical_alignment="center")
@@ -195,6 +197,51 @@ def _size(folder: object) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
+
+
+def diagnosed(run: Run) -> bool:
+    """Whether the newest validation says more than its metrics."""
+    with feed.history(run) as history:
+        return bool(history.validations and history.validations[-1].diagnostics)
+
+
+def diagnostics(run: Run) -> None:
+    """What the newest validation's scores tell: calibration, overlap and length for pairs; predicted against given ratings."""
+    with feed.history(run) as history:
+        newest = next((v for v in reversed(history.validations) if v.diagnostics), None)
+    if newest is None or newest.diagnostics is None:
+        st.info("Diagnostics appear with the next validation.", icon=":material/troubleshoot:")
+        return
+    found, metrics = newest.diagnostics, newest.metrics
+    st.caption(f"Held-out rows at step {newest.step:,}")
+    if found.get("kind") == "regression":
+        shown = [
+            (
+                attribute["name"],
+                _told(metrics, (f"mae_{attribute['name']}", f"spearman_{attribute['name']}")),
+                views.ratings(attribute, frame.theme()),
+            )
+            for attribute in found["attributes"]
+        ]
+    else:
+        shown = [
+            ("Calibration", _told(metrics, ("accuracy", "ece")), views.calibration(found, frame.theme())),
+            ("Scores", _told(metrics, ("rewards_margin", "rewards_all_std")), views.histogram(found, frame.theme())),
+            ("Length", _told(metrics, _LENGTH), views.lengths(found, frame.theme())),
+        ]
+    for start in range(0, len(shown), 2):
+        for (title, told, figure), column in zip(shown[start : start + 2], st.columns(2), strict=False):
+            with column.container(border=True):
+                st.markdown(f"**{frame.plain(title)}**", anchors=False)
+                st.caption(told)
+                st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"diagnostics-{title}-{run.id}", alt=f"{title}: {told}")
+
+
+_LENGTH = ("length_spearman", "accuracy_longer_chosen", "accuracy_shorter_chosen")
+
+
+def _told(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:
+    return " · ".join(f"{catalogue.label(name)} {text.number(metrics[name], 3)}" for name in names if name in metrics)
 
 
 def settings(run: Run) -> None:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench import store
+import numpy as np
+
+from workbench import diagnostics, store
 from workbench.spec import compose
 from workbench.store import EventWriter, RunDir, State
 
@@ -65,6 +67,21 @@ def validation(step: int, seed: int = 0) -> dict[str, Any]:
     words = LATE.split() if step > 20 else EARLY.split()
     samples = [{"prompt": prompt, "response": " ".join(words[: 8 + (step // 5 + n) % 14])} for n, prompt in enumerate(PROMPTS)]
     return {"step": step, "metrics": metrics, "samples": samples}
+
+
+def reward_validation(step: int, objective: str = "ranking", seed: int = 0) -> dict[str, Any]:
+    """A reward model's, with the diagnostics of 240 made-up pairs, or of 160 answers rated for two attributes."""
+    rng = np.random.default_rng(seed)
+    if objective == "ranking":
+        lengths = rng.integers(4, 220, (240, 2))
+        scores = rng.normal(0, 1, (240, 2)) + [0.6 * (1 - math.exp(-step / 20)), 0] + 0.004 * lengths
+        found = diagnostics.ranking(scores, lengths)
+    else:
+        ratings = rng.integers(0, 5, (160, 2)).astype(float)
+        ratings[:40, 1] = math.nan
+        found = diagnostics.regression(np.nan_to_num(ratings) * 0.7 + rng.normal(0.6, 0.5, (160, 2)), ratings, ("helpfulness", "verbosity"))
+    metrics = {"loss": 0.6, **found.pop("metrics")}
+    return {"step": step, "metrics": metrics, "samples": [], "diagnostics": found}
 
 
 def append(run: RunDir, at: float, kind: str, **values: Any) -> None:

@@ -117,6 +117,22 @@ class TestRun:
         assert "Running" in words(page)
         assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Log", "Checkpoints", "Settings"]
 
+    @pytest.mark.parametrize(
+        ("objective", "titles"), [("ranking", ["Calibration", "Scores", "Length"]), ("regression", ["helpfulness", "verbosity"])]
+    )
+    def test_diagnostics_of_a_reward_model(self, app, runs, objective, titles):
+        run = synthetic.make(runs, "scores", 0, 40, overrides=("algorithm=reward_model", f"algorithm.objective={objective}"))
+        found = synthetic.reward_validation(10, objective)
+        synthetic.append(run, time.time(), "validation", **found)
+        page = app("run", id=run.id)
+        assert page.tabs[-1].label.endswith("Diagnostics")
+        page.session_state[f"tab-{run.id}"] = page.tabs[-1].label
+        page = settled(page.run())
+        assert [title for title in titles if f"**{title}**" in words(page)] == titles
+        assert "Held-out rows at step 10" in words(page)
+        name = "ece" if objective == "ranking" else "mae_verbosity"
+        assert text.number(found["metrics"][name], 3) in words(page)
+
     def test_newest_live_run_without_an_id(self, app, runs):
         synthetic.make(runs, "z-ended", 5, 5, State.COMPLETED)
         live = synthetic.make(runs, "a-live", 5, 9)

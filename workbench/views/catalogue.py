@@ -21,13 +21,28 @@ class Chart:
     smooth: bool = True
 
 
+STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 CHARTS = (
     Chart("loss", "Loss", "nats", (("loss", "train"),)),
-    Chart("accuracy", "Accuracy", "share of pairs", (("accuracy", "train"),)),
+    Chart("accuracy", "Accuracy", "share of pairs, or of rows", (("accuracy", "train"),)),
     Chart("margin", "Reward margin", "chosen − rejected", (("rewards_margin", "train"),)),
-    Chart("rewards", "Rewards", "β · log-ratio to the reference", (("rewards_chosen_mean", "chosen"), ("rewards_rejected_mean", "rejected"))),
+    Chart(
+        "rewards", "Rewards", "score, or β · log-ratio to the reference", (("rewards_chosen_mean", "chosen"), ("rewards_rejected_mean", "rejected"))
+    ),
     Chart("logprobs", "Log-probability", "nats an answer", (("logprobs_chosen", "chosen"), ("logprobs_rejected", "rejected"))),
     Chart("loss_terms", "Loss terms", "nats", (("preference_loss", "preference"), ("sft_loss", "SFT"))),
+    Chart("kl", "KL", "nats an answer", (("kl", "to the reference"),)),
+    Chart("mae", "Rating error", "mean absolute", (("mae", "all"), *((f"mae_{name}", name) for name in STEERLM))),
+    Chart("rank", "Rank agreement", "Spearman", tuple((f"spearman_{name}", name) for name in STEERLM)),
+    Chart("ece", "Calibration error", "expected, share", (("ece", "held out"),)),
+    Chart("scores", "Scores", "mean and standard deviation", (("rewards_all_mean", "mean"), ("rewards_all_std", "deviation"))),
+    Chart("length", "Score and length", "correlation", (("length_pearson", "Pearson"), ("length_spearman", "Spearman"))),
+    Chart(
+        "length_accuracy",
+        "Accuracy by length",
+        "share of pairs",
+        (("accuracy_longer_chosen", "longer chosen"), ("accuracy_shorter_chosen", "shorter chosen")),
+    ),
     Chart("grad_norm", "Gradient norm", "L2, before clipping", (("grad_norm", "norm"),), group="Optimizer"),
     Chart("lr", "Learning rate", "", (("lr", "rate"),), group="Optimizer", smooth=False),
     Chart("throughput", "Throughput", "tokens / s", (("tokens_per_s", "tokens"),), group="Speed and memory"),

@@ -21,6 +21,7 @@ class Validation:
     elapsed_s: float
     metrics: Mapping[str, float]
     samples: tuple[Mapping[str, str], ...] = ()
+    diagnostics: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class History:
             self.generation += 1
             self.validations.pop()
         samples = tuple(event.get("samples", ()))
-        self.validations.append(Validation(event["step"], self._elapsed(event["time"]), numbers(event.get("metrics", {})), samples))
+        metrics = numbers(event.get("metrics", {}))
+        self.validations.append(Validation(event["step"], self._elapsed(event["time"]), metrics, samples, event.get("diagnostics") or None))
 
     def _take_checkpoint(self, event: Mapping[str, Any]) -> None:
         self.phase = None

@@ -91,7 +91,7 @@ def headline(history: History, status: Status) -> list[Figure]:
                 "Reward margin",
                 text.number(margin[-1]),
                 _trend(margin),
-                "Implicit reward of the chosen answer above the rejected one.",
+                "Reward of the chosen answers above the rejected ones.",
                 _recent(margin),
             )
         )

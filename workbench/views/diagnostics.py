@@ -1,0 +1,98 @@
+"""Figures of a reward model's diagnostics, as `workbench.diagnostics` makes them and a validation event carries them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from workbench.views.figures import LIGHT, Theme, style
+
+SIDES = ("chosen", "rejected")
+
+
+def calibration(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+    """How often the preferred answer scores higher against how sure the model is of it; on the dashed line it is as sure as it may be."""
+    bins = found["calibration"]
+    largest = max((b["count"] for b in bins), default=1)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0.5, 1], y=[0.5, 1], mode="lines", name="calibrated", line={"color": theme.muted, "width": 1.5, "dash": "dash"}, hoverinfo="skip"
+    )
+    figure.add_scatter(
+        x=[b["predicted"] for b in bins],
+        y=[b["observed"] for b in bins],
+        mode="lines+markers",
+        name="held-out pairs",
+        line={"color": theme.palette[0], "width": 2},
+        marker={"size": [8 + 14 * (b["count"] / largest) ** 0.5 for b in bins], "color": theme.palette[0]},
+        customdata=[b["count"] for b in bins],
+        hovertemplate="%{y:.1%} right at %{x:.1%} sure, %{customdata:,} pairs<extra></extra>",
+    )
+    figure = style(figure, "how sure: sigmoid of the score difference", "share of pairs ordered right", theme, 320)
+    return (
+        figure.update_layout(hovermode="closest")
+        .update_xaxes(range=[0.48, 1.02], tickformat=".0%")
+        .update_yaxes(range=[-0.03, 1.05], tickformat=".0%")
+    )
+
+
+def histogram(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+    """The scores of the chosen and of the rejected answers, laid over each other."""
+    edges = found["histogram"]["edges"]
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    widths = [high - low for low, high in itertools.pairwise(edges)]
+    figure = go.Figure()
+    for side, colour in zip(SIDES, _colours(theme), strict=True):
+        figure.add_bar(
+            x=middles,
+            y=found["histogram"][side],
+            width=widths,
+            name=side,
+            marker={"color": colour, "line": {"width": 0}},
+            opacity=0.6,
+            hovertemplate="%{y:,}",
+        )
+    return style(figure, "score", "answers", theme, 320).update_layout(barmode="overlay", bargap=0)
+
+
+def lengths(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+    """Score against length: a slope is a bias towards long, or short, answers."""
+    points = found["lengths"]
+    figure = go.Figure()
+    for side, colour, symbol in zip(SIDES, _colours(theme), ("circle", "diamond-open"), strict=True):
+        here = [i for i, chosen in enumerate(points["chosen"]) if chosen == (side == "chosen")]
+        figure.add_scatter(
+            x=[points["tokens"][i] for i in here],
+            y=[points["scores"][i] for i in here],
+            mode="markers",
+            name=side,
+            marker={"color": colour, "symbol": symbol, "size": 6},
+            opacity=0.65,
+            hovertemplate="%{x:,} tokens: %{y:.3g}",
+        )
+    return style(figure, "tokens in the answer", "score", theme, 320).update_layout(hovermode="closest")
+
+
+def ratings(attribute: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+    """One attribute's predicted ratings against the people's; on the dashed line they are equal."""
+    actual, predicted = attribute["actual"], attribute["predicted"]
+    ends = [min(actual), max(actual)]
+    figure = go.Figure()
+    figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line={"color": theme.muted, "width": 1.5, "dash": "dash"}, hoverinfo="skip")
+    figure.add_scatter(
+        x=actual,
+        y=predicted,
+        mode="markers",
+        name="held-out answers",
+        marker={"color": theme.palette[0], "size": 6},
+        opacity=0.5,
+        hovertemplate="rated %{x:g}, predicted %{y:.2f}<extra></extra>",
+    )
+    return style(figure, f"{attribute['name']}: rated", "predicted", theme, 280).update_layout(hovermode="closest")
+
+
+def _colours(theme: Theme) -> tuple[str, str]:
+    return theme.palette[2], theme.palette[1]
