@@ -251,6 +251,21 @@ def bench_sft(
     compare("sft", rounds, rows, batch_size, precision, max_tokens, as_json, out)
 
 
+@bench.command("reward")
+def bench_reward(
+    rows: Rows = DEMO_ROWS,
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Each has its own split and initialisation.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of 16 pairs; one epoch without it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows.")] = None,
+    train: Annotated[bool, typer.Option("--train/--baselines", help="Without training, the baselines take seconds.")] = True,
+    as_json: Json = False,
+) -> None:
+    """A reward model against a bag of words and against length, on held-out pairs. Called again, it goes on where it was."""
+    from workbench.bench.reward import compare
+
+    compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
+
+
 def _summary(item: api.Run) -> dict[str, Any]:
     status, spec = item.status, yaml.safe_load(item.dir.spec_path.read_text())  # unchecked: a run of an older version is listed too
     fields = ("message", "attempt", "step", "total_steps", "created", "updated")
