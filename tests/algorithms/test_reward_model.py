@@ -139,6 +139,11 @@ def test_a_run_on_pairs(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert held_out(run)[-1]["accuracy"] > 0.9
     assert held_out(run)[-1]["rewards_margin"] > held_out(run)[0]["rewards_margin"]
     assert steps(run)[-1]["loss"] < steps(run)[0]["loss"]
+    newest = [event for event in run.events() if event["kind"] == "validation"][-1]
+    pairs = sum(found["count"] for found in newest["diagnostics"]["calibration"])
+    assert pairs == next(event["report"]["validation"] for event in run.events() if event["kind"] == "data")
+    assert newest["metrics"]["accuracy_longer_chosen"] == pytest.approx(newest["metrics"]["accuracy"])
+    assert newest["metrics"]["length_spearman"] > 0.5
 
 
 def test_a_run_on_ratings(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +159,9 @@ def test_a_run_on_ratings(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     assert last["loss"] < 0.5 * first["loss"]
     assert last["mae_humor"] < first["mae_humor"]
     assert "mae_quality" not in last
+    assert last["spearman_verbosity"] > 0.5
+    newest = [event for event in run.events() if event["kind"] == "validation"][-1]
+    assert [found["name"] for found in newest["diagnostics"]["attributes"]] == ["verbosity", "humor"]
 
 
 def _say(rng: np.random.Generator, count: int) -> str:
