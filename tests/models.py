@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedTokenizerFast, Qwen2Config
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -44,7 +44,9 @@ def save(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     """A random model whose weights are large enough that every part of it shows in the logits."""
     words = tokenizer()
     shape = {**SHAPE, "vocab_size": len(words), "tie_word_embeddings": False, "eos_token_id": words.eos_token_id, "bos_token_id": None, **changes}
-    config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind](**shape)
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig}[kind](**shape)
+    if kind == "mixtral":
+        config.num_local_experts, config.sliding_window = 4, None
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

@@ -105,7 +105,7 @@ def test_learns_and_reports(undisturbed: api.Run) -> None:
 
 def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], undisturbed: api.Run) -> None:
     """kill -9 of the rank in mid-run, a half-written checkpoint and one without its marker left behind: the curve is the undisturbed one."""
-    run = submit("name=killed")
+    run = submit("name=killed", "checkpoint.asynchronous=false")
     wait_for_step(run, 5)
     killed = time.monotonic()
     os.kill(rank_pids(run)[0], signal.SIGKILL)

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.mapping import ShardedBase, ShardedTensor
+from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, ShardedBase, ShardedTensor
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 
-from workbench.engine import device, hf, lora, parallel
+from workbench.engine import device, hf, lora, mended, parallel
 from workbench.engine.model import named_parameters
 from workbench.engine.step import Policy
 from workbench.spec import Checkpoint
@@ -33,7 +33,7 @@ from workbench.store import COMPLETE, write_atomic
 
 device.adopt_megatron()
 
-_RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable"}
+_RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 _SAME_WEIGHTS = ("source", "precision", "lora")
 """The model settings that decide what a checkpoint holds; the layout is not among them."""
 
@@ -44,6 +44,7 @@ class _Pending:
 
     step: int
     metric: float | None
+    optimizer_steps: int
     started: float
     finalize: list[Callable[[], None]]
     thread: threading.Thread | None = None
@@ -75,7 +76,8 @@ class Checkpoints:
         state = _own_copies(_state(self.policy))
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         request = dist_checkpointing.save(state, str(partial), sharded_strategy=strategy, async_sharded_save=True)
-        pending = _Pending(step, metric, started, request.finalize_fns)
+        steps = max((int(moments["step"]) for moments in _moments(self.policy)), default=0)
+        pending = _Pending(step, metric, steps, started, request.finalize_fns)
         arguments = list(request.async_fn_args)
         if request.preload_fn:
             arguments[1] = request.preload_fn()
@@ -143,7 +145,7 @@ class Checkpoints:
     def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
-        meta = {"step": pending.step, "metric": pending.metric, "model": model}
+        meta = {"step": pending.step, "metric": pending.metric, "optimizer_steps": pending.optimizer_steps, "model": model}
         (partial / "meta.json").write_text(json.dumps(meta))
         rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
         files |= {str(path.relative_to(partial)): _digest(path) for path in rest}
@@ -182,10 +184,16 @@ def load(policy: Policy, folder: Path, step: int) -> None:
         what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)
         raise ValueError(f"{path} was saved by another model: {what}")
     policy.settle()
+    mended.optimizer()
+    _begin_optimizer(policy)
+    weights = _weights(policy)
+    template = _optimizer_state(policy, weights, is_loading=True)
     with device.cuda_calls_stay_on_cpu():
-        state = dist_checkpointing.load(_state(policy, is_loading=True), str(path))
+        state = dist_checkpointing.load({"model": weights, "optimizer": dict(_leaves(template))}, str(path))
     _fill(policy, state["model"])
-    policy.optimizer.load_state_dict(state["optimizer"])
+    policy.optimizer.load_state_dict(_filled(template, state["optimizer"]))
+    for moments in _moments(policy):
+        moments["step"] = torch.tensor(float(_meta(path)["optimizer_steps"]))
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
@@ -231,11 +239,55 @@ def _damage(path: Path) -> str:
     return "; ".join(problem for part in parallel.gather_over_all(wrong) for problem in part)
 
 
-def _state(policy: Policy, is_loading: bool = False) -> dict[str, Any]:
+def _state(policy: Policy) -> dict[str, Any]:
+    """What is saved: tensors only. What else an optimizer's state has depends on the layout, and a policy of another layout has its own."""
     weights = _weights(policy)
+    return {"model": weights, "optimizer": dict(_leaves(_optimizer_state(policy, weights, is_loading=False)))}
+
+
+def _optimizer_state(policy: Policy, weights: dict[str, ShardedBase], is_loading: bool) -> Any:
     with device.cuda_calls_stay_on_cpu():
-        optimizer = policy.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_RESHARDABLE)
-    return {"model": weights, "optimizer": optimizer}
+        return policy.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_RESHARDABLE)
+
+
+def _begin_optimizer(policy: Policy) -> None:
+    """Give the optimizer the state that its first step would: megatron loads into what is there."""
+    for inner in _inner_optimizers(policy):
+        for parameter in (parameter for group in inner.param_groups for parameter in group["params"]):
+            if not inner.state[parameter]:
+                first, second = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                inner.state[parameter] = {"step": torch.tensor(1.0), "exp_avg": first, "exp_avg_sq": second}
+
+
+def _moments(policy: Policy) -> Iterator[dict[str, Any]]:
+    return (state for inner in _inner_optimizers(policy) for state in inner.state.values())
+
+
+def _inner_optimizers(policy: Policy) -> list[torch.optim.Optimizer]:
+    chained = getattr(policy.optimizer, "chained_optimizers", [policy.optimizer])
+    return [each.optimizer for each in chained if each.optimizer is not None]
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, ShardedBase]]:
+    """The sharded tensors of a nested state, by their paths in it."""
+    if isinstance(tree, ShardedBase):
+        yield path, tree
+    elif isinstance(tree, dict | list | tuple):
+        for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(item, f"{path}/{key}")
+
+
+def _filled(tree: Any, loaded: dict[str, Any], path: str = "") -> Any:
+    """The nested state with what was loaded in the places of its sharded tensors."""
+    if isinstance(tree, ShardedBase):
+        return loaded[path]
+    if isinstance(tree, LocalNonpersistentObject):
+        return tree.unwrap()
+    if isinstance(tree, dict):
+        return {key: _filled(item, loaded, f"{path}/{key}") for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_filled(item, loaded, f"{path}/{i}") for i, item in enumerate(tree)]
+    return tree
 
 
 def _weights(policy: Policy) -> dict[str, ShardedBase]:
@@ -273,22 +325,12 @@ def _fill(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
                 parameter.copy_(weights[name])
 
 
-def _own_copies(state: Any) -> Any:
+def _own_copies(state: dict[str, Any]) -> dict[str, Any]:
     """The state with tensors of its own, so that the next steps do not change what is being written. On a GPU the copy to the host is one."""
-    if device.CUDA:
-        return state
-    for tensor in _tensors(state):
-        if tensor.data is not None:
+    if not device.CUDA:
+        for _, tensor in _leaves(state):
             tensor.data = tensor.data.detach().clone()
     return state
-
-
-def _tensors(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, ShardedBase):
-        yield tree
-    elif isinstance(tree, dict | list | tuple):
-        for item in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(item)
 
 
 def _meta(path: Path) -> dict[str, Any]:

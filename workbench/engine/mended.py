@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.moe import moe_utils
@@ -70,3 +71,18 @@ def router() -> None:
     """megatron's router asks for a function of Transformer Engine by a name that it has not defined where the package is absent."""
     if not hasattr(moe_utils, "te_general_gemm"):
         moe_utils.te_general_gemm = None  # type: ignore[attr-defined]
+
+
+def optimizer() -> None:
+    """Where a distributed optimizer's saved state is put back megatron wants a value for each entry, but leaves out torch's own: the step."""
+    fill = DistributedOptimizer._set_main_param_and_optimizer_states
+    if hasattr(fill, "mended"):
+        return
+
+    def fill_but_the_step(self: DistributedOptimizer, parameter: Tensor, tensors: dict[str, Tensor]) -> None:
+        group, order = self.model_param_group_index_map[parameter]
+        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][order]]
+        fill(self, parameter, {**({"step": state["step"]} if "step" in state else {}), **tensors})
+
+    fill_but_the_step.mended = True  # type: ignore[attr-defined]
+    DistributedOptimizer._set_main_param_and_optimizer_states = fill_but_the_step  # type: ignore[method-assign]
