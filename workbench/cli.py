@@ -202,6 +202,37 @@ def data_check(
 
 
 @app.command()
+def parity(
+    only: Annotated[list[str] | None, typer.Argument(help="Layouts to compare, by name (`TP2 PP2`); all without any.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show that every layout computes what one rank does: losses, gradient norms and updated weights of the first steps. Ends with 1 if not."""
+    from workbench.bench import parity as measure
+
+    known = {case.name: case for case in measure.CASES}
+    unknown = [name for name in only or () if name not in known]
+    if unknown:
+        raise ValueError(f"there is no layout {unknown[0]!r}; there are: {', '.join(known)}")
+    cases = [known[name] for name in only or known]
+    impossible = {case.name: why for case in cases if (why := measure.possible(case))}
+    with out.status("…") as status:
+        found = measure.run([case for case in cases if case.name not in impossible], lambda names: status.update(f"measuring {names}"))
+    failed = [each for each in found if each.worst > measure.LIMIT]
+    if as_json:
+        print(json.dumps([{**asdict(each), "worst": each.worst} for each in found], indent=2))
+    else:
+        table = Table("layout", "algorithm", "microbatches", "loss", "gradient norm", "weights", title=f"against one rank, {measure.STEPS} steps")
+        for each in found:
+            numbers = [f"[red]{n:.1e}[/]" if n > measure.LIMIT else f"{n:.1e}" for n in (each.loss, each.grad_norm, each.weights)]
+            table.add_row(each.case, each.algorithm, each.packing, *numbers)
+        for name, why in impossible.items():
+            table.add_row(name, why)
+        out.print(table)
+        out.print(f"{len(found) - len(failed)} of {len(found)} within {measure.LIMIT:.0e}")
+    raise typer.Exit(bool(failed))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine has, and what each missing part would enable."""
     from workbench.doctor import examine, render

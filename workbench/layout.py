@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +31,31 @@ class Shape:
         heads = config["num_attention_heads"]
         experts = config.get("num_local_experts") or 0
         return cls(config["num_hidden_layers"], heads, config.get("num_key_value_heads") or heads, config["intermediate_size"], experts)
+
+
+_EMBEDDED = {"smollm2-135m-instruct": Shape(layers=30, heads=9, query_groups=3, ffn=1536)}
+
+
+def known_shape(source: str) -> Shape | None:
+    """The shape of a model whose config.json is at hand: a directory, the embedded model, or a hub model that was fetched before."""
+    if source in _EMBEDDED:
+        return _EMBEDDED[source]
+    path = Path(source).expanduser() / "config.json"
+    if not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(source, "config.json")
+        except HFValidationError:  # no hub id: what it is the worker tells
+            return None
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    try:
+        return Shape.of(json.loads(path.read_text()))
+    except (KeyError, ValueError):  # another architecture: what is wrong with it the worker tells
+        return None
 
 
 @dataclass(frozen=True)

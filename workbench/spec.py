@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
-from workbench.layout import Layout
+from workbench.layout import Layout, known_shape
 from workbench.layout import check as check_layout
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -205,7 +205,7 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _fits_ranks(self) -> Experiment:
         layout, world_size = Layout.of(self.model), self.backend.world_size
-        check_layout(layout, world_size)
+        check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 else None)
         batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:
             raise ValueError(

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from workbench.spec import Lora, Model
 
 STEPS = 3
 ALGORITHMS = ("sft", "dpo", "reward_model")
@@ -33,12 +35,26 @@ LIMIT = 1e-5
 
 @dataclass(frozen=True)
 class Case:
-    """A layout: its name, the model settings that differ from one rank's, how many ranks it takes, and whether the model is a mixture."""
+    """A layout: its name, how many ranks it takes, the model settings that differ from one rank's, and what it is compared on: a mixture of
+    experts instead of a dense model, adapters instead of all weights."""
 
     name: str
     ranks: int
     settings: dict[str, Any] = field(default_factory=dict)
     experts: bool = False
+    adapters: bool = False
+    nccl: bool = False
+    """megatron's dispatcher exchanges unequal parts here, which gloo does not."""
+
+    @property
+    def reference(self) -> Case:
+        """One rank, on the same."""
+        kind = " experts" * self.experts + " LoRA" * self.adapters
+        return Case(f"one rank{kind}", 1, {}, self.experts, self.adapters)
+
+    @property
+    def model(self) -> Model:
+        return Model(**{"lora": Lora(rank=8 if self.adapters else 0), **self.settings})
 
 
 @dataclass(frozen=True)
@@ -66,9 +82,11 @@ CASES = (
     Case("PP2 VPP2", 2, {"pipeline_parallel": 2, "virtual_pipeline": 2}),
     Case("CP2", 2, {"context_parallel": 2}),
     Case("EP2", 2, {"expert_parallel": 2}, experts=True),
+    Case("TP2 SP LoRA", 2, {"tensor_parallel": 2, "sequence_parallel": True}, adapters=True),
+    Case("DP4", 4),
     Case("TP2 PP2", 4, {"tensor_parallel": 2, "pipeline_parallel": 2}),
     Case("TP2 CP2 SP", 4, {"tensor_parallel": 2, "context_parallel": 2, "sequence_parallel": True}),
-    Case("TP2 EP2 SP", 4, {"tensor_parallel": 2, "expert_parallel": 2, "sequence_parallel": True}, experts=True),
+    Case("TP2 EP2 SP", 4, {"tensor_parallel": 2, "expert_parallel": 2, "sequence_parallel": True}, experts=True, nccl=True),
     Case(
         "TP2 PP2 SP ZeRO-1 recompute",
         4,
@@ -77,31 +95,37 @@ CASES = (
 )
 
 
+def possible(case: Case) -> str:
+    """Why a case cannot run here, or nothing."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if case.nccl and not gpus:
+        return "needs NCCL: its expert dispatcher exchanges unequal parts, which gloo does not"
+    return f"needs {case.ranks} GPUs; here are {gpus}" if gpus and gpus < case.ranks else ""
+
+
 def run(cases: Sequence[Case] = CASES, progress: Callable[[str], None] = lambda name: None) -> list[Difference]:
     """Every case's differences from one rank.
 
     Raises:
         RuntimeError: a rank failed; the message has the end of what it said.
     """
-    references = [Case(f"one rank{' of experts' * experts}", 1, experts=experts) for experts in sorted({case.experts for case in cases})]
+    references = {case.reference.name: case.reference for case in cases}
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         _save_models(Path(folder), any(case.experts for case in cases))
         for ranks in sorted({1, *(case.ranks for case in cases)}):
-            chosen = [case for case in (*references, *cases) if case.ranks == ranks]
+            chosen = [case for case in (*references.values(), *cases) if case.ranks == ranks]
             progress(", ".join(case.name for case in chosen))
             measured |= _gang(Path(folder), chosen, ranks)
     return [
-        Difference(case.name, algorithm, packing, *_apart(measured[case.name][key], measured[_reference(case)][key]))
+        Difference(case.name, algorithm, packing, *_apart(measured[case.name][key], measured[case.reference.name][key]))
         for case in cases
         for algorithm in ALGORITHMS
         for packing in PACKINGS
         for key in [f"{algorithm} {packing}"]
     ]
-
-
-def _reference(case: Case) -> str:
-    return f"one rank{' of experts' * case.experts}"
 
 
 def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, float]:
@@ -113,7 +137,7 @@ def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, f
 
 
 def _gang(folder: Path, cases: Sequence[Case], ranks: int) -> dict[str, Any]:
-    (folder / "cases.json").write_text(json.dumps([vars(case) for case in cases]))
+    (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -172,7 +196,7 @@ def _save_models(folder: Path, experts: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": 1001,
         "hidden_size": 128,
         "intermediate_size": 352,
@@ -214,14 +238,13 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     from workbench.engine.gather import gathered
     from workbench.engine.step import Policy
-    from workbench.spec import Lora, Model, find_algorithm
+    from workbench.spec import find_algorithm
 
-    settings = Model(**{"lora": Lora(rank=0), **case.settings})
     for name in ALGORITHMS:
         algorithm = find_algorithm(name)
         for packing, tokens in PACKINGS.items():
             cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
-            policy = Policy(settings, cfg, folder / ("experts" if case.experts else "dense"), total_steps=10)
+            policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), total_steps=10)
             rows = _rows(name)
             if algorithm.REFERENCE:
                 known = policy.outputs(rows)
@@ -237,13 +260,12 @@ def main() -> None:
     """One rank."""
     from workbench.engine import parallel
     from workbench.layout import Layout
-    from workbench.spec import Lora, Model
 
     folder = Path(sys.argv[1])
     parallel.start()
     for fields in json.loads((folder / "cases.json").read_text()):
         case = Case(**fields)
-        parallel.arrange(Layout.of(Model(**{"lora": Lora(rank=0), **case.settings})))
+        parallel.arrange(Layout.of(case.model))
         arrays = dict(_measure(case, folder))
         if parallel.rank() == 0:
             np.savez(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]

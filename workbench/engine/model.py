@@ -163,6 +163,8 @@ def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConf
         )
     dtype = DTYPES[settings.precision]
     experts = getattr(hf, "num_local_experts", None)
+    if experts and settings.tensor_parallel > 1 and not (device.CUDA and settings.sequence_parallel):
+        raise ValueError("a mixture of experts with tensor_parallel needs sequence_parallel=true and GPUs: gloo exchanges no unequal parts")
     return TransformerConfig(
         num_layers=hf.num_hidden_layers,
         hidden_size=hf.hidden_size,
