@@ -26,7 +26,7 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
         frame.state_badge(status)
-        st.badge(str(spec.get("algorithm", {}).get("name", "?")).upper(), color="gray")
+        st.badge(text.title(str(spec.get("algorithm", {}).get("name", "?"))).upper(), color="gray")
     with buttons:
         _buttons(run, status)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
@@ -229,8 +229,9 @@ def diagnostics(run: Run) -> None:
             ("Scores", _told(metrics, ("rewards_margin", "rewards_all_std")), views.histogram(found, frame.theme())),
             ("Length", _told(metrics, _LENGTH), views.lengths(found, frame.theme())),
         ]
-    for start in range(0, len(shown), 2):
-        for (title, told, figure), column in zip(shown[start : start + 2], st.columns(2), strict=False):
+    width = 3 if len(shown) % 3 == 0 else 2
+    for start in range(0, len(shown), width):
+        for (title, told, figure), column in zip(shown[start : start + width], st.columns(width), strict=False):
             with column.container(border=True):
                 st.markdown(f"**{frame.plain(title)}**", anchors=False)
                 st.caption(told)
