@@ -50,7 +50,7 @@ class Worker:
         from workbench.data.dataset import load
 
         rows = self.algorithm.ROWS
-        kind = rows(self.spec.algorithm) if callable(rows) else rows
+        kind: Any = rows(self.spec.algorithm) if callable(rows) else rows
         data = load(self.spec.data, kind, self._tokenizer, self._progress("reading the data"))
         self.train, self.validation = list(data.train), list(data.validation[: self.spec.validation.max_rows])
         self._prompts = data.validation_prompts[: self.spec.validation.samples]

@@ -281,9 +281,9 @@ class TestLaunch:
         by_label(page.number_input, "Beta").set_value(0.3).run()
         by_label(page.text_input, "Name").set_value("it's mine").run()
         by_label(page.number_input, "Limit").set_value(64).run()
-        by_label(page.toggle, "Recompute").set_value(True).run()
+        by_label(page.selectbox, "Recompute").set_value("full").run()
         experiment = composed(settled(page).code[0].value)
-        assert (experiment.algorithm.beta, experiment.name, experiment.data.limit, experiment.model.recompute) == (0.3, "it's mine", 64, True)
+        assert (experiment.algorithm.beta, experiment.name, experiment.data.limit, experiment.model.recompute) == (0.3, "it's mine", 64, "full")
 
     def test_choosing_another_algorithm_brings_its_fields(self, app):
         page = app("launch")

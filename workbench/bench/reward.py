@@ -49,7 +49,7 @@ def compare(data: str, seeds: int, steps: int | None, limit: int | None, train: 
 
     Raises:
         DataError: `data` cannot be read.
-        RuntimeError: a run did not complete; the message is its own.
+        ValueError: a run did not complete; the message is its own.
     """
     pairs, left_out = _pairs(data, limit)
     found: dict[str, list[float]] = {name: [] for name in NAMES if train or name != "model"}
@@ -190,7 +190,7 @@ def _trained(kept: Pairs, held: Pairs, seed: int, steps: int | None, console: Co
             shown.update(f"seed {seed}: {run.id}, step {status.step}/{status.total_steps or '?'} ({status.message or status.state})")
             time.sleep(1)
     if status.state != State.COMPLETED:
-        raise RuntimeError(f"run {run.id} is {status.state}: {status.message}; the same command goes on with it")
+        raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command goes on with it")
     return [event["metrics"]["accuracy"] for event in run.events() if event["kind"] == "validation"][-1]
 
 
