@@ -21,7 +21,7 @@ endif
 app: .venv/demo
 	.venv/bin/streamlit run app
 
-test: .venv/test
+test: .venv/test lint
 	$(PY) -m pytest
 
 lint: .venv/test
@@ -33,7 +33,7 @@ slow: .venv/test
 	$(PY) -m pytest -m slow
 
 gpu: .venv/test
-	$(PY) -m pytest tests/gpu
+	$(PY) -m pytest tests/gpu -m gpu
 
 bench: .venv/demo
 	.venv/bin/workbench bench dpo

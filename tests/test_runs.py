@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests import models
 from workbench import api
 from workbench.store import State
 
@@ -134,6 +135,30 @@ def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturb
     assert run.wait(120).state == State.COMPLETED, run.status.message
     ours, theirs = losses(run), losses(undisturbed)
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-6
+
+
+def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_path: Path) -> None:
+    """Four ranks share each layer and the layers, one is killed; four ranks with a whole model each go on along one rank's curve."""
+    models.save(tmp_path / "model", num_hidden_layers=2)
+    same = (f"model.source={tmp_path / 'model'}", "model.lora.dropout=0")
+    alone = submit("name=alone", *same)
+    run = submit(
+        "name=moved", *same, "model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4", "checkpoint.asynchronous=false"
+    )
+    wait_for_step(run, 4)
+    os.kill(rank_pids(run)[-1], signal.SIGKILL)
+    assert run.wait(20).state == State.FAILED
+    run.resume(["model.tensor_parallel=1", "model.pipeline_parallel=1"])
+    assert run.wait(180).state == State.COMPLETED, run.status.message
+    assert alone.wait(60).state == State.COMPLETED, alone.status.message
+    ours, theirs = losses(run), losses(alone)
+    assert sorted(ours) == list(range(1, STEPS + 1))
+    assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-4
+    assert [event["step"] for event in run.events() if event["kind"] == "state"] == [0, 3]
+    assert run.spec.model.pipeline_parallel == 1
+    with pytest.raises(ValueError, match=r"algorithm\.lr: a resume cannot change it"):
+        run.dir.update(state=State.STOPPED)
+        run.resume(["algorithm.lr=1"])
 
 
 def test_two_ranks_equal_one(submit: Callable[..., api.Run]) -> None:

@@ -102,6 +102,7 @@ class Worker:
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
                 self._report_checkpoint(wait=True)
                 self.checkpoints.save(self.step, held_out.get(self.spec.checkpoint.best_metric))
+                self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
             if stop:
                 reason = "stopped"
                 break

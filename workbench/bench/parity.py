@@ -112,13 +112,7 @@ def run(cases: Sequence[Case] = CASES, progress: Callable[[str], None] = lambda 
         RuntimeError: a rank failed; the message has the end of what it said.
     """
     references = {case.reference.name: case.reference for case in cases}
-    measured: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        _save_models(Path(folder), any(case.experts for case in cases))
-        for ranks in sorted({1, *(case.ranks for case in cases)}):
-            chosen = [case for case in (*references.values(), *cases) if case.ranks == ranks]
-            progress(", ".join(case.name for case in chosen))
-            measured |= _gang(Path(folder), chosen, ranks)
+    measured = measure([*references.values(), *cases], progress)
     return [
         Difference(case.name, algorithm, packing, *_apart(measured[case.name][key], measured[case.reference.name][key]))
         for case in cases
@@ -126,6 +120,18 @@ def run(cases: Sequence[Case] = CASES, progress: Callable[[str], None] = lambda 
         for packing in PACKINGS
         for key in [f"{algorithm} {packing}"]
     ]
+
+
+def measure(cases: Sequence[Case], progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """What each case gives, by its name: losses, gradient norms and weights of every algorithm and packing. Raises RuntimeError as `run`."""
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _save_models(Path(folder), any(case.experts for case in cases))
+        for ranks in sorted({case.ranks for case in cases}):
+            chosen = [case for case in cases if case.ranks == ranks]
+            progress(", ".join(case.name for case in chosen))
+            measured |= _gang(Path(folder), chosen, ranks)
+    return measured
 
 
 def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, float]:

@@ -162,8 +162,9 @@ class Checkpoints:
         """Complete steps that are neither among the last nor among the best."""
         steps = complete_steps(self.folder)
         sign = 1 if self.settings.best_mode == "min" else -1
-        metrics = {step: _meta(self.folder / str(step)).get("metric") for step in steps}
-        ranked = sorted((step for step in steps if metrics[step] is not None), key=lambda step: (sign * metrics[step], -step))
+        found = {step: _meta(self.folder / str(step))["metric"] for step in steps}
+        metrics: dict[int, float] = {step: metric for step, metric in found.items() if metric is not None}
+        ranked = sorted(metrics, key=lambda step: (sign * metrics[step], -step))
         kept = {*steps[-self.settings.keep_last :], *ranked[: self.settings.keep_best]}
         return [step for step in steps if step not in kept]
 

@@ -77,7 +77,7 @@ class PackedGPT(GPTModel):
             parts[2] = str(int(parts[2]) + self.first_layer)
         if "local_experts" in parts:
             at = parts.index("local_experts") + 1
-            here = self.config.num_moe_experts // parallel.expert_size()
+            here = (self.config.num_moe_experts or 0) // parallel.expert_size()
             parts[at] = str(int(parts[at]) + here * parallel.expert_rank())
         name = ".".join(parts)
         for fused, norm in _FUSED_NORMS.items():

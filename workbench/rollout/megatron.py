@@ -81,6 +81,7 @@ class MegatronRollout:
 
     def _attention(self, attention, hidden_BTD, rotary, mask, cache, i: int) -> Tensor:  # type: ignore[no-untyped-def]
         config = self.config
+        assert config.num_query_groups
         groups, dim = config.num_query_groups // config.tensor_model_parallel_size, config.kv_channels
         heads = config.num_attention_heads // config.num_query_groups
         batch, length = hidden_BTD.shape[:2]
