@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -27,10 +27,14 @@ class Frozen(BaseModel):
     """Base of every part of the experiment: immutable, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    folded: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Title and fields of what a form folds away: settings that most runs leave alone."""
 
 
 class AlgorithmConfig(Frozen):
     """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
+
+    folded = {"Optimizer": ("min_lr_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_norm")}
 
     name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
     lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
@@ -67,7 +71,20 @@ class Lora(Frozen):
 
 
 class Model(Frozen):
-    """The policy, where its weights come from, and in which precision it is trained."""
+    """The policy, where its weights come from, in which precision it is trained, and how the ranks share it."""
+
+    folded = {
+        "Layout": (
+            "tensor_parallel",
+            "sequence_parallel",
+            "pipeline_parallel",
+            "virtual_pipeline",
+            "context_parallel",
+            "expert_parallel",
+            "distributed_optimizer",
+        ),
+        "Memory and speed": ("recompute", "offload_activations", "offload_optimizer", "transformer_engine", "fp8"),
+    }
 
     source: str = Field(
         "smollm2-135m-instruct",

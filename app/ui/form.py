@@ -70,12 +70,18 @@ class Form:
         fields = _own_first(model)
         nested = {name: found for name, info in fields.items() if (found := _nested(info.annotation)) is not None}
         values: dict[str, Any] = {"name": tree["name"]} if _is_named(path) else {}
-        shown = {name: info for name, info in fields.items() if name not in nested and name not in values}
+        folded: Mapping[str, Any] = getattr(model, "folded", {})
+        hidden = {name for names in folded.values() for name in names}
+        shown = {name: info for name, info in fields.items() if name not in nested and name not in values and name not in hidden}
         values |= self._grid(path, shown, tree)
         for name, inner in nested.items():
             st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
             self.slots[f"{path}.{name}"] = st.container()
             values[name] = self._fields(f"{path}.{name}", inner, tree.get(name) or {})
+        for title, names in folded.items():
+            changed = any(tree.get(name, default) != default for name in names for default in [_default(fields[name])])
+            with st.expander(title, expanded=changed):
+                values |= self._grid(path, {name: fields[name] for name in names}, tree)
         return values
 
     def _grid(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
