@@ -18,7 +18,7 @@ SMOLLM = Shape(layers=30, heads=9, query_groups=3, ffn=1536)
         (Layout(pipeline=4), 4, "pipeline_parallel x virtual_pipeline=4 does not divide the model's 30 layers"),
         (Layout(pipeline=2, virtual=4), 2, "=8 does not divide the model's 30 layers"),
         (Layout(virtual=2), 2, "virtual_pipeline=2 needs pipeline_parallel"),
-        (Layout(tensor=3), 4, "4 ranks are no multiple of tensor x pipeline x context = 3"),
+        (Layout(tensor=3), 4, "tensor x pipeline x context = 3 ranks, and 4 is no multiple"),
         (Layout(expert=2), 2, "expert_parallel=2 does not divide the model's 0 experts"),
         (Layout(pipeline=2, expert=2), 2, "expert_parallel=2 does not divide the 1 ranks"),
     ],
@@ -44,11 +44,11 @@ def test_what_fits() -> None:
 
 
 def test_the_settings_are_checked() -> None:
-    with pytest.raises(SpecError, match="1 ranks? .*no multiple|no multiple"):
+    with pytest.raises(SpecError, match="1 is no multiple"):
         compose(["experiment=dpo_demo", "model.tensor_parallel=2"])
     with pytest.raises(SpecError, match="sequence_parallel needs tensor_parallel"):
         compose(["experiment=dpo_demo", "model.sequence_parallel=true"])
     with pytest.raises(SpecError, match="2 does not divide the model's 9 attention heads.*Nearest that fit: .*pipeline_parallel=2"):
         compose(["experiment=dpo_demo", "model.tensor_parallel=2", "backend.ranks_per_node=2"])
     fits = compose(["experiment=dpo_demo", "model.tensor_parallel=3", "backend.ranks_per_node=6"])
-    assert Layout.of(fits.model).ranks == 3
+    assert fits.model.layout.ranks == 3

@@ -7,10 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from workbench.spec import Model
+from typing import Any
 
 _SHOWN = 4
 
@@ -68,10 +65,6 @@ class Layout:
     context: int = 1
     expert: int = 1
 
-    @classmethod
-    def of(cls, model: Model) -> Layout:
-        return cls(model.tensor_parallel, model.pipeline_parallel, model.virtual_pipeline, model.context_parallel, model.expert_parallel)
-
     @property
     def ranks(self) -> int:
         """Ranks that hold one copy of the model."""
@@ -87,7 +80,10 @@ def problems(layout: Layout, world_size: int, shape: Shape | None = None) -> lis
     """Why `world_size` ranks cannot share a model so; empty where they can. Without a shape only the ranks are counted."""
     found = []
     if world_size % layout.ranks:
-        found.append(f"{world_size} ranks are no multiple of tensor x pipeline x context = {layout.ranks}")
+        found.append(
+            f"a copy of the model takes tensor x pipeline x context = {layout.ranks} ranks, and {world_size} is no multiple of it "
+            "(backend.num_nodes x backend.ranks_per_node)"
+        )
     elif world_size // layout.ranks * layout.context % layout.expert:
         found.append(
             f"expert_parallel={layout.expert} does not divide the {world_size // layout.ranks * layout.context} ranks that hold the same layers"

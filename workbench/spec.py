@@ -116,6 +116,10 @@ class Model(Frozen):
     transformer_engine: bool = Field(False, description="GPU: Transformer Engine's fused layers, where it is installed; without LoRA.")
     fp8: bool = Field(False, description="GPU of the Hopper generation or later: matrix products in FP8 (with transformer_engine).")
 
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel, self.pipeline_parallel, self.virtual_pipeline, self.context_parallel, self.expert_parallel)
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> Model:
         if self.sequence_parallel and self.tensor_parallel == 1:
@@ -221,7 +225,7 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _fits_ranks(self) -> Experiment:
-        layout, world_size = Layout.of(self.model), self.backend.world_size
+        layout, world_size = self.model.layout, self.backend.world_size
         check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 else None)
         batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.layout import Layout
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
 
@@ -236,7 +235,7 @@ def main() -> int:
     from workbench.engine import parallel
 
     experiment = Experiment.from_yaml(run.spec_path.read_text())
-    parallel.start(Layout.of(experiment.model))
+    parallel.start(experiment.model.layout)
     Worker(run, experiment).go()
     parallel.stop()
     return 0

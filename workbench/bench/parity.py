@@ -265,13 +265,12 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 def main() -> None:
     """One rank."""
     from workbench.engine import parallel
-    from workbench.layout import Layout
 
     folder = Path(sys.argv[1])
     parallel.start()
     for fields in json.loads((folder / "cases.json").read_text()):
         case = Case(**fields)
-        parallel.arrange(Layout.of(case.model))
+        parallel.arrange(case.model.layout)
         arrays = dict(_measure(case, folder))
         if parallel.rank() == 0:
             np.savez(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]

@@ -91,6 +91,13 @@ def cuda_calls_stay_on_cpu() -> Iterator[None]:
         Tensor.cuda = original  # type: ignore[method-assign]
 
 
+@contextlib.contextmanager
+def activations_on_host(wanted: bool) -> Iterator[None]:
+    """Within: what the backward pass will need is kept in (pinned) host memory instead of on the GPU."""
+    with torch.autograd.graph.save_on_cpu(pin_memory=True) if wanted and CUDA else contextlib.nullcontext():
+        yield
+
+
 class _Stream:
     """A CUDA stream, or one of its events, where work is done in order anyway."""
 

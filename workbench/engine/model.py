@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from workbench.engine import device, mended, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
 from workbench.engine.head import ScoreHead, VocabularyHead
 from workbench.engine.hf import head_dim
-from workbench.layout import Layout, Shape, check
+from workbench.layout import Shape, check
 from workbench.spec import Model
 
 FAMILY = ("llama", "mistral", "qwen2", "mixtral")
@@ -106,7 +105,7 @@ class PackedGPT(GPTModel):
             return self.logits(hidden_TD)
         wanted_ND = hidden_TD[wanted_N]
         out = self.logits(wanted_ND, target_N) if self.score_head is None else self.score_head(wanted_ND)
-        return out if packed_seq_params.slots_N is None else _FromContext.apply(out, packed_seq_params.slots_N, packed_seq_params.total)
+        return out if packed_seq_params.slots_N is None else parallel.from_context(out, packed_seq_params.slots_N, packed_seq_params.total)
 
     def _whole_hidden(self, hidden: Tensor) -> Tensor:
         """Every tensor-parallel rank's tokens. A vocabulary-parallel head gives each rank a part of the gradient, a score head all of it."""
@@ -129,7 +128,7 @@ def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0) -> list[Pa
     Raises:
         ValueError: another architecture, a feature that the engine does not have, or a layout that does not fit; the message says which.
     """
-    check(Layout.of(settings), parallel.world_size(), Shape.of(hf.to_dict()))
+    check(settings.layout, parallel.world_size(), Shape.of(hf.to_dict()))
     config = transformer_config(hf, settings)
     tensor_parallel.model_parallel_cuda_manual_seed(0)
     stages: Sequence[int | None] = range(settings.virtual_pipeline) if settings.virtual_pipeline > 1 else [None]
@@ -261,28 +260,3 @@ def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, An
     from megatron.core.extensions.transformer_engine import TENorm
 
     return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), TENorm
-
-
-class _FromContext(torch.autograd.Function):
-    """Each context rank's results in their slots of the pack's, on all of them. Every rank computes the same loss of the whole, so the
-    gradient of a rank's own results is theirs alone."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, slots_N: Tensor, total: int) -> Tensor:
-        ctx.save_for_backward(slots_N)
-        whole = own.new_zeros(total, *own.shape[1:])
-        whole[slots_N] = own
-        torch.distributed.all_reduce(whole, group=parallel.context_group())
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor):  # type: ignore[no-untyped-def, override]
-        (slots_N,) = ctx.saved_tensors
-        return grad[slots_N], None, None
-
-
-@contextlib.contextmanager
-def activations_on_host(wanted: bool) -> Iterator[None]:
-    """Within: what the backward pass will need is kept in (pinned) host memory instead of on the GPU."""
-    with torch.autograd.graph.save_on_cpu(pin_memory=True) if wanted and device.CUDA else contextlib.nullcontext():
-        yield

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from torch import Tensor
 
 from workbench.engine import device
 from workbench.layout import Layout
@@ -148,6 +149,12 @@ def from_last_stage(value: T) -> T:
     return box[0]
 
 
+def from_context(own: Tensor, slots_N: Tensor, total: int) -> Tensor:
+    """Each context rank's results in their slots of the whole's `total`, on all of them. Every rank computes the same loss of the whole, so
+    the gradient of a rank's own results is theirs alone."""
+    return _FromContext.apply(own, slots_N, total)  # type: ignore[no-any-return]
+
+
 def gather_over_data(value: T) -> list[T]:
     """Every data-parallel rank's value, by rank, on each of them."""
     values: list[T | None] = [None] * data_size()
@@ -164,3 +171,18 @@ def gather_over_all(value: T) -> list[T]:
 
 def barrier() -> None:
     dist.barrier()
+
+
+class _FromContext(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, slots_N: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(slots_N)
+        whole = own.new_zeros(total, *own.shape[1:])
+        whole[slots_N] = own
+        dist.all_reduce(whole, group=context_group())
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):  # type: ignore[no-untyped-def, override]
+        (slots_N,) = ctx.saved_tensors
+        return grad[slots_N], None, None

@@ -21,7 +21,7 @@ from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatch
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.mended import interleaved
-from workbench.engine.model import DTYPES, activations_on_host, build, named_parameters
+from workbench.engine.model import DTYPES, build, named_parameters
 from workbench.runtime import Batch, Loss, Metrics
 from workbench.spec import AlgorithmConfig, Model
 
@@ -209,7 +209,7 @@ class Policy:
             slots_N=torch.from_numpy(here).to(device.current()) if len(spans) > 1 else None,
             total=len(wanted),
         )
-        with activations_on_host(self.settings.offload_activations):
+        with device.activations_on_host(self.settings.offload_activations):
             return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
 
     def _forward_only(self, rows: Sequence[Row], consume: Consume) -> list[Any]:

@@ -99,6 +99,7 @@ WORDS = {
     "lr": "learning rate",
     "lora": "LoRA",
     "kl": "KL",
+    "fp8": "FP8",
     "adam": "Adam",
     "beta1": "β₁",
     "beta2": "β₂",
