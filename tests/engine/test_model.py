@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tests import models
-from workbench.algorithms import dpo, sft
+from tests import gang, models
+from workbench.algorithms import dpo, reward_model, sft
 from workbench.data.packing import Row
-from workbench.engine import hf, lora
+from workbench.engine import hf, lora, parallel
 from workbench.engine.model import rope_frequencies, transformer_config
 from workbench.engine.step import Policy
+from workbench.layout import Layout
+from workbench.rollout.base import Sampling
+from workbench.rollout.megatron import MegatronRollout
 from workbench.spec import Lora, Model
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -37,6 +41,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3 rope": ("llama", {"rope_parameters": LLAMA3}),
     "linear rope": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
     "qwen2": ("qwen2", {}),
+    "mixtral": ("mixtral", {}),
 }
 
 
@@ -115,10 +120,11 @@ def test_gradient_equals_autograd_in_transformers(tiny_model: Path) -> None:
     assert metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
-def test_recompute_changes_nothing(tiny_model: Path) -> None:
+@pytest.mark.parametrize("kind", ["full", "selective"])
+def test_recompute_changes_nothing(tiny_model: Path, kind: Literal["full", "selective"]) -> None:
     rows = with_reference(tiny_model, pairs(4))
     plain = policy(tiny_model, lr=1e-3).update(rows, dpo.loss, 0, 0)
-    again = policy(tiny_model, Model(lora=Lora(rank=0), recompute="full"), lr=1e-3).update(rows, dpo.loss, 0, 0)
+    again = policy(tiny_model, Model(lora=Lora(rank=0), recompute=kind), lr=1e-3).update(rows, dpo.loss, 0, 0)
     assert again["loss"] == pytest.approx(plain["loss"], rel=1e-6)
     assert again["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-6)
 
@@ -142,7 +148,7 @@ def test_adapters_start_as_the_base_and_can_be_switched_off(tiny_model: Path) ->
     assert all(("lora_" in name) == parameter.requires_grad for name, parameter in adapted.chunks[0].named_parameters())
 
 
-@pytest.mark.parametrize("name", ["llama", "tied", "qwen2"])
+@pytest.mark.parametrize("name", ["llama", "tied", "qwen2", "mixtral"])
 def test_export_round_trip(tmp_path: Path, name: str) -> None:
     """What is written back equals what was read, tensor by tensor."""
     kind, changes = SHAPES[name]
@@ -175,6 +181,50 @@ def test_trained_adapters_export_merged_and_alone(tmp_path: Path, tiny_model: Pa
     with torch.no_grad():
         theirs = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["full", "adapters"])
+def test_reward_model_exports_as_a_classifier(tmp_path: Path, tiny_model: Path, rank: int) -> None:
+    """transformers' sequence classifier, whole or as adapters, gives the engine's scores to 1e-4."""
+    from peft import PeftModel
+
+    settings = Lora(rank=rank, alpha=8) if rank else Lora(rank=0)
+    trained = Policy(Model(lora=settings), reward_model.Config(lr=1e-2, warmup_steps=0), tiny_model, total_steps=10)
+    for step in range(2):
+        trained.update(pairs(4), reward_model.loss, step, 0)
+    row = pairs(1)[0]
+    ours = trained.outputs([row])[0][:, 0]
+    if rank:
+        out = lora.save_adapter(trained.chunks[0], settings, trained.hf_config, str(tiny_model), tmp_path / "adapter")
+        base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, str(out))
+    else:
+        out = hf.save(trained.weights(), tiny_model, tmp_path / "out", "note")
+        model = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32)
+    with torch.no_grad():
+        theirs = [model(torch.tensor([[*row.prefix, *branch]])).logits[0, 0].item() for branch in row.branches]
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def greedy(folder: Path) -> None:
+    """Answers of the folder's model under this gang's layout, and the ones that one rank gave."""
+    sizes = {"tensor_parallel": parallel.tensor_size(), "sequence_parallel": parallel.tensor_size() > 1}
+    sampled = policy(folder / "model", Model(lora=Lora(rank=0), **sizes))
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    rollouts = MegatronRollout(sampled.chunks[0]).generate(prompts, Sampling(12, temperature=0, stop_tokens=frozenset()), 0)
+    found = [(rollout.tokens, rollout.logprobs) for rollout in rollouts]
+    if not (folder / "answers.json").exists():
+        (folder / "answers.json").write_text(json.dumps(found))
+        return
+    for (tokens, logprobs), (expected, expected_logprobs) in zip(found, json.loads((folder / "answers.json").read_text()), strict=True):
+        assert tokens == expected
+        np.testing.assert_allclose(logprobs, expected_logprobs, atol=1e-4)
+
+
+def test_answers_do_not_depend_on_tensor_parallelism(tmp_path: Path) -> None:
+    models.save(tmp_path / "model", tie_word_embeddings=True)
+    gang.run(greedy, tmp_path, Layout())
+    gang.run(greedy, tmp_path, Layout(tensor=2))
 
 
 def test_what_is_not_supported_is_refused(tiny_model: Path, tmp_path: Path) -> None:
