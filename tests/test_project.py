@@ -73,6 +73,13 @@ def test_heavy_packages_are_imported_in_their_adapters_only() -> None:
     assert wrong == []
 
 
+def test_algorithms_know_nothing_of_layouts() -> None:
+    """No algorithm names ranks, groups or devices, nor imports the engine."""
+    for path in (ROOT / "workbench/algorithms").glob("*.py"):
+        words = set(re.findall(r"[a-z_]+", path.read_text().lower()))
+        assert not words & {"rank", "ranks", "group", "groups", "device", "devices", "cuda", "gloo", "nccl", "engine", "distributed"}, path.name
+
+
 def test_the_facade_and_every_algorithms_settings_load_no_torch() -> None:
     code = "import sys, workbench.api, workbench.views; from workbench.spec import *; [find_algorithm(n).Config for n in algorithm_names()]; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "False"
