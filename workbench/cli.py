@@ -353,6 +353,8 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
                     case "step":
                         progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                    case "warning" if not quiet:
+                        yield f"[yellow]warning[/] {escape(event['message'])}"
                     case "validation" if not quiet:
                         yield f"step {event['step']:>5}  held out: {_brief(event['metrics'])}"
             if ended:

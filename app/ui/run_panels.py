@@ -91,6 +91,8 @@ def _failure(run: Run, status: Status) -> None:
 
 
 def _progress(history: History, status: Status) -> None:
+    for message in history.warnings:
+        st.warning(frame.plain(message[:1].upper() + message[1:]), icon=":material/warning:")
     if status.state.ended or history.steps:
         if status.state == State.STOPPING:
             st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")

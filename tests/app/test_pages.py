@@ -174,6 +174,12 @@ class TestRun:
         assert str(run.logs / "actor-0.1.log") in words(page)
         assert [button.label for button in page.button] == ["Resume", "Clone"]
 
+    def test_a_damaged_checkpoint_is_told_of(self, app, runs):
+        run = synthetic.make(runs, steps=10)
+        store.EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run goes on from checkpoint 2")
+        page = app("run", id=run.id)
+        assert "Checkpoint 4 is damaged; the run goes on from checkpoint 2" in page.warning[0].value
+
     def test_stop_asks_the_run(self, app, runs):
         run = synthetic.make(runs, steps=10)
         page = app("run", id=run.id)

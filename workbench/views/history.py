@@ -58,6 +58,7 @@ class History:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     validations: list[Validation] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     phase: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     total_steps: int = 0
@@ -121,6 +122,9 @@ class History:
         self.checkpoints = [c for c in self.checkpoints if c.get("step", 0) <= step]
         for column in (self.steps, self.times, self.elapsed_s, *self.metrics.values()):
             del column[keep:]
+
+    def _take_warning(self, event: Mapping[str, Any]) -> None:
+        self.warnings.append(event["message"])
 
     def _take_phase(self, event: Mapping[str, Any]) -> None:
         self.phase = dict(event)
