@@ -1,4 +1,4 @@
-"""Pure tensor functions: losses, log-probabilities. No model, no configuration, no collectives.
+"""Pure tensor functions: losses. No model, no configuration, no collectives.
 
 The submodules load (and torch with them) on first use, so that an algorithm's file can be read for its settings without torch.
 """
