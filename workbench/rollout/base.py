@@ -1,19 +1,35 @@
-"""What a rollout engine is."""
+"""What a rollout engine is, and what it gives. An engine is one file of this folder with an `Engine` class; it is found by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn. `temperature` 0 takes the likeliest token each time."""
+    """How an answer is drawn. `temperature` 0 takes the likeliest token each time; `top_k` 0 and `top_p` 1 leave all tokens in."""
 
     max_tokens: int
     temperature: float = 1.0
     stop_tokens: frozenset[int] = frozenset()
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to answer `samples` times. `key` names it and, with the seed, decides its draws, wherever and beside whichever it is answered.
+
+    `max_tokens` is its own limit, where it is lower than the sampling's.
+    """
+
+    tokens: Sequence[int]
+    key: int = 0
+    samples: int = 1
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -23,11 +39,55 @@ class Rollout:
     tokens: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
+    key: int = 0
+    sample: int = 0
+
+
+@dataclass
+class Profile:
+    """What an engine did since it was asked last. Seconds are wall-clock; `slot_steps` counts the places of all decode steps, `busy` those in use."""
+
+    prefill_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_tokens: int = 0
+    decode_s: float = 0.0
+    busy: int = 0
+    slot_steps: int = 0
+    refits: int = 0
+    refit_s: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """As a step's metrics: rates where there was work."""
+        return {
+            **({"prefill_tokens_per_s": self.prefill_tokens / self.prefill_s} if self.prefill_s else {}),
+            **({"decode_tokens_per_s": self.decode_tokens / self.decode_s} if self.decode_s else {}),
+            **({"batch_occupancy": self.busy / self.slot_steps} if self.slot_steps else {}),
+            "time_refit_s": self.refit_s,
+        }
 
 
 class RolloutEngine(Protocol):
-    """One way to generate."""
+    """One way to generate. With tensor parallelism the ranks of a group make the same calls."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Rollout]:
-        """One answer a prompt, in order. The same seed gives the same answers."""
+    profile: Profile
+
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling, seed: int) -> Iterator[Rollout]:
+        """The answers as they finish, in any order. Prompts are taken as there is room, so that several engines may share one queue.
+
+        The same seed gives the same answers, whatever the batch.
+        """
         ...
+
+    def update_weights(self, version: int) -> None:
+        """Take over the policy's weights of this version (how many updates they have seen). Nothing to do for an engine that shares them."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory of caches (and of copied weights) while the policy trains."""
+        ...
+
+    def resume(self) -> None:
+        """Make ready to generate again."""
+        ...
+
+    def close(self) -> None: ...
