@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from workbench.data.packing import Row
+    from workbench.experience import Experience
 
 Metrics = dict[str, Any]
 """In a loss: tensors, each averaged over all its values in the global batch. After an update: floats."""
@@ -23,7 +24,8 @@ class Batch:
     """One microbatch as a loss sees it. N target tokens, in S sequences; see `workbench.data.packing`.
 
     `logprobs_N` are the policy's, with gradient; `reference_logprobs_N` the reference policy's (zeros where the algorithm has none). A model
-    with a score head (`AlgorithmConfig.num_scores`) gives `scores_SK` instead, K scores at the last token of each sequence, and N is 0.
+    with a score head (`AlgorithmConfig.num_scores`) gives `scores_SK` instead: K scores at the last token of each sequence, or before each
+    target (`score_at`, then S is N). `entropy_N` is that of each prediction, where the algorithm asks for it; `arrays` are the rows'.
     """
 
     logprobs_N: Tensor
@@ -32,6 +34,8 @@ class Batch:
     num_sequences: int
     rows: Sequence[Row]
     scores_SK: Tensor | None = None
+    entropy_N: Tensor | None = None
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
 
     def value(self, name: str) -> Tensor:
         """The rows' scalar called `name`, one a row (B). Raises ValueError for a row that has none."""
@@ -50,6 +54,44 @@ class Runtime(Protocol):
 
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         """The loss's metrics on rows, averaged over all of them and all ranks, without learning from them."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """The algorithm's settings as they are now: some may be changed while the run goes on."""
+        ...
+
+    def set(self, **values: Any) -> None:
+        """Change settings from now on."""
+        ...
+
+    def rollout(self, rows: Sequence[Row]) -> list[Experience]:
+        """Sampled answers to the rows' prompts with their rewards, all of them on every rank, prompt by prompt."""
+        ...
+
+    def measure(self, experiences: Sequence[Experience]) -> None:
+        """Fill the trainer's own log-probabilities and entropies, and the reference policy's log-probabilities."""
+        ...
+
+    def values(self, experiences: Sequence[Experience]) -> None:
+        """Fill the critic's values."""
+        ...
+
+    def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
+        """Begin the critic's lesson on values and returns; what is returned waits for its metrics."""
+        ...
+
+    def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
+        """The policy's updates on the experiences: `update_epochs` passes in minibatches of `global_batch_size`."""
+        ...
+
+    def keep(self, experiences: Sequence[Experience]) -> None:
+        """Store the step's rollouts for whoever looks at the run."""
         ...
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:

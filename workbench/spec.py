@@ -34,6 +34,8 @@ class Frozen(BaseModel):
 class AlgorithmConfig(Frozen):
     """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
 
+    live: ClassVar[Sequence[str]] = ("lr",)
+    """Settings that may be changed while the run goes on."""
     folded = {"Optimizer": ("min_lr_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_norm")}
 
     name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
@@ -56,6 +58,21 @@ class AlgorithmConfig(Frozen):
     def num_scores(self) -> int:
         """Scores that the model gives a sequence through a head of its own; 0 keeps the language model's head."""
         return 0
+
+    @property
+    def score_at(self) -> Literal["sequence", "token"]:
+        """Whether the score head reads each sequence's last token, or the place before each target (a critic)."""
+        return "sequence"
+
+    @property
+    def with_entropy(self) -> bool:
+        """Whether the loss wants the entropy of each prediction."""
+        return False
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the data that one step of the run takes."""
+        return self.global_batch_size
 
 
 class Lora(Frozen):
@@ -131,6 +148,42 @@ class Model(Frozen):
         return self
 
 
+class Reward(Frozen):
+    """One component of an answer's reward: a program, or a reward model; exactly one of them."""
+
+    program: str | None = Field(None, description="A function of workbench.rewards.programs, or your own: path/to/file.py:function.")
+    model: str | None = Field(None, description="A reward model: a Hugging Face ...ForSequenceClassification directory, as `workbench export` writes.")
+    weight: float = Field(1.0, description="Its weight in the sum.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Reward:
+        if (self.program is None) == (self.model is None):
+            raise ValueError("a reward is a program or a model: set exactly one of them")
+        return self
+
+
+class Critic(AlgorithmConfig):
+    """The value function of PPO: a model of the policy's kind with a head that scores every token, in a placement of its own."""
+
+    name: Literal["critic"] = "critic"
+    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
+    model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
+    placement: Literal["colocated", "served"] = Field(
+        "colocated", description="In the policy's own processes, or behind PyTriton in processes of its own."
+    )
+    processes: int = Field(1, ge=1, le=64, description="Served: processes that share the critic.")
+
+    @property
+    def num_scores(self) -> int:
+        return 1
+
+    @property
+    def score_at(self) -> Literal["sequence", "token"]:
+        return "token"
+
+
 _WEIGHTS = ("source", "precision", "lora", "init_seed")
 
 
@@ -149,6 +202,15 @@ class Data(Frozen):
     )
     on_bad_row: Literal["error", "skip"] = Field("error", description="Whether a malformed row refuses the file or is left out and counted.")
     limit: int | None = Field(None, ge=1, description="Use only the first rows; empty: all.")
+
+
+class Rollout(Frozen):
+    """The engine that samples answers."""
+
+    name: Literal["megatron", "hf", "tensorrt_llm"] = Field(
+        "megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU)."
+    )
+    slots: int = Field(32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next.")
 
 
 class Validation(Frozen):
@@ -214,6 +276,7 @@ class Experiment(Frozen):
     data: Data
     validation: Validation = Validation()
     checkpoint: Checkpoint = Checkpoint()
+    rollout: Rollout = Rollout()
     backend: AnyBackend
 
     @field_validator("name")

@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.algorithms._online import OnlineConfig
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
+    from workbench.experience import Experience
+    from workbench.online import Online
     from workbench.runtime import Loss, Metrics
 
 VALIDATION_SEED = 0
+PAUSE_POLL_S = 0.3
 
 
 class Worker:
@@ -37,11 +41,12 @@ class Worker:
         self.algorithm = find_algorithm(experiment.algorithm.name)
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._requests = Cursor()
+        self._paused = False
         self._directory = self._ready_on_first(lambda: hf.local_directory(experiment.model.source), "fetching the model")
         self._tokenizer = hf.tokenizer(self._directory)
         self._load_data()
         cfg = experiment.algorithm
-        by_epochs = max(1, cfg.epochs * len(self.train) // cfg.global_batch_size)
+        by_epochs = max(1, cfg.epochs * len(self.train) // cfg.rows_per_step)
         self.total_steps = cfg.max_steps or by_epochs
         self._load_policy()
 
@@ -68,6 +73,14 @@ class Worker:
             self.validation = self._with_reference(self.validation, "validation")
         self.checkpoints = Checkpoints(self.policy, self.run.checkpoints, self.spec.checkpoint)
         self.step = self.checkpoints.load_newest(self._warn)
+        self.online = None
+        if isinstance(self.spec.algorithm, OnlineConfig):
+            from workbench.online import Online
+
+            self.online = Online(self.run, self.spec, self.policy, self._directory, self._tokenizer, self.total_steps)
+            if self.online.critic:
+                self.online.critic.restore(self.step)
+        self._repeat_changes()
 
     # --- what an algorithm's loop sees (workbench.runtime.Runtime)
 
@@ -75,7 +88,7 @@ class Worker:
         from workbench.data.packing import batch_indices
 
         for step in range(self.step, self.total_steps):
-            chosen = batch_indices(len(self.train), self.spec.algorithm.global_batch_size, step, self.spec.seed)
+            chosen = batch_indices(len(self.train), self.spec.algorithm.rows_per_step, step, self.spec.seed)
             yield [self.train[i] for i in chosen]
 
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
@@ -84,6 +97,38 @@ class Worker:
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         return self.policy.update(rows, loss, self.step, self.spec.seed)
 
+    @property
+    def settings(self) -> Any:
+        return self.policy.algorithm
+
+    def set(self, **values: Any) -> None:
+        """Change settings of the algorithm from the next use on. Raises ValidationError for a value out of bounds."""
+        now = self.policy.algorithm
+        self.policy.algorithm = type(now).model_validate({**now.model_dump(), **values})
+
+    def rollout(self, rows: Sequence[Row]) -> list[Experience]:
+        return self._online.rollout(rows, self.step, self.spec.seed)
+
+    def measure(self, experiences: Sequence[Experience]) -> None:
+        self._online.measure(experiences)
+
+    def values(self, experiences: Sequence[Experience]) -> None:
+        self._online.values(experiences)
+
+    def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
+        return self._online.train_critic(experiences, self.step)
+
+    def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
+        return self._online.learn(experiences, loss, self.step, self.spec.seed)
+
+    def keep(self, experiences: Sequence[Experience]) -> None:
+        self._online.keep(experiences, self.step + 1)
+
+    @property
+    def _online(self) -> Online:
+        assert self.online is not None, "this algorithm has no rollouts: its Config does not extend OnlineConfig"
+        return self.online
+
     # --- the run
 
     def go(self) -> None:
@@ -91,8 +136,12 @@ class Worker:
         self.emit("state", state="running", step=self.step, total_steps=self.total_steps)
         held_out = self.validate() if self.step == 0 else {}
         reason = "stopped" if self._stop_requested() else "completed"
-        for metrics in self.algorithm.train(self.spec.algorithm, self) if reason == "completed" else ():
+        began = time.perf_counter()
+        for metrics in self.algorithm.train(self.settings, self) if reason == "completed" else ():
             self.step += 1
+            if self.online:
+                metrics = {**metrics, **self.online.measured(), "step_time_s": time.perf_counter() - began}
+            began = time.perf_counter()
             self.emit("step", step=self.step, metrics=metrics)
             self._report_checkpoint(wait=False)
             last = self.step == self.total_steps
@@ -100,6 +149,8 @@ class Worker:
             stop = not last and self._stop_requested()
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
                 self._report_checkpoint(wait=True)
+                if self.online and self.online.critic:  # first, so that a checkpoint of the policy has its critic's beside it
+                    self.online.critic.save(self.step)
                 self.checkpoints.save(self.step, held_out.get(self.spec.checkpoint.best_metric))
                 self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
             if stop:
@@ -111,17 +162,34 @@ class Worker:
     def validate(self) -> Metrics:
         """Measure the held-out rows and answer a few of their prompts."""
         started = time.perf_counter()
-        outputs: dict[int, np.ndarray] = {}
-        metrics = self.policy.evaluate(self.validation, self.algorithm.loss, outputs) if self.validation else {}
-        diagnostics = self._diagnose(outputs)
-        metrics |= diagnostics.pop("metrics", {})
-        samples = self._samples()
+        diagnostics: dict[str, Any] = {}
+        if self.online:
+            metrics, samples = self._held_out_rollouts()
+        else:
+            outputs: dict[int, np.ndarray] = {}
+            metrics = self.policy.evaluate(self.validation, self.algorithm.loss, outputs) if self.validation else {}
+            diagnostics = self._diagnose(outputs)
+            metrics |= diagnostics.pop("metrics", {})
+            samples = self._samples()
         if samples:
             metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
             metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
         metrics["time_validation_s"] = time.perf_counter() - started
         self.emit("validation", step=self.step, metrics=metrics, samples=samples, **({"diagnostics": diagnostics} if diagnostics else {}))
         return metrics
+
+    def _held_out_rollouts(self) -> tuple[Metrics, list[dict[str, Any]]]:
+        """The mean reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
+        if not self.validation:
+            return {}, []
+        found = self._online.rollout(self.validation, self.step, VALIDATION_SEED, samples=1)
+        self._online.measured()
+        metrics = {"rewards": sum(e.reward for e in found) / len(found)}
+        metrics |= {f"reward/{name}": sum(e.components[name] for e in found) / len(found) for name in found[0].components}
+        metrics["response_lengths"] = sum(len(e.tokens) for e in found) / len(found)
+        metrics["fraction_of_samples_properly_ended"] = sum(e.finish_reason == "stop" for e in found) / len(found)
+        shown = found[: self.spec.validation.samples]
+        return metrics, [{"prompt": e.prompt, "response": e.response, "tokens": len(e.tokens), "finish_reason": e.finish_reason} for e in shown]
 
     def _diagnose(self, outputs: dict[int, np.ndarray]) -> dict[str, Any]:
         """What the algorithm makes of all held-out rows' outputs together, on every rank alike."""
@@ -150,8 +218,8 @@ class Worker:
     def _samples(self) -> list[dict[str, Any]]:
         """Greedy answers to held-out prompts, where the layout lets one rank's layers see a token from end to end."""
         from workbench.engine import hf, parallel
-        from workbench.rollout.base import Sampling
-        from workbench.rollout.megatron import MegatronRollout
+        from workbench.rollout.base import Prompt, Sampling
+        from workbench.rollout.megatron import Engine
 
         model = self.spec.model
         if self.spec.algorithm.num_scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
@@ -159,7 +227,8 @@ class Worker:
         self.policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
         sampling = Sampling(self.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._directory))
-        rollouts = MegatronRollout(self.policy.chunks[0]).generate(mine, sampling, VALIDATION_SEED)
+        prompts = [Prompt(prompt, key) for key, prompt in enumerate(mine)]
+        rollouts = sorted(Engine(self.policy.chunks[0]).generate(prompts, sampling, VALIDATION_SEED), key=lambda rollout: rollout.key)
         answered = [
             {
                 "prompt": self._tokenizer.decode(prompt),
@@ -175,11 +244,41 @@ class Worker:
     def _stop_requested(self) -> bool:
         from workbench.engine import parallel
 
+        was_paused = self._paused
         requests = self.run.requests(self._requests) if parallel.rank() == 0 else []
         requests = parallel.from_first(requests)
         for request in requests:
             self.emit("control", **{key: value for key, value in request.items() if key != "time"}, step=self.step)
-        return any(request["request"] == "stop" for request in requests)
+            if request["request"] == "set":
+                self._apply(request["values"])
+            self._paused = request["request"] == "pause" or (self._paused and request["request"] not in ("unpause", "stop"))
+        stop = any(request["request"] == "stop" for request in requests)
+        if self._paused and not stop:
+            if not was_paused:
+                self.emit("phase", message=f"paused at step {self.step}")
+            time.sleep(PAUSE_POLL_S)
+            return self._stop_requested()
+        if was_paused and not stop:
+            self.emit("phase", message="")
+        return stop
+
+    def _apply(self, values: dict[str, Any]) -> None:
+        """A change asked for while the run goes on; one that the settings do not allow is warned of and left."""
+        wrong = [name for name in values if name not in self.settings.live]
+        try:
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)} cannot be changed while the run goes on; these can: {', '.join(self.settings.live)}")
+            self.set(**values)
+        except ValueError as error:
+            self._warn(f"not changed: {error}")
+
+    def _repeat_changes(self) -> None:
+        """The changes that were made before this step, when the run goes on from a checkpoint."""
+        from workbench.engine import parallel
+
+        made = [e["values"] for e in self.run.events() if e["kind"] == "control" and e["request"] == "set" and e["step"] <= self.step]
+        for values in parallel.from_first(made if self.step else []):
+            self._apply(values)
 
     def _with_reference(self, rows: list[Row], part: str) -> list[Row]:
         """The rows with the reference policy's log-probabilities, from the disk where the same were computed before."""

@@ -18,8 +18,8 @@ from workbench.engine import hf, lora, parallel
 from workbench.engine.model import rope_frequencies, transformer_config
 from workbench.engine.step import Policy
 from workbench.layout import Layout
-from workbench.rollout.base import Sampling
-from workbench.rollout.megatron import MegatronRollout
+from workbench.rollout.base import Prompt, Sampling
+from workbench.rollout.megatron import Engine
 from workbench.spec import Lora, Model
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -211,7 +211,8 @@ def greedy(folder: Path) -> None:
     sizes = {"tensor_parallel": parallel.tensor_size(), "sequence_parallel": parallel.tensor_size() > 1}
     sampled = policy(folder / "model", Model(lora=Lora(rank=0), **sizes))
     prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
-    rollouts = MegatronRollout(sampled.chunks[0]).generate(prompts, Sampling(12, temperature=0, stop_tokens=frozenset()), 0)
+    asked = [Prompt(tokens, key) for key, tokens in enumerate(prompts)]
+    rollouts = sorted(Engine(sampled.chunks[0], slots=2).generate(asked, Sampling(12, temperature=0), 0), key=lambda rollout: rollout.key)
     found = [(rollout.tokens, rollout.logprobs) for rollout in rollouts]
     if not (folder / "answers.json").exists():
         (folder / "answers.json").write_text(json.dumps(found))

@@ -29,7 +29,7 @@ class PackedRows(PackedSeqParams):
 
     T counts this context rank's tokens, which lie in `spans` of the pack. `wanted_N` are the places of the hidden states that the head
     reads, `target_N` the tokens that they predict (None for a score head), and `slots_N` where the results go among the pack's `total`.
-    Without `wanted_N` the head gives logits.
+    Without `wanted_N` the head gives logits; with `entropy` the log-probabilities and the entropies [N, 2].
     """
 
     trees: tuple[Tree, ...] = ()
@@ -39,6 +39,7 @@ class PackedRows(PackedSeqParams):
     target_N: Tensor | None = None
     slots_N: Tensor | None = None
     total: int = 0
+    entropy: bool = False
 
 
 def spans_of(length: int, rank: int, ranks: int) -> tuple[Span, ...]:

@@ -29,15 +29,18 @@ class VocabularyHead(nn.Module):
         self.weight = weight_VD
         self.num_tokens, self.rank, self.group = num_tokens, rank, group
 
-    def forward(self, hidden_ND: Tensor, target_N: Tensor | None, shared_VD: Tensor | None) -> Tensor:
-        """logprobs_N of the targets, or all logits [N, V] where there are none."""
+    def forward(self, hidden_ND: Tensor, target_N: Tensor | None, shared_VD: Tensor | None, entropy: bool = False) -> Tensor:
+        """logprobs_N of the targets, with `entropy` and the entropies [N, 2]; or all logits [N, V] where there are no targets."""
         weight_VD = self.weight if shared_VD is None else shared_VD
         assert weight_VD is not None
         if target_N is None:
             return gather_from_tensor_model_parallel_region(hidden_ND @ weight_VD.T, self.group)[..., : self.num_tokens]
         first = self.rank * len(weight_VD)
         # Without the rows for tokens that there are not.
-        return target_logprobs(hidden_ND, weight_VD[: max(0, self.num_tokens - first)], target_N, first=first, group=self.group)
+        weight_VD = weight_VD[: max(0, self.num_tokens - first)]
+        if entropy:
+            return torch.stack(target_logprobs_and_entropy(hidden_ND, weight_VD, target_N, first=first, group=self.group), dim=1)
+        return target_logprobs(hidden_ND, weight_VD, target_N, first=first, group=self.group)
 
 
 class ScoreHead(nn.Linear):

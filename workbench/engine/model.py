@@ -47,7 +47,7 @@ class PackedGPT(GPTModel):
     `num_scores` K a linear layer [K, D] stands in place of the language model's head.
     """
 
-    def __init__(self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None):
+    def __init__(self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None, groups: Any = None):
         ranks = config.tensor_model_parallel_size
         super().__init__(
             config=config,
@@ -60,6 +60,7 @@ class PackedGPT(GPTModel):
             share_embeddings_and_output_weights=hf.tie_word_embeddings and not num_scores,
             position_embedding_type="none",
             vp_stage=vp_stage,
+            pg_collection=groups,
         )
         self.inv_freq = rope_frequencies(hf)
         self.first_layer = get_transformer_layer_offset(config, vp_stage=vp_stage)
@@ -83,10 +84,10 @@ class PackedGPT(GPTModel):
             name = name.replace(fused, norm)
         return name
 
-    def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None) -> Tensor:
-        """Of the language model's head: logprobs_N of the targets, or all logits without targets."""
+    def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None, entropy: bool = False) -> Tensor:
+        """Of the language model's head: logprobs_N of the targets (with `entropy` [N, 2]), or all logits without targets."""
         tied = self.share_embeddings_and_output_weights
-        return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None)
+        return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None, entropy)
 
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
@@ -104,7 +105,7 @@ class PackedGPT(GPTModel):
         if wanted_N is None:
             return self.logits(hidden_TD)
         wanted_ND = hidden_TD[wanted_N]
-        out = self.logits(wanted_ND, target_N) if self.score_head is None else self.score_head(wanted_ND)
+        out = self.logits(wanted_ND, target_N, packed_seq_params.entropy) if self.score_head is None else self.score_head(wanted_ND)
         return out if packed_seq_params.slots_N is None else parallel.from_context(out, packed_seq_params.slots_N, packed_seq_params.total)
 
     def _whole_hidden(self, hidden: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ _FUSED_NORMS = {
 """Where Transformer Engine keeps the norms."""
 
 
-def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0) -> list[PackedGPT]:
+def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0, groups: Any = None) -> list[PackedGPT]:
     """This rank's chunks of the model with unfilled weights (see `hf.load_weights`): one, or one for each virtual pipeline stage.
 
     Raises:
@@ -134,7 +135,7 @@ def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0) -> list[Pa
     stages: Sequence[int | None] = range(settings.virtual_pipeline) if settings.virtual_pipeline > 1 else [None]
     mended.router()
     with device.cuda_calls_stay_on_cpu():
-        chunks = [PackedGPT(config, hf, _layers(config, settings, stage), num_scores, settings.init_seed, stage) for stage in stages]
+        chunks = [PackedGPT(config, hf, _layers(config, settings, stage), num_scores, settings.init_seed, stage, groups) for stage in stages]
     return [chunk.to(config.params_dtype) for chunk in chunks]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -167,6 +169,43 @@ def gather_over_all(value: T) -> list[T]:
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def from_tensor_first(value: T) -> T:
+    """The value of the tensor-parallel group's first rank, on all of the group."""
+    if tensor_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=parallel_state.get_tensor_model_parallel_src_rank(), group=tensor_group())
+    return box[0]
+
+
+def shared_queue(total: int, name: str) -> Iterator[int]:
+    """The numbers below `total`, each given to one tensor-parallel group only, to whichever asks first. `name` is used once in a gang's life."""
+    if world_size() == tensor_size():
+        yield from range(total)
+        return
+    store = dist.distributed_c10d._get_default_store()
+    while True:
+        number = from_tensor_first(store.add(name, 1) - 1 if tensor_rank() == 0 else 0)
+        if number >= total:
+            return
+        yield number
+
+
+activity: tuple[str, float] = ("starting", 0.0)
+"""What this rank is doing, and since when (seconds since the epoch): what a watcher tells of a hang."""
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Within: this rank's activity is `what`."""
+    global activity
+    before, activity = activity, (what, time.time())
+    try:
+        yield
+    finally:
+        activity = (before[0], time.time())
 
 
 def barrier() -> None:

@@ -56,16 +56,17 @@ class Policy:
         self._gathers_ahead = model.distributed_optimizer  # each layer's updated weights, as the next forward pass comes to it
         device.adopt_megatron()  # building the optimizer loaded more of it
 
-    def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int) -> Metrics:
+    def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int, part: int = 0) -> Metrics:
         """One optimizer step on a global batch, the same on every rank; each data-parallel rank computes its share.
 
-        The state of the random generators is a function of (seed, step, rank), so that a resumed run draws the same dropout.
+        The state of the random generators is a function of (seed, step, part, rank), so that a resumed run draws the same dropout. `part` counts
+        the updates of one step of the run.
 
         Returns:
             The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput.
         """
         started = time.perf_counter()
-        torch.manual_seed(seed * 1_000_003 + step * 1009 + parallel.data_rank())
+        torch.manual_seed(seed * 1_000_003 + step * 1009 + part * 9_176_243 + parallel.data_rank())
         packs = self._packs(deal(rows, parallel.data_size(), parallel.data_rank()))
         packed = time.perf_counter()
         self._gather_ahead(True)
@@ -113,8 +114,13 @@ class Policy:
         return self._averages(self._forward_only(share(rows), consume))
 
     @torch.no_grad()
-    def outputs(self, rows: Sequence[Row], reference: bool = False, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
-        """Each row's logprobs_N of its targets, or scores_SK, computed on all ranks, each its share; `reference` uses the base model."""
+    def outputs(
+        self, rows: Sequence[Row], reference: bool = False, progress: Callable[[int, int], None] | None = None, entropy: bool = False
+    ) -> list[np.ndarray]:
+        """Each row's logprobs_N of its targets (with `entropy` [N, 2]), or scores_SK, computed on all ranks, each its share.
+
+        `reference` uses the base model.
+        """
         mine = share(rows)
         place = {id(row): i for i, row in enumerate(mine)}
         done = 0
@@ -128,7 +134,7 @@ class Policy:
             return output.sum(), _count(0, output), found
 
         with lora.off(self.chunks) if reference else contextlib.nullcontext():
-            found = dict(pair for pairs in self._forward_only(mine, keep) for pair in pairs)
+            found = dict(pair for pairs in self._forward_only(mine, keep, entropy) for pair in pairs)
         shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
@@ -152,7 +158,8 @@ class Policy:
 
     def _by_row(self, packed: Pack, output: Tensor) -> Iterator[tuple[Row, np.ndarray]]:
         """A microbatch's output cut at its rows: each one's logprobs_N or scores_SK."""
-        sizes = [max(1, len(row.branches)) if self.algorithm.num_scores else len(targets(row)) for row in packed.rows]
+        by_sequence = self.algorithm.num_scores and self.algorithm.score_at == "sequence"
+        sizes = [max(1, len(row.branches)) if by_sequence else len(targets(row)) for row in packed.rows]
         pieces = np.split(output.detach().float().cpu().numpy(), np.cumsum(sizes)[:-1]) if sizes else []
         yield from zip(packed.rows, pieces, strict=True)
 
@@ -184,7 +191,7 @@ class Policy:
             wanted = -(-wanted // self.settings.pipeline_parallel) * self.settings.pipeline_parallel
         return packs + [BLANK] * (wanted - len(packs))
 
-    def _forward(self, model: torch.nn.Module, packed: Pack) -> Tensor:
+    def _forward(self, model: torch.nn.Module, packed: Pack, entropy: bool) -> Tensor:
         multiple = self.settings.tensor_parallel if self.settings.sequence_parallel else 1
         multiple *= 2 * self.settings.context_parallel if self.settings.context_parallel > 1 else 1
         length = -(-len(packed.tokens_T) // multiple) * multiple
@@ -195,7 +202,8 @@ class Policy:
             return torch.from_numpy(np.concatenate([padded[slice(*span)] for span in spans])).to(device.current())
 
         tokens_T, positions_T = own(packed.tokens_T), own(packed.positions_T)
-        wanted = packed.last_S if self.algorithm.num_scores else packed.source_N
+        by_sequence = self.algorithm.num_scores and self.algorithm.score_at == "sequence"
+        wanted = packed.last_S if by_sequence else packed.source_N
         here, places = _within(spans, wanted)
         layout = PackedRows(
             qkv_format="sbhd",
@@ -208,23 +216,25 @@ class Policy:
             target_N=None if self.algorithm.num_scores else torch.from_numpy(packed.target_N[here]).to(device.current()),
             slots_N=torch.from_numpy(here).to(device.current()) if len(spans) > 1 else None,
             total=len(wanted),
+            entropy=entropy,
         )
         with device.activations_on_host(self.settings.offload_activations):
             return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
 
-    def _forward_only(self, rows: Sequence[Row], consume: Consume) -> list[Any]:
+    def _forward_only(self, rows: Sequence[Row], consume: Consume, entropy: bool | None = None) -> list[Any]:
         self.settle()
         for ddp in self._ddp:
             ddp.eval()
-        return self._run(self._packs(rows), consume, forward_only=True)
+        return self._run(self._packs(rows), consume, forward_only=True, entropy=entropy)
 
-    def _run(self, packs: Sequence[Pack], consume: Consume, forward_only: bool) -> list[Any]:
+    def _run(self, packs: Sequence[Pack], consume: Consume, forward_only: bool, entropy: bool | None = None) -> list[Any]:
         """Microbatches through megatron's schedule: what `consume` made of each one's output, on the last pipeline stage."""
 
         def forward_step(packs: Iterator[Pack], model: torch.nn.Module) -> tuple[Tensor, Any]:
             packed = next(packs)
-            return self._forward(model, packed), functools.partial(consume, packed)
+            return self._forward(model, packed, entropy), functools.partial(consume, packed)
 
+        entropy = self.algorithm.with_entropy if entropy is None else entropy
         if not packs:
             return []
         several = len(self._ddp) > 1
@@ -251,6 +261,9 @@ class Policy:
             return output.sum() * 0, _count(0, output), {}
         scores_SK = output if self.algorithm.num_scores else None
         logprobs_N = output if scores_SK is None else output.new_zeros(0)
+        entropy_N = None
+        if logprobs_N.ndim == 2:
+            logprobs_N, entropy_N = logprobs_N.unbind(1)
         references = [row.reference_logprobs_N for row in packed.rows]
         known = [r for r in references if r is not None]
         assert len(known) in (0, len(references)), "all rows of a microbatch have reference log-probabilities, or none"
@@ -262,6 +275,8 @@ class Policy:
             num_sequences=packed.num_sequences,
             rows=packed.rows,
             scores_SK=scores_SK,
+            entropy_N=entropy_N,
+            arrays={name: torch.from_numpy(np.concatenate([row.arrays[name] for row in packed.rows])).to(output) for name in packed.rows[0].arrays},
         )
         loss_B, metrics = loss(batch, self.algorithm)
         sums = {name: (value.detach().double().sum().item(), float(value.numel())) for name, value in metrics.items()}

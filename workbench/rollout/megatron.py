@@ -1,102 +1,296 @@
 """The embedded decoder: a KV-cache loop over the policy's own modules, so its weights are never copied and never stale.
 
+Under pipeline parallelism it decodes a copy of the whole depth instead (`workbench.engine.reshard`), which `refill` renews.
+
+Batches are continuous: an answer that has ended leaves its slot at once and a waiting prompt takes it. A prompt's samples share its prefill.
 With tensor parallelism the ranks of a group call it together with the same prompts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.engine import device
 from workbench.engine.model import PackedGPT
-from workbench.rollout.base import Rollout, Sampling
+from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+
+_ROUND = 64
+"""The cache's length grows in steps of so many tokens."""
 
 
-class MegatronRollout:
-    """Batched decoding of one model. Prompts are padded on the left; sequences that have ended leave the batch."""
+@dataclass
+class _Slot:
+    """An answer in the making. `length` counts the tokens in its cache, `draws` are its uniform numbers, one a token."""
 
-    def __init__(self, model: PackedGPT):
-        self.model = model
+    prompt: Prompt
+    sample: int
+    length: int
+    limit: int
+    draws: np.ndarray
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class Engine:
+    """Batched decoding of one model with up to `slots` answers at a time. `tokenizer` is needed for stop strings only."""
+
+    def __init__(self, model: PackedGPT, tokenizer: Any = None, slots: int = 32, refill: Callable[[], None] | None = None):
+        self.model, self.tokenizer, self.slots, self._refill = model, tokenizer, slots, refill
         self.config = model.config
+        self.profile = Profile()
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._alone = self.config.tensor_model_parallel_size == 1
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Rollout]:
-        if not prompts:
-            return []
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling, seed: int) -> Iterator[Rollout]:
         self.model.eval()
+        waiting = _Waiting(prompts, self.slots)
+        active: list[_Slot] = []
         with _whole_sequences(self.model):
-            return self._generate(prompts, sampling, seed)
+            while True:
+                free = self.slots - len(active)
+                if free and (not active or free >= max(1, self.slots // 8)) and (taken := waiting.take(free)):
+                    self._begin(active, taken, sampling, seed)
+                elif active:
+                    self._step(active, sampling)
+                else:
+                    return
+                yield from self._settle(active, sampling)
 
-    def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Rollout]:
-        generator = torch.Generator(device.current()).manual_seed(seed)
-        longest = max(map(len, prompts))
-        tokens_BT = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device.current())
-        real_BT = torch.tensor([[False] * (longest - len(p)) + [True] * len(p) for p in prompts], device=device.current())
-        cache: list[tuple[Tensor, Tensor]] = []
-        answers: list[list[int]] = [[] for _ in prompts]
-        logprobs: list[list[float]] = [[] for _ in prompts]
-        alive = list(range(len(prompts)))
-        position_BT = (real_BT.cumsum(1) - 1).clamp(min=0)
-        logits_BV = self._forward(tokens_BT, position_BT, real_BT, cache)
-        while True:
-            token_B, logprob_B = _draw(logits_BV, sampling.temperature, generator)
-            for i, token, logprob in zip(alive, token_B.tolist(), logprob_B.tolist(), strict=True):
-                answers[i].append(token)
-                logprobs[i].append(logprob)
-            go_on = [j for j, i in enumerate(alive) if answers[i][-1] not in sampling.stop_tokens and len(answers[i]) < sampling.max_tokens]
-            if not go_on:
-                break
-            if len(go_on) < len(alive):
-                alive = [alive[j] for j in go_on]
-                cache[:] = [(key[go_on], value[go_on]) for key, value in cache]
-                token_B, position_BT, real_BT = token_B[go_on], position_BT[go_on], real_BT[go_on]
-            position_BT = position_BT[:, -1:] + 1
-            real_BT = F.pad(real_BT, (0, 1), value=True)
-            logits_BV = self._forward(token_B[:, None], position_BT, real_BT, cache)
-        stops = sampling.stop_tokens
-        return [Rollout(a, p, "stop" if a[-1] in stops else "length") for a, p in zip(answers, logprobs, strict=True)]
+    def update_weights(self, version: int) -> None:
+        """Nothing to do where the weights are the policy's own."""
+        started = time.perf_counter()
+        if self._refill:
+            self._refill()
+        self.profile.refits += 1
+        self.profile.refit_s += time.perf_counter() - started
 
-    def _forward(self, tokens_BT: Tensor, position_BT: Tensor, real_BK: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Logits of the last token, fp32 [B, V]. `real_BK` marks the keys that are no padding, those of the cache first."""
-        decoder = self.model.decoder
-        queries, keys = tokens_BT.shape[1], real_BK.shape[1]
-        mask = real_BK[:, None, None, :].expand(-1, 1, queries, -1)
-        if queries > 1:  # a padding query sees itself, so that its softmax is defined
-            causal = torch.ones(queries, keys, dtype=torch.bool, device=mask.device).tril(keys - queries)
-            mask = (mask & causal) | torch.eye(queries, keys, dtype=torch.bool, device=mask.device)
-        angle = position_BT[:, :, None].float() * self.model.inv_freq.to(position_BT.device)
-        angle = torch.cat([angle, angle], dim=-1)[:, None]
+    def release(self) -> None:
+        self._keys, self._values = [], []
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None:
+        self.release()
+
+    def _begin(self, active: list[_Slot], taken: list[Prompt], sampling: Sampling, seed: int) -> None:
+        """Prefill the prompts, put each one's keys and values into a slot a sample, and draw the first tokens."""
+        started = time.perf_counter()
+        lengths = [len(prompt.tokens) for prompt in taken]
+        longest = max(lengths)
+        limits = [min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens) for prompt in taken]
+        first = len(active)
+        self._reserve(max(length + limit for length, limit in zip(lengths, limits, strict=True)), active)
+        tokens_PT = torch.tensor([[*prompt.tokens, *[0] * (longest - len(prompt.tokens))] for prompt in taken], device=device.current())
+        rows = [row for row, prompt in enumerate(taken) for _ in range(prompt.samples)]
+        source_S = torch.tensor(rows, device=device.current())
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            self._keys[i][first : first + len(rows), :, :longest] = key[source_S]
+            self._values[i][first : first + len(rows), :, :longest] = value[source_S]
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1])
+
+        hidden_PTD = self._layers(tokens_PT, torch.arange(longest, device=device.current())[None].expand(len(taken), -1), attend)
+        last_PD = hidden_PTD[torch.arange(len(taken)), torch.tensor(lengths) - 1]
+        logits_SV = self._logits(last_PD)[source_S]
+        for row, prompt in enumerate(taken):
+            for sample in range(prompt.samples):
+                number = _first_sample(prompt) + sample
+                draws = np.random.default_rng((seed, prompt.key, number)).random(limits[row])
+                active.append(_Slot(prompt, number, lengths[row], limits[row], draws))
+        self._draw(active[first:], logits_SV, sampling)
+        self.profile.prefill_tokens += sum(lengths)
+        self.profile.prefill_s += time.perf_counter() - started
+
+    def _step(self, active: list[_Slot], sampling: Sampling) -> None:
+        """One more token for every answer in the making."""
+        started = time.perf_counter()
+        here = device.current()
+        count, longest = len(active), max(slot.length for slot in active) + 1
+        length_B = torch.tensor([slot.length for slot in active], device=here)
+        rows_B = torch.arange(count, device=here)
+        mask = (torch.arange(longest, device=here) <= length_B[:, None])[:, None, None]
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = self._keys[i], self._values[i]
+            keys[rows_B, :, length_B] = key[:, :, 0]
+            values[rows_B, :, length_B] = value[:, :, 0]
+            groups = keys.shape[1]
+            grouped = query.view(count, groups, -1, query.shape[-1])  # the heads of a group as its queries: no key is repeated
+            out = F.scaled_dot_product_attention(grouped, keys[:count, :, :longest], values[:count, :, :longest], attn_mask=mask)
+            return out.reshape(count, -1, 1, query.shape[-1])
+
+        tokens_B1 = torch.tensor([[slot.tokens[-1]] for slot in active], device=here)
+        hidden_B1D = self._layers(tokens_B1, length_B[:, None], attend)
+        for slot in active:
+            slot.length += 1
+        self._draw(active, self._logits(hidden_B1D[:, -1]), sampling)
+        self.profile.decode_tokens += count
+        self.profile.busy += count
+        self.profile.slot_steps += self.slots
+        self.profile.decode_s += time.perf_counter() - started
+
+    def _draw(self, slots: Sequence[_Slot], logits_SV: Tensor, sampling: Sampling) -> None:
+        uniform_S = torch.tensor([slot.draws[len(slot.tokens)] for slot in slots], dtype=torch.float32, device=logits_SV.device)
+        token_S, logprob_S = draw(logits_SV, sampling, uniform_S)
+        for slot, token, logprob in zip(slots, token_S.tolist(), logprob_S.tolist(), strict=True):
+            slot.tokens.append(token)
+            slot.logprobs.append(logprob)
+
+    def _settle(self, active: list[_Slot], sampling: Sampling) -> Iterator[Rollout]:
+        """The answers that have ended leave their slots; the last one's cache moves into the gap."""
+        for place in reversed(range(len(active))):
+            slot = active[place]
+            stopped = slot.tokens[-1] in sampling.stop_tokens or self._said_stop(slot, sampling.stop_strings)
+            if not stopped and len(slot.tokens) < slot.limit:
+                continue
+            moved = active.pop()
+            if moved is not slot:
+                active[place] = moved
+                for cache in (*self._keys, *self._values):
+                    cache[place, :, : moved.length] = cache[len(active), :, : moved.length]
+            yield Rollout(slot.tokens, slot.logprobs, "stop" if stopped else "length", slot.prompt.key, slot.sample)
+
+    def _said_stop(self, slot: _Slot, strings: Sequence[str]) -> bool:
+        if not strings:
+            return False
+        if self.tokenizer is None:
+            raise ValueError("stop strings need a tokenizer")
+        tail = self.tokenizer.decode(slot.tokens[-(max(map(len, strings)) + 4) :])
+        return any(string in tail for string in strings)
+
+    def _reserve(self, length: int, active: list[_Slot]) -> None:
+        """Caches that hold `length` tokens in every slot; what the active ones have so far is kept."""
+        if self._keys and self._keys[0].shape[2] >= length:
+            return
+        config = self.config
+        assert config.num_query_groups
+        shape = (self.slots, config.num_query_groups // config.tensor_model_parallel_size, -(-length // _ROUND) * _ROUND, config.kv_channels)
+        dtype = self.model.embedding.word_embeddings.weight.dtype
+        for caches in (self._keys, self._values):
+            old = list(caches)
+            caches[:] = [torch.zeros(shape, dtype=dtype, device=device.current()) for _ in self.model.decoder.layers]
+            for new, was in zip(caches, old, strict=False):
+                new[: len(active), :, : was.shape[2]] = was[: len(active)]
+        angle = torch.arange(shape[2], device=device.current())[:, None].float() * self.model.inv_freq.to(device.current())
+        angle = torch.cat([angle, angle], dim=-1)
+        self._rotary = angle.cos().to(dtype), angle.sin().to(dtype)
+
+    def _layers(self, tokens_BT: Tensor, position_BT: Tensor, attend: Any) -> Tensor:
+        """The last hidden states [B, T, D]. `attend(layer, query [B, H, T, d], key, value [B, G, T, d])` keeps and uses the cache."""
+        assert self._rotary is not None
+        cos, sin = (table[position_BT][:, None] for table in self._rotary)
         hidden = self.model.embedding.word_embeddings(tokens_BT)
-        rotary = angle.cos().to(hidden.dtype), angle.sin().to(hidden.dtype)
-        for i, layer in enumerate(decoder.layers):
-            hidden = hidden + self._attention(layer.self_attention, layer.input_layernorm(hidden), rotary, mask, cache, i)
-            hidden = hidden + layer.mlp(layer.pre_mlp_layernorm(hidden))[0]
-        last_BD = decoder.final_layernorm(hidden[:, -1])
-        return self.model.logits(last_BD).float()
+        for i, layer in enumerate(self.model.decoder.layers):
+            hidden = hidden + self._attention(i, layer.self_attention, layer.input_layernorm(hidden), (cos, sin), attend)
+            hidden = hidden + self._mlp(layer.mlp, layer.pre_mlp_layernorm(hidden))
+        return self.model.decoder.final_layernorm(hidden)
 
-    def _attention(self, attention, hidden_BTD, rotary, mask, cache, i: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def _attention(self, i: int, attention: Any, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor], attend: Any) -> Tensor:
         config = self.config
         assert config.num_query_groups
         groups, dim = config.num_query_groups // config.tensor_model_parallel_size, config.kv_channels
         heads = config.num_attention_heads // config.num_query_groups
         batch, length = hidden_BTD.shape[:2]
-        mixed, _ = attention.linear_qkv(hidden_BTD)
-        mixed = mixed.view(batch, length, groups, heads + 2, dim)
+        mixed = self._linear(attention.linear_qkv, hidden_BTD).view(batch, length, groups, heads + 2, dim)
         query = _rotate(mixed[..., :heads, :].reshape(batch, length, -1, dim).transpose(1, 2), rotary)
         key = _rotate(mixed[..., heads, :].transpose(1, 2), rotary)
         value = mixed[..., heads + 1, :].transpose(1, 2)
-        if i < len(cache):
-            key, value = torch.cat([cache[i][0], key], dim=2), torch.cat([cache[i][1], value], dim=2)
-            cache[i] = (key, value)
-        else:
-            cache.append((key, value))
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=heads > 1)
-        return attention.linear_proj(out.transpose(1, 2).reshape(batch, length, -1))[0]
+        out = attend(i, query, key, value)
+        return self._linear(attention.linear_proj, out.transpose(1, 2).reshape(batch, length, -1))
+
+    def _mlp(self, mlp: Any, hidden_BTD: Tensor) -> Tensor:
+        if not self._alone or not hasattr(mlp, "linear_fc1"):
+            return mlp(hidden_BTD)[0]
+        gate, up = self._linear(mlp.linear_fc1, hidden_BTD).chunk(2, dim=-1)
+        return self._linear(mlp.linear_fc2, F.silu(gate) * up)
+
+    def _linear(self, layer: Any, x: Tensor) -> Tensor:
+        """A layer's product. On one rank without megatron's wrapping, which costs as much as the product where it is small."""
+        if not self._alone:
+            return layer(x)[0]
+        base = getattr(layer, "base_layer", layer)
+        out = F.linear(x, base.weight, base.bias)
+        if base is not layer and not layer.disable_adapters:
+            for name in layer.active_adapters:
+                out = out + F.linear(F.linear(x, layer.lora_A[name].weight), layer.lora_B[name].weight) * layer.scaling[name]
+        return out
+
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
+        return self.model.logits(hidden_BD).float()
+
+
+class _Waiting:
+    """The prompts that are still to come, taken when there is room for all their samples; more samples than slots are taken in turns."""
+
+    def __init__(self, prompts: Iterable[Prompt], slots: int):
+        self._prompts, self._slots = iter(prompts), slots
+        self._next: deque[Prompt] = deque()
+
+    def take(self, room: int) -> list[Prompt]:
+        taken: list[Prompt] = []
+        while room > 0:
+            if not self._next:
+                prompt = next(self._prompts, None)
+                if prompt is None:
+                    break
+                starts = range(0, prompt.samples, self._slots)
+                self._next.extend(_Part(**{**vars(prompt), "samples": min(self._slots, prompt.samples - s)}, first=s) for s in starts)
+            if self._next[0].samples > room:
+                break
+            taken.append(self._next.popleft())
+            room -= taken[-1].samples
+        return taken
+
+
+@dataclass(frozen=True)
+class _Part(Prompt):
+    """Some of a prompt's samples, from number `first` on."""
+
+    first: int = 0
+
+
+def _first_sample(prompt: Prompt) -> int:
+    return prompt.first if isinstance(prompt, _Part) else 0
+
+
+def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """A token for each row by the inverse of its cumulative distribution at a uniform number, and its log-probability at temperature 1.
+
+    top-k and top-p (nucleus: Holtzman et al., arXiv 1904.09751) cut the distribution after the temperature.
+    """
+    lse_B = logits_BV.logsumexp(-1)
+    if sampling.temperature == 0:
+        token_B = logits_BV.argmax(-1)
+    else:
+        probs_BV = (logits_BV if sampling.temperature == 1 else logits_BV / sampling.temperature).softmax(-1)
+        if sampling.top_k or sampling.top_p < 1:
+            probs_BV = _cut(probs_BV, sampling.top_k, sampling.top_p)
+        cumulative_BV = probs_BV.cumsum(-1)
+        wanted_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
+        token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
+    return token_B, logits_BV.gather(1, token_B[:, None])[:, 0] - lse_B
+
+
+def _cut(probs_BV: Tensor, top_k: int, top_p: float) -> Tensor:
+    """The distribution with 0 for tokens that are not among the `top_k` likeliest, nor in the smallest set whose share reaches `top_p`."""
+    count = min(top_k, probs_BV.shape[1]) if top_k else probs_BV.shape[1]
+    highest_BK, token_BK = probs_BV.topk(count)
+    before_BK = highest_BK.cumsum(-1) - highest_BK
+    kept_BK = highest_BK.where(before_BK < top_p * highest_BK.sum(-1, keepdim=True), torch.zeros_like(highest_BK))
+    return torch.zeros_like(probs_BV).scatter(1, token_BK, kept_BK)
 
 
 @contextlib.contextmanager
@@ -118,13 +312,3 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A token for each row, and its log-probability at temperature 1."""
-    logprobs_BV = logits_BV.log_softmax(-1)
-    if temperature == 0:
-        token_B = logits_BV.argmax(-1)
-    else:
-        token_B = torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)[:, 0]
-    return token_B, logprobs_BV.gather(1, token_B[:, None])[:, 0]

@@ -25,15 +25,15 @@ def build(out: Path) -> int:
     """Sample, rank, write. Returns the number of pairs."""
     from workbench.engine import hf, parallel
     from workbench.engine.step import Policy
-    from workbench.rollout.base import Rollout, Sampling
-    from workbench.rollout.megatron import MegatronRollout
+    from workbench.rollout.base import Prompt, Rollout, Sampling
+    from workbench.rollout.megatron import Engine
     from workbench.spec import AlgorithmConfig, Lora, Model
 
     parallel.start()
     directory = hf.local_directory(hf.EMBEDDED)
     tokenizer = hf.tokenizer(directory)
     policy = Policy(Model(precision="bf16", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
-    engine = MegatronRollout(policy.model)
+    engine = Engine(policy.chunks[0])
     sampling = Sampling(MAX_TOKENS, TEMPERATURE, frozenset({tokenizer.eos_token_id}))
     questions = sorted(prompts(), key=len)
 
@@ -42,7 +42,8 @@ def build(out: Path) -> int:
             group = questions[start : start + PROMPTS_AT_ONCE]
             asked = [[{"role": "user", "content": question + hint}] for question in group for hint in HINTS]
             tokens = [tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] for messages in asked]
-            rollouts = engine.generate(tokens, sampling, seed)
+            asked_for = [Prompt(words, key) for key, words in enumerate(tokens)]
+            rollouts = sorted(engine.generate(asked_for, sampling, seed), key=lambda rollout: rollout.key)
             yield from ((q, rollouts[i * len(HINTS) : (i + 1) * len(HINTS)]) for i, q in enumerate(group))
 
     pairs = []

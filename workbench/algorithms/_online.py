@@ -1,0 +1,156 @@
+"""What the algorithms that learn from their own rollouts share: settings, rewards with KL, the policy's loss, metrics, the held-out measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from workbench import functional as F
+from workbench.spec import AlgorithmConfig, Reward
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from workbench.experience import Experience
+    from workbench.runtime import Batch, Metrics
+
+
+class OnlineConfig(AlgorithmConfig):
+    """Settings of every algorithm that samples what it learns from."""
+
+    live = ("lr", "temperature", "kl_coefficient")
+
+    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    rollout_batch_size: int = Field(64, ge=1, description="Answers sampled in a step, all together.")
+    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature.")
+    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
+    rewards: dict[str, Reward] = Field(min_length=1, description="What an answer is worth: components by name, each a program or a model, weighted.")
+    kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
+    clip_high: float = Field(0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    entropy_bonus: float = Field(0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
+    update_epochs: int = Field(1, ge=1, le=16, description="Passes over a step's rollouts.")
+    truncated: Literal["keep", "mask", "penalty"] = Field(
+        "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+    )
+    truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
+    importance_cap: float = Field(0.0, ge=0, description="Cap of the correction for rollouts whose log-probabilities differ from the trainer's; 0: none.")
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> OnlineConfig:
+        if self.rollout_batch_size % self.samples_per_prompt:
+            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
+        if self.rollout_batch_size % self.global_batch_size:
+            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
+        return self
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.rollout_batch_size // self.samples_per_prompt
+
+    @property
+    def with_entropy(self) -> bool:
+        return self.entropy_bonus > 0
+
+
+def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
+    """The clipped surrogate of PPO (Schulman et al., arXiv 1707.06347, eq. 7), one value a token, minus the entropy bonus.
+
+    `arrays` of the rows: advantages, old_logprobs, rollout_logprobs, learn (0 where a token is not learnt from).
+    """
+    learn_N = batch.arrays["learn"]
+    loss_N, ratio_N, clipped_N = F.policy_gradient.clipped(
+        batch.logprobs_N, batch.arrays["old_logprobs"], batch.arrays["advantages"], cfg.clip_low, cfg.clip_high
+    )
+    if cfg.importance_cap:
+        loss_N = loss_N * F.policy_gradient.truncated_importance(batch.arrays["old_logprobs"], batch.arrays["rollout_logprobs"], cfg.importance_cap)
+    if batch.entropy_N is not None:
+        loss_N = loss_N - cfg.entropy_bonus * batch.entropy_N
+    loss_N = (loss_N * learn_N)[learn_N > 0]
+    kept = learn_N > 0
+    ratio_N, clipped_N = ratio_N.detach()[kept], clipped_N[kept].float()
+    return loss_N, {
+        "loss": loss_N,
+        "ppo_ratio": ratio_N,
+        "ppo_ratio_clamped": ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
+        "clip_fraction": clipped_N,
+    }
+
+
+def padded(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Arrays of unequal lengths as [B, T], and their mask."""
+    import torch
+
+    values_BT = torch.nn.utils.rnn.pad_sequence(list(arrays), batch_first=True)
+    lengths_B = torch.tensor([len(a) for a in arrays])
+    return values_BT, (torch.arange(values_BT.shape[1]) < lengths_B[:, None]).to(values_BT.dtype)
+
+
+def column(experiences: Sequence[Experience], name: str) -> list[Tensor]:
+    import torch
+
+    return [torch.from_numpy(getattr(e, name)).double() for e in experiences]
+
+
+def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
+    """Fill each token's KL to the reference policy."""
+    for e, own, reference in zip(experiences, column(experiences, "logprobs"), column(experiences, "reference_logprobs"), strict=True):
+        e.kl = F.kl.kl(own, reference, cfg.kl_estimator).float().numpy()
+
+
+def penalise_truncated(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
+    """What an answer cut at max_tokens costs, by the setting."""
+    for e in experiences:
+        cut = e.finish_reason == "length"
+        e.reward += cfg.truncated_penalty if cut and cfg.truncated == "penalty" else 0.0
+        e.learn = not (cut and cfg.truncated == "mask")
+
+
+def by_prompt(experiences: Sequence[Experience], cfg: OnlineConfig, values: Sequence[float]) -> torch.Tensor:
+    """One value an answer as [P, K]: the experiences lie prompt by prompt, samples in order."""
+    import torch
+
+    return torch.tensor(list(values), dtype=torch.float64).view(-1, cfg.samples_per_prompt)
+
+
+def spread(experiences: Sequence[Experience], advantages: Sequence[float]) -> None:
+    """An answer's advantage on each of its tokens."""
+    import numpy as np
+
+    for e, advantage in zip(experiences, advantages, strict=True):
+        e.advantages = np.full(len(e.tokens), advantage, np.float32)
+
+
+def metrics(experiences: Sequence[Experience]) -> Metrics:
+    """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes."""
+    import numpy as np
+
+    lengths = np.array([len(e.tokens) for e in experiences])
+    rewards = np.array([e.reward for e in experiences])
+    advantages, kl = (np.concatenate([getattr(e, name) for e in experiences]) for name in ("advantages", "kl"))
+    mismatch = np.abs(np.concatenate([e.logprobs - e.rollout_logprobs for e in experiences]))
+    names = experiences[0].components
+    return {
+        "rollout_size": len(experiences),
+        "rewards": float(rewards.mean()),
+        "rewards_std": float(rewards.std()),
+        **{f"reward/{name}": float(np.mean([e.components[name] for e in experiences])) for name in names},
+        "response_lengths": float(lengths.mean()),
+        "prompt_lengths": float(np.mean([len(e.row.prefix) for e in experiences])),
+        "fraction_of_samples_properly_ended": float(np.mean([e.finish_reason == "stop" for e in experiences])),
+        "init_policy_kl": float(np.mean([e.kl.sum() for e in experiences])),
+        "kl_per_token": float(kl.mean()),
+        "entropy": float(np.concatenate([e.entropy for e in experiences]).mean()),
+        "advantages_mean": float(advantages.mean()),
+        "advantages_std": float(advantages.std()),
+        "logprob_mismatch_mean": float(mismatch.mean()),
+        "logprob_mismatch_max": float(mismatch.max()),
+    }

@@ -1,0 +1,92 @@
+"""Proximal Policy Optimization from rewards (Schulman et al., arXiv 1707.06347; Ouyang et al., arXiv 2203.02155), with a critic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from workbench import functional as F
+from workbench.algorithms import _online as online
+from workbench.algorithms._online import OnlineConfig, loss
+from workbench.spec import Critic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.experience import Experience
+    from workbench.runtime import Batch, Metrics, Runtime
+
+ROWS = "prompt"
+REFERENCE = False  # computed of every rollout
+__all__ = ["Config", "loss", "train", "value_loss"]
+
+
+class Config(OnlineConfig):
+    name: Literal["ppo"] = "ppo"
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 is the whole return, 0 one step and the critic.")
+    whiten_rewards: bool = Field(False, description="Rewards with KL to mean 0, variance 1 over the step.")
+    reward_clip: float = Field(0.0, ge=0, description="Rewards are clipped at plus and minus this; 0 does not clip.")
+    kl_target: float = Field(0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
+    kl_horizon: int = Field(10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
+    critic: Critic = Field(Critic(), description="The value function.")
+
+
+def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
+    """0.5 max((clip(v) - R)^2, (v - R)^2), one value a token."""
+    assert batch.scores_SK is not None
+    values_N, returns_N = batch.scores_SK[:, 0], batch.arrays["returns"]
+    loss_N = F.policy_gradient.clipped_value(values_N, batch.arrays["values"], returns_N, cfg.value_clip)
+    return loss_N, {"loss": loss_N, "values_mean": values_N.detach(), "squared_error": (values_N.detach() - returns_N).square()}
+
+
+def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
+    """Rewards with KL at each token, the answer's own at its last; GAE; advantages whitened over the step's learnt tokens."""
+    import torch
+
+    kl_BT, mask_BT = online.padded(online.column(experiences, "kl"))
+    values_BT, _ = online.padded(online.column(experiences, "values"))
+    reward_B = torch.tensor([e.reward for e in experiences], dtype=torch.float64)
+    if cfg.reward_clip:
+        reward_B = reward_B.clamp(-cfg.reward_clip, cfg.reward_clip)
+    rewards_BT = -cfg.kl_coefficient * kl_BT * mask_BT
+    rewards_BT[torch.arange(len(experiences)), mask_BT.sum(1).long() - 1] += reward_B
+    if cfg.whiten_rewards:
+        rewards_BT = F.advantages.whiten(rewards_BT, mask_BT)
+    advantages_BT, returns_BT = F.advantages.gae(rewards_BT, values_BT, mask_BT, cfg.gamma, cfg.gae_lambda)
+    learn_BT = mask_BT * torch.tensor([[e.learn] for e in experiences])
+    advantages_BT = F.advantages.whiten(advantages_BT, learn_BT if learn_BT.sum() > 1 else mask_BT)
+    for i, e in enumerate(experiences):
+        e.advantages = advantages_BT[i, : len(e.tokens)].float().numpy()
+        e.returns = returns_BT[i, : len(e.tokens)].float().numpy()
+
+
+def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
+    for rows in rt.batches():
+        cfg = rt.settings
+        experiences = rt.rollout(rows)
+        rt.measure(experiences)
+        rt.values(experiences)
+        online.penalise_truncated(experiences, cfg)
+        online.measure_kl(experiences, cfg)
+        advantages(experiences, cfg)
+        rt.keep(experiences)
+        learning = rt.train_critic(experiences)
+        metrics = rt.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
+        if cfg.kl_target:
+            kl = sum(float(e.kl.sum()) for e in experiences) / len(experiences)
+            rt.set(kl_coefficient=F.kl.adaptive(cfg.kl_coefficient, kl, cfg.kl_target, cfg.kl_horizon, len(experiences)))
+        yield {**metrics, **online.metrics(experiences), **_critic_metrics(experiences, learning()), "kl_coefficient": cfg.kl_coefficient}
+
+
+def _critic_metrics(experiences: Sequence[Experience], learnt: Metrics) -> Metrics:
+    """The critic's loss, and how much of the returns' variance its values explain."""
+    import numpy as np
+
+    values, returns = (np.concatenate([getattr(e, name) for e in experiences]) for name in ("values", "returns"))
+    variance = returns.var()
+    explained = {"explained_variance": float(1 - (returns - values).var() / variance)} if variance else {}
+    means = {"values_mean": float(values.mean()), "returns_mean": float(returns.mean()), "returns_std": float(returns.std())}
+    return {**means, **explained, **{f"critic_{name}": learnt[name] for name in ("loss", "grad_norm") if name in learnt}}

@@ -1,0 +1,90 @@
+"""One rollout and all that is computed of it, from its sampling to its lesson."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workbench.data.packing import Row
+
+_NONE = np.zeros(0, np.float32)
+
+
+@dataclass
+class Experience:
+    """T tokens of an answer. Arrays are one value a token, filled as they become known; `place` is the prompt's in its step."""
+
+    place: int
+    sample: int
+    row: Row
+    tokens: list[int]
+    rollout_logprobs: np.ndarray
+    finish_reason: str
+    prompt: str
+    response: str
+    pieces: list[str]
+    weights_version: int = 0
+    components: dict[str, float] = field(default_factory=dict)
+    reward: float = 0.0
+    learn: bool = True
+    logprobs: np.ndarray = field(default_factory=lambda: _NONE)
+    reference_logprobs: np.ndarray = field(default_factory=lambda: _NONE)
+    entropy: np.ndarray = field(default_factory=lambda: _NONE)
+    kl: np.ndarray = field(default_factory=lambda: _NONE)
+    values: np.ndarray = field(default_factory=lambda: _NONE)
+    advantages: np.ndarray = field(default_factory=lambda: _NONE)
+    returns: np.ndarray = field(default_factory=lambda: _NONE)
+
+    def record(self, step: int, number: int) -> dict[str, Any]:
+        """As a row of the step's rollout file."""
+        arrays = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entropy", "values", "advantages", "returns")
+        return {
+            "step": step,
+            "rollout": number,
+            "prompt_id": hashlib.sha256(np.asarray(self.row.prefix, np.int64).tobytes()).hexdigest()[:12],
+            "sample": self.sample,
+            "prompt": self.prompt,
+            "response": self.response,
+            "prompt_tokens": len(self.row.prefix),
+            "response_tokens": len(self.tokens),
+            "pieces": self.pieces,
+            "tokens": self.tokens,
+            "reward": self.reward,
+            "finish_reason": self.finish_reason,
+            "weights_version": self.weights_version,
+            **{f"reward/{name}": value for name, value in self.components.items()},
+            **{name: getattr(self, name) if len(getattr(self, name)) else None for name in arrays},
+        }
+
+
+def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:
+    """The experiences as rows to learn from: a prompt with its answers as branches, and of each token the arrays (name in the loss: field).
+
+    The experiences of a prompt lie side by side.
+    """
+    rows = []
+    for _, same in itertools.groupby(experiences, key=lambda e: e.place):
+        answers = list(same)
+        values = {name: np.concatenate([_array(e, source) for e in answers]) for name, source in arrays.items()}
+        rows.append(dataclasses.replace(answers[0].row, branches=tuple(e.tokens for e in answers), arrays=values))
+    return rows
+
+
+def fill(experiences: Sequence[Experience], rows: Sequence[np.ndarray], name: str) -> None:
+    """Give each experience its part of what was computed of the rows that `trees` made of them."""
+    flat = np.concatenate(rows) if len(rows) else _NONE
+    ends = np.cumsum([len(e.tokens) for e in experiences])[:-1]
+    for e, part in zip(experiences, np.split(flat, ends), strict=True):
+        setattr(e, name, part)
+
+
+def _array(e: Experience, name: str) -> np.ndarray:
+    if name == "learn":
+        return np.full(len(e.tokens), float(e.learn), np.float32)
+    return getattr(e, name)

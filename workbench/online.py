@@ -1,0 +1,191 @@
+"""The part of a rank's runtime for algorithms that learn from their own rollouts: sampling, scoring, measuring, learning, keeping."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench import rollouts
+from workbench.data.packing import Row
+from workbench.engine import hf, parallel
+from workbench.engine.step import Policy
+from workbench.experience import Experience, fill, trees
+from workbench.rollout.base import Prompt, Sampling
+from workbench.serve.roles import CriticService, RewardService, frozen
+from workbench.spec import Experiment
+from workbench.store import RunDir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from workbench.runtime import Loss, Metrics
+
+LEARNT = {
+    "advantages": "advantages",
+    "old_logprobs": "logprobs",
+    "rollout_logprobs": "rollout_logprobs",
+    "reference_logprobs": "reference_logprobs",
+    "learn": "learn",
+}
+"""The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
+
+
+class Online:
+    """Every rank of the policy has one; all make the same calls, and hold all experiences of a step."""
+
+    def __init__(self, run: RunDir, spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase, total_steps: int):
+        self.run, self.spec, self.policy = run, spec, policy
+        self._directory, self._tokenizer = directory, tokenizer
+        self._queues = itertools.count()
+        self._times: Counter[str] = Counter()
+        self.engine = _engine(spec, policy, directory, tokenizer)
+        self.version = -1
+        self.reward = RewardService(run, spec, self.settings.rewards)
+        self.critic = CriticService(run, spec, total_steps) if getattr(self.settings, "critic", None) else None
+        self._reference = None if spec.model.lora.rank else frozen(spec.model, directory, spec.algorithm.micro_batch_tokens)
+
+    @property
+    def settings(self) -> Any:
+        """The algorithm's settings as they are now: with what was changed while the run goes on."""
+        return self.policy.algorithm
+
+    def rollout(self, rows: Sequence[Row], step: int, seed: int, samples: int | None = None) -> list[Experience]:
+        """Sampled and scored answers to all rows, prompt by prompt. The ranks take prompts from one queue, so that none waits for long answers."""
+        cfg = self.settings
+        with self._timed("generate"):
+            self.policy.settle()
+            if self.version != step:
+                self.engine.update_weights(step)
+                self.version = step
+            self.engine.resume()
+            count = samples or cfg.samples_per_prompt
+            queue = parallel.shared_queue(len(rows), f"prompts-{next(self._queues)}")
+            prompts = (Prompt(rows[i].prefix, key=i, samples=count) for i in queue)
+            found = []
+            for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + step):
+                if parallel.tensor_rank() == 0:
+                    found.append(self._experience(rows[rollout.key], rollout, step))
+            self.engine.release()
+        with self._timed("reward"):
+            self.reward.run_programs(found)
+            gathered = [e for part in parallel.gather_over_all(found) for e in part]
+            gathered.sort(key=lambda e: (e.place, e.sample))
+            self.reward.run_models(gathered)
+        return gathered
+
+    def _experience(self, row: Row, rollout: Any, version: int) -> Experience:
+        decode = self._tokenizer.decode
+        return Experience(
+            place=rollout.key,
+            sample=rollout.sample,
+            row=row,
+            tokens=rollout.tokens,
+            rollout_logprobs=np.array(rollout.logprobs, np.float32),
+            finish_reason=rollout.finish_reason,
+            prompt=decode(row.prefix),
+            response=decode(rollout.tokens, skip_special_tokens=True),
+            pieces=[decode([token]) for token in rollout.tokens],
+            weights_version=version,
+        )
+
+    def _sampling(self) -> Sampling:
+        cfg = self.settings
+        return Sampling(cfg.max_tokens, cfg.temperature, hf.end_tokens(self._directory), cfg.top_k, cfg.top_p, cfg.stop_strings)
+
+    def measure(self, experiences: Sequence[Experience]) -> None:
+        """Fill the trainer's own log-probabilities and entropies, and the reference policy's log-probabilities."""
+        rows = trees(experiences, {})
+        with self._timed("logprobs"):
+            both = self.policy.outputs(rows, entropy=True)
+            fill(experiences, [pair[:, 0] for pair in both], "logprobs")
+            fill(experiences, [pair[:, 1] for pair in both], "entropy")
+        with self._timed("init_logprobs"):
+            base = self._reference or self.policy
+            fill(experiences, base.outputs(rows, reference=self._reference is None, entropy=False), "reference_logprobs")
+
+    def values(self, experiences: Sequence[Experience]) -> None:
+        assert self.critic is not None
+        with self._timed("critic_infer"):
+            self.critic.infer(experiences)
+
+    def train_critic(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
+        """Begin the critic's lesson; what is returned waits for its metrics."""
+        assert self.critic is not None
+        with self._timed("critic_train"):
+            done = self.critic.train(experiences, step)
+
+        def wait() -> Metrics:
+            with self._timed("critic_wait"):
+                return done()
+
+        return wait
+
+    def learn(self, experiences: Sequence[Experience], loss: Loss, step: int, seed: int) -> Metrics:
+        """The policy's updates on a step's experiences: `update_epochs` passes in minibatches, a prompt's answers side by side."""
+        found = []
+        with self._timed("train"):
+            for part, minibatch in enumerate(minibatches(experiences, self.settings, seed, step)):
+                found.append(self.policy.update(trees(minibatch, LEARNT), loss, step, seed, part))
+        return combined(found)
+
+    def keep(self, experiences: Sequence[Experience], step: int) -> None:
+        """Write the step's rollout file."""
+        if parallel.rank() == 0:
+            with self._timed("store"):
+                rollouts.write(self.run, step, [e.record(step, number) for number, e in enumerate(experiences)])
+
+    def measured(self) -> Metrics:
+        """The seconds of each phase since it was asked last, and the engine's profile."""
+        from workbench.rollout.base import Profile
+
+        times = {f"time_{name}_s": seconds for name, seconds in self._times.items()}
+        profile = self.engine.profile.metrics()
+        self._times.clear()
+        self.engine.profile = Profile()
+        return {**times, **profile}
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        with parallel.doing(name):
+            yield
+        self._times[name] += time.perf_counter() - started
+
+
+def minibatches(experiences: Sequence[Experience], cfg: Any, seed: int, step: int) -> Iterator[list[Experience]]:
+    """Each pass a fresh order of the prompts, cut into minibatches of `global_batch_size` answers. A function of its arguments alone."""
+    prompts = [list(same) for _, same in itertools.groupby(experiences, key=lambda e: e.place)]
+    for epoch in range(cfg.update_epochs):
+        order = np.random.default_rng((seed, step, epoch)).permutation(len(prompts))
+        flat = [e for i in order for e in prompts[i]]
+        for start in range(0, len(flat), cfg.global_batch_size):
+            yield flat[start : start + cfg.global_batch_size]
+
+
+def combined(parts: Sequence[Metrics]) -> Metrics:
+    """The metrics of a step's updates as one: seconds added up, peaks the highest, others averaged."""
+    found: Metrics = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts if name in part]
+        found[name] = max(values) if name.startswith("peak_") else sum(values) if name.endswith("_time_s") or name.startswith("time_") else float(np.mean(values))
+    return found
+
+
+def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from workbench.rollout.megatron import Engine
+
+    if spec.model.expert_parallel > 1:
+        raise ValueError("the embedded decoder has no expert parallelism: set model.expert_parallel=1")
+    if spec.model.pipeline_parallel > 1:
+        from workbench.engine.reshard import Whole
+
+        whole = Whole(policy)
+        return Engine(whole.model, tokenizer, spec.rollout.slots, whole.refill)
+    return Engine(policy.chunks[0], tokenizer, spec.rollout.slots)
