@@ -39,7 +39,8 @@ class Task:
     """A gang of equal processes: the same command on every rank, started and stopped as one.
 
     `command` is what each rank runs; `driver` is the command of the detached process that supervises them. `attempt` counts the
-    launches of one run, from 1, and numbers the logs.
+    launches of one run, from 1, and numbers the logs. `servers` are gangs that live beside this one: each is restarted on its own, and all
+    end when it ends.
     """
 
     run_dir: Path
@@ -48,6 +49,8 @@ class Task:
     config: Config
     attempt: int = 1
     env: Mapping[str, str] = field(default_factory=dict)
+    role: str = "actor"
+    servers: Sequence[Task] = ()
 
     def log_path(self, role: str, attempt: int) -> Path:
         return self.run_dir / "logs" / f"{role}.{attempt}.log"

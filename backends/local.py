@@ -93,7 +93,7 @@ def gang(task: Task) -> Iterator[Client]:
         config.set(settings),
         LocalCluster(
             n_workers=task.config.num_nodes,
-            threads_per_worker=1,
+            threads_per_worker=1 + len(task.servers),  # an agent of each gang
             processes=True,
             host="127.0.0.1",
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # with no address dask tries 8787 first

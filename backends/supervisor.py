@@ -84,6 +84,39 @@ class Seat:
     master_port: int
 
 
+def supervise_with_servers(client: Client, task: Task, watch: Callable[[int], bool]) -> None:
+    """As `supervise`, with the task's servers beside it. Each server is restarted on its own; one that fails for good fails the whole.
+
+    Raises:
+        GangFailed, GangEnded, TimeoutError: as `supervise` does.
+    """
+    over = threading.Event()
+    failures: list[str] = []
+
+    def serve(server: Task) -> None:
+        try:
+            supervise(client, server, lambda _: not over.is_set())
+            failures.append(f"the {server.role} server ended while it was needed")
+        except GangEnded:
+            return
+        except (GangFailed, TimeoutError) as error:
+            failures.append(f"the {server.role} server failed: {error}")
+
+    threads = [threading.Thread(target=serve, args=(server,), name=server.role) for server in task.servers]
+    for thread in threads:
+        thread.start()
+    try:
+        supervise(client, task, lambda attempt: watch(attempt) and not failures)
+    except GangEnded:
+        if failures:
+            raise GangFailed(failures[0]) from None
+        raise
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
 def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: float = 0.1) -> None:
     """Run the gang until every rank has exited with 0; start it again after a failure, `max_restarts` times.
 
@@ -112,7 +145,7 @@ def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], b
         failed = any(agent.done() and _failure(agent, task, seat) for agent, seat in agents.items())
         if not ending and (failed or not wanted):
             ending = True
-            client.run(request_end, str(task.run_dir), attempt, on_error="ignore")
+            client.run(request_end, str(task.run_dir), task.role, attempt, on_error="ignore")
         time.sleep(poll_s)
     if not wanted:
         raise GangEnded
@@ -143,16 +176,16 @@ def _failure(agent: Future, task: Task, seat: Seat) -> Failure | None:
     return Failure(seat.node * task.config.ranks_per_node, seat.host, None, time.time(), detail)
 
 
-_ends: dict[tuple[str, int], threading.Event] = {}
+_ends: dict[tuple[str, str, int], threading.Event] = {}
 
 
-def _end_of(run: str, attempt: int) -> threading.Event:
-    return _ends.setdefault((run, attempt), threading.Event())
+def _end_of(run: str, role: str, attempt: int) -> threading.Event:
+    return _ends.setdefault((run, role, attempt), threading.Event())
 
 
-def request_end(run: str, attempt: int) -> None:
+def request_end(run: str, role: str, attempt: int) -> None:
     """Runs in the agent's process: end the ranks of this attempt, also when they have not started yet."""
-    _end_of(run, attempt).set()
+    _end_of(run, role, attempt).set()
 
 
 def node_agent(task: Task, seat: Seat) -> Failure | None:
@@ -160,7 +193,7 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
 
     After a failure, or at the supervisor's request, the ranks that are left get SIGTERM, and SIGKILL 3 s later.
     """
-    end = _end_of(str(task.run_dir), seat.attempt)
+    end = _end_of(str(task.run_dir), task.role, seat.attempt)
     ranks: dict[int, subprocess.Popen] = {}
     failed: tuple[int, float] | None = None
     try:
@@ -261,7 +294,7 @@ def _signal(processes: list[subprocess.Popen], number: signal.Signals) -> None:
 
 
 def _log_path(task: Task, seat: Seat, rank: int) -> Path:
-    return task.log_path(f"actor-{rank}", seat.attempt)
+    return task.log_path(f"{task.role}-{rank}", seat.attempt)
 
 
 def _tail(path: Path) -> str:

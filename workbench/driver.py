@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STATUS_INTERVAL_S = 0.5
 BEAT_INTERVAL_S = 10.0
+SERVER_RESTARTS = 3
 
 
 class Progress:
@@ -78,12 +79,20 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     """What the backend is asked to run."""
     from backends.base import Task
 
+    driver = (sys.executable, "-m", "workbench.driver", str(run.path))
+    servers = []
+    for role in getattr(experiment.algorithm, "served", ()):
+        processes = experiment.algorithm.critic.processes if "critic" in role else 1  # type: ignore[attr-defined]
+        gang = {"num_nodes": 1, "ranks_per_node": processes, "max_restarts": max(SERVER_RESTARTS, experiment.backend.max_restarts)}
+        command = (sys.executable, "-m", "workbench.serve", str(run.path), role)
+        servers.append(Task(run.path, command, driver, experiment.backend.model_copy(update=gang), attempt, role=role))
     return Task(
         run_dir=run.path,
         command=(sys.executable, "-m", "workbench.worker", str(run.path)),
-        driver=(sys.executable, "-m", "workbench.driver", str(run.path)),
+        driver=driver,
         config=experiment.backend,
         attempt=attempt,
+        servers=servers,
     )
 
 
@@ -104,7 +113,7 @@ def drive(run: RunDir, task: Task) -> State:
 
 def _drive(run: RunDir, task: Task, terminated: list[int]) -> tuple[State, str]:
     from backends import base as backends
-    from backends.supervisor import GangEnded, GangFailed, supervise
+    from backends.supervisor import GangEnded, GangFailed, supervise_with_servers
 
     progress = Progress(run)
     requests = Cursor()
@@ -120,7 +129,7 @@ def _drive(run: RunDir, task: Task, terminated: list[int]) -> tuple[State, str]:
         queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
         if queued and watch(task.attempt):
             with backends.find(task.config.name).gang(task) as client:
-                supervise(client, task, watch)
+                supervise_with_servers(client, task, watch)
         else:
             raise GangEnded
     except GangEnded:

@@ -18,7 +18,7 @@ from workbench.engine import hf, parallel
 from workbench.engine.step import Policy
 from workbench.experience import Experience, fill, trees
 from workbench.rollout.base import Prompt, Sampling
-from workbench.serve.roles import CriticService, RewardService, frozen
+from workbench.serve.roles import RewardClient, critic_client, frozen
 from workbench.spec import Experiment
 from workbench.store import RunDir
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from workbench.runtime import Loss, Metrics
 
+MICROBATCH = 16
+"""Finished rollouts that go to the servers in one request."""
 LEARNT = {
     "advantages": "advantages",
     "old_logprobs": "logprobs",
@@ -40,15 +42,15 @@ LEARNT = {
 class Online:
     """Every rank of the policy has one; all make the same calls, and hold all experiences of a step."""
 
-    def __init__(self, run: RunDir, spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase, total_steps: int):
+    def __init__(self, run: RunDir, spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase):
         self.run, self.spec, self.policy = run, spec, policy
         self._directory, self._tokenizer = directory, tokenizer
         self._queues = itertools.count()
         self._times: Counter[str] = Counter()
         self.engine = _engine(spec, policy, directory, tokenizer)
         self.version = -1
-        self.reward = RewardService(run, spec, self.settings.rewards)
-        self.critic = CriticService(run, spec, total_steps) if getattr(self.settings, "critic", None) else None
+        self.reward = RewardClient(run, spec)
+        self.critic = critic_client(run, spec)
         self._reference = None if spec.model.lora.rank else frozen(spec.model, directory, spec.algorithm.micro_batch_tokens)
 
     @property
@@ -68,17 +70,29 @@ class Online:
             count = samples or cfg.samples_per_prompt
             queue = parallel.shared_queue(len(rows), f"prompts-{next(self._queues)}")
             prompts = (Prompt(rows[i].prefix, key=i, samples=count) for i in queue)
-            found = []
+            found: list[Experience] = []
+            fresh: list[Experience] = []
             for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + step):
                 if parallel.tensor_rank() == 0:
-                    found.append(self._experience(rows[rollout.key], rollout, step))
+                    fresh.append(self._experience(rows[rollout.key], rollout, step))
+                if len(fresh) >= MICROBATCH:
+                    found += self._asked_for(fresh, learning=samples is None)
+                    fresh = []
+            found += self._asked_for(fresh, learning=samples is None)
             self.engine.release()
         with self._timed("reward"):
-            self.reward.run_programs(found)
             gathered = [e for part in parallel.gather_over_all(found) for e in part]
             gathered.sort(key=lambda e: (e.place, e.sample))
-            self.reward.run_models(gathered)
+            self.reward.finish(gathered)
         return gathered
+
+    def _asked_for(self, experiences: list[Experience], learning: bool) -> list[Experience]:
+        """The requests about finished rollouts go out while others are still being sampled."""
+        experiences.sort(key=lambda e: (e.place, e.sample))
+        self.reward.begin(experiences)
+        if self.critic and learning:
+            self.critic.begin(experiences)
+        return experiences
 
     def _experience(self, row: Row, rollout: Any, version: int) -> Experience:
         decode = self._tokenizer.decode
@@ -119,7 +133,7 @@ class Online:
         """Begin the critic's lesson; what is returned waits for its metrics."""
         assert self.critic is not None
         with self._timed("critic_train"):
-            done = self.critic.train(experiences, step)
+            done = self.critic.train(experiences, step + 1)
 
         def wait() -> Metrics:
             with self._timed("critic_wait"):

@@ -168,12 +168,10 @@ class Critic(AlgorithmConfig):
     name: Literal["critic"] = "critic"
     lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
+    min_lr_ratio: float = Field(1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
     warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
     model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
-    placement: Literal["colocated", "served"] = Field(
-        "colocated", description="In the policy's own processes, or behind PyTriton in processes of its own."
-    )
-    processes: int = Field(1, ge=1, le=64, description="Served: processes that share the critic.")
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
 
     @property
     def num_scores(self) -> int:

@@ -77,7 +77,7 @@ class Worker:
         if isinstance(self.spec.algorithm, OnlineConfig):
             from workbench.online import Online
 
-            self.online = Online(self.run, self.spec, self.policy, self._directory, self._tokenizer, self.total_steps)
+            self.online = Online(self.run, self.spec, self.policy, self._directory, self._tokenizer)
             if self.online.critic:
                 self.online.critic.restore(self.step)
         self._repeat_changes()

@@ -32,6 +32,9 @@ class OnlineConfig(AlgorithmConfig):
     top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
     stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
     rewards: dict[str, Reward] = Field(min_length=1, description="What an answer is worth: components by name, each a program or a model, weighted.")
+    served: tuple[Literal["critic", "reward", "critic_reward"], ...] = Field(
+        (), description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes."
+    )
     kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
     clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
@@ -50,6 +53,15 @@ class OnlineConfig(AlgorithmConfig):
             raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
         if self.rollout_batch_size % self.global_batch_size:
             raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _served_once(self) -> OnlineConfig:
+        parts = [part for role in self.served for part in role.split("_")]
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"served={','.join(self.served)} names a part twice")
+        if "critic" in parts and not hasattr(self, "critic"):
+            raise ValueError(f"{self.name} has no critic to serve")
         return self
 
     @property

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from workbench.data.packing import Row
 from workbench.experience import Experience, fill, trees
 from workbench.rewards import resolve
-from workbench.spec import AlgorithmConfig, Checkpoint, Critic, Experiment, Lora, Model, Reward
+from workbench.spec import AlgorithmConfig, Checkpoint, Critic, Experiment, Lora, Model
 from workbench.store import RunDir
 
 if TYPE_CHECKING:
@@ -20,10 +24,32 @@ if TYPE_CHECKING:
 VALUE_ARRAYS = {"values": "values", "returns": "returns"}
 
 
-class LocalCritic:
-    """A critic in this gang: every rank makes the same calls."""
+class CriticClient(Protocol):
+    """The critic as the policy's ranks see it. All make the same calls, except `begin`."""
 
-    def __init__(self, run: RunDir, spec: Experiment, total_steps: int):
+    def begin(self, experiences: Sequence[Experience]) -> None:
+        """Some of this rank's rollouts are finished: ask for their values already, where asking and computing are apart."""
+        ...
+
+    def infer(self, experiences: Sequence[Experience]) -> None:
+        """Fill the value before each token of all experiences."""
+        ...
+
+    def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
+        """Begin the lesson of step `step` (from 1); what is returned waits for its metrics."""
+        ...
+
+    def save(self, step: int) -> None: ...
+
+    def restore(self, step: int) -> None:
+        """Go to the weights after `step` steps. Raises ValueError where there is no checkpoint of that step."""
+        ...
+
+
+class LocalCritic:
+    """A critic's model in this gang: every rank makes the same calls."""
+
+    def __init__(self, run: RunDir, spec: Experiment):
         from workbench.engine import hf
         from workbench.engine.checkpoint import Checkpoints
         from workbench.engine.step import Policy
@@ -32,14 +58,14 @@ class LocalCritic:
         self.seed = spec.seed
         self.folder = run.path / "critic" / "checkpoints"
         model = self.cfg.model or spec.model
-        self.policy = Policy(model, self.cfg, hf.local_directory(model.source), total_steps)
+        self.policy = Policy(model, self.cfg, hf.local_directory(model.source), total_steps=1)
         self._checkpoints = Checkpoints(self.policy, self.folder, Checkpoint(keep_last=spec.checkpoint.keep_last + 1, asynchronous=False))
 
     def values(self, rows: Sequence[Row]) -> list[Any]:
         return [scores_NK[:, 0] for scores_NK in self.policy.outputs(rows)]
 
-    def train(self, rows: Sequence[Row], step: int) -> Metrics:
-        """One pass over a step's rows in minibatches of `global_batch_size` prompts."""
+    def learn(self, rows: Sequence[Row], step: int) -> Metrics:
+        """One pass over the rows in minibatches of `global_batch_size` prompts."""
         from workbench.algorithms.ppo import value_loss
 
         found: list[Metrics] = []
@@ -52,7 +78,6 @@ class LocalCritic:
         self._checkpoints.finish()
 
     def restore(self, step: int) -> None:
-        """Go back to the weights after `step` steps. Raises ValueError where there is no checkpoint of that step."""
         from workbench.engine import checkpoint
 
         if step == 0:
@@ -63,57 +88,180 @@ class LocalCritic:
         checkpoint.load(self.policy, self.folder, step)
 
 
-class CriticService:
-    """The critic as an algorithm sees it, wherever it is."""
+class Colocated:
+    """CriticClient of a critic in the policy's own processes."""
 
-    def __init__(self, run: RunDir, spec: Experiment, total_steps: int):
-        self._critic = LocalCritic(run, spec, total_steps)
+    def __init__(self, critic: LocalCritic):
+        self._critic = critic
+        self.save, self.restore = critic.save, critic.restore
+
+    def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def infer(self, experiences: Sequence[Experience]) -> None:
-        """Fill the value before each token."""
         fill(experiences, self._critic.values(trees(experiences, {})), "values")
 
     def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
-        learnt = self._critic.train(trees(experiences, VALUE_ARRAYS), step)
+        learnt = self._critic.learn(trees(experiences, VALUE_ARRAYS), step - 1)
         return lambda: learnt
 
+
+class _Asked:
+    """Requests under way, with the experiences that each is about."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[Sequence[Experience], Future]] = []
+
+    def collect(self, take: Callable[[Experience, dict[str, np.ndarray], int], Any]) -> dict[tuple[int, int], Any]:
+        """Wait for all ranks' answers: what `take` makes of each experience, by its place and sample, on every rank."""
+        from workbench.engine import parallel
+
+        mine = {(e.place, e.sample): take(e, future.result(), i) for asked, future in self.pending for i, e in enumerate(asked)}
+        self.pending.clear()
+        return {key: value for part in parallel.gather_over_all(mine) for key, value in part.items()}
+
+
+class ServedCritic:
+    """CriticClient of the critic behind PyTriton. Lessons are sent by the first rank, and carry their step: they can be sent again."""
+
+    def __init__(self, run: RunDir, role: str):
+        from workbench.serve.client import Client
+
+        self._client, self._asked = Client(run.path, role), _Asked()
+
+    def begin(self, experiences: Sequence[Experience]) -> None:
+        from workbench.serve import messages
+
+        if experiences:
+            self._asked.pending.append((list(experiences), self._client.call("critic_infer", **messages.request(experiences))))
+
+    def infer(self, experiences: Sequence[Experience]) -> None:
+        def values(e: Experience, answer: dict[str, np.ndarray], i: int) -> np.ndarray:
+            start = len(e.row.prefix)
+            return np.array(answer["values"][i, start : start + len(e.tokens)])
+
+        found = self._asked.collect(values)
+        for e in experiences:
+            e.values = found[e.place, e.sample]
+
+    def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
+        from workbench.engine import parallel
+        from workbench.serve import messages
+
+        future = None
+        if parallel.rank() == 0:
+            arrays = messages.request(experiences, VALUE_ARRAYS)
+            future = self._client.call("critic_train", step=np.array([step], np.int64), **arrays)
+        return lambda: parallel.from_first({name: float(value[0]) for name, value in future.result().items()} if future else None)
+
     def save(self, step: int) -> None:
-        self._critic.save(step)
+        self._on_first("critic_save", step)
 
     def restore(self, step: int) -> None:
-        self._critic.restore(step)
+        self._on_first("critic_restore", step)
+
+    def _on_first(self, endpoint: str, step: int) -> None:
+        """The first rank asks; a refusal is raised on every rank alike."""
+        from workbench.engine import parallel
+
+        refused = None
+        if parallel.rank() == 0:
+            try:
+                self._client.call(endpoint, step=np.array([step], np.int64)).result()
+            except ValueError as error:
+                refused = str(error)
+        refused = parallel.from_first(refused)
+        if refused:
+            raise ValueError(refused)
 
 
-class RewardService:
-    """The weighted sum of an experiment's reward components."""
+class LocalReward:
+    """The components of a reward in this gang: programs, and models that every rank computes together."""
 
-    def __init__(self, run: RunDir, spec: Experiment, rewards: Mapping[str, Reward]):
+    def __init__(self, spec: Experiment):
         from workbench.engine import hf
 
-        self.rewards = rewards
-        self._programs = {name: resolve.find(r.program) for name, r in rewards.items() if r.program is not None}
+        self.rewards = spec.algorithm.rewards  # type: ignore[attr-defined]
+        self._tokenizer = hf.tokenizer(hf.local_directory(spec.model.source))
+        self._programs = {name: resolve.find(r.program) for name, r in self.rewards.items() if r.program is not None}
         self._models: dict[str, Policy] = {}
-        for name, reward in rewards.items():
+        for name, reward in self.rewards.items():
             if reward.model is not None:
                 model = Model(source=reward.model, precision=spec.model.precision)
                 self._models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, num_scores=1)
 
-    def run_programs(self, experiences: Sequence[Experience]) -> None:
-        """Score this rank's answers by the programs."""
-        for e in experiences:
-            for name, function in self._programs.items():
-                e.components[name] = resolve.score(function, name, e.prompt, e.response, e.row.columns)
+    def program_scores(self, prompt: str, response: str, columns: Mapping[str, str]) -> dict[str, float]:
+        return {name: resolve.score(function, name, prompt, response, columns) for name, function in self._programs.items()}
 
-    def run_models(self, experiences: Sequence[Experience]) -> None:
-        """Score all answers by the reward models, on all ranks together, and add the components up."""
-        for name, policy in self._models.items():
-            rows = trees(experiences, {})
-            scores = [score for scores_SK in policy.outputs(rows) for score in scores_SK[:, 0]]
-            for e, score in zip(experiences, scores, strict=True):
-                e.components[name] = float(score)
+    def model_scores(self, rows: Sequence[Row]) -> dict[str, list[float]]:
+        """By component, a score for each answer of the rows."""
+        return {name: [float(s) for scores_SK in policy.outputs(rows) for s in scores_SK[:, 0]] for name, policy in self._models.items()}
+
+    def score(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """[B, K]: every answer of the rows, every component in the settings' order."""
+        answers = [(row.prefix, branch) for row in rows for branch in row.branches]
+        by_model = self.model_scores(rows)
+        found = []
+        for i, (prefix, branch) in enumerate(answers):
+            text = self._tokenizer.decode(prefix), self._tokenizer.decode(branch, skip_special_tokens=True)
+            by_name = {**self.program_scores(*text, columns[i]), **{name: scores[i] for name, scores in by_model.items()}}
+            found.append([by_name[name] for name in self.rewards])
+        return np.array(found, np.float32).reshape(len(answers), len(self.rewards))
+
+
+class RewardClient:
+    """The weighted sum of an experience's reward components, wherever they are computed."""
+
+    def __init__(self, run: RunDir, spec: Experiment):
+        role = role_of("reward", spec)
+        self.rewards = spec.algorithm.rewards  # type: ignore[attr-defined]
+        self._asked = _Asked()
+        self._client: Any = None
+        self._local: LocalReward | None = None
+        if role:
+            from workbench.serve.client import Client
+
+            self._client = Client(run.path, role)
+        else:
+            self._local = LocalReward(spec)
+
+    def begin(self, experiences: Sequence[Experience]) -> None:
+        """Score some of this rank's finished answers by the programs, or ask the server to score them."""
+        from workbench.serve import messages
+
+        if self._local:
+            for e in experiences:
+                e.components = self._local.program_scores(e.prompt, e.response, e.row.columns)
+        elif experiences:
+            columns = np.array([json.dumps(dict(e.row.columns)).encode() for e in experiences])
+            future = self._client.call("reward_model", columns=columns, **messages.request(experiences))
+            self._asked.pending.append((list(experiences), future))
+
+    def finish(self, experiences: Sequence[Experience]) -> None:
+        """Fill components and rewards of all experiences, on every rank."""
+        if self._local:
+            for name, scores in self._local.model_scores(trees(experiences, {})).items():
+                for e, score in zip(experiences, scores, strict=True):
+                    e.components[name] = score
+        else:
+            found = self._asked.collect(lambda e, answer, i: answer["rewards"][i].tolist())
+            for e in experiences:
+                e.components = dict(zip(self.rewards, found[e.place, e.sample], strict=True))
         for e in experiences:
             e.components = {name: e.components[name] for name in self.rewards}
             e.reward = sum(reward.weight * e.components[name] for name, reward in self.rewards.items())
+
+
+def role_of(part: str, spec: Experiment) -> str | None:
+    """The server that a part (critic, reward) is behind; None where it is in the policy's own processes."""
+    return next((role for role in spec.algorithm.served if part in role.split("_")), None)  # type: ignore[attr-defined]
+
+
+def critic_client(run: RunDir, spec: Experiment) -> CriticClient | None:
+    """None where the algorithm has no critic."""
+    if getattr(spec.algorithm, "critic", None) is None:
+        return None
+    role = role_of("critic", spec)
+    return ServedCritic(run, role) if role else Colocated(LocalCritic(run, spec))
 
 
 class _Frozen(AlgorithmConfig):
