@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from backends import base as backends
 from workbench import store
 from workbench.data.check import CheckReport, Piece, Sample
@@ -93,6 +95,33 @@ class Run:
         self._check_live()
         self.dir.request("stop")
         self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
+
+    def change(self, **values: Any) -> None:
+        """Change settings of the algorithm at the next step, on all ranks: `run.change(kl_coefficient=0.02)`.
+
+        Raises:
+            ValueError: the run has ended, or a setting that cannot be changed while it goes on, or a value out of bounds.
+        """
+        self._check_live()
+        algorithm = self.spec.algorithm
+        wrong = [name for name in values if name not in algorithm.live]
+        if wrong or not values:
+            raise ValueError(f"{', '.join(wrong) or 'nothing'} cannot be changed while the run goes on; these can: {', '.join(algorithm.live)}")
+        try:
+            type(algorithm).model_validate({**algorithm.model_dump(), **values})
+        except ValidationError as error:
+            raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())) from None
+        self.dir.request("set", values=values)
+
+    def pause(self) -> None:
+        """Hold the run before its next step, until `unpause`. Raises ValueError when it has ended."""
+        self._check_live()
+        self.dir.request("pause")
+
+    def unpause(self) -> None:
+        """Let a paused run go on. Raises ValueError when it has ended."""
+        self._check_live()
+        self.dir.request("unpause")
 
     def kill(self) -> None:
         """End the run at once, without a checkpoint. Raises ValueError when it has ended, or where this host cannot reach it."""

@@ -138,6 +138,36 @@ def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Retur
         out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there")
 
 
+@app.command("set")
+def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=value of the algorithm: lr, kl_coefficient, temperature.")]) -> None:
+    """Change settings of a run while it goes on, from its next step."""
+    found = api.get(run_id)
+    changes = {}
+    for word in values:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"expected key=value, got {word!r}")
+        changes[key.removeprefix("algorithm.")] = yaml.safe_load(value)
+    found.change(**changes)
+    out.print(f"{found.id} takes it over at its next step: {', '.join(values)}", markup=False)
+
+
+@app.command()
+def pause(run_id: RunId) -> None:
+    """Hold a run before its next step."""
+    found = api.get(run_id)
+    found.pause()
+    out.print(f"{found.id} pauses after its current step; `workbench unpause {found.id}` lets it go on")
+
+
+@app.command()
+def unpause(run_id: RunId) -> None:
+    """Let a paused run go on."""
+    found = api.get(run_id)
+    found.unpause()
+    out.print(f"{found.id} goes on")
+
+
 @app.command()
 def kill(run_id: RunId) -> None:
     """End a run at once, without a checkpoint."""
@@ -353,6 +383,8 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
                     case "step":
                         progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                    case "alarm" if not quiet:
+                        yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
                     case "warning" if not quiet:
                         yield f"[yellow]warning[/] {escape(event['message'])}"
                     case "validation" if not quiet:
@@ -363,7 +395,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
 
 
 def _brief(metrics: dict[str, Any]) -> str:
-    names = {"loss": "loss", "accuracy": "accuracy", "rewards_margin": "margin", "tokens_per_s": "tokens/s"}
+    names = {"rewards": "reward", "init_policy_kl": "KL", "loss": "loss", "accuracy": "accuracy", "rewards_margin": "margin", "tokens_per_s": "tokens/s"}
     return "  ".join(f"{label} {_number(metrics[name])}" for name, label in names.items() if name in metrics)
 
 

@@ -49,6 +49,7 @@ class Online:
         self._times: Counter[str] = Counter()
         self.engine = _engine(spec, policy, directory, tokenizer)
         self.version = -1
+        self._kept: Sequence[Experience] = ()
         self.reward = RewardClient(run, spec)
         self.critic = critic_client(run, spec)
         self._reference = None if spec.model.lora.rank else frozen(spec.model, directory, spec.algorithm.micro_batch_tokens)
@@ -149,8 +150,14 @@ class Online:
                 found.append(self.policy.update(trees(minibatch, LEARNT), loss, step, seed, part))
         return combined(found)
 
+    def worst(self, quantity: str, count: int = 3) -> list[int]:
+        """The numbers, in the newest step's file, of the rollouts in which a quantity is largest (for the entropy: smallest)."""
+        amounts = [_amount(e, quantity) for e in self._kept]
+        return sorted(range(len(amounts)), key=lambda i: -amounts[i])[:count]
+
     def keep(self, experiences: Sequence[Experience], step: int) -> None:
         """Write the step's rollout file."""
+        self._kept = experiences
         if parallel.rank() == 0:
             with self._timed("store"):
                 rollouts.write(self.run, step, [e.record(step, number) for number, e in enumerate(experiences)])
@@ -190,6 +197,14 @@ def combined(parts: Sequence[Metrics]) -> Metrics:
         values = [part[name] for part in parts if name in part]
         found[name] = max(values) if name.startswith("peak_") else sum(values) if name.endswith("_time_s") or name.startswith("time_") else float(np.mean(values))
     return found
+
+
+def _amount(e: Experience, quantity: str) -> float:
+    if quantity == "length":
+        return float(len(e.tokens))
+    if quantity == "entropy":
+        return -float(e.entropy.mean())
+    return float(e.kl.sum()) if quantity == "kl" else float(np.abs(e.logprobs - e.rollout_logprobs).mean())
 
 
 def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase) -> Any:

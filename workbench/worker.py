@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench import alarms
 from workbench.algorithms._online import OnlineConfig
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
@@ -42,6 +43,8 @@ class Worker:
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._requests = Cursor()
         self._paused = False
+        self._history: list[Metrics] = []
+        self._sounding: set[str] = set()
         self._directory = self._ready_on_first(lambda: hf.local_directory(experiment.model.source), "fetching the model")
         self._tokenizer = hf.tokenizer(self._directory)
         self._load_data()
@@ -143,6 +146,7 @@ class Worker:
                 metrics = {**metrics, **self.online.measured(), "step_time_s": time.perf_counter() - began}
             began = time.perf_counter()
             self.emit("step", step=self.step, metrics=metrics)
+            self._sound(metrics)
             self._report_checkpoint(wait=False)
             last = self.step == self.total_steps
             held_out = self.validate() if last or _due(self.step, self.spec.validation.every_steps) else {}
@@ -158,6 +162,16 @@ class Worker:
                 break
         self._report_checkpoint(wait=True)
         self.emit("end", reason=reason, step=self.step)
+
+    def _sound(self, metrics: Metrics) -> None:
+        """An event for each alarm that begins with this step, with the rollouts that stand out in what it is about."""
+        self._history.append(metrics)
+        now = alarms.found(self._history)
+        for alarm in now:
+            if alarm.name not in self._sounding:
+                worst = self.online.worst(alarm.rank_by) if self.online and alarm.rank_by else []
+                self.emit("alarm", step=self.step, name=alarm.name, message=alarm.message, rollouts=worst)
+        self._sounding = {alarm.name for alarm in now}
 
     def validate(self) -> Metrics:
         """Measure the held-out rows and answer a few of their prompts."""

@@ -18,7 +18,7 @@ class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
     `values` are the row's scalars by name. `reference_logprobs_N` are the reference policy's log-probabilities of the row's targets,
-    in their order, where an algorithm needs them.
+    in their order, where an algorithm needs them; `arrays` are further values of the targets, by name (advantages, returns).
     """
 
     prefix: Sequence[int]
@@ -26,6 +26,7 @@ class Row:
     learn: Sequence[bool] = ()
     values: Mapping[str, float] = field(default_factory=dict)
     reference_logprobs_N: np.ndarray | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

@@ -23,7 +23,19 @@ class Chart:
 
 STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 CHARTS = (
+    Chart("reward", "Reward", "mean of the answers", (("rewards", "train"),)),
+    Chart("init_kl", "KL to the reference", "nats an answer", (("init_policy_kl", "answer"),)),
     Chart("loss", "Loss", "nats", (("loss", "train"),)),
+    Chart("entropy", "Entropy", "nats a token", (("entropy", "policy"),)),
+    Chart("ratio", "Ratio to the old policy", "", (("ppo_ratio", "ratio"), ("ppo_ratio_clamped", "clamped"))),
+    Chart("clip_fraction", "Clipped tokens", "share", (("clip_fraction", "clipped"),)),
+    Chart("lengths", "Answer length", "tokens", (("response_lengths", "answers"),)),
+    Chart("ended", "Answers that ended", "share", (("fraction_of_samples_properly_ended", "ended"),)),
+    Chart("critic", "Critic", "loss", (("critic_loss", "loss"),)),
+    Chart("explained", "Explained variance", "share of the returns'", (("explained_variance", "critic"),)),
+    Chart("values", "Values and returns", "mean", (("values_mean", "values"), ("returns_mean", "returns"))),
+    Chart("advantages", "Advantages", "mean and deviation", (("advantages_mean", "mean"), ("advantages_std", "deviation"))),
+    Chart("mismatch", "Rollout engine against trainer", "nats a token", (("logprob_mismatch_mean", "mean"), ("logprob_mismatch_max", "largest"))),
     Chart("accuracy", "Accuracy", "share of pairs, or of rows", (("accuracy", "train"),)),
     Chart("margin", "Reward margin", "chosen − rejected", (("rewards_margin", "train"),)),
     Chart(
@@ -46,6 +58,14 @@ CHARTS = (
     Chart("grad_norm", "Gradient norm", "L2, before clipping", (("grad_norm", "norm"),), group="Optimizer"),
     Chart("lr", "Learning rate", "", (("lr", "rate"),), group="Optimizer", smooth=False),
     Chart("throughput", "Throughput", "tokens / s", (("tokens_per_s", "tokens"),), group="Speed and memory"),
+    Chart(
+        "generation",
+        "Generation",
+        "tokens / s",
+        (("prefill_tokens_per_s", "prefill"), ("decode_tokens_per_s", "decode")),
+        group="Speed and memory",
+    ),
+    Chart("occupancy", "Decoder's slots in use", "share", (("batch_occupancy", "in use"),), group="Speed and memory"),
     Chart("samples", "Rows", "rows / s", (("samples_per_s", "rows"),), group="Speed and memory"),
     Chart(
         "time",

@@ -59,6 +59,8 @@ class History:
     validations: list[Validation] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    controls: list[dict[str, Any]] = field(default_factory=list)
     phase: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     total_steps: int = 0
@@ -125,6 +127,12 @@ class History:
 
     def _take_warning(self, event: Mapping[str, Any]) -> None:
         self.warnings.append(event["message"])
+
+    def _take_alarm(self, event: Mapping[str, Any]) -> None:
+        self.alarms.append(dict(event))
+
+    def _take_control(self, event: Mapping[str, Any]) -> None:
+        self.controls.append(dict(event))
 
     def _take_phase(self, event: Mapping[str, Any]) -> None:
         self.phase = dict(event)
