@@ -191,7 +191,7 @@ class Data(Frozen):
     train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
     validation: str | None = Field(None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
     validation_fraction: float = Field(0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
-    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired"] = Field(
+    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
         "auto", description="Schema of the rows; auto tells it from the first row's keys."
     )
     max_length: int = Field(1024, ge=8, description="Longest row in tokens, prompt and answer together.")

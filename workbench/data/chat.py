@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data.packing import Row
-from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
+from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +41,12 @@ def encode_preference(row: Preference, tokenizer: PreTrainedTokenizerBase) -> Ro
 def encode_answer(row: Rated | Unpaired, tokenizer: PreTrainedTokenizerBase) -> Row:
     """As a pair with one branch; its values are the ratings by attribute, or `desirable`, 1 or 0."""
     return _tree(row, row.attributes if isinstance(row, Rated) else {"desirable": float(row.desirable)}, tokenizer)
+
+
+def encode_prompt(row: PromptOnly, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """The prompt with the template's opening of the answer; nothing to learn from yet."""
+    tokens = prompt_tokens(row.prompt, tokenizer)
+    return Row(tokens, learn=[False] * len(tokens), columns=row.columns)
 
 
 def _tree(row: Preference | Rated | Unpaired, values: Mapping[str, float], tokenizer: PreTrainedTokenizerBase) -> Row:

@@ -15,7 +15,7 @@ from workbench.data.chat import Span, prompt_tokens, spans
 from workbench.data.dataset import encode, fingerprint, fit, prompt_text
 from workbench.data.packing import Row
 from workbench.data.readers import Kind, read
-from workbench.data.rows import Conversation, Message, Preference, Rated, TextRow, Unpaired
+from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -127,6 +127,9 @@ def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
     if isinstance(text, Conversation):
         return Sample(where=text.where, tokens=row.num_tokens, pieces=_pieces(spans(text.messages, tokenizer), tokenizer))
     opened = prompt_tokens(text.prompt, tokenizer)
+    if isinstance(text, PromptOnly):
+        note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items())
+        return Sample(where=text.where, tokens=row.num_tokens, pieces=[Piece(text=tokenizer.decode(opened), role="user", learnt=False)], note=note)
     closed = spans((*text.prompt, Message("assistant", text.answers[0])), tokenizer)
     prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
     answers = [[Piece(text=tokenizer.decode(branch), role="assistant", learnt=True)] for branch in row.branches]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.chat import encode_answer, encode_conversation, encode_preference, prompt_tokens
+from workbench.data.chat import encode_answer, encode_conversation, encode_preference, encode_prompt, prompt_tokens
 from workbench.data.packing import Row
 from workbench.data.readers import DataError, Kind, read
-from workbench.data.rows import Conversation, Preference, TextRow
+from workbench.data.rows import Conversation, Preference, PromptOnly, TextRow
 from workbench.spec import Data
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:
     """A row of text as tokens; see `workbench.data.chat`."""
     if isinstance(text, Conversation):
         return encode_conversation(text, tokenizer)
+    if isinstance(text, PromptOnly):
+        return encode_prompt(text, tokenizer)
     return encode_preference(text, tokenizer) if isinstance(text, Preference) else encode_answer(text, tokenizer)
 
 
@@ -108,7 +110,7 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
     if policy == "error":
         raise DataError(f"{where}: {max_length + excess} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
     learnt = np.asarray(row.learn, bool)
-    first_learnt = int(learnt.argmax()) if len(learnt) else len(row.prefix) - 1
+    first_learnt = int(learnt.argmax()) if learnt.any() else len(row.prefix) - 1
     if policy == "drop" or excess > first_learnt - (0 if row.branches else 1):
         counts["dropped"] += 1
         return None

@@ -6,11 +6,12 @@ A preference row serves an algorithm that learns conversations too (its prompt w
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from workbench.data.rows import Conversation, Message, Preference, Rated, Role, TextRow, Unpaired
+from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Role, TextRow, Unpaired
 
 SCHEMAS = {
     "hh": '{"chosen", "rejected"}: whole transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", equal up to the last answer (Anthropic HH)',
@@ -21,6 +22,7 @@ SCHEMAS = {
     "sharegpt": '{"conversations": [{"from", "value"[, "label"]}][, "system"][, "mask"]}: ShareGPT; `mask` names the speaker not learnt from',
     "rated": '{"prompt", "response", and either each rating under its own name (null: not rated), as in HelpSteer, or "attributes": a mapping or '
     '"quality:4,toxicity:0"}; ShareGPT turns whose last has such a "label" are read as rated too (SteerLM)',
+    "prompts": '{"prompt"} or {"text"}: a string or messages, or {"question"}, with any further columns for reward programs (GSM8K, NeMo-Aligner)',
     "unpaired": '{"prompt", "completion" or "response", "label" or "preference": true, false, "chosen" or "rejected"} (KTO)',
 }
 WANTED = {
@@ -28,6 +30,7 @@ WANTED = {
     "conversation": "a conversation, or a preference row",
     "rated": "a rated row (prompt, response, ratings)",
     "unpaired": "an unpaired row (prompt, response, label), or a preference row",
+    "prompt": "a prompt, or a row of any other kind",
 }
 """What each kind of row is, for people."""
 
@@ -60,11 +63,15 @@ def detect(row: Mapping[str, Any]) -> str:
         ("sharegpt", {"conversations"}),
         *(("unpaired", {"prompt", answer, label}) for answer in _ANSWERS for label in _LABELS),
         ("rated", {"prompt", "response"}),
+        ("prompts", {"question"}),
+        ("prompts", {"text"}),
     ):
         if needed <= keys:
             return name
     if {"chosen", "rejected"} <= keys:
         return "hh" if isinstance(row["chosen"], str) else "preference"
+    if "prompt" in keys and not keys & {"chosen", "rejected", "completion", "label"}:
+        return "prompts"
     raise Malformed("the keys of one of: " + "; ".join(SCHEMAS), f"keys {sorted(map(str, keys))[:10]}")
 
 
@@ -79,6 +86,8 @@ def parse(row: Any, name: str, kind: str, where: str) -> Sequence[TextRow]:
         return [Conversation((*turns, Message("assistant", parsed.chosen)), where)]
     if kind == "unpaired" and isinstance(parsed, Preference):
         return [Unpaired(parsed.prompt, answer, desirable, where) for answer, desirable in ((parsed.chosen, True), (parsed.rejected, False))]
+    if kind == "prompt" and not isinstance(parsed, PromptOnly):
+        return [PromptOnly(parsed.prompt, {"answer": parsed.answers[0]}, where)]
     if not isinstance(parsed, _KINDS[kind]):
         raise Malformed(WANTED[kind], f"a row of format {name}")
     return [parsed]
@@ -195,7 +204,13 @@ def _unpaired(row: Mapping[str, Any], where: str) -> TextRow:
     return Unpaired(prompt, _answer(_value(row, answer), answer, prompt), wanted in (True, "chosen"), where)
 
 
-_KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired}
+def _prompts(row: Mapping[str, Any], where: str) -> TextRow:
+    key = next((key for key in ("prompt", "question", "text") if key in row), "prompt")
+    columns = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items() if name != key and value is not None}
+    return PromptOnly(_prompt(_value(row, key)), columns, where)
+
+
+_KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
 _PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
     "hh": _hh,
     "preference": _preference,
@@ -204,6 +219,7 @@ _PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
     "messages": _conversation,
     "sharegpt": _sharegpt,
     "rated": _rated,
+    "prompts": _prompts,
     "unpaired": _unpaired,
 }
 

@@ -17,7 +17,7 @@ import numpy as np
 class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
-    `values` are the row's scalars by name. `reference_logprobs_N` are the reference policy's log-probabilities of the row's targets,
+    `values` are the row's scalars by name, `columns` its texts that are not learnt from. `reference_logprobs_N` are the reference policy's log-probabilities of the row's targets,
     in their order, where an algorithm needs them; `arrays` are further values of the targets, by name (advantages, returns).
     """
 
@@ -25,6 +25,7 @@ class Row:
     branches: tuple[Sequence[int], ...] = ()
     learn: Sequence[bool] = ()
     values: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     reference_logprobs_N: np.ndarray | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from workbench.data.formats import SCHEMAS, Malformed, detect, parse
 from workbench.data.rows import TextRow
 
-Kind = Literal["preference", "conversation", "rated", "unpaired"]
+Kind = Literal["preference", "conversation", "rated", "unpaired", "prompt"]
 MAX_LINE_BYTES = 8 << 20
 _SHOWN = 5
 _REPOSITORY = Path(__file__).resolve().parents[2]

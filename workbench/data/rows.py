@@ -78,4 +78,17 @@ class Unpaired:
         return (self.response,)
 
 
-TextRow = Conversation | Preference | Rated | Unpaired
+@dataclass(frozen=True)
+class PromptOnly:
+    """A prompt to be answered by the policy; `columns` are the row's further values as text, for reward programs."""
+
+    prompt: tuple[Message, ...]
+    columns: Mapping[str, str]
+    where: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return ()
+
+
+TextRow = Conversation | Preference | Rated | Unpaired | PromptOnly

@@ -1,0 +1,65 @@
+"""Algorithms that learn from their own rollouts, on the tiny model through the local backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import models
+from tests.algorithms.runs import held_out, steps
+from workbench import api, rollouts
+from workbench.store import State
+
+REWARD = "def short(prompt, response, row): return -len(response) / 50\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.save(tmp_path_factory.mktemp("model"), tie_word_embeddings=True)
+
+
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
+    monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
+    (folder / "mine.py").write_text(REWARD)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
+    words = (
+        f"model.source={model}",
+        f"data.train={folder / 'rows.jsonl'}",
+        "data.validation_fraction=0.2",
+        "algorithm.global_batch_size=8",
+        "algorithm.rollout_batch_size=8",
+        "algorithm.max_tokens=12",
+        f"algorithm.rewards={{short: {{program: {folder / 'mine.py'}:short}}}}",
+        "algorithm.lr=1e-3",
+        "algorithm.warmup_steps=2",
+        "algorithm.max_steps=3",
+        "validation.every_steps=0",
+        "backend.threads_per_rank=1",
+    )
+    return api.submit(api.compose([*words, *overrides]))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
+def test_a_run_keeps_every_rollout(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    samples = {"ppo": 1, "reinforce": 4, "grpo": 8}[algorithm]
+    run = begun(tmp_path, monkeypatch, tiny, f"algorithm={algorithm}", f"algorithm.samples_per_prompt={samples}")
+    assert run.wait(150).state == State.COMPLETED, run.status.message
+    told = steps(run)
+    assert len(told) == 3
+    assert rollouts.steps(run.dir) == [1, 2, 3]
+    for step, metrics in enumerate(told, 1):
+        kept = rollouts.of_step(run.dir, step)
+        assert len(kept) == 8
+        assert kept.reward.mean() == pytest.approx(metrics["rewards"])
+        assert kept.groupby("prompt_id").size().tolist() == [samples] * (8 // samples)
+        assert metrics["logprob_mismatch_max"] < 1e-4  # the engine's log-probabilities are the trainer's
+    assert told[0]["init_policy_kl"] == pytest.approx(0, abs=1e-4)  # before the first update the policy is the reference
+    first = rollouts.one(run.dir, 1, 0)
+    assert first is not None
+    assert len(first["pieces"]) == len(first["tokens"]) == len(first["advantages"]) == first["response_tokens"]
+    assert (first["values"] is None) == (algorithm != "ppo")
+    assert first["reward/short"] == pytest.approx(-len(first["response"]) / 50)
+    assert {"rewards", "reward/short", "response_lengths"} <= held_out(run)[0].keys()
