@@ -1,0 +1,138 @@
+"""transformers' generate as a rollout engine, on a tiny random Llama."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tests import models
+from workbench.rollout.base import Prompt, Rollout, Sampling
+from workbench.rollout.hf import Engine
+
+PROMPTS = [[5, 9, 40, 77, 13], [301, 17], [60, 61, 62, 63, 64, 65, 66, 67], [200]]
+
+
+def sorted_answers(engine: Engine, prompts: list[Prompt], sampling: Sampling, seed: int = 0) -> list[Rollout]:
+    return sorted(engine.generate(iter(prompts), sampling, seed), key=lambda rollout: (rollout.key, rollout.sample))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> Engine:
+    return Engine(tiny_model, lambda: [], AutoTokenizer.from_pretrained(tiny_model), slots=3)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> list[float]:
+    """By one plain forward pass over prompt and answer."""
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+    return [logits_TV[len(prompt) + i - 1, token].item() for i, token in enumerate(answer)]
+
+
+def test_greedy_answers_are_transformers_own(engine: Engine, reference: torch.nn.Module) -> None:
+    """In batches of three with padding, as each prompt alone without."""
+    found = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12, temperature=0))
+    for rollout, tokens in zip(found, PROMPTS, strict=True):
+        own = reference.generate(torch.tensor([tokens]), generation_config=GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=None))  # type: ignore[operator]
+        assert rollout.tokens == own[0, len(tokens) :].tolist()
+        assert rollout.finish_reason == "length"
+
+
+@pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.7, top_k=20), Sampling(10, temperature=0), Sampling(10, top_p=0.5)])
+def test_logprobs_are_a_plain_forward_passes_at_temperature_1(engine: Engine, reference: torch.nn.Module, sampling: Sampling) -> None:
+    for rollout in sorted_answers(engine, [Prompt(tokens, key, samples=2) for key, tokens in enumerate(PROMPTS)], sampling):
+        assert rollout.logprobs == pytest.approx(logprobs_of(reference, PROMPTS[rollout.key], rollout.tokens), abs=1e-4)
+
+
+def test_a_seed_and_a_key_give_an_answer_whatever_the_batch(engine: Engine) -> None:
+    prompts = [Prompt(tokens, key, samples=3) for key, tokens in enumerate(PROMPTS)]
+    together = sorted_answers(engine, prompts, Sampling(8), seed=4)
+    apart = [rollout for prompt in reversed(prompts) for rollout in sorted_answers(engine, [prompt], Sampling(8), seed=4)]
+    assert [(r.key, r.sample) for r in together] == [(key, sample) for key in range(4) for sample in range(3)]
+    assert {(r.key, r.sample, *r.tokens) for r in together} == {(r.key, r.sample, *r.tokens) for r in apart}
+    assert len({tuple(r.tokens) for r in together}) == 12
+    assert {tuple(r.tokens) for r in sorted_answers(engine, prompts, Sampling(8), seed=5)}.isdisjoint(tuple(r.tokens) for r in together)
+
+
+def test_top_k_leaves_only_the_likeliest(engine: Engine) -> None:
+    greedy = sorted_answers(engine, [Prompt(PROMPTS[0])], Sampling(8, temperature=0))
+    assert sorted_answers(engine, [Prompt(PROMPTS[0])], Sampling(8, temperature=2.0, top_k=1))[0].tokens == greedy[0].tokens
+
+
+def test_each_prompt_has_its_limit(engine: Engine) -> None:
+    prompts = [Prompt(tokens, key, max_tokens=limit) for key, (tokens, limit) in enumerate(zip(PROMPTS, (3, 7, None, 40), strict=True))]
+    found = sorted_answers(engine, prompts, Sampling(9))
+    assert [(len(r.tokens), len(r.logprobs), r.finish_reason) for r in found] == [(n, n, "length") for n in (3, 7, 9, 9)]
+
+
+def test_a_stop_token_ends_an_answer_and_stays(engine: Engine) -> None:
+    whole = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12), seed=1)
+    stop = whole[1].tokens[4]
+    found = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12, stop_tokens=frozenset({stop})), seed=1)
+    for before, after in zip(whole, found, strict=True):
+        cut = before.tokens.index(stop) + 1 if stop in before.tokens else 12
+        assert after.tokens == before.tokens[:cut]
+        assert after.logprobs == pytest.approx(before.logprobs[:cut], abs=1e-5)
+        assert after.finish_reason == ("stop" if stop in before.tokens else "length")
+
+
+def test_a_stop_string_ends_an_answer(engine: Engine, tiny_model: Path) -> None:
+    """The string lies across two tokens, and the prompt's own text, which ends in it, does not count."""
+    assert engine.tokenizer
+    whole = sorted_answers(engine, [Prompt(PROMPTS[2])], Sampling(16), seed=2)[0]
+    letters = [engine.tokenizer.decode([token]) for token in whole.tokens]
+    place = next(i for i in range(2, 15) if (letters[i] + letters[i + 1]).isascii() and letters[i] and letters[i + 1])
+    string = letters[place][-1] + letters[place + 1][0]
+    assert string not in engine.tokenizer.decode(whole.tokens[: place + 1])
+    asked = Sampling(16, stop_strings=(string,))
+    found = sorted_answers(engine, [Prompt(PROMPTS[2])], asked, seed=2)[0]
+    assert (found.tokens, found.finish_reason) == (whole.tokens[: place + 2], "stop")
+    ending = engine.tokenizer.encode(string, add_special_tokens=False)
+    assert len(sorted_answers(engine, [Prompt([*PROMPTS[0], *ending])], asked)[0].tokens) > 1
+    with pytest.raises(ValueError, match="need a tokenizer"):
+        list(Engine(tiny_model, lambda: [], None).generate([Prompt([1])], asked, 0))
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_refitted_weights_change_the_answers(tmp_path: Path, kind: str) -> None:
+    """To those of a model with them; a mixture's experts, which transformers keeps in another shape, included."""
+    folder = models.save(tmp_path / "model", kind)
+    other = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1 + 0.5 * torch.rand_like(parameter))
+    other.save_pretrained(tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    engine = Engine(folder, weights.items, None)
+    prompts = [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)]
+    first = sorted_answers(engine, prompts, Sampling(10))
+    engine.release()
+    engine.update_weights(1)
+    engine.resume()
+    second = sorted_answers(engine, prompts, Sampling(10))
+    assert [r.tokens for r in second] != [r.tokens for r in first]
+    for rollout in second:
+        assert rollout.logprobs == pytest.approx(logprobs_of(other, PROMPTS[rollout.key], rollout.tokens), abs=1e-4)
+    assert engine.profile.refits == 1
+    engine.weights = lambda: list(weights.items())[1:]
+    with pytest.raises(ValueError, match="have nothing for"):
+        engine.update_weights(2)
+    engine.close()
+
+
+def test_the_profile_counts_the_work(tiny_model: Path) -> None:
+    """Answers of 2, 5 and 3 tokens in three of four slots: three first tokens by prefill, then 7 in 4 steps of 4 places."""
+    engine = Engine(tiny_model, lambda: [], None, slots=4)
+    list(engine.generate([Prompt(PROMPTS[i], i, max_tokens=n) for i, n in enumerate((2, 5, 3))], Sampling(9), 0))
+    profile = engine.profile
+    assert (profile.prefill_tokens, profile.decode_tokens, profile.busy, profile.slot_steps) == (15, 7, 7, 16)
+    assert profile.prefill_s > 0
+    assert profile.decode_s > 0

@@ -1,0 +1,206 @@
+"""transformers' generate, for architectures that the embedded decoder does not know: slower, and on a copy of the weights.
+
+Batches are static: prompts are taken `slots` answers at a time, and a batch lasts as long as its longest answer. With tensor parallelism every
+rank has the whole model and computes the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from workbench.engine import device
+from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+
+Asked = tuple[Prompt, int]
+"""A prompt and the number of one of its samples."""
+
+
+class Engine:
+    """A copy of the policy in transformers. `weights` gives the policy's, by Hugging Face names; `tokenizer` is needed for stop strings only."""
+
+    def __init__(
+        self,
+        directory: Path,
+        weights: Callable[[], Iterable[tuple[str, Tensor]]],
+        tokenizer: PreTrainedTokenizerBase | None,
+        slots: int = 32,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device.current()).eval()
+        self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
+        self.profile = Profile()
+
+    @torch.no_grad()
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling, seed: int) -> Iterator[Rollout]:
+        """The answers of each batch when its longest has ended. Raises ValueError for stop strings without a tokenizer."""
+        if sampling.stop_strings and self.tokenizer is None:
+            raise ValueError("stop strings need a tokenizer")
+        asked = ((prompt, sample) for prompt in prompts for sample in range(prompt.samples))
+        while batch := list(itertools.islice(asked, self.slots)):
+            yield from self._answers(batch, sampling, seed)
+
+    @torch.no_grad()
+    def update_weights(self, version: int) -> None:
+        """Copy the policy's weights over this engine's.
+
+        Raises:
+            ValueError: they are not the same model's; the message names the tensor.
+        """
+        started = time.perf_counter()
+        ours = dict(self.model.named_parameters(remove_duplicate=False))
+        filled: set[int] = set()
+        other: dict[str, Tensor] = {}
+        for name, tensor in self.weights():
+            if name in ours:
+                ours[name].copy_(tensor)
+                filled.add(ours[name].data_ptr())
+            else:
+                other[name] = tensor.to("cpu", copy=True)
+        if other:
+            filled |= self._convert(other, ours)
+        missing = next((name for name, parameter in ours.items() if parameter.data_ptr() not in filled), None)
+        if missing:
+            raise ValueError(f"weights of version {version} have nothing for {missing}; the engine's model is another one than the policy")
+        device.synchronize()
+        self.profile.refits += 1
+        self.profile.refit_s += time.perf_counter() - started
+
+    def release(self) -> None:
+        """The weights leave the GPU; the caches of a batch live no longer than it."""
+        self.model.to("cpu")
+
+    def resume(self) -> None:
+        self.model.to(device.current())
+
+    def close(self) -> None:
+        del self.model
+
+    def _convert(self, other: dict[str, Tensor], ours: dict[str, torch.nn.Parameter]) -> set[int]:
+        """Fill what transformers keeps in another shape than files do (a mixture's experts in one tensor): its own loader converts them."""
+        converted, report = type(self.model).from_pretrained(None, config=self.model.config, state_dict=other, output_loading_info=True)
+        if report["unexpected_keys"]:
+            raise ValueError(f"transformers' {type(self.model).__name__} has no weight {min(report['unexpected_keys'])!r}")
+        given = {name: tensor for name, tensor in converted.named_parameters() if name not in report["missing_keys"]}
+        for name, tensor in given.items():
+            ours[name].copy_(tensor)
+        return {ours[name].data_ptr() for name in given}
+
+    def _answers(self, batch: Sequence[Asked], sampling: Sampling, seed: int) -> list[Rollout]:
+        """A batch, left padded, through `generate`."""
+        started = time.perf_counter()
+        lengths = [len(prompt.tokens) for prompt, _ in batch]
+        longest = max(lengths)
+        limits = [min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens) for prompt, _ in batch]
+        padded = [[*[0] * (longest - len(prompt.tokens)), *prompt.tokens] for prompt, _ in batch]
+        real = [[int(i >= longest - length) for i in range(longest)] for length in lengths]
+        draws = [np.random.default_rng((seed, prompt.key, sample)).random(limit) for (prompt, sample), limit in zip(batch, limits, strict=True)]
+        draw = _Draw(draws, sampling)
+        strings = StopStringCriteria(self.tokenizer, list(sampling.stop_strings)) if sampling.stop_strings else None
+        ends = _Ends(longest, limits, sampling.stop_tokens, strings)
+        self.model.generate(
+            torch.tensor(padded, device=device.current()),
+            attention_mask=torch.tensor(real, device=device.current()),
+            generation_config=GenerationConfig(max_new_tokens=max(limits), do_sample=False, pad_token_id=0),
+            logits_processor=LogitsProcessorList([draw]),
+            stopping_criteria=StoppingCriteriaList([ends]),
+        )
+        tokens, logprobs = torch.stack(draw.tokens, dim=1).tolist(), torch.stack(draw.logprobs, dim=1).tolist()
+        sizes, stopped = ends.size_B.tolist(), ends.stopped_B.tolist()
+        self._count(lengths, sizes, draw.first_s - started, time.perf_counter() - draw.first_s)
+        return [
+            Rollout(tokens[i][: sizes[i]], logprobs[i][: sizes[i]], "stop" if stopped[i] else "length", prompt.key, sample)
+            for i, (prompt, sample) in enumerate(batch)
+        ]
+
+    def _count(self, lengths: Sequence[int], sizes: Sequence[int], prefill_s: float, decode_s: float) -> None:
+        """The first token of each answer comes of its prefill, the others each of a step."""
+        decoded = sum(sizes) - len(sizes)
+        self.profile.prefill_tokens += sum(lengths)
+        self.profile.prefill_s += prefill_s
+        self.profile.decode_tokens += decoded
+        self.profile.decode_s += decode_s
+        self.profile.busy += decoded
+        self.profile.slot_steps += self.slots * (max(sizes) - 1)
+
+
+class _Draw(LogitsProcessor):
+    """Draws each row's token by its own uniform numbers, after transformers' temperature, top-k and top-p, and leaves `generate` no other choice.
+
+    `generate` itself draws by one generator for the whole batch, so that an answer would depend on its neighbours.
+    """
+
+    def __init__(self, draws: Sequence[np.ndarray], sampling: Sampling):
+        self.tokens: list[Tensor] = []
+        self.logprobs: list[Tensor] = []
+        self.first_s = 0.0
+        self._greedy = sampling.temperature == 0
+        self._warpers = LogitsProcessorList()
+        if not self._greedy and sampling.temperature != 1:
+            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        if sampling.top_k:
+            self._warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        longest = max(map(len, draws))
+        uniform_BT = np.stack([np.pad(row, (0, longest - len(row))) for row in draws])
+        self._uniform_BT = torch.tensor(uniform_BT, dtype=torch.float32, device=device.current())
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not self.tokens:
+            device.synchronize()
+            self.first_s = time.perf_counter()
+        logits_BV = scores.float()
+        if self._greedy:
+            token_B = logits_BV.argmax(-1)
+        else:
+            cumulative_BV = self._warpers(input_ids, logits_BV).softmax(-1).cumsum(-1)
+            uniform_B1 = self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1), None]
+            wanted_B1 = uniform_B1 * cumulative_BV[:, -1:]
+            token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+        self.tokens.append(token_B)
+        self.logprobs.append(logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(-1))
+        return torch.full_like(scores, -torch.inf).scatter(1, token_B[:, None], 0.0)
+
+
+class _Ends(StoppingCriteria):
+    """Where each row ends: at a stop token, at a stop string in the answer (in the prompt it does not count), or at its own limit."""
+
+    def __init__(self, prompt_length: int, limits: Sequence[int], stop_tokens: frozenset[int], strings: StopStringCriteria | None):
+        here = device.current()
+        self._prompt_length, self._strings = prompt_length, strings
+        self._limit_B = torch.tensor(limits, device=here)
+        self._stops = torch.tensor(sorted(stop_tokens), dtype=torch.long, device=here)
+        self.size_B = torch.zeros(len(limits), dtype=torch.long, device=here)
+        self.stopped_B = torch.zeros(len(limits), dtype=torch.bool, device=here)
+        self._ended_B = torch.zeros(len(limits), dtype=torch.bool, device=here)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+        answer_BT = input_ids[:, self._prompt_length :]
+        said_B = torch.isin(answer_BT[:, -1], self._stops)
+        if self._strings:
+            said_B |= self._strings(answer_BT, scores)
+        self.stopped_B |= said_B & ~self._ended_B
+        self.size_B += ~self._ended_B
+        self._ended_B |= said_B | (answer_BT.shape[1] >= self._limit_B)
+        return self._ended_B.clone()
