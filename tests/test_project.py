@@ -22,7 +22,7 @@ ADAPTERS = {
     "megatron": ("workbench/engine",),
     "peft": ("workbench/engine", "workbench/bench", "tests"),
     "tensorrt_llm": (),
-    "pytriton": (),
+    "pytriton": ("workbench/serve",),
     "dask_jobqueue": (),
 }
 

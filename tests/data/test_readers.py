@@ -287,4 +287,4 @@ def test_human_preferences() -> None:
 
 
 def test_every_schema_is_documented() -> None:
-    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired"}
+    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"}
