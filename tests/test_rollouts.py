@@ -101,6 +101,7 @@ def test_filters_sorts_and_pages(run):
     assert rows(first_step=2, last_step=2, min_reward=0.5) == [(2, 0), (2, 2)]
     assert rows(last_step=1, max_reward=0.5, sort="reward", descending=False) == [(1, 3), (1, 0)]
     assert rows(first_step=10, sort='reward/a "b"', descending=False, max_reward=9) == [(10, 2), (10, 0), (10, 3)]
+    assert rows(first_step=1, last_step=1, sort="reward") == [(1, 2), (1, 0), (1, 3), (1, 1)]
     assert not set(rollouts.HEAVY) & set(rollouts.page(run, Query())[0])
     with pytest.raises(ValueError, match="sorted by one of step"):
         rollouts.page(run, Query(sort="step; DROP TABLE x"))
@@ -195,7 +196,7 @@ def fill(run, files=200, each=500, tokens=40):
     folder.mkdir()
     lists = lambda values: pa.ListArray.from_arrays(pa.array(np.arange(each + 1, dtype=np.int32) * tokens), values)  # noqa: E731
     floats = lists(pa.array(np.random.default_rng(0).normal(size=each * tokens).astype(np.float32)))
-    same = {name: floats for name in rollouts.PER_TOKEN}
+    same = dict.fromkeys(rollouts.PER_TOKEN, floats)
     same["tokens"] = lists(pa.array(np.arange(each * tokens, dtype=np.int32)))
     same["pieces"] = lists(pa.array([f"w{n % 997} " for n in range(each * tokens)]))
     for step in range(1, files + 1):
