@@ -48,12 +48,12 @@ RESULTS = [
 
 @pytest.mark.parametrize(("text", "number"), RESULTS)
 def test_the_result_of_a_text(text: str, number: str) -> None:
-    assert programs.result(text) == Decimal(number)
+    assert programs.result_of(text) == Decimal(number)
 
 
 @pytest.mark.parametrize("text", ["", "no number", "- $ .", "1/0"])
 def test_texts_without_a_result(text: str) -> None:
-    assert programs.result(text) is None
+    assert programs.result_of(text) is None
     assert programs.math("", text, {"answer": "#### 1"}) == 0
 
 
@@ -96,6 +96,8 @@ def test_gold_answers() -> None:
         assert programs.math(row["question"], row["answer"], row) == 1
         assert programs.math(row["question"], f"So it is ${gold}.", row) == 1
         assert programs.math(row["question"], f"{steps}\n#### {int(gold.replace(',', '')) + 1}", row) == 0
+    shifted = [programs.math("", rows[i - 1]["answer"], row) for i, row in enumerate(rows)]
+    assert sum(shifted) / len(shifted) < 0.05
 
 
 def test_regex() -> None:
@@ -122,13 +124,12 @@ def test_brevity() -> None:
 
 
 def test_concise() -> None:
-    """5 words and a full stop: 0.5 + 0.5 * 35 / 40 = 0.9375; without it 0.4375. 50 words: 0.5 and 0. A full stop alone is a third of 0.9875."""
+    """5 words and a full stop: 0.5 + 0.5 * 35 / 40 = 0.9375; without it 0.4375. 50 words: 0.5 and 0. No words, no reward."""
     assert concise("?", "Bread is baked from dough.", {}) == 0.9375
     assert concise("?", "Bread is baked from dough", {}) == 0.4375
     assert concise("?", "so " * 49 + "on.", {}) == 0.5
     assert concise("?", "so " * 50, {}) == 0
-    assert concise("?", ".", {}) == pytest.approx(0.9875 / 3)
-    assert concise("?", "", {}) == 0
+    assert concise("?", " ", {}) == 0
 
 
 def test_find_builtin_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,7 @@ MINE = "def length(prompt, response, row):\n    return 1\ndef short(response):\n
     [
         (
             "maths",
-            r"unknown reward program 'maths'.*math.*there are: math, regex, json_valid, ends, brevity; or your own as path/to/file\.py:function",
+            r"there is no reward program 'maths'.*math.*there are: math, regex, json_valid, ends, brevity; or your own as path/to/file\.py:function",
         ),
         ("mine.py", r"expected path/to/file\.py:function"),
         ("mine.txt:length", r"expected path/to/file\.py:function"),
@@ -175,14 +176,14 @@ def test_what_is_not_found(name: str, message: str, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "1", [1, 2], 10**400])
 def test_what_is_no_reward(value: object) -> None:
-    with pytest.raises(ValueError, match=r"reward 'odd' failed for the prompt 'Why is the sky blue\?'.*it returned .*a reward is a finite number"):
+    with pytest.raises(ValueError, match=r"reward odd failed on the prompt 'Why is the sky blue\?'.*it returned .*a reward is a finite number"):
         resolve.score(lambda prompt, response, row: value, "odd", "Why is\nthe sky  blue?", "!", {})  # type: ignore[arg-type,return-value]
 
 
 def test_a_program_that_fails() -> None:
-    with pytest.raises(ValueError, match=r"reward 'solved' failed for the prompt 'aaa.*'…: ValueError: the row has no column 'answer'; it has: text"):
+    with pytest.raises(ValueError, match=r"reward solved failed on the prompt 'aaa.*'…: ValueError: the row has no column 'answer' .columns: text."):
         resolve.score(programs.math, "solved", "a" * 200, "3", {"text": "b"})
     with pytest.raises(ValueError, match="the row's answer has no number: 'none'"):
         programs.math("?", "3", {"answer": "none"})
-    with pytest.raises(ValueError, match="reward 'regex' failed .*: error: "):
+    with pytest.raises(ValueError, match="reward regex failed on .*: error: "):
         resolve.score(programs.regex, "regex", "?", "3", {"pattern": "("})
