@@ -1,0 +1,232 @@
+"""Rollouts for people: the tokens of an answer in the colours of a quantity, the rewards over the steps, a step's headline."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.views import text
+from workbench.views.figures import LIGHT, Theme, style
+from workbench.views.tables import Figure
+
+Values = Sequence[float | None]
+STRONGEST = 0.6
+"""Opacity of the strongest colour: dark text on it, or light text in the dark theme, stays readable."""
+OUTLIERS = 98
+"""The percentile of the magnitudes that has the strongest colour, so that one outlier does not pale the rest."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number a token. `signed`: zero is its middle."""
+
+    name: str
+    label: str
+    signed: bool
+    help: str
+
+
+QUANTITIES = (
+    Quantity("logprobs", "Log-prob", False, "The trainer's log-probability of the token: the stronger the colour, the less likely it was."),
+    Quantity("entropy", "Entropy", False, "How undecided the policy was here, in nats."),
+    Quantity("kl", "KL", True, "Estimate of the KL to the reference policy, in nats."),
+    Quantity("advantages", "Advantage", True, "How much better than expected: what the token is pushed by."),
+    Quantity("values", "Value", True, "The critic's estimate of what is still to come."),
+    Quantity("returns", "Return", True, "What the critic learns to predict."),
+    Quantity("shift", "Policy − reference", True, "Log-probability now minus that of the reference policy, in nats."),
+    Quantity("mismatch", "Trainer − engine", True, "The trainer's log-probability minus the rollout engine's: far from 0, the two disagree."),
+)
+_DIFFERENCES = {"shift": "reference_logprobs", "mismatch": "rollout_logprobs"}
+
+
+def quantities(rollout: Mapping[str, Any]) -> dict[Quantity, list[float | None]]:
+    """What a rollout has of the quantities, one value a token."""
+    found = {}
+    for quantity in QUANTITIES:
+        values = rollout.get(quantity.name)
+        if other := _DIFFERENCES.get(quantity.name):
+            values = _difference(rollout.get("logprobs"), rollout.get(other))
+        if values is not None and len(values):
+            found[quantity] = list(values)
+    return found
+
+
+def coloured(pieces: Sequence[str], values: Values, theme: Theme = LIGHT, signed: bool | None = None) -> str:
+    """The pieces as HTML, each on a ground in the colour of its value, its number in the tooltip. Everything in the text is escaped.
+
+    Signed quantities have a colour a sign, and none at zero; others one colour, the stronger the farther from zero. Without `signed` the signs found tell.
+    """
+    scale = _scale(values, signed)
+    return "".join(_span(piece, value, scale, theme) for piece, value in zip(pieces, values, strict=True))
+
+
+def legend(values: Values, theme: Theme = LIGHT, signed: bool | None = None) -> str:
+    """The scale of `coloured` as HTML: a bar from its least to its greatest colour, with the numbers."""
+    top, signed = _scale(values, signed)
+    negative = not signed and all(value is None or not value > 0 for value in values)
+    ends = (f"−{text.number(top, 3)}", text.number(top, 3)) if signed else ("0", f"{'−' if negative else ''}{text.number(top, 3)}")
+    start = _colour(-top, (top, signed), theme) if signed else "transparent"
+    middle = "transparent," if signed else ""
+    bar = f'<span class="wb-scale" style="background: linear-gradient(90deg, {start}, {middle} {_colour(top, (top, signed), theme)})"></span>'
+    return f'<div class="wb-legend">{ends[0]}{bar}{ends[1]}</div>'
+
+
+def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
+    """Mean reward of each step, and one standard deviation around it."""
+    steps, mean, spread = (summary[name].to_numpy(float) for name in ("step", "reward_mean", "reward_std"))
+    figure = go.Figure()
+    known = np.isfinite(mean) & np.isfinite(spread)
+    x, low, high = steps[known], (mean - spread)[known], (mean + spread)[known]
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        fill="toself",
+        fillcolor=_rgba(theme.palette[0], 0.16),
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.add_scatter(
+        x=steps,
+        y=mean,
+        mode=_mode(len(steps)),
+        customdata=spread,
+        line={"width": 2, "color": theme.palette[0]},
+        hovertemplate="%{y:.4g} ± %{customdata:.3g}<extra></extra>",
+        showlegend=False,
+    )
+    return _small(figure, "reward", theme)
+
+
+def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
+    """Mean length of each step's answers; the share that was cut in the tooltip."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=summary["step"],
+        y=summary["length_mean"],
+        mode=_mode(len(summary)),
+        customdata=summary["truncated"],
+        line={"width": 2, "color": theme.palette[2]},
+        hovertemplate="%{y:.4g} tokens, %{customdata:.0%} cut<extra></extra>",
+        showlegend=False,
+    )
+    return _small(figure, "tokens", theme)
+
+
+def followed(rollouts: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
+    """The rewards of one prompt's answers over the steps: a dot an answer, a line through the means."""
+    figure = go.Figure()
+    means = rollouts.groupby("step")["reward"].mean().reset_index()
+    figure.add_scatter(
+        x=means["step"], y=means["reward"], mode="lines", line={"width": 2, "color": theme.palette[0]}, hoverinfo="skip", showlegend=False
+    )
+    figure.add_scatter(
+        x=rollouts["step"],
+        y=rollouts["reward"],
+        mode="markers",
+        marker={"size": 7, "color": theme.palette[0], "opacity": 0.55},
+        customdata=rollouts["sample"],
+        hovertemplate="sample %{customdata}: %{y:.4g}<extra></extra>",
+        showlegend=False,
+    )
+    return _small(figure, "reward", theme)
+
+
+def headline(summary: pd.DataFrame) -> list[Figure]:
+    """The newest step's numbers, with what they were a step before."""
+    now = summary.iloc[-1]
+    before = summary.iloc[-2] if len(summary) > 1 else None
+    figures = [
+        Figure("Step", f"{int(now['step']):,}", f"weights {int(now['weights_version']):,}", "The newest step with a rollout file."),
+        Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
+        Figure(
+            "Reward",
+            _signed(now["reward_mean"]),
+            f"± {text.number(now['reward_std'], 3)}{_change(now, before, 'reward_mean')}",
+            "Mean and deviation.",
+        ),
+        Figure("Length", text.number(now["length_mean"]), f"tokens{_change(now, before, 'length_mean')}", "Mean length of an answer."),
+        Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
+    ]
+    if math.isfinite(now["kl_mean"]):
+        figures.append(Figure("KL", _signed(now["kl_mean"]), f"nats an answer{_change(now, before, 'kl_mean')}", "To the reference policy."))
+    return figures
+
+
+def components(rollout: Mapping[str, Any]) -> dict[str, float]:
+    """The parts of a rollout's reward by name."""
+    return {name.removeprefix("reward/"): float(value) for name, value in rollout.items() if name.startswith("reward/") and value is not None}
+
+
+def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """A rollout of each prompt that both steps answered: the same sample where both have it. In the order of the second."""
+    first = before.drop_duplicates(["prompt_id", "sample"]).set_index(["prompt_id", "sample"])
+    found = []
+    for prompt_id, same in after.groupby("prompt_id", sort=False):
+        shared = [row for row in same.to_dict("records") if (prompt_id, row["sample"]) in first.index]
+        if shared:
+            old = first.loc[(prompt_id, shared[0]["sample"])].to_dict() | {"prompt_id": prompt_id, "sample": shared[0]["sample"]}
+            found.append((old, shared[0]))
+        elif len(others := before[before["prompt_id"] == prompt_id]):
+            found.append((others.iloc[0].to_dict(), same.iloc[0].to_dict()))
+    return found
+
+
+def _difference(left: Values | None, right: Values | None) -> list[float | None] | None:
+    if left is None or right is None:
+        return None
+    return [None if a is None or b is None else a - b for a, b in zip(left, right, strict=True)]
+
+
+def _scale(values: Values, signed: bool | None) -> tuple[float, bool]:
+    """The magnitude with the strongest colour, and whether signs have colours of their own."""
+    known = np.array([value for value in values if value is not None and math.isfinite(value)])
+    if signed is None:
+        signed = bool(len(known) and known.min() < 0 < known.max())
+    top = float(np.percentile(np.abs(known), OUTLIERS)) if len(known) else 0.0
+    return top or float(np.abs(known).max(initial=0.0)), signed
+
+
+def _span(piece: str, value: float | None, scale: tuple[float, bool], theme: Theme) -> str:
+    shown = "–" if value is None else _signed(value)
+    ground = "transparent" if value is None else _colour(value, scale, theme)
+    ends = " wb-newline" if piece.endswith("\n") else ""
+    title = html.escape(f"{piece.strip() or repr(piece)}: {shown}", quote=True)
+    return f'<span class="wb-token{ends}" style="background: {ground}" title="{title}">{html.escape(piece)}</span>'
+
+
+def _colour(value: float, scale: tuple[float, bool], theme: Theme) -> str:
+    top, signed = scale
+    if not math.isfinite(value) or not top:
+        return "transparent"
+    return _rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
+
+
+def _rgba(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:.3f})"
+
+
+def _signed(value: float) -> str:
+    return text.number(float(value)).replace("-", "−", 1) if value < 0 else text.number(float(value))
+
+
+def _change(now: pd.Series, before: pd.Series | None, name: str) -> str:
+    if before is None or not math.isfinite(change := float(now[name] - before[name])):
+        return ""
+    return f" · {'+' if change >= 0 else '−'}{text.number(abs(change), 3)}"
+
+
+def _mode(points: int) -> str:
+    return "lines+markers" if points < 40 else "lines"
+
+
+def _small(figure: go.Figure, y_title: str, theme: Theme) -> go.Figure:
+    return style(figure, "step", y_title, theme, height=210).update_xaxes(tickformat=",d")
