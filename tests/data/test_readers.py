@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import Any, get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from tests import models
+from workbench.data.check import check, render
+from workbench.data.dataset import load
 from workbench.data.formats import SCHEMAS
+from workbench.data.packing import Row, pack
 from workbench.data.readers import DataError, Kind, read
-from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
+from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
+from workbench.spec import Data
 
-HH = Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "helpful-base.test.jsonl.gz"
+TOKENIZER = models.tokenizer()
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+HH, GSM8K = SHARED / "hh-rlhf" / "helpful-base.test.jsonl.gz", SHARED / "gsm8k" / "test.jsonl.gz"
 GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
 USER, ANSWER = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
 
@@ -109,6 +118,104 @@ def test_a_pair_is_two_unpaired_answers(tmp_path: Path, name: str) -> None:
     assert [row.where for row in rows] == [f"{tmp_path / 'rows.jsonl'}:1"] * 2
 
 
+PROMPTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "alone": ({"prompt": "2 + 2?"}, {}),
+    "messages": ({"prompt": [USER], "pattern": r"\b4\b"}, {"pattern": r"\b4\b"}),
+    "NeMo-Aligner": ({"text": "2 + 2?"}, {}),
+    "GSM8K": ({"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}, {"answer": "2 + 2 = 4\n#### 4"}),
+    "other columns": (
+        {"prompt": "2 + 2?", "question": "é", "n": 4, "known": True, "tags": ["é", 1.5], "none": None},
+        {"question": "é", "n": "4", "known": "true", "tags": '["é", 1.5]'},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts(tmp_path: Path, name: str) -> None:
+    """What is beside the prompt is kept as text; what is null is not there."""
+    row, columns = PROMPTS[name]
+    found = read(write(tmp_path, row), "prompt")
+    assert found.format == "prompts"
+    (prompt,) = found.rows
+    assert isinstance(prompt, PromptOnly)
+    assert (prompt.prompt, prompt.columns, prompt.answers) == ((Message("user", "2 + 2?"),), columns, ())
+    assert prompt.where.endswith("rows.jsonl:1")
+
+
+SERVING = {
+    **{f"preference: {name}": row for name, (_, row) in PREFERENCES.items()},
+    **{f"conversation: {name}": row for name, (_, row) in CONVERSATIONS.items()},
+    **{f"rated: {name}": row for name, row in RATED.items()},
+    "unpaired": {"prompt": "2 + 2?", "completion": "4", "label": True},
+}
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_every_row_serves_as_a_prompt(tmp_path: Path, name: str) -> None:
+    """With its answer, of a pair the chosen one, as a column."""
+    (row,) = read(write(tmp_path, SERVING[name]), "prompt").rows
+    assert isinstance(row, PromptOnly)
+    assert ([(m.role, m.content) for m in row.prompt], row.columns) == ([("user", "2 + 2?")], {"answer": "4"})
+
+
+@pytest.mark.parametrize("extra", ["question", "text", "prompts"])
+def test_a_pair_with_further_columns_is_a_pair(tmp_path: Path, extra: str) -> None:
+    row = {**PREFERENCES["hh"][1], extra: "x"}
+    assert read(write(tmp_path, row), "preference").format == "hh"
+
+
+def test_dates_of_a_parquet_file_as_text(tmp_path: Path) -> None:
+    from datetime import date
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([{"question": "When?", "day": date(2024, 2, 29), "raw": b"\xff"}]), path)
+    (row,) = read(str(path), "prompt").rows
+    assert isinstance(row, PromptOnly)
+    assert row.columns == {"day": '"2024-02-29"', "raw": "\"b'\\\\xff'\""}
+
+
+def test_school_mathematics() -> None:
+    if not GSM8K.is_file():
+        pytest.skip(f"GSM8K is not at {GSM8K}")
+    rows = read(str(GSM8K), "prompt").rows
+    assert len(rows) == 1319
+    assert all(isinstance(row, PromptOnly) and "#### " in row.columns["answer"] for row in rows)
+
+
+def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
+    """The prompt up to where the answer begins, and nothing to learn. The longest of 1 to 40 words is cut from the left, or left out."""
+    questions = ["a" + " a" * n for n in range(40)]
+    path = write(tmp_path, *({"question": question, "answer": f"#### {n}"} for n, question in enumerate(questions)))
+    found = load(Data(train=path, validation_fraction=0.2), "prompt", TOKENIZER)
+    rows = found.train + found.validation
+    assert [list(row.prefix) for row in found.validation] == found.validation_prompts
+    assert (len(rows), found.report.answer_tokens, found.report.prompt_tokens) == (40, 0, sum(row.num_tokens for row in rows))
+    assert {TOKENIZER.decode(row.prefix): row.columns["answer"] for row in rows} == {
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n": f"#### {n}" for n, question in enumerate(questions)
+    }
+    longest = max(row.num_tokens for row in rows)
+    assert load(Data(train=path, max_length=longest - 1), "prompt", TOKENIZER).report.dropped == 1
+    cut = load(Data(train=path, max_length=longest - 1, overlength="truncate_left"), "prompt", TOKENIZER)
+    assert (cut.report.truncated, cut.report.length["max"]) == (1, longest - 1)
+    for part in (rows[:3], [Row(row.prefix) for row in rows[:3]]):
+        packed = pack(part)
+        assert (len(packed.source_N), len(packed.target_N), packed.num_sequences, len(packed.tokens_T)) == (0, 0, 3, sum(r.num_tokens for r in part))
+
+
+def test_prompts_are_checked(tmp_path: Path) -> None:
+    """Two rows that ask the same and expect another answer are no duplicates."""
+    rows = [{"question": "2 + 2?", "answer": "4"}, {"question": "2 + 2?", "answer": "5"}, {"question": "2 + 2?", "answer": "4"}]
+    report = check(write(tmp_path, *rows), "prompt", TOKENIZER)
+    assert (report.format, report.rows, report.duplicates, report.repeated_prompts, report.answer_tokens) == ("prompts", 3, 1, 2, 0)
+    (piece,) = report.samples[0].pieces
+    assert (piece.text, piece.learnt) == ("<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n", False)
+    assert report.samples[0].note == "answer: 4"
+    render(report, Console(file=io.StringIO()))
+
+
 REFUSED: dict[str, tuple[Kind, dict[str, Any], str, str]] = {
     "a word as rating": ("rated", {"prompt": "a", "response": "b", "helpfulness": "high"}, "helpfulness: a finite number, or null", "str 'high'"),
     "true as rating": ("rated", {"prompt": "a", "response": "b", "attributes": {"humor": True}}, "attributes.humor: a finite number", "bool True"),
@@ -124,6 +231,13 @@ REFUSED: dict[str, tuple[Kind, dict[str, Any], str, str]] = {
     "empty completion": ("unpaired", {"prompt": "a", "completion": " ", "label": True}, "completion: text", "white space only"),
     "ratings as unpaired": ("unpaired", RATED["HelpSteer"], "an unpaired row", "a row of format rated"),
     "a label as pair": ("preference", {"prompt": "a", "response": "b", "label": True}, "a preference row", "a row of format unpaired"),
+    "an answer without prompt": ("prompt", {"messages": [ANSWER]}, "a prompt that ends with a user's turn", "an answer without a prompt"),
+    "an answer last": ("prompt", {"prompt": [USER, ANSWER]}, "a prompt that ends with a user's turn", "one that ends with assistant"),
+    "an answer before the answer": ("prompt", {"messages": [USER, ANSWER, ANSWER]}, "ends with a user's turn", "one that ends with assistant"),
+    "an empty question": ("prompt", {"question": " ", "answer": "4"}, "question: text", "white space only"),
+    "a number as text": ("prompt", {"text": 3}, "text: a string or a list of messages", "int 3"),
+    "half a pair": ("prompt", {"prompt": "a", "chosen": "b"}, "the keys of one of", "keys ['chosen', 'prompt']"),
+    "a prompt to imitate": ("conversation", PROMPTS["GSM8K"][0], "a conversation, or a preference row", "a row of format prompts"),
     "ratings to imitate": ("conversation", RATED["HelpSteer"], "a conversation, or a preference row", "a row of format rated"),
 }
 
@@ -248,6 +362,8 @@ def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 st.sampled_from(
                     [
                         "prompt",
+                        "question",
+                        "text",
                         "chosen",
                         "rejected",
                         "messages",

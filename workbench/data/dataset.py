@@ -145,7 +145,8 @@ def prompt_text(text: TextRow) -> str:
 
 def fingerprint(text: TextRow) -> str:
     """The whole row as one string: two rows with the same are duplicates."""
-    return "\0".join((prompt_text(text), *text.answers))
+    columns = text.columns.items() if isinstance(text, PromptOnly) else ()
+    return "\0".join((prompt_text(text), *text.answers, *(part for column in columns for part in column)))
 
 
 def _count_text(text: TextRow, seen: set[str], counts: Counter[str]) -> None:

@@ -1,7 +1,8 @@
 """The schemas of rows, each a parser from one JSON object. `SCHEMAS` documents them; a parser raises `Malformed` with what it expected.
 
 A preference row serves an algorithm that learns conversations too (its prompt with the chosen answer), and one that learns unpaired answers
-(the chosen one is desirable, the rejected one is not).
+(the chosen one is desirable, the rejected one is not). Every row serves an algorithm that learns from prompts: its answer, of a pair the chosen
+one, becomes the column `answer`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SCHEMAS = {
     "sharegpt": '{"conversations": [{"from", "value"[, "label"]}][, "system"][, "mask"]}: ShareGPT; `mask` names the speaker not learnt from',
     "rated": '{"prompt", "response", and either each rating under its own name (null: not rated), as in HelpSteer, or "attributes": a mapping or '
     '"quality:4,toxicity:0"}; ShareGPT turns whose last has such a "label" are read as rated too (SteerLM)',
-    "prompts": '{"prompt"} or {"text"}: a string or messages, or {"question"}, with any further columns for reward programs (GSM8K, NeMo-Aligner)',
+    "prompts": '{"prompt", "question" or "text"}: a string or messages; any further columns are kept, as text, for reward programs (GSM8K, NeMo-Aligner)',
     "unpaired": '{"prompt", "completion" or "response", "label" or "preference": true, false, "chosen" or "rejected"} (KTO)',
 }
 WANTED = {
@@ -46,6 +47,7 @@ _ROLES: dict[str, Role] = {
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _RATING = re.compile(r"\s*([^\s:,][^:,]*?)\s*:\s*(-?\d+(?:\.\d+)?)\s*")
 _ANSWERS, _LABELS = ("response", "completion"), ("label", "preference")
+_ASKED = ("prompt", "question", "text")
 
 
 class Malformed(Exception):
@@ -63,14 +65,12 @@ def detect(row: Mapping[str, Any]) -> str:
         ("sharegpt", {"conversations"}),
         *(("unpaired", {"prompt", answer, label}) for answer in _ANSWERS for label in _LABELS),
         ("rated", {"prompt", "response"}),
-        ("prompts", {"question"}),
-        ("prompts", {"text"}),
     ):
         if needed <= keys:
             return name
     if {"chosen", "rejected"} <= keys:
         return "hh" if isinstance(row["chosen"], str) else "preference"
-    if "prompt" in keys and not keys & {"chosen", "rejected", "completion", "label"}:
+    if keys & set(_ASKED) and not keys & {"chosen", "rejected", *_ANSWERS[1:], "label"}:
         return "prompts"
     raise Malformed("the keys of one of: " + "; ".join(SCHEMAS), f"keys {sorted(map(str, keys))[:10]}")
 
@@ -87,7 +87,7 @@ def parse(row: Any, name: str, kind: str, where: str) -> Sequence[TextRow]:
     if kind == "unpaired" and isinstance(parsed, Preference):
         return [Unpaired(parsed.prompt, answer, desirable, where) for answer, desirable in ((parsed.chosen, True), (parsed.rejected, False))]
     if kind == "prompt" and not isinstance(parsed, PromptOnly):
-        return [PromptOnly(parsed.prompt, {"answer": parsed.answers[0]}, where)]
+        return [PromptOnly(_asking(parsed.prompt), {"answer": parsed.answers[0]}, where)]
     if not isinstance(parsed, _KINDS[kind]):
         raise Malformed(WANTED[kind], f"a row of format {name}")
     return [parsed]
@@ -205,9 +205,19 @@ def _unpaired(row: Mapping[str, Any], where: str) -> TextRow:
 
 
 def _prompts(row: Mapping[str, Any], where: str) -> TextRow:
-    key = next((key for key in ("prompt", "question", "text") if key in row), "prompt")
-    columns = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items() if name != key and value is not None}
-    return PromptOnly(_prompt(_value(row, key)), columns, where)
+    key = next((key for key in _ASKED if key in row), _ASKED[0])
+    columns = {name: _as_text(value, name) for name, value in row.items() if name != key and value is not None}
+    return PromptOnly(_prompt(_value(row, key), key), columns, where)
+
+
+def _as_text(value: Any, place: str) -> str:
+    """A text as it is, anything else as JSON; what JSON has not (a date of a parquet file) as Python shows it."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError, TypeError) as error:
+        raise Malformed(f"{place}: a value that can be written as text", f"{type(value).__name__}: {error}") from error
 
 
 _KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
@@ -230,12 +240,17 @@ def _checked(messages: tuple[Message, ...], where: str) -> Conversation:
     return Conversation(messages, where)
 
 
-def _prompt(value: Any) -> tuple[Message, ...]:
+def _prompt(value: Any, key: str = "prompt") -> tuple[Message, ...]:
     if isinstance(value, str):
-        return (Message("user", _filled(value, "prompt")),)
-    messages = _messages(value, "prompt")
-    if messages[-1].role != "user":
-        raise Malformed("a prompt that ends with a user's turn", f"one that ends with {messages[-1].role}")
+        return (Message("user", _filled(value, key)),)
+    return _asking(_messages(value, key))
+
+
+def _asking(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not messages or messages[-1].role != "user":
+        raise Malformed(
+            "a prompt that ends with a user's turn", f"one that ends with {messages[-1].role}" if messages else "an answer without a prompt"
+        )
     return messages
 
 

@@ -17,8 +17,9 @@ import numpy as np
 class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
-    `values` are the row's scalars by name, `columns` its texts that are not learnt from. `reference_logprobs_N` are the reference policy's log-probabilities of the row's targets,
-    in their order, where an algorithm needs them; `arrays` are further values of the targets, by name (advantages, returns).
+    `values` are the row's scalars by name, `columns` its texts that are not learnt from. `reference_logprobs_N` are the reference policy's
+    log-probabilities of the row's targets, in their order, where an algorithm needs them; `arrays` are further values of the targets, by
+    name (advantages, returns).
     """
 
     prefix: Sequence[int]
@@ -120,10 +121,10 @@ BLANK = Pack(
 
 
 def targets(row: Row) -> np.ndarray:
-    """The tokens of a row whose log-probabilities are wanted, in the order of `Pack.target_N`."""
+    """The tokens of a row whose log-probabilities are wanted, in the order of `Pack.target_N`. A prompt, with nothing to learn, has none."""
     if row.branches:
         return np.concatenate([np.asarray(branch, np.int64) for branch in row.branches])
-    return np.asarray(row.prefix, np.int64)[1:][np.asarray(row.learn, bool)[1:]]
+    return np.asarray(row.prefix, np.int64)[1:][np.flatnonzero(np.asarray(row.learn, bool)[1:])]
 
 
 def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
