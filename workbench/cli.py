@@ -327,6 +327,20 @@ def bench_reward(
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
 
 
+@bench.command("decode")
+def bench_decode(
+    rounds: Rounds = 3,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to decode (again for more), or `tiny`, a random one; without it smollm2-135m-instruct and tiny.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The embedded decoder and transformers' generate: the same weights, prompts and answer lengths, in turn."""
+    from workbench.bench.decode import MODELS, compare
+
+    compare(model or MODELS, rounds, as_json, err if as_json else out)
+
+
 def _summary(item: api.Run) -> dict[str, Any]:
     status, spec = item.status, yaml.safe_load(item.dir.spec_path.read_text())  # unchecked: a run of an older version is listed too
     fields = ("message", "attempt", "step", "total_steps", "created", "updated")
