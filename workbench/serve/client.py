@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import tenacity
 
 from workbench.serve import discovery
 from workbench.serve.endpoint import Arrays, BadRequest
+from workbench.serve.server import ready
 
 REQUEST_TIMEOUT_S = 600.0
 
@@ -72,8 +74,12 @@ class Client:
             address, token = discovery.find(self._run, self._role)
         except FileNotFoundError:
             raise _TryAgain(f"no such server is announced in {self._run / 'endpoints'}") from None
+        if not ready(address.url):
+            raise _TryAgain(f"{address.url} does not answer")
+        if not ready(address.url, endpoint):
+            raise BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
         headers = {TRITON_ACCESS_HEADER: token}
-        timeouts: dict[str, Any] = {"init_timeout_s": 10.0, "inference_timeout_s": REQUEST_TIMEOUT_S}
+        timeouts: dict[str, Any] = {"init_timeout_s": REQUEST_TIMEOUT_S, "inference_timeout_s": REQUEST_TIMEOUT_S}
         try:
             with ModelClient(address.url, endpoint, **timeouts) as client:
                 return dict(client.infer_sample(headers=headers, **arrays))
@@ -81,8 +87,6 @@ class Client:
             if died := _death(str(error)):
                 raise _TryAgain(f"{address.url}: {died}") from None
             raise BadRequest(_plain(str(error))) from None
-        except (theirs.PyTritonClientModelUnavailableError,) as error:
-            raise BadRequest(f"the {self._role} server has no endpoint {endpoint!r}: {_plain(str(error))}") from None
         except (theirs.PyTritonClientError, OSError) as error:
             raise _TryAgain(f"{address.url}: {type(error).__name__}: {_plain(str(error))}") from None
 
@@ -97,5 +101,9 @@ def _death(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """The message alone, without what the libraries wrap around it."""
-    return text.partition("Traceback (most recent call last)")[0].strip().splitlines()[-1][:500] if text.strip() else ""
+    """The message alone, without what the libraries wrap around it: a refusal's own words stand after the name of its exception."""
+    own = re.findall(r"PyTritonInvalidOperationError: ?(.+)", text)
+    if own:
+        return own[-1].strip()[:500]
+    head = text.partition("Traceback (most recent call last)")[0].strip()
+    return head.partition("Message: ")[2][:500] or head[:500]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psutil
@@ -100,10 +101,11 @@ class Server:
         return infer
 
 
-def ready(url: str) -> bool:
-    """Whether Triton at this address says that it is ready."""
+def ready(url: str, endpoint: str = "") -> bool:
+    """Whether Triton at this address says that it is ready, or that it is with this endpoint."""
+    path = f"models/{quote(endpoint, safe='')}" if endpoint else "health"
     try:
-        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2) as answer:
+        with urllib.request.urlopen(f"{url}/v2/{path}/ready", timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
