@@ -15,6 +15,7 @@ page = st.navigation(
             st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:", url_path="launch"),
             st.Page("pages/runs.py", title="Runs", icon=":material/list_alt:", url_path="runs", default=True),
             st.Page("pages/run.py", title="Run", icon=":material/monitoring:", url_path="run"),
+            st.Page("pages/rollouts.py", title="Rollouts", icon=":material/forum:", url_path="rollouts"),
             st.Page("pages/compare.py", title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
         ],
         "Data": [st.Page("pages/datasets.py", title="Datasets", icon=":material/dataset:", url_path="datasets")],

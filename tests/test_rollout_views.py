@@ -15,7 +15,7 @@ def grounds(markup):
 
 
 def test_the_text_is_escaped_and_whole():
-    pieces = ["<script>", 'alert("1")', " & 'x'\n", "日本", ""]
+    pieces = ["<script>", 'alert("1")', " \n& 'x'\n", "日本", ""]
     markup = views.coloured(pieces, [0.0, 1.0, None, -1.0, float("nan")], figures.LIGHT)
     assert "<script" not in markup
     assert html.unescape(re.sub(r"<[^>]*>", "", markup)) == "".join(pieces)
@@ -110,3 +110,16 @@ def test_the_same_prompts_at_two_steps():
 
 def test_components():
     assert views.components({"reward": 1.0, "reward/exact": 0.5, "reward/format": None}) == {"exact": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gist"),
+    [
+        ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWhat is\n  2 + 2?<|im_end|>\n<|im_start|>assistant\n", "What is 2 + 2?"),
+        ("<|user|>\nHello</s>\n<|assistant|>\n", "Hello"),
+        ("<|start_header_id|>user<|end_header_id|>\n\nOne<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nTwo<|eot_id|>", "Two"),
+        ("What does a user\nwant?", "What does a user want?"),
+    ],
+)
+def test_gist(prompt, gist):
+    assert views.gist(prompt) == gist

@@ -130,6 +130,22 @@ def test_a_resumed_step_takes_the_place_of_the_old_one(run):
     assert [path.name for path in rollouts.folder(run).iterdir()] == ["5.parquet"]
 
 
+def test_steps_that_share_prompts(run):
+    for step, prompts in ((1, "ab"), (2, "cd"), (3, "bca"), (4, "bb")):
+        rollouts.write(run, step, [record(prompt_id=prompt) for prompt in prompts])
+    assert rollouts.shared(run, 3) == {1: 2, 2: 1, 4: 1}
+    assert rollouts.shared(run, 9) == {}
+
+
+def test_the_version_changes_with_the_files(run):
+    seen = {rollouts.version(run)}
+    for step in (1, 2, 2):
+        rollouts.write(run, step, [record()])
+        assert rollouts.version(run) == rollouts.version(run)
+        seen.add(rollouts.version(run))
+    assert len(seen) == 4
+
+
 def test_damaged_files_are_left_out_and_named(run):
     for step in range(1, 7):
         rollouts.write(run, step, [record(" ".join(str(n * step) for n in range(200)))])

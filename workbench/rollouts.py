@@ -79,9 +79,9 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
     import pyarrow.parquet as pq
 
     components = sorted({name for record in records for name in record if name.startswith(COMPONENT)})
-    columns = schema(components)
-    rows = [_row(step, number, record, columns.names) for number, record in enumerate(records)]
-    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in columns], schema=columns)
+    shape = schema(components)
+    rows = [_row(step, number, record, shape.names) for number, record in enumerate(records)]
+    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in shape], schema=shape)
     folder(run).mkdir(parents=True, exist_ok=True)
     final = folder(run) / f"{step}.parquet"
     partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -105,6 +105,17 @@ def steps(run: RunDir) -> list[int]:
 def damaged(run: RunDir) -> list[Path]:
     """The files that cannot be read, by step."""
     return [file.path for file in _files(run) if not file.sound]
+
+
+def version(run: RunDir) -> int:
+    """Another number whenever a file came, went or was replaced."""
+    return hash(tuple(file for file in _files(run) if file.sound))
+
+
+def columns(run: RunDir) -> list[str]:
+    """The columns of `page`: what it can sort by."""
+    components = sorted({name for file in _files(run) if file.sound for name in _components(file) or ()})
+    return [name for name in schema(components).names if name not in HEAVY]
 
 
 def page(run: RunDir, query: Query) -> tuple[pd.DataFrame, int]:
@@ -142,6 +153,16 @@ def follow(run: RunDir, prompt_id: str) -> pd.DataFrame:
 def of_step(run: RunDir, step: int) -> pd.DataFrame:
     """A step's rollouts without their arrays, by number."""
     return page(run, Query(first_step=step, last_step=step, sort="rollout", descending=False, limit=LAST))[0]
+
+
+def shared(run: RunDir, step: int) -> dict[int, int]:
+    """The other steps that answered prompts of this one, ascending, with how many prompts."""
+    file = str(folder(run) / f"{step}.parquet")
+    text = """
+SELECT step, count(DISTINCT prompt_id) FROM read_parquet(?, union_by_name = true)
+WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP BY step ORDER BY step"""
+    found = _read(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
+    return dict(found or [])
 
 
 def summary(run: RunDir) -> pd.DataFrame:
@@ -257,8 +278,7 @@ def _components(file: _File) -> tuple[str, ...] | None:
 def _select(run: RunDir, query: Query, where: str, values: list[Any]) -> tuple[pd.DataFrame, int]:
     import pandas as pd
 
-    components = sorted({name for file in _files(run) if file.sound for name in _components(file) or ()})
-    names = [name for name in schema(components).names if name not in HEAVY]
+    names = columns(run)
     if query.sort not in names:
         raise ValueError(f"rollouts are sorted by one of {', '.join(names)}, got {query.sort!r}")
     finite = query.sort in ("reward", "kl_sum") or query.sort.startswith(COMPONENT)

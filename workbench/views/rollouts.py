@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
 def followed(rollouts: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
     """The rewards of one prompt's answers over the steps: a dot an answer, a line through the means."""
     figure = go.Figure()
-    means = rollouts.groupby("step")["reward"].mean().reset_index()
+    means = rollouts.groupby("step", as_index=False).agg({"reward": "mean"})
     figure.add_scatter(
         x=means["step"], y=means["reward"], mode="lines", line={"width": 2, "color": theme.palette[0]}, hoverinfo="skip", showlegend=False
     )
@@ -158,6 +159,15 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
     if math.isfinite(now["kl_mean"]):
         figures.append(Figure("KL", _signed(now["kl_mean"]), f"nats an answer{_change(now, before, 'kl_mean')}", "To the reference policy."))
     return figures
+
+
+def gist(prompt: str) -> str:
+    """The last thing the user says in a prompt, on one line: for lists. The whole prompt where its template is not known."""
+    turns = _USER_TURN.findall(prompt)
+    return " ".join((turns[-1] if turns else prompt).split())
+
+
+_USER_TURN = re.compile(r"(?:<\|im_start\|>|<\|start_header_id\|>|<\|)user(?:<\|end_header_id\|>|\|>)?\s+(.*?)(?=<\||</s>|\Z)", re.DOTALL)
 
 
 def components(rollout: Mapping[str, Any]) -> dict[str, float]:
@@ -197,7 +207,7 @@ def _scale(values: Values, signed: bool | None) -> tuple[float, bool]:
 def _span(piece: str, value: float | None, scale: tuple[float, bool], theme: Theme) -> str:
     shown = "–" if value is None else _signed(value)
     ground = "transparent" if value is None else _colour(value, scale, theme)
-    ends = " wb-newline" if piece.endswith("\n") else ""
+    ends = " wb-newline" if piece.lstrip(" ").startswith("\n") else ""
     title = html.escape(f"{piece.strip() or repr(piece)}: {shown}", quote=True)
     return f'<span class="wb-token{ends}" style="background: {ground}" title="{title}">{html.escape(piece)}</span>'
 

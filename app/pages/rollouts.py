@@ -1,0 +1,30 @@
+"""Every answer that a run sampled: found, read token by token, followed over the steps, compared between two."""
+
+import streamlit as st
+from ui import choose, frame, rollout_panels
+
+from workbench import rollouts
+
+run = rollout_panels.run_of_page()
+if run is None:
+    choose.no_runs_yet()
+    st.stop()
+assert run is not None
+
+ended = run.status.state.ended
+often = None if ended else 2.0
+rollout_panels.title(run)
+frame.note_page(f"{run.id} · Rollouts")
+if not rollouts.steps(run.dir):
+    st.fragment(rollout_panels.none_yet, run_every=often)(run, ended)
+    st.stop()
+
+st.fragment(rollout_panels.numbers, run_every=often)(run, ended)
+browse, two_steps = st.tabs([":material/table_rows: Browse", ":material/compare: Compare two steps"], key=f"tab-rollouts-{run.id}", on_change="rerun")
+with browse:
+    if browse.open:
+        st.fragment(rollout_panels.table, run_every=often)(run)
+        st.fragment(rollout_panels.chosen)(run)
+with two_steps:
+    if two_steps.open:
+        st.fragment(rollout_panels.compare, run_every=often)(run)

@@ -1,0 +1,365 @@
+"""The parts of the Rollouts page. Each is a fragment of its own, so that the table refreshes without the answer that is being read."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from ui import choose, compare_panels, feed, frame
+from workbench import api, rollouts
+from workbench.api import Run
+from workbench.rollouts import Query
+from workbench.views import rollouts as views
+from workbench.views import text
+
+ROWS_A_PAGE = 50
+PAIRS_A_PAGE = 10
+FOLLOWED = 40
+ENDS = {"stop": "Ended", "length": "Cut"}
+END_COLOURS = {"stop": "green", "length": "orange"}
+SORTS = {
+    "step": "Step",
+    "reward": "Reward",
+    "response_tokens": "Length",
+    "kl_sum": "KL",
+    "prompt_id": "Prompt",
+    "weights_version": "Weights",
+}
+
+
+def run_of_page() -> Run | None:
+    """The run in the page's address; else the newest with rollouts, else the newest."""
+    if not st.query_params.get("id"):
+        kept = next((run for run in api.runs() if rollouts.steps(run.dir)), None)
+        if kept:
+            st.query_params["id"] = kept.id
+    return choose.run_of_page()
+
+
+def title(run: Run) -> None:
+    """The heading, the run's state, and a choice of another run."""
+    left, right = st.columns([3, 2], vertical_alignment="center")
+    with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("## Rollouts", width="content", anchors=False)
+        frame.state_badge(run.status)
+        st.badge(text.title(str(feed.spec_tree(run.dir.spec_path).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+    known = {other.id: other for other in api.runs()}
+    wanted = right.selectbox(
+        "Run",
+        list(known),
+        index=list(known).index(run.id),
+        format_func=lambda run_id: compare_panels.label(known[run_id]),
+        key=f"rollouts-run-{run.id}",
+        label_visibility="collapsed",
+    )
+    if wanted != run.id:
+        st.query_params["id"] = wanted
+        st.rerun()
+
+
+def none_yet(run: Run, ended: bool) -> None:
+    """What stands here before the first file, and when there will be none."""
+    if rollouts.steps(run.dir) or run.status.state.ended != ended:
+        st.rerun()
+    algorithm = str(feed.spec_tree(run.dir.spec_path).get("algorithm", {}).get("name", "?"))
+    with st.container(border=True, horizontal_alignment="center", key="empty"):
+        st.markdown(f"### {'No rollouts' if ended else 'No rollouts yet'}", anchors=False, text_alignment="center")
+        st.markdown(
+            "PPO, GRPO and REINFORCE sample what they learn from: each step's answers are listed here as soon as the step is done,"
+            " with their rewards and every token's numbers.",
+            text_alignment="center",
+            width=560,
+        )
+        wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
+        st.caption(f"This run's algorithm is `{algorithm}`. {wait}")
+        st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
+    _warn_of_damage(run)
+
+
+def numbers(run: Run, ended: bool) -> None:
+    """The newest step's headline, and rewards and lengths over the steps."""
+    if run.status.state.ended != ended:
+        st.rerun()
+    summary = _summary(run, rollouts.version(run.dir))
+    _warn_of_damage(run)
+    if summary.empty:
+        return
+    figures = views.headline(summary)
+    with st.container(key="headline"):
+        for column, figure in zip(st.columns(len(figures), gap="small"), figures, strict=True):
+            column.metric(figure.label, figure.value, figure.note or None, help=figure.help, delta_color="off", delta_arrow="off", border=True)
+    drawn = (("Reward", "mean of a step ± one standard deviation", views.reward), ("Length", "mean of a step's answers", views.lengths))
+    for (name, told, draw), column in zip(drawn, st.columns(2), strict=True):
+        with column.container(border=True, gap=None):
+            st.markdown(f"**{name}** :gray[{told}]")
+            st.plotly_chart(
+                draw(summary, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"rollouts-{name}-{run.id}", alt=f"{name} by step"
+            )
+
+
+def table(run: Run) -> None:
+    """The rollouts that match, a page at a time. The chosen one stays chosen when new ones push it down."""
+    query = _asked(run)
+    rows, total = _page(run, query, rollouts.version(run.dir))
+    if rows.empty:
+        st.info("No rollout matches the search and the filters.", icon=":material/search_off:")
+        return
+    shown = [(int(step), int(number)) for step, number in zip(rows["step"], rows["rollout"], strict=True)]
+    _keep_chosen(run, shown)
+    st.dataframe(
+        _shown(rows),
+        key=_key(run, "table"),
+        hide_index=True,
+        height=min(430, 35 * len(rows) + 38),
+        on_select=lambda: _pick(run),
+        selection_mode="single-row",
+        alt=f"{len(rows)} of {total} rollouts with prompt, response and reward",
+        column_config=_columns(rows),
+    )
+    first = query.offset + 1
+    st.caption(f"{first:,}–{first + len(rows) - 1:,} of {total:,} rollouts. Select a row to read it below.")
+    if st.session_state.pop(_key(run, "picked"), False):
+        st.rerun()
+
+
+def chosen(run: Run) -> None:
+    """The chosen rollout: its tokens in colour, its reward's components; or its prompt over the steps."""
+    place = st.session_state.get(_key(run, "chosen"))
+    if place is None:
+        return
+    rollout = rollouts.one(run.dir, *place)
+    if rollout is None:
+        st.info(f"Rollout {place[1]} of step {place[0]} is no longer there: its step was sampled again.", icon=":material/history:")
+        return
+    with st.container(border=True, key="rollout"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"#### Step {rollout['step']:,} · rollout {rollout['rollout']:,}", width="content", anchors=False)
+            _ended(rollout["finish_reason"])
+            st.caption(
+                f"prompt `{rollout['prompt_id']}` · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
+                f" · weights {rollout['weights_version']:,}",
+                width="content",
+            )
+        tokens, over_steps = st.tabs(
+            [":material/palette: Tokens", ":material/timeline: Follow this prompt"], key=f"tab-rollout-{run.id}", on_change="rerun"
+        )
+        with tokens:
+            if tokens.open:
+                _tokens(rollout, run)
+        with over_steps:
+            if over_steps.open:
+                _follow(rollout, run)
+
+
+def compare(run: Run) -> None:
+    """The same prompts' answers at two steps, side by side."""
+    known = rollouts.steps(run.dir)
+    left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
+    newest = right.toggle("Follow the newest step", value=True, key=_key(run, "newest"))
+    after = known[-1] if newest else middle.selectbox("After: step", known[::-1], key=_key(run, "after"))
+    if newest:
+        middle.selectbox("After: step", [after], disabled=True, key=_key(run, f"after-{after}"))
+    shared = _shared(run, int(after), rollouts.version(run.dir))
+    if not shared:
+        st.info(f"No other step answered a prompt of step {after:,}. Prompts come again in the next pass over the data.", icon=":material/compare:")
+        return
+    before = left.selectbox(
+        "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=_key(run, f"before-{after}")
+    )
+    pairs = views.paired(rollouts.of_step(run.dir, int(before)), rollouts.of_step(run.dir, int(after)))
+    better = sum(new["reward"] > old["reward"] for old, new in pairs)
+    worse = sum(new["reward"] < old["reward"] for old, new in pairs)
+    pages = max(1, -(-len(pairs) // PAIRS_A_PAGE))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.markdown(f"**{len(pairs):,}** prompts in both: **{better:,}** with a higher reward, **{worse:,}** with a lower one.", width="stretch")
+        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=_key(run, f"pairs-{before}-{after}"), width=150) if pages > 1 else 1
+    for old, new in pairs[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]:
+        with st.container(border=True, gap="small"):
+            st.caption("Prompt")
+            st.text(views.gist(new["prompt"]))
+            for column, answer in zip(st.columns(2), (old, new), strict=True):
+                with column:
+                    _answer(answer)
+
+
+def _asked(run: Run) -> Query:
+    """The row of filters above the table."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        search = st.text_input(
+            "Search", key=_key(run, "search"), placeholder="words in a prompt or a response", live=True, icon=":material/search:", width="stretch"
+        )
+        ends = st.segmented_control("Answers", list(ENDS), format_func=ENDS.__getitem__, key=_key(run, "ends"))
+        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in rollouts.columns(run.dir) if _sortable(name)}
+        sort = st.selectbox("Sort by", list(sorts), format_func=sorts.__getitem__, key=_key(run, "sort"), width=150)
+        order = st.segmented_control(
+            "Order",
+            [":material/arrow_downward:", ":material/arrow_upward:"],
+            default=":material/arrow_downward:",
+            required=True,
+            key=_key(run, "order"),
+            help="Greatest or least first.",
+        )
+        with st.popover("Filters", icon=":material/filter_list:"):
+            one, two = st.columns(2)
+            first = one.number_input("From step", 0, value=None, key=_key(run, "first"), placeholder="first")
+            last = two.number_input("To step", 0, value=None, key=_key(run, "last"), placeholder="newest")
+            low = one.number_input("Least reward", value=None, key=_key(run, "low"), placeholder="any")
+            high = two.number_input("Greatest reward", value=None, key=_key(run, "high"), placeholder="any")
+            prompt_id = st.text_input("Prompt id", key=_key(run, "prompt"), placeholder="any")
+        query = Query(
+            search=search,
+            first_step=first or 0,
+            last_step=rollouts.LAST if last is None else last,
+            finish_reason=ends or "",
+            prompt_id=prompt_id.strip(),
+            min_reward=low,
+            max_reward=high,
+            sort=sort or "step",
+            descending=order == ":material/arrow_downward:",
+            limit=ROWS_A_PAGE,
+        )
+        pages = max(1, -(-_page(run, query, rollouts.version(run.dir))[1] // ROWS_A_PAGE))
+        number = min(pages, st.session_state.get(_key(run, "page"), 1))
+        st.session_state[_key(run, "page")] = number
+        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=_key(run, "page"), width=140)
+    return Query(**{**vars(query), "offset": (number - 1) * ROWS_A_PAGE})
+
+
+def _sortable(name: str) -> bool:
+    return name in SORTS or name.startswith(rollouts.COMPONENT)
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table's columns: what people look for first."""
+    parts = [name for name in rows if name.startswith(rollouts.COMPONENT)]
+    shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", *parts, "response_tokens", "kl_sum", "finish_reason"])
+    shown["prompt"] = [views.gist(prompt) for prompt in rows["prompt"]]
+    shown["response"] = [" ".join(response.split()) for response in rows["response"]]
+    shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
+    return shown.drop(columns=[] if rows["kl_sum"].notna().to_numpy().any() else ["kl_sum"])
+
+
+def _columns(rows: pd.DataFrame) -> dict[str, Any]:
+    column = st.column_config
+    parts = {
+        name: column.NumberColumn(name.removeprefix(rollouts.COMPONENT), format="%.3f", width=90)
+        for name in rows
+        if name.startswith(rollouts.COMPONENT)
+    }
+    return {
+        "step": column.NumberColumn("Step", width=64),
+        "rollout": column.NumberColumn("#", width=52, help="The rollout's number in its step"),
+        "prompt": column.TextColumn("Prompt", width=300),
+        "response": column.TextColumn("Response", width="large"),
+        "reward": column.NumberColumn("Reward", format="%.3f", width=82),
+        **parts,
+        "response_tokens": column.NumberColumn("Tokens", width=72),
+        "kl_sum": column.NumberColumn("KL", format="%.3f", width=78, help="Nats an answer, to the reference policy"),
+        "finish_reason": column.MultiselectColumn("End", options=list(ENDS.values()), color=list(END_COLOURS.values()), width=84),
+    }
+
+
+def _keep_chosen(run: Run, shown: list[tuple[int, int]]) -> None:
+    """The selected row is a place in the table: where the rows have moved, it moves with the chosen rollout."""
+    if st.session_state.get(_key(run, "shown")) == shown and _key(run, "table") in st.session_state:
+        return
+    place = st.session_state.setdefault(_key(run, "chosen"), shown[0])
+    st.session_state[_key(run, "shown")] = shown
+    st.session_state[_key(run, "table")] = {"selection": {"rows": [shown.index(place)] if place in shown else []}}
+
+
+def _pick(run: Run) -> None:
+    rows = st.session_state[_key(run, "table")]["selection"]["rows"]
+    shown = st.session_state[_key(run, "shown")]
+    if rows and rows[0] < len(shown):
+        st.session_state[_key(run, "picked")] = True
+        st.session_state[_key(run, "chosen")] = shown[rows[0]]
+
+
+def _tokens(rollout: dict[str, Any], run: Run) -> None:
+    left, right = st.columns([4, 1], gap="medium")
+    with left:
+        st.caption("Prompt")
+        st.html(f'<div class="wb-row wb-prompt">{html.escape(rollout["prompt"])}</div>')
+        found = {quantity.name: (quantity, values) for quantity, values in views.quantities(rollout).items()}
+        if not found:
+            st.caption("Response")
+            st.text(rollout["response"] or "(empty answer)")
+        else:
+            name = st.segmented_control(
+                "Colour the response's tokens by",
+                list(found),
+                format_func=lambda name: found[name][0].label,
+                default=next(iter(found)),
+                required=True,
+                key=_key(run, "quantity"),
+            )
+            quantity, values = found[name if name in found else next(iter(found))]
+            st.caption(quantity.help)
+            st.html(views.legend(values, frame.theme(), quantity.signed))
+            st.html(f'<div class="wb-row wb-response">{views.coloured(rollout["pieces"], values, frame.theme(), quantity.signed)}</div>')
+    with right:
+        st.metric("Reward", text.number(rollout["reward"]), border=True)
+        if rollout["kl_sum"] is not None:
+            st.metric("KL", text.number(rollout["kl_sum"]), "nats", delta_color="off", delta_arrow="off", border=True)
+        if parts := views.components(rollout):
+            st.caption("Components of the reward")
+            st.dataframe(
+                pd.DataFrame({"Component": list(parts), "Value": list(parts.values())}),
+                hide_index=True,
+                alt="The reward's components",
+                column_config={"Value": st.column_config.NumberColumn(format="%.3f")},
+            )
+
+
+def _follow(rollout: dict[str, Any], run: Run) -> None:
+    answers = rollouts.follow(run.dir, rollout["prompt_id"])
+    st.markdown(f"**{len(answers):,}** answers at **{answers['step'].nunique():,}** steps :gray[to] {frame.plain(views.gist(rollout['prompt']))}")
+    st.plotly_chart(
+        views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
+    )
+    for answer in answers[::-1][:FOLLOWED].to_dict("records"):
+        with st.container(border=True):
+            _answer(answer)
+    if len(answers) > FOLLOWED:
+        st.caption(f"The newest {FOLLOWED} of {len(answers):,} answers.")
+
+
+def _answer(answer: dict[str, Any]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f":gray[Step {answer['step']:,} · sample {answer['sample']}]", width="content")
+        st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")
+        _ended(answer["finish_reason"])
+    st.text(answer["response"] or "(empty answer)")
+
+
+def _ended(reason: str) -> None:
+    st.badge(ENDS.get(reason, reason), color=END_COLOURS.get(reason, "gray"))
+
+
+def _warn_of_damage(run: Run) -> None:
+    if broken := rollouts.damaged(run.dir):
+        names = ", ".join(f"`{path.name}`" for path in broken[:5]) + (" …" if len(broken) > 5 else "")
+        st.warning(f"Left out, because they cannot be read: {names} in `{rollouts.folder(run.dir)}`.", icon=":material/warning:")
+
+
+def _key(run: Run, part: str) -> str:
+    return f"rollouts-{part}-{run.id}"
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})
+def _page(run: Run, query: Query, version: int) -> tuple[pd.DataFrame, int]:
+    return rollouts.page(run.dir, query)
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})
+def _summary(run: Run, version: int) -> pd.DataFrame:
+    return rollouts.summary(run.dir)
+
+
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})
+def _shared(run: Run, step: int, version: int) -> dict[int, int]:
+    return rollouts.shared(run.dir, step)
