@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import models
@@ -23,6 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
     monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
     monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
+    folder.mkdir(exist_ok=True)
     (folder / "mine.py").write_text(REWARD)
     (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
     words = (
@@ -63,3 +67,29 @@ def test_a_run_keeps_every_rollout(algorithm: str, tmp_path: Path, monkeypatch: 
     assert (first["values"] is None) == (algorithm != "ppo")
     assert first["reward/short"] == pytest.approx(-len(first["response"]) / 50)
     assert {"rewards", "reward/short", "response_lengths"} <= held_out(run)[0].keys()
+
+
+def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    """Critic and reward behind PyTriton learn what colocated ones do; kill -9 of either, in turn, loses no step and applies none twice."""
+    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6")
+    alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
+    assert alone.wait(150).state == State.COMPLETED, alone.status.message
+    run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[critic,reward]")
+    for role, step in (("critic", 2), ("reward", 4)):
+        wait_for(lambda step=step: len(steps(run)) >= step or run.status.state.ended)
+        victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == [str(run.dir.path), role]]
+        assert len(victims) == 1, f"{role}: {run.status}"
+        victims[0].kill()
+    assert run.wait(200).state == State.COMPLETED, run.status.message
+    told, expected = steps(run), steps(alone)
+    assert len(told) == len(expected) == 6
+    for ours, theirs in zip(told, expected, strict=True):
+        for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+
+
+def wait_for(ready: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

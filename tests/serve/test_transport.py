@@ -94,7 +94,7 @@ def test_it_listens_on_loopback_only_and_says_that_it_is_ready(served: tuple[Pat
     run, process = served
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     listening = [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    assert listening and set(listening) == {"127.0.0.1"}
+    assert listening and {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert ready(discovery.find(run, "echo")[0].url)
     assert not ready("http://127.0.0.1:9")
 

@@ -66,6 +66,7 @@ class Client:
         return answer
 
     def _once(self, endpoint: str, arrays: Arrays) -> Arrays:
+        from geventhttpclient.response import HTTPParseError  # what PyTriton's client lets through when a connection breaks
         from pytriton.client import ModelClient
         from pytriton.client import exceptions as theirs
         from pytriton.triton import TRITON_ACCESS_HEADER
@@ -87,7 +88,7 @@ class Client:
             if died := _death(str(error)):
                 raise _TryAgain(f"{address.url}: {died}") from None
             raise BadRequest(_plain(str(error))) from None
-        except (theirs.PyTritonClientError, OSError) as error:
+        except (theirs.PyTritonClientError, HTTPParseError, OSError) as error:
             raise _TryAgain(f"{address.url}: {type(error).__name__}: {_plain(str(error))}") from None
 
 
