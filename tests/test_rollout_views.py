@@ -93,8 +93,8 @@ def test_headline():
     assert shown == {
         "Step": ("2", "weights 1"),
         "Rollouts": ("4", "to 2 prompts"),
-        "Reward": ("0.2500", "± 0.500 · +0.750"),
-        "Length": ("12.00", "tokens · +2.00"),
+        "Reward": ("0.2500", "± 0.500"),
+        "Length": ("12.00", "tokens"),
         "Truncated": ("25%", "cut at max_tokens"),
     }
     assert views.headline(SUMMARY[:1])[2].value == "−0.5000"

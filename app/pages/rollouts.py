@@ -23,7 +23,7 @@ st.fragment(rollout_panels.numbers, run_every=often)(run, ended)
 browse, two_steps = st.tabs([":material/table_rows: Browse", ":material/compare: Compare two steps"], key=f"tab-rollouts-{run.id}", on_change="rerun")
 with browse:
     if browse.open:
-        st.fragment(rollout_panels.table, run_every=often)(run)
+        st.fragment(rollout_panels.table, run_every=None if ended else 1.0)(run)
         st.fragment(rollout_panels.chosen)(run)
 with two_steps:
     if two_steps.open:

@@ -90,7 +90,9 @@ def numbers(run: Run, ended: bool) -> None:
     figures = views.headline(summary)
     with st.container(key="headline"):
         for column, figure in zip(st.columns(len(figures), gap="small"), figures, strict=True):
-            column.metric(figure.label, figure.value, figure.note or None, help=figure.help, delta_color="off", delta_arrow="off", border=True)
+            column.metric(
+                figure.label, figure.value, figure.note or None, help=figure.help, delta_color="off", delta_arrow="off", border=True, height="stretch"
+            )
     drawn = (("Reward", "mean of a step ± one standard deviation", views.reward), ("Length", "mean of a step's answers", views.lengths))
     for (name, told, draw), column in zip(drawn, st.columns(2), strict=True):
         with column.container(border=True, gap=None):
@@ -235,7 +237,7 @@ def _sortable(name: str) -> bool:
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     """The table's columns: what people look for first."""
     parts = [name for name in rows if name.startswith(rollouts.COMPONENT)]
-    shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", *parts, "response_tokens", "kl_sum", "finish_reason"])
+    shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", "response_tokens", "kl_sum", "finish_reason", *parts])
     shown["prompt"] = [views.gist(prompt) for prompt in rows["prompt"]]
     shown["response"] = [" ".join(response.split()) for response in rows["response"]]
     shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
@@ -245,15 +247,15 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
     column = st.column_config
     parts = {
-        name: column.NumberColumn(name.removeprefix(rollouts.COMPONENT), format="%.3f", width=90)
+        name: column.NumberColumn(name.removeprefix(rollouts.COMPONENT), format="%.3f", width=78)
         for name in rows
         if name.startswith(rollouts.COMPONENT)
     }
     return {
         "step": column.NumberColumn("Step", width=64),
         "rollout": column.NumberColumn("#", width=52, help="The rollout's number in its step"),
-        "prompt": column.TextColumn("Prompt", width=300),
-        "response": column.TextColumn("Response", width="large"),
+        "prompt": column.TextColumn("Prompt", width=196),
+        "response": column.TextColumn("Response", width=300),
         "reward": column.NumberColumn("Reward", format="%.3f", width=82),
         **parts,
         "response_tokens": column.NumberColumn("Tokens", width=72),

@@ -39,7 +39,7 @@ def make(root: Any, steps: int = 12, name: str = "grpo-demo", **how: Any) -> Run
 
 def _record(step: int, prompt: int, sample: int, critic: bool) -> dict[str, Any]:
     draw = random.Random(step * 7919 + prompt * 101 + sample)
-    question = synthetic.PROMPTS[(prompt + 1) % 4]
+    question = synthetic.PROMPTS[(1, 0, 2, 3)[prompt % 4]]
     cut = draw.random() < 0.5 * math.exp(-step / 8)
     text = ANSWERS[prompt % 4] if sample % 2 == 0 else f"Sure, here is one more try at it. {ANSWERS[prompt % 4]}"
     words = text.replace("\n", " \n").split(" ")

@@ -141,23 +141,22 @@ def followed(rollouts: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
 
 
 def headline(summary: pd.DataFrame) -> list[Figure]:
-    """The newest step's numbers, with what they were a step before."""
+    """The newest step's numbers."""
     now = summary.iloc[-1]
-    before = summary.iloc[-2] if len(summary) > 1 else None
     figures = [
         Figure("Step", f"{int(now['step']):,}", f"weights {int(now['weights_version']):,}", "The newest step with a rollout file."),
         Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
         Figure(
             "Reward",
             _signed(now["reward_mean"]),
-            f"± {text.number(now['reward_std'], 3)}{_change(now, before, 'reward_mean')}",
+            f"± {text.number(now['reward_std'], 3)}",
             "Mean and deviation.",
         ),
-        Figure("Length", text.number(now["length_mean"]), f"tokens{_change(now, before, 'length_mean')}", "Mean length of an answer."),
+        Figure("Length", text.number(now["length_mean"]), "tokens", "Mean length of an answer."),
         Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
     ]
     if math.isfinite(now["kl_mean"]):
-        figures.append(Figure("KL", _signed(now["kl_mean"]), f"nats an answer{_change(now, before, 'kl_mean')}", "To the reference policy."))
+        figures.append(Figure("KL", _signed(now["kl_mean"]), "nats an answer", "To the reference policy."))
     return figures
 
 
@@ -226,12 +225,6 @@ def _rgba(colour: str, opacity: float) -> str:
 
 def _signed(value: float) -> str:
     return text.number(float(value)).replace("-", "−", 1) if value < 0 else text.number(float(value))
-
-
-def _change(now: pd.Series, before: pd.Series | None, name: str) -> str:
-    if before is None or not math.isfinite(change := float(now[name] - before[name])):
-        return ""
-    return f" · {'+' if change >= 0 else '−'}{text.number(abs(change), 3)}"
 
 
 def _mode(points: int) -> str:
