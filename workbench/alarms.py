@@ -41,7 +41,9 @@ def _kl_blow_up(steps: Steps) -> Alarm | None:
     now = steps[-1].get("init_policy_kl")
     if now is None or now < KL_LIMIT:
         return None
-    return Alarm("KL blow-up", f"the policy is {now:.1f} nats an answer from its reference (limit {KL_LIMIT:g}); raise kl_coefficient or lower lr", "kl")
+    return Alarm(
+        "KL blow-up", f"the policy is {now:.1f} nats an answer from its reference (limit {KL_LIMIT:g}); raise kl_coefficient or lower lr", "kl"
+    )
 
 
 def _length_explosion(steps: Steps) -> Alarm | None:
@@ -62,7 +64,9 @@ def _mismatch(steps: Steps) -> Alarm | None:
     now = steps[-1].get("logprob_mismatch_mean")
     if now is None or now < MISMATCH_LIMIT:
         return None
-    return Alarm("mismatch", f"rollout engine and trainer differ by {now:.3f} nats a token (limit {MISMATCH_LIMIT:g}); set importance_cap", "mismatch")
+    return Alarm(
+        "mismatch", f"rollout engine and trainer differ by {now:.3f} nats a token (limit {MISMATCH_LIMIT:g}); set importance_cap", "mismatch"
+    )
 
 
 RULES: Sequence[Callable[[Steps], Alarm | None]] = (_not_a_number, _kl_blow_up, _length_explosion, _entropy_collapse, _mismatch)

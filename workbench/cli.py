@@ -409,7 +409,14 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
 
 
 def _brief(metrics: dict[str, Any]) -> str:
-    names = {"rewards": "reward", "init_policy_kl": "KL", "loss": "loss", "accuracy": "accuracy", "rewards_margin": "margin", "tokens_per_s": "tokens/s"}
+    names = {
+        "rewards": "reward",
+        "init_policy_kl": "KL",
+        "loss": "loss",
+        "accuracy": "accuracy",
+        "rewards_margin": "margin",
+        "tokens_per_s": "tokens/s",
+    }
     return "  ".join(f"{label} {_number(metrics[name])}" for name, label in names.items() if name in metrics)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from workbench import rollouts
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
+from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
 from workbench.experience import Experience, fill, trees
 from workbench.rollout.base import Prompt, Sampling
@@ -46,7 +48,7 @@ class Online:
         self.run, self.spec, self.policy = run, spec, policy
         self._directory, self._tokenizer = directory, tokenizer
         self._queues = itertools.count()
-        self._times: Counter[str] = Counter()
+        self._times: dict[str, float] = defaultdict(float)
         self.engine = _engine(spec, policy, directory, tokenizer)
         self.version = -1
         self._kept: Sequence[Experience] = ()
@@ -96,7 +98,9 @@ class Online:
         return experiences
 
     def _experience(self, row: Row, rollout: Any, version: int) -> Experience:
-        decode = self._tokenizer.decode
+        def decode(tokens: Sequence[int], **options: Any) -> str:
+            return str(self._tokenizer.decode(list(tokens), **options))
+
         return Experience(
             place=rollout.key,
             sample=rollout.sample,
@@ -195,7 +199,13 @@ def combined(parts: Sequence[Metrics]) -> Metrics:
     found: Metrics = {}
     for name in parts[0]:
         values = [part[name] for part in parts if name in part]
-        found[name] = max(values) if name.startswith("peak_") else sum(values) if name.endswith("_time_s") or name.startswith("time_") else float(np.mean(values))
+        found[name] = (
+            max(values)
+            if name.startswith("peak_")
+            else sum(values)
+            if name.endswith("_time_s") or name.startswith("time_")
+            else float(np.mean(values))
+        )
     return found
 
 
@@ -208,6 +218,9 @@ def _amount(e: Experience, quantity: str) -> float:
 
 
 def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+    if spec.rollout.name != "megatron":
+        engine: Any = import_module(f"workbench.rollout.{spec.rollout.name}").Engine
+        return engine(directory, lambda: gathered(policy.weights(), policy.hf_config), tokenizer, spec.rollout.slots)
     from workbench.rollout.megatron import Engine
 
     if spec.model.expert_parallel > 1:

@@ -152,7 +152,9 @@ class Reward(Frozen):
     """One component of an answer's reward: a program, or a reward model; exactly one of them."""
 
     program: str | None = Field(None, description="A function of workbench.rewards.programs, or your own: path/to/file.py:function.")
-    model: str | None = Field(None, description="A reward model: a Hugging Face ...ForSequenceClassification directory, as `workbench export` writes.")
+    model: str | None = Field(
+        None, description="A reward model: a Hugging Face ...ForSequenceClassification directory, as `workbench export` writes."
+    )
     weight: float = Field(1.0, description="Its weight in the sum.")
 
     @model_validator(mode="after")
@@ -208,7 +210,9 @@ class Rollout(Frozen):
     name: Literal["megatron", "hf", "tensorrt_llm"] = Field(
         "megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU)."
     )
-    slots: int = Field(32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next.")
+    slots: int = Field(
+        32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
+    )
 
 
 class Validation(Frozen):

@@ -140,11 +140,10 @@ class Worker:
         held_out = self.validate() if self.step == 0 else {}
         reason = "stopped" if self._stop_requested() else "completed"
         began = time.perf_counter()
-        for metrics in self.algorithm.train(self.settings, self) if reason == "completed" else ():
+        for learnt in self.algorithm.train(self.settings, self) if reason == "completed" else ():
             self.step += 1
-            if self.online:
-                metrics = {**metrics, **self.online.measured(), "step_time_s": time.perf_counter() - began}
-            began = time.perf_counter()
+            sampled = {**self.online.measured(), "step_time_s": time.perf_counter() - began} if self.online else {}
+            metrics, began = {**learnt, **sampled}, time.perf_counter()
             self.emit("step", step=self.step, metrics=metrics)
             self._sound(metrics)
             self._report_checkpoint(wait=False)

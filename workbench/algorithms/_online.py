@@ -45,7 +45,9 @@ class OnlineConfig(AlgorithmConfig):
         "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
     )
     truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
-    importance_cap: float = Field(0.0, ge=0, description="Cap of the correction for rollouts whose log-probabilities differ from the trainer's; 0: none.")
+    importance_cap: float = Field(
+        0.0, ge=0, description="Cap of the correction for rollouts whose log-probabilities differ from the trainer's; 0: none."
+    )
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> OnlineConfig:

@@ -47,7 +47,9 @@ class PackedGPT(GPTModel):
     `num_scores` K a linear layer [K, D] stands in place of the language model's head.
     """
 
-    def __init__(self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None, groups: Any = None):
+    def __init__(
+        self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None, groups: Any = None
+    ):
         ranks = config.tensor_model_parallel_size
         super().__init__(
             config=config,

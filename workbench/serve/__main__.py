@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class CriticRole:
         self.critic.restore(self.applied)
         for step in parallel.from_first(self.journal.steps()):
             if step > self.applied:
-                self._learn(step, parallel.from_first(self.journal.read(step) if self._first else None))
+                self._learn(step, parallel.from_first(self.journal.read(step) if self._first else {}))
 
     def endpoints(self) -> dict[str, tuple[tuple[Field, ...], tuple[Field, ...], Callable[[Arrays], Arrays]]]:
         arrays = (Field("returns", np.float32, 2), Field("values", np.float32, 2))
@@ -136,7 +137,8 @@ def serve(run: RunDir, spec: Experiment, role: str) -> None:
         for name, (inputs, outputs, call) in made.endpoints().items():
             handlers[name], described[name] = call, (inputs, outputs)
     if parallel.rank() > 0:
-        while (asked := parallel.from_first(None)) != "end":
+        nothing: Any = None
+        while (asked := parallel.from_first(nothing)) != "end":
             if asked is not None:
                 name, arrays = asked
                 _answer(handlers[name], arrays)

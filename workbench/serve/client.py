@@ -79,11 +79,11 @@ class Client:
             raise _TryAgain(f"{address.url} does not answer")
         if not ready(address.url, endpoint):
             raise BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
-        headers = {TRITON_ACCESS_HEADER: token}
+        named: dict[str, Any] = {**arrays, "headers": {TRITON_ACCESS_HEADER: token}}
         timeouts: dict[str, Any] = {"init_timeout_s": REQUEST_TIMEOUT_S, "inference_timeout_s": REQUEST_TIMEOUT_S}
         try:
             with ModelClient(address.url, endpoint, **timeouts) as client:
-                return dict(client.infer_sample(headers=headers, **arrays))
+                return dict(client.infer_sample(**named))
         except (theirs.PyTritonClientInferenceServerError, theirs.PyTritonClientValueError) as error:
             if died := _death(str(error)):
                 raise _TryAgain(f"{address.url}: {died}") from None

@@ -1,7 +1,7 @@
 """A server's write-ahead journal: each lesson is on the disk before it is learnt, so that a killed server comes back with none lost or twice.
 
-    <folder>/<step>.npz    the request of one step; removed when a checkpoint has it
-    <folder>/<step>.json   what was answered, once it was
+<folder>/<step>.npz    the request of one step; removed when a checkpoint has it
+<folder>/<step>.json   what was answered, once it was
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = Non
     for prefix, places in itertools.groupby(range(len(tokens_BT)), key=lambda i: prefixes[i]):
         same = list(places)
         spans = [slice(int(prompts_B[i]), int(lengths_B[i])) for i in same]
-        values = {name: np.concatenate([arrays[source][i, span] for i, span in zip(same, spans, strict=True)]) for name, source in (names or {}).items()}
+        values = {
+            name: np.concatenate([arrays[source][i, span] for i, span in zip(same, spans, strict=True)]) for name, source in (names or {}).items()
+        }
         found.append(Row(prefix, tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True)), arrays=values))
     return found
 

@@ -151,7 +151,12 @@ class ServedCritic:
         if parallel.rank() == 0:
             arrays = messages.request(experiences, VALUE_ARRAYS)
             future = self._client.call("critic_train", step=np.array([step], np.int64), **arrays)
-        return lambda: parallel.from_first({name: float(value[0]) for name, value in future.result().items()} if future else None)
+
+        def wait() -> Metrics:
+            answer = {name: float(value[0]) for name, value in future.result().items()} if future else {}
+            return parallel.from_first(answer)
+
+        return wait
 
     def save(self, step: int) -> None:
         self._on_first("critic_save", step)
@@ -202,8 +207,9 @@ class LocalReward:
         by_model = self.model_scores(rows)
         found = []
         for i, (prefix, branch) in enumerate(answers):
-            text = self._tokenizer.decode(prefix), self._tokenizer.decode(branch, skip_special_tokens=True)
-            by_name = {**self.program_scores(*text, columns[i]), **{name: scores[i] for name, scores in by_model.items()}}
+            prompt = str(self._tokenizer.decode(list(prefix)))
+            response = str(self._tokenizer.decode(list(branch), skip_special_tokens=True))
+            by_name = {**self.program_scores(prompt, response, columns[i]), **{name: scores[i] for name, scores in by_model.items()}}
             found.append([by_name[name] for name in self.rewards])
         return np.array(found, np.float32).reshape(len(answers), len(self.rewards))
 
