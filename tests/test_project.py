@@ -23,6 +23,7 @@ ADAPTERS = {
     "peft": ("workbench/engine", "workbench/bench", "tests"),
     "tensorrt_llm": ("workbench/rollout/tensorrt_llm.py", "tests/rollout"),
     "pytriton": ("workbench/serve",),
+    "tritonclient": ("workbench/serve",),
     "dask_jobqueue": (),
 }
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -15,103 +19,194 @@ import pytest
 
 from workbench.serve import discovery
 from workbench.serve.client import Client, Unreachable
-from workbench.serve.endpoint import BadRequest
-from workbench.serve.server import ready
+from workbench.serve.endpoint import BadRequest, Endpoint, Field
 
 TOKENS, LENGTHS = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([4, 4, 2], np.int32)
+SERVER_STARTS_S = 60
+Served = tuple[Path, subprocess.Popen]
 
 
 def start(run: Path) -> subprocess.Popen:
+    """A server of its own port; returns once it is announced."""
     with (run / "echo.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "tests.serve.echo", str(run)], stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while not (run / "endpoints" / "echo.json").exists():
+    deadline = time.monotonic() + SERVER_STARTS_S
+    while not (address := _announced(run)) or address.pid != process.pid:
         assert process.poll() is None and time.monotonic() < deadline, (run / "echo.log").read_text()[-3000:]
-        time.sleep(0.1)
+        time.sleep(0.05)
     return process
 
 
+def _announced(run: Path) -> discovery.Address | None:
+    try:
+        return discovery.find(run, "echo")[0]
+    except FileNotFoundError:
+        return None
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    return [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+
+
+def end(process: subprocess.Popen) -> None:
+    """Whatever a failed test has left of a server."""
+    if process.poll() is None:
+        for each in family(process):
+            each.kill()
+        process.wait()
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run = tmp_path_factory.mktemp("run")
     process = start(run)
     yield run, process
-    process.terminate()
-    process.wait(30)
+    end(process)
 
 
 @pytest.fixture
-def client(served: tuple[Path, subprocess.Popen]) -> Iterator[Client]:
+def client(served: Served) -> Iterator[Client]:
     client = Client(served[0], "echo", patience_s=10)
     yield client
     client.close()
 
 
+def ask(client: Client) -> dict[str, np.ndarray]:
+    return client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result(30)
+
+
 def test_a_request_is_answered_and_counted(client: Client) -> None:
-    answer = client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result()
-    assert answer["sums"].tolist() == TOKENS.sum(1).tolist()
-    assert client.sent["echo"] == TOKENS.nbytes + LENGTHS.nbytes
+    assert ask(client)["sums"].tolist() == TOKENS.sum(1).tolist()
+    assert client.calls["echo"] == 1
+    assert client.bytes_sent["echo"] == TOKENS.nbytes + LENGTHS.nbytes
+    assert client.bytes_received["echo"] == 3 * 4 + 8
     assert client.seconds["echo"] > 0
+
+
+def test_texts_of_any_length_come_back(client: Client) -> None:
+    answer = client.call("texts", texts=np.array([b"a", "schön".encode(), b""])).result(30)
+    assert [text.decode() for text in answer["upper"]] == ["A", "SCHöN", ""]
+
+
+def test_calls_at_the_same_time_are_answered_each_with_its_own(client: Client) -> None:
+    asked = [client.call("echo", tokens=TOKENS + i, sequence_lengths=LENGTHS) for i in range(20)]
+    assert [future.result(30)["sums"].tolist() for future in asked] == [(TOKENS + i).sum(1).tolist() for i in range(20)]
 
 
 @pytest.mark.parametrize(
     ("endpoint", "arrays", "said"),
     [
-        ("echo", {"tokens": TOKENS.astype(np.int64), "sequence_lengths": LENGTHS}, "INT32|dtype|type"),
-        ("echo", {"tokens": TOKENS}, "sequence_lengths|inputs"),
-        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS}, "more|inputs"),
-        ("echo", {"tokens": TOKENS[:, :, None], "sequence_lengths": LENGTHS}, "shape|dim"),
-        ("echo", {"tokens": -TOKENS - 1, "sequence_lengths": LENGTHS}, "between 0 and 99, got -12 to -1"),
-        ("echo", {"tokens": TOKENS + 99, "sequence_lengths": LENGTHS}, "between 0 and 99"),
-        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS + 1}, "between 1 and the 4 columns"),
-        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS[:2]}, "2 entries for 3 rows"),
-        ("echo", {"tokens": np.zeros((1, 20), np.int32), "sequence_lengths": np.array([20], np.int32)}, "20 tokens, the longest allowed has 16"),
-        ("echo", {"tokens": np.zeros((1 << 10, 1 << 9), np.int32), "sequence_lengths": LENGTHS}, "at most 1,048,576"),
-        ("ecko", {"tokens": TOKENS, "sequence_lengths": LENGTHS}, "no endpoint 'ecko'"),
+        ("echo", {"tokens": TOKENS.astype(np.int64), "sequence_lengths": LENGTHS}, "'tokens' data-type is 'INT64', but model 'echo' expects 'INT32'"),
+        ("echo", {"tokens": TOKENS}, "expected 2 inputs but got 1 inputs.*sequence_lengths"),
+        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS}, "expected 2 inputs but got 3|unexpected inference input 'more'"),
+        ("echo", {"tokens": TOKENS, "lengths": LENGTHS}, "unexpected inference input 'lengths'|sequence_lengths"),
+        ("echo", {"tokens": TOKENS[:, :, None], "sequence_lengths": LENGTHS}, r"unexpected shape for input 'tokens'.*\[3,4,1\]"),
+        ("echo", {"tokens": -TOKENS - 1, "sequence_lengths": LENGTHS}, "^tokens lie between 0 and 99, got -12 to -1$"),
+        ("echo", {"tokens": TOKENS + 99, "sequence_lengths": LENGTHS}, "^tokens lie between 0 and 99, got 99 to 110$"),
+        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS + 1}, "^sequence_lengths lie between 1 and the 4 columns of tokens, got 3 to 5$"),
+        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS[:2]}, "^sequence_lengths has 2 entries for 3 rows of tokens$"),
+        (
+            "echo",
+            {"tokens": np.zeros((1, 20), np.int32), "sequence_lengths": LENGTHS[:1] * 5},
+            "^a sequence has 20 tokens, the longest allowed has 16$",
+        ),
+        (
+            "echo",
+            {"tokens": np.zeros((1 << 10, 1 << 9), np.int32), "sequence_lengths": LENGTHS},
+            "^the request has 2,097,164 bytes, at most 1,048,576 ",
+        ),
+        ("echo", {"tokens": TOKENS[:0], "sequence_lengths": LENGTHS}, "^tokens: an array with elements"),
+        ("texts", {"texts": np.array(["unicode"])}, "^texts: .* texts as bytes"),
+        ("ecko", {"tokens": TOKENS, "sequence_lengths": LENGTHS}, "^the echo server has no endpoint 'ecko'$"),
     ],
 )
 def test_a_bad_request_is_told_and_the_server_lives_on(client: Client, endpoint: str, arrays: dict[str, np.ndarray], said: str) -> None:
     with pytest.raises(BadRequest, match=said) as refused:
-        client.call(endpoint, **arrays).result()
+        client.call(endpoint, **arrays).result(30)
     assert "Traceback" not in str(refused.value)
-    assert client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result()["sums"].tolist() == TOKENS.sum(1).tolist()
+    assert ask(client)["sums"].tolist() == TOKENS.sum(1).tolist()
 
 
-def test_without_the_token_nothing_is_answered(served: tuple[Path, subprocess.Popen], client: Client) -> None:
+@pytest.mark.parametrize("shown", ["nothing", "wrong", "gate"])
+def test_without_the_token_nothing_is_answered(served: Served, tmp_path: Path, client: Client, shown: str) -> None:
+    """Triton's own secret is on its command line, so it alone must open nothing."""
+    address, right = discovery.find(served[0], "echo")
     token = served[0] / "endpoints" / "echo.token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
-    right = token.read_text()
-    token.write_text("wrong")
-    try:
-        with pytest.raises((BadRequest, Unreachable)):
-            client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result()
-    finally:
-        token.write_text(right)
+    assert not any(right in word for process in family(served[1]) for word in process.cmdline())
+    connection = http.client.HTTPConnection(urlsplit(address.url).netloc, timeout=10)
+    headers = {
+        "nothing": {},
+        "wrong": {"triton-access-token": "wrong", discovery.TOKEN_HEADER: right},
+        "gate": {"triton-access-token": discovery.gate(right)},
+    }
+    inputs = [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [0]}]
+    connection.request("POST", "/v2/models/slow/infer", json.dumps({"inputs": inputs}), headers[shown])
+    assert connection.getresponse().status == (500 if shown == "gate" else 403)
+    discovery.publish(tmp_path, "echo", address.url, "wrong")
+    with pytest.raises(PermissionError, match="does not take the token in echo.token"):
+        ask(Client(tmp_path, "echo", patience_s=10))
+    assert ask(client)["sums"].tolist() == TOKENS.sum(1).tolist()
 
 
-def test_it_listens_on_loopback_only_and_says_that_it_is_ready(served: tuple[Path, subprocess.Popen]) -> None:
-    run, process = served
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    listening = [c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+def test_it_listens_on_loopback_only_and_says_that_it_is_ready(served: Served, client: Client, tmp_path: Path) -> None:
+    listening = [c.laddr.ip for process in family(served[1]) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert listening and {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    assert ready(discovery.find(run, "echo")[0].url)
-    assert not ready("http://127.0.0.1:9")
+    assert client.ready()
+    assert not Client(tmp_path, "echo").ready()
 
 
-def test_a_killed_server_is_waited_for_and_triton_takes_its_server_along(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    client = Client(tmp_path, "echo", patience_s=90)
-    before = client.call("slow", seconds=np.array([0], np.float32)).result()["pid"][0]
-    asked = client.call("slow", seconds=np.array([2], np.float32))
-    time.sleep(1)
-    for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
-        process.kill()
-    first.wait()
-    (tmp_path / "endpoints" / "echo.json").unlink()
-    second = start(tmp_path)
-    after = asked.result(90)["pid"][0]
-    assert (before, after) == (first.pid, second.pid)
-    next(c for c in psutil.Process(second.pid).children(recursive=True) if c.name() == "tritonserver").kill()
-    assert second.wait(60) != 0
-    client.close()
+def test_nobody_there_is_said_with_the_role_the_place_and_the_time_waited(tmp_path: Path) -> None:
+    discovery.publish(tmp_path, "echo", "http://127.0.0.1:9", "token")
+    with pytest.raises(
+        Unreachable, match=rf"echo of the echo server: no answer in \d s of 1 s patience; http://127.0.0.1:9: .*refused.*; see {tmp_path}/logs"
+    ):
+        ask(Client(tmp_path, "echo", patience_s=1))
+
+
+def test_an_answer_that_is_not_what_was_promised_is_the_servers_fault() -> None:
+    endpoint = Endpoint("half", (), (Field("y", np.float32, 1),), lambda _: {"y": np.zeros(2)})
+    with pytest.raises(TypeError, match="half answered .*float64"):
+        endpoint.answer({})
+
+
+def test_servers_that_are_killed_or_fail_or_end(served: Served) -> None:
+    """The lives of four servers, the last test of this file: what one does not answer is answered by the next."""
+    run, servers = served[0], [served[1]]
+    client = Client(run, "echo", patience_s=90)
+    faulty, short, long = (np.array([seconds], np.float32) for seconds in (-1, 0, 1.5))
+    try:
+        first = discovery.find(run, "echo")[0]
+        asked = client.call("slow", seconds=long)
+        time.sleep(0.5)
+        servers[0].kill()
+        servers[0].wait()
+        servers.append(start(run))
+        assert discovery.find(run, "echo")[0].url != first.url
+        assert asked.result(60)["pid"][0] == servers[1].pid
+
+        next(child for child in family(servers[1]) if child.name() == "tritonserver").kill()
+        assert servers[1].wait(30) == 1
+        assert "tritonserver of the echo server died" in (run / "echo.log").read_text()
+
+        servers.append(start(run))
+        fault = client.call("slow", seconds=faulty)
+        assert servers[2].wait(30) == 1
+        assert "ValueError: sleep length must be non-negative" in (run / "echo.log").read_text()
+        assert not fault.done()
+        client.close()
+
+        servers.append(start(run))
+        client = Client(run, "echo", patience_s=90)
+        assert client.call("slow", seconds=short).result(30)["pid"][0] == servers[3].pid
+        last = client.call("slow", seconds=long)
+        time.sleep(0.5)
+        servers[3].send_signal(signal.SIGTERM)
+        assert last.result(30)["pid"][0] == servers[3].pid
+        assert servers[3].wait(30) == 0
+        assert not (run / "endpoints" / "echo.json").exists()
+    finally:
+        client.close()
+        for server in servers[1:]:
+            end(server)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import tenacity
 
 from workbench.serve import discovery
 from workbench.serve.endpoint import Arrays, BadRequest
-from workbench.serve.server import ready
+from workbench.serve.server import DENIED, END, REFUSED
 
-REQUEST_TIMEOUT_S = 600.0
+CONNECT_S = 10.0
+SAME_ERRORS = 3
+"""As often an error of the same server process is met before it is believed."""
 
 
 class Unreachable(RuntimeError):
@@ -28,83 +31,131 @@ class _TryAgain(Exception):
 
 
 class Client:
-    """Calls of one role's endpoints. `seconds`, `sent` and `received` (bytes) count by endpoint."""
+    """Calls of one role's endpoints. `calls`, `seconds`, `bytes_sent` and `bytes_received` count the answered ones by endpoint.
 
-    def __init__(self, run: Path, role: str, patience_s: float = 300.0):
-        self._run, self._role, self._patience_s = run, role, patience_s
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix=f"ask-{role}")
-        self.seconds: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
-        self.received: Counter[str] = Counter()
+    `patience_s` counts from a call's first failure; `request_s` is the longest that one try may take.
+    """
+
+    def __init__(self, run_dir: Path, role: str, patience_s: float = 300.0, request_s: float = 3600.0, concurrency: int = 4):
+        self._run_dir, self._role, self._patience_s, self._request_s = run_dir, role, patience_s, request_s
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix=f"ask-{role}")
+        self._local, self._counting, self._ended = threading.local(), threading.Lock(), threading.Event()
+        self.calls: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
+        self.bytes_sent: Counter[str] = Counter()
+        self.bytes_received: Counter[str] = Counter()
 
     def call(self, endpoint: str, **arrays: np.ndarray) -> Future[Arrays]:
         """The answer's future. A request may reach the server twice, when it dies between doing and answering.
 
-        The future raises BadRequest as the server put it, and Unreachable after `patience_s` without an answer.
+        The future raises:
+            BadRequest: as the server put it, at once.
+            PermissionError: the server does not take the token, at once.
+            Unreachable: no answer within `patience_s`, or the same server fails at the request again and again.
         """
         return self._threads.submit(self._call, endpoint, arrays)
 
+    def ready(self) -> bool:
+        """Whether the server is announced, and Triton says that it is ready."""
+        try:
+            return discovery.ready(discovery.find(self._run_dir, self._role)[0].url)
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
+        """Waiting calls are cancelled, retries end."""
+        self._ended.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, endpoint: str, arrays: Arrays) -> Arrays:
-        started = time.perf_counter()
+        _check(arrays)
+        started = time.monotonic()
+        failed_at: list[float] = []
+        errors: Counter[discovery.Address] = Counter()
+
+        def out_of_patience(_: tenacity.RetryCallState) -> bool:
+            failed_at.append(time.monotonic())
+            return self._ended.is_set() or failed_at[-1] - failed_at[0] > self._patience_s or max(errors.values(), default=0) >= SAME_ERRORS
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=tenacity.stop_after_delay(self._patience_s),
+            stop=out_of_patience,
+            sleep=self._ended.wait,
         )
         try:
-            answer = retrying(self._once, endpoint, arrays)
+            answer = retrying(self._once, endpoint, arrays, errors)
         except tenacity.RetryError as error:
-            why = error.last_attempt.exception()
-            logs = self._run / "logs"
-            raise Unreachable(f"{endpoint} of the {self._role} server gave no answer in {self._patience_s:.0f} s ({why}); see {logs}") from None
-        self.seconds[endpoint] += time.perf_counter() - started  # type: ignore[assignment]
-        self.sent[endpoint] += sum(a.nbytes for a in arrays.values())
-        self.received[endpoint] += sum(a.nbytes for a in answer.values())
+            raise Unreachable(
+                f"{endpoint} of the {self._role} server: no answer in {time.monotonic() - started:.0f} s of {self._patience_s:.0f} s patience; "
+                f"{error.last_attempt.exception()}; see {self._run_dir / 'logs'}"
+            ) from None
+        with self._counting:
+            self.calls[endpoint] += 1
+            self.seconds[endpoint] = self.seconds.get(endpoint, 0.0) + time.monotonic() - started
+            self.bytes_sent[endpoint] += sum(a.nbytes for a in arrays.values())
+            self.bytes_received[endpoint] += sum(a.nbytes for a in answer.values())
         return answer
 
-    def _once(self, endpoint: str, arrays: Arrays) -> Arrays:
-        from geventhttpclient.response import HTTPParseError  # what PyTriton's client lets through when a connection breaks
-        from pytriton.client import ModelClient
-        from pytriton.client import exceptions as theirs
+    def _once(self, endpoint: str, arrays: Arrays, errors: Counter[discovery.Address]) -> Arrays:
+        """One try. Raises _TryAgain, with the reason, where another may succeed."""
         from pytriton.triton import TRITON_ACCESS_HEADER
+        from tritonclient.utils import InferenceServerException
 
         try:
-            address, token = discovery.find(self._run, self._role)
+            address, token = discovery.find(self._run_dir, self._role)
         except FileNotFoundError:
-            raise _TryAgain(f"no such server is announced in {self._run / 'endpoints'}") from None
-        if not ready(address.url):
-            raise _TryAgain(f"{address.url} does not answer")
-        if not ready(address.url, endpoint):
-            raise BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
-        named: dict[str, Any] = {**arrays, "headers": {TRITON_ACCESS_HEADER: token}}
-        timeouts: dict[str, Any] = {"init_timeout_s": REQUEST_TIMEOUT_S, "inference_timeout_s": REQUEST_TIMEOUT_S}
+            raise _TryAgain(f"no such server is announced in {self._run_dir / 'endpoints'}") from None
+        headers = {TRITON_ACCESS_HEADER: discovery.gate(token), discovery.TOKEN_HEADER: token}
         try:
-            with ModelClient(address.url, endpoint, **timeouts) as client:
-                return dict(client.infer_sample(**named))
-        except (theirs.PyTritonClientInferenceServerError, theirs.PyTritonClientValueError) as error:
-            if died := _death(str(error)):
-                raise _TryAgain(f"{address.url}: {died}") from None
-            raise BadRequest(_plain(str(error))) from None
-        except (theirs.PyTritonClientError, HTTPParseError, OSError) as error:
-            raise _TryAgain(f"{address.url}: {type(error).__name__}: {_plain(str(error))}") from None
+            result = self._connection(address.url).infer(endpoint, _inputs(arrays), headers=headers)
+        except InferenceServerException as error:
+            self._local.url = None
+            raise self._verdict(endpoint, address, str(error.status()), str(error.message()), errors) from None
+        except (OSError, HTTPException) as error:
+            self._local.url = None
+            raise _TryAgain(f"{address.url}: {type(error).__name__}: {error}") from None
+        return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+
+    def _verdict(self, endpoint: str, address: discovery.Address, status: str, text: str, errors: Counter[discovery.Address]) -> Exception:
+        """What an error's text means for whoever asked."""
+        if status == "403" or DENIED in text:
+            return PermissionError(f"the {self._role} server at {address.url} does not take the token in {address.token_file}")
+        if REFUSED in text:
+            return BadRequest(text.rpartition(REFUSED)[2].partition(END)[0])
+        if status == "404":
+            return BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
+        if status == "400" and "not ready" not in text and "no available versions" not in text:
+            return BadRequest(f"{endpoint}: {text.removeprefix('[request id: <id_unknown>] ')}")
+        errors[address] += status == "500"
+        brief = text.partition("Traceback (most recent call last)")[0].strip()[:200]
+        return _TryAgain(f"{address.url}: status {status}: {brief}")
+
+    def _connection(self, url: str) -> Any:
+        """This thread's connection: gevent's sockets belong to the thread that opened them."""
+        from tritonclient.http import InferenceServerClient
+
+        if getattr(self._local, "url", None) != url:
+            parts = url.removeprefix("http://")
+            self._local.connection = InferenceServerClient(parts, connection_timeout=CONNECT_S, network_timeout=self._request_s)
+            self._local.url = url
+        return self._local.connection
 
 
-_DEATHS = ("connection", "unavailable", "timed out", "timeout", "shutting down", "not ready", "refused", "disconnected", "zmq", "closed")
+def _check(arrays: Arrays) -> None:
+    """What the protocol cannot carry. Raises BadRequest."""
+    for name, array in arrays.items():
+        if array.size == 0 or array.dtype.kind == "U":
+            raise BadRequest(f"{name}: an array with elements, and texts as bytes; got {array.dtype} of shape {array.shape}")
 
 
-def _death(text: str) -> str:
-    """What the error says of a server that went away; empty where it speaks of the request."""
-    lowered = text.lower()
-    return next((word for word in _DEATHS if word in lowered), "")
+def _inputs(arrays: Arrays) -> list[Any]:
+    from tritonclient.http import InferInput
+    from tritonclient.utils import np_to_triton_dtype
 
-
-def _plain(text: str) -> str:
-    """The message alone, without what the libraries wrap around it: a refusal's own words stand after the name of its exception."""
-    own = re.findall(r"PyTritonInvalidOperationError: ?(.+)", text)
-    if own:
-        return own[-1].strip()[:500]
-    head = text.partition("Traceback (most recent call last)")[0].strip()
-    return head.partition("Message: ")[2][:500] or head[:500]
+    inputs = []
+    for name, array in arrays.items():
+        given = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        given.set_data_from_numpy(array)
+        inputs.append(given)
+    return inputs

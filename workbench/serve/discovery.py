@@ -2,50 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
-import secrets
 import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from workbench.store import write_atomic
+
+TOKEN_HEADER = "workbench-token"
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and who it is."""
+    """Where a server listens, and who it is. `token_file` lies beside the file that says so."""
 
     url: str
     host: str
     pid: int
     started: float
+    token_file: str
 
 
-def new_token(run: Path, role: str) -> str:
-    """A fresh secret in `endpoints/<role>.token`, mode 0600."""
-    folder = run / "endpoints"
+def publish(run_dir: Path, role: str, url: str, token: str) -> None:
+    """Announce this process's server. The token is there, mode 0600, before the address is."""
+    folder = run_dir / "endpoints"
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    token, partial = secrets.token_urlsafe(32), folder / f".{role}.{os.getpid()}"
+    partial = folder / f".{role}.token.{os.getpid()}"
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(token)
     partial.replace(folder / f"{role}.token")
-    return token
+    address = Address(url, socket.gethostname(), os.getpid(), time.time(), f"{role}.token")
+    write_atomic(folder / f"{role}.json", json.dumps(asdict(address)))
 
 
-def publish(run: Path, role: str, url: str) -> None:
-    address = Address(url, socket.gethostname(), os.getpid(), time.time())
-    write_atomic(run / "endpoints" / f"{role}.json", json.dumps(asdict(address)))
+def withdraw(run_dir: Path, role: str) -> None:
+    (run_dir / "endpoints" / f"{role}.json").unlink(missing_ok=True)
 
 
-def withdraw(run: Path, role: str) -> None:
-    (run / "endpoints" / f"{role}.json").unlink(missing_ok=True)
-
-
-def find(run: Path, role: str) -> tuple[Address, str]:
+def find(run_dir: Path, role: str) -> tuple[Address, str]:
     """The address and the token. Raises FileNotFoundError while there is no such server."""
-    folder = run / "endpoints"
-    return Address(**json.loads((folder / f"{role}.json").read_text())), (folder / f"{role}.token").read_text()
+    folder = run_dir / "endpoints"
+    address = Address(**json.loads((folder / f"{role}.json").read_text()))
+    return address, (folder / address.token_file).read_text()
+
+
+def gate(token: str) -> str:
+    """What Triton itself asks for. It stands on tritonserver's command line, which every user of the host can read: so it is not the token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def ready(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether Triton at this address says that it is ready. No proxy is asked."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

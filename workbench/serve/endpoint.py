@@ -23,6 +23,10 @@ class Field:
     dtype: Any
     ndim: int
 
+    def holds(self, array: np.ndarray) -> bool:
+        kind_fits = array.dtype.kind in "SO" if self.dtype is bytes else array.dtype == np.dtype(self.dtype)
+        return kind_fits and array.ndim == self.ndim
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -33,15 +37,23 @@ class Endpoint:
     outputs: tuple[Field, ...]
     call: Callable[[Arrays], Arrays]
 
+    def answer(self, arrays: Arrays) -> Arrays:
+        """Raises BadRequest as the function does, TypeError when the function's own answer is not what it promised."""
+        answer = self.call(arrays)
+        if set(answer) != {field.name for field in self.outputs} or not all(field.holds(answer[field.name]) for field in self.outputs):
+            got = {name: (str(array.dtype), array.ndim) for name, array in answer.items()}
+            raise TypeError(f"{self.name} answered {got}, its outputs are {self.outputs}")
+        return answer
 
-def check_tokens(tokens_BT: np.ndarray, lengths_B: np.ndarray, vocabulary: int, longest: int) -> None:
+
+def check_tokens(tokens_BT: np.ndarray, lengths_B: np.ndarray, vocab_size: int, max_length: int) -> None:
     """Raises BadRequest for tokens that no model could read."""
     rows, width = tokens_BT.shape
     if rows == 0 or len(lengths_B) != rows:
         raise BadRequest(f"sequence_lengths has {len(lengths_B)} entries for {rows} rows of tokens")
     if lengths_B.min() < 1 or lengths_B.max() > width:
         raise BadRequest(f"sequence_lengths lie between 1 and the {width} columns of tokens, got {lengths_B.min()} to {lengths_B.max()}")
-    if lengths_B.max() > longest:
-        raise BadRequest(f"a sequence has {lengths_B.max()} tokens, the longest allowed has {longest}")
-    if tokens_BT.min() < 0 or tokens_BT.max() >= vocabulary:
-        raise BadRequest(f"tokens lie between 0 and {vocabulary - 1}, got {tokens_BT.min()} to {tokens_BT.max()}")
+    if lengths_B.max() > max_length:
+        raise BadRequest(f"a sequence has {lengths_B.max()} tokens, the longest allowed has {max_length}")
+    if tokens_BT.min() < 0 or tokens_BT.max() >= vocab_size:
+        raise BadRequest(f"tokens lie between 0 and {vocab_size - 1}, got {tokens_BT.min()} to {tokens_BT.max()}")

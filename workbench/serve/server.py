@@ -2,54 +2,79 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import queue
+import secrets
+import signal
 import socket
 import sysconfig
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-import psutil
 
 from workbench.serve import discovery
 from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field
 
 POLL_S = 0.2
-MAX_REQUEST_BYTES = 256 << 20
+READY_S = 60.0
+REFUSED, DENIED, END = "\x02refused\x02", "\x02denied\x02", "\x03"
+"""They frame a refusal's message inside whatever the libraries wrap around it, tracebacks included."""
 
 
 class Server:
     """The endpoints of one role of a run. `run` answers until told to stop."""
 
-    def __init__(self, run: Path, role: str, endpoints: Sequence[Endpoint], host: str = "127.0.0.1", max_request_bytes: int = MAX_REQUEST_BYTES):
-        self._run, self._role, self._endpoints, self._host = run, role, endpoints, host
-        self._limit = max_request_bytes
-        self._queue: queue.Queue[tuple[Endpoint, Arrays, Future]] = queue.Queue()
+    def __init__(self, run_dir: Path, role: str, endpoints: Sequence[Endpoint], host: str = "127.0.0.1", max_request_bytes: int = 256 << 20):
+        self._run_dir, self._role, self._endpoints, self._host = run_dir, role, endpoints, host
+        self._max_request_bytes = max_request_bytes
+        self._token = secrets.token_urlsafe(32)
+        self._queue: queue.Queue[tuple[Endpoint, Arrays, Future[Arrays]]] = queue.Queue()
+        self._lock, self._closed = threading.Lock(), False
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Answer requests, and ask `stop` a few times a second.
+    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Answer requests until SIGTERM, or until `stop`, which is asked a few times a second. A call under way is answered first.
 
         Raises:
             RuntimeError: Triton itself died.
             Exception: whatever an endpoint raised but BadRequest; a supervisor starts the server again.
         """
+        discovery.withdraw(self._run_dir, self._role)
+        with _sigterm() as terminated, self._triton() as alive:
+            try:
+                self._answer(lambda: terminated.is_set() or stop(), alive)
+            finally:
+                discovery.withdraw(self._run_dir, self._role)
+                self._close()
+
+    @contextmanager
+    def _triton(self) -> Iterator[Callable[[], bool]]:
+        """Triton with every endpoint, announced once it is ready; yields whether it is alive."""
         # Triton's python stub loads the system's libpython unless this one's folder comes first.
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]))
         from pytriton.model_config import ModelConfig
-        from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
+        from pytriton.triton import DEFAULT_PROTECTED_ENDPOINTS, Triton, TritonConfig, TritonSecurityConfig
 
-        http, grpc, metrics = _free_ports(self._host, 3)
-        ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
-        config = TritonConfig(http_address=self._host, grpc_address=self._host, metrics_address=self._host, exit_timeout_secs=5, **ports)
-        token = discovery.new_token(self._run, self._role)
-        before = {child.pid for child in psutil.Process().children(recursive=True)}
-        with Triton(config=config, security_config=TritonSecurityConfig(access_token=token, restricted_endpoints=_restricted())) as triton:
+        port = _free_port(self._host)
+        url = f"http://{self._host}:{port}"
+        config = TritonConfig(
+            http_address=self._host,
+            http_port=port,
+            http_header_forward_pattern=discovery.TOKEN_HEADER,
+            allow_grpc=False,
+            allow_metrics=False,
+            exit_timeout_secs=5,
+        )
+        # Triton stands behind a gate of its own; `model-config` stays open for PyTriton's own start.
+        restricted = ["inference", *DEFAULT_PROTECTED_ENDPOINTS]
+        security = TritonSecurityConfig(access_token=discovery.gate(self._token), restricted_endpoints=restricted)
+        with Triton(config=config, security_config=security) as triton:
             for endpoint in self._endpoints:
                 triton.bind(
                     model_name=endpoint.name,
@@ -60,61 +85,78 @@ class Server:
                     strict=True,
                 )
             triton.run()
-            children = [child for child in psutil.Process().children(recursive=True) if child.pid not in before and child.name() == "tritonserver"]
-            discovery.publish(self._run, self._role, f"http://{self._host}:{http}")
-            try:
-                self._answer(stop, children)
-            finally:
-                discovery.withdraw(self._run, self._role)
+            deadline = time.monotonic() + READY_S
+            while not discovery.ready(url):
+                if not triton.is_alive() or time.monotonic() > deadline:
+                    raise RuntimeError(f"Triton of the {self._role} server at {url} did not become ready")
+                time.sleep(POLL_S)
+            discovery.publish(self._run_dir, self._role, url, self._token)
+            yield triton.is_alive
 
-    def _answer(self, stop: Callable[[], bool], children: Sequence[psutil.Process]) -> None:
+    def _answer(self, stop: Callable[[], bool], alive: Callable[[], bool]) -> None:
         while not stop():
-            if not all(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+            if not alive():
                 raise RuntimeError(f"tritonserver of the {self._role} server died")
             try:
                 endpoint, arrays, future = self._queue.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             try:
-                future.set_result(endpoint.call(arrays))
+                future.set_result(endpoint.answer(arrays))
             except BadRequest as error:
                 future.set_exception(error)
+            except BaseException:
+                future.set_exception(RuntimeError(f"the {self._role} server failed in {endpoint.name}"))
+                raise
+
+    def _close(self) -> None:
+        """Nobody waits for an answer that does not come: who asks again reaches the next server."""
+        with self._lock:
+            self._closed = True
+            while not self._queue.empty():
+                self._queue.get()[2].set_exception(RuntimeError(f"the {self._role} server is ending"))
 
     def _function(self, endpoint: Endpoint) -> Callable[[Any], Any]:
+        """What PyTriton calls in a thread of its own: the work is done in the main thread, and waited for here."""
         from pytriton.exceptions import PyTritonInvalidOperationError
 
         def infer(requests: Any) -> Any:
             answers = []
             for request in requests:
-                arrays = {name: np.asarray(request.data[name]) for name in request.data}
-                size = sum(array.nbytes for array in arrays.values())
-                if size > self._limit:
-                    raise PyTritonInvalidOperationError(f"the request has {size:,} bytes, at most {self._limit:,} are taken")
-                future: Future = Future()
-                self._queue.put((endpoint, arrays, future))
+                if not hmac.compare_digest(str((request.parameters or {}).get(discovery.TOKEN_HEADER, "")), self._token):
+                    raise PyTritonInvalidOperationError(f"{DENIED}{END}")
                 try:
-                    answers.append(future.result())
+                    answers.append(self._ask(endpoint, {name: np.asarray(request.data[name]) for name in request.data}).result())
                 except BadRequest as error:
-                    raise PyTritonInvalidOperationError(str(error)) from None
+                    raise PyTritonInvalidOperationError(f"{REFUSED}{error}{END}") from None
             return answers
 
         return infer
 
+    def _ask(self, endpoint: Endpoint, arrays: Arrays) -> Future[Arrays]:
+        future: Future[Arrays] = Future()
+        size = sum(array.nbytes for array in arrays.values())
+        if size > self._max_request_bytes:
+            raise BadRequest(f"the request has {size:,} bytes, at most {self._max_request_bytes:,} are taken")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the {self._role} server is ending")
+            self._queue.put((endpoint, arrays, future))
+        return future
 
-def ready(url: str, endpoint: str = "") -> bool:
-    """Whether Triton at this address says that it is ready, or that it is with this endpoint."""
-    path = f"models/{quote(endpoint, safe='')}" if endpoint else "health"
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """Set on SIGTERM, unless the process handles it in its own way."""
+    terminated = threading.Event()
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     try:
-        with urllib.request.urlopen(f"{url}/v2/{path}/ready", timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _restricted() -> list[str]:
-    from pytriton.triton import DEFAULT_PROTECTED_ENDPOINTS
-
-    return ["inference", *DEFAULT_PROTECTED_ENDPOINTS]
+        yield terminated
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tensor(field: Field) -> Any:
@@ -123,12 +165,7 @@ def _tensor(field: Field) -> Any:
     return Tensor(name=field.name, dtype=field.dtype, shape=(-1,) * field.ndim)
 
 
-def _free_ports(host: str, count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((host, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
