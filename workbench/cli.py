@@ -327,6 +327,18 @@ def bench_reward(
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
 
 
+@bench.command("serving")
+def bench_serving(
+    calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Round trips to a PyTriton server: latency and MB/s by payload, on loopback and over slow links (those need root)."""
+    from workbench.bench.serving import measure
+
+    measure(calls, as_json, plot, err if as_json else out)
+
+
 @bench.command("decode")
 def bench_decode(
     rounds: Rounds = 3,
