@@ -150,11 +150,11 @@ def test_every_state_has_a_colour_and_an_icon():
 
 
 def test_charts_show_every_metric_once():
-    names = ["loss", "rewards_chosen_mean", "lr", "time_data_s", "time_generate_s", "entropy", "peak_memory_gib"]
+    names = ["loss", "rewards_chosen_mean", "lr", "time_data_s", "time_generate_s", "mine", "peak_memory_gib"]
     charts = catalogue.charts(names)
     assert sorted(name for chart in charts for name, _ in chart.series) == sorted(names)
     by_key = {chart.key: chart for chart in charts}
-    assert by_key["entropy"].group == "Other"
+    assert by_key["mine"].group == "Other"
     assert [label for _, label in by_key["time"].series] == ["data", "generate"]
     assert [chart.group for chart in charts] == sorted((chart.group for chart in charts), key=catalogue.GROUPS.index)
 

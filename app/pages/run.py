@@ -15,15 +15,17 @@ ended = run.status.state.ended
 often = None if ended else 2.0
 diagnosed = run_panels.diagnosed(run)
 st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended, diagnosed)
+st.fragment(run_panels.alarms, run_every=often)(run)
 names = [
     ":material/show_chart: Curves",
     ":material/forum: Answers",
     ":material/terminal: Log",
     ":material/save: Checkpoints",
     ":material/tune: Settings",
+    ":material/joystick: Controls",
 ]
 tabs = st.tabs([*names, *([":material/troubleshoot: Diagnostics"] if diagnosed else [])], key=f"tab-{run.id}", on_change="rerun")
-curves, answers, log, checkpoints, settings = tabs[: len(names)]
+curves, answers, log, checkpoints, settings, controls = tabs[: len(names)]
 
 with curves:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
@@ -44,6 +46,9 @@ with checkpoints:
 with settings:
     if settings.open:
         run_panels.settings(run)
+with controls:
+    if controls.open:
+        run_panels.controls(run)
 if diagnosed and tabs[-1].open:
     with tabs[-1]:
         st.fragment(run_panels.diagnostics, run_every=often)(run)

@@ -13,7 +13,13 @@ from workbench import api, spec
 from workbench.api import SCHEMAS, CheckReport, Piece, Sample
 from workbench.views import figures
 
-KINDS = {"preference": "Preference pairs", "conversation": "Conversations", "rated": "Rated answers", "unpaired": "Unpaired answers"}
+KINDS = {
+    "preference": "Preference pairs",
+    "conversation": "Conversations",
+    "rated": "Rated answers",
+    "unpaired": "Unpaired answers",
+    "prompt": "Prompts",
+}
 ROWS_A_PAGE = 10
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import streamlit as st
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -27,6 +28,7 @@ TITLES = {
     "data": ("Data", ":material/dataset:"),
     "validation": ("Validation", ":material/fact_check:"),
     "checkpoint": ("Checkpoints", ":material/save:"),
+    "rollout": ("Rollouts", ":material/quiz:"),
     "backend": ("Backend", ":material/dns:"),
 }
 
@@ -75,6 +77,9 @@ class Form:
         shown = {name: info for name, info in fields.items() if name not in nested and name not in values and name not in hidden}
         values |= self._grid(path, shown, tree)
         for name, inner in nested.items():
+            if _unwrap(fields[name].annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
+                values[name] = None
+                continue
             st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
             self.slots[f"{path}.{name}"] = st.container()
             values[name] = self._fields(f"{path}.{name}", inner, tree.get(name) or {})
@@ -109,12 +114,22 @@ class Form:
                 named = list(value or ())
                 return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)
             return st.pills(label, options, default=[item for item in value or () if item in options], selection_mode="multi", wrap=True, **common)
+        if get_origin(kind) is dict:
+            return _mapping(st.text_area(label, value=yaml.safe_dump(value or {}, sort_keys=False) if value else "", height=120, **common))
         if kind is bool:
             return st.toggle(label, value=bool(value), **common)
         if kind in (int, float):
             return _number(label, kind, value, info, optional, common)
         typed = st.text_input(label, value="" if value is None else str(value), placeholder="empty" if optional else "required", live=True, **common)
         return typed if typed or not optional else None
+
+
+def _mapping(typed: str) -> Any:
+    """The YAML as it was typed; what is none stays text, which the check refuses."""
+    try:
+        return yaml.safe_load(typed) or {}
+    except yaml.YAMLError:
+        return typed
 
 
 def _number(label: str, kind: type, value: Any, info: FieldInfo, optional: bool, common: dict[str, Any]) -> Any:
@@ -171,7 +186,7 @@ def _model_of(name: str, info: FieldInfo, tree: Mapping[str, Any]) -> type[BaseM
 def _rows(fields: Mapping[str, FieldInfo]) -> list[tuple[int, list[str]]]:
     """(fields in a row, their names): a text needs more room than a number."""
     kinds = {name: _unwrap(info.annotation)[0] for name, info in fields.items()}
-    texts = [name for name, kind in kinds.items() if kind is str]
+    texts = [name for name, kind in kinds.items() if kind is str or get_origin(kind) is dict]
     switches = [name for name, kind in kinds.items() if kind is bool]
     return [(2, texts), (COLUMNS, [name for name in fields if name not in texts and name not in switches]), (COLUMNS, switches)]
 

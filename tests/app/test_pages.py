@@ -115,7 +115,7 @@ class TestRun:
             "Time left": "2 m 23 s",
         }
         assert "Running" in words(page)
-        assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Log", "Checkpoints", "Settings"]
+        assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Log", "Checkpoints", "Settings", "Controls"]
 
     @pytest.mark.parametrize(
         ("objective", "titles"), [("ranking", ["Calibration", "Scores", "Length"]), ("regression", ["helpfulness", "verbosity"])]
