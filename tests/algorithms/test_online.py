@@ -69,6 +69,19 @@ def test_a_run_keeps_every_rollout(algorithm: str, tmp_path: Path, monkeypatch: 
     assert {"rewards", "reward/short", "response_lengths"} <= held_out(run)[0].keys()
 
 
+def test_ppo_of_two_stages_of_two_ranks_gives_what_one_rank_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At TP2 x PP2 answers come from a copy of the whole depth on each stage, taken from one queue; the steps are those of one rank."""
+    words = ("algorithm=ppo", "algorithm.max_steps=2", "algorithm.critic.global_batch_size=8")
+    layout = ("model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4")
+    shared = begun(tmp_path / "shared", monkeypatch, models.save(tmp_path / "even", num_hidden_layers=2), *words, *layout)
+    whole = begun(tmp_path / "whole", monkeypatch, tmp_path / "even", *words)
+    for run in (shared, whole):
+        assert run.wait(200).state == State.COMPLETED, run.status.message
+    for ours, theirs in zip(steps(shared), steps(whole), strict=True):
+        for name in ("rewards", "response_lengths", "loss", "critic_loss", "grad_norm", "entropy"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+
+
 def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     """Critic and reward behind PyTriton learn what colocated ones do; kill -9 of either, in turn, loses no step and applies none twice."""
     words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6")
