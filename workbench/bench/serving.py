@@ -208,7 +208,7 @@ def _tool(command: str) -> str:
 def _render(found: list[Measured], console: Console) -> None:
     table = Table("link", "tokens", "MB both ways", "p50 ms", "p95 ms", "MB/s, 4 at a time", box=None, header_style="dim")
     for row in found:
-        numbers = (f"{row.megabytes:.3g}", f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.mb_per_s:.1f}")
+        numbers = (f"{row.megabytes:.3g}", f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.mb_per_s:.3g}")
         table.add_row(row.link, f"{row.rows} x {row.tokens}", *numbers)
     console.print(table)
 

@@ -36,7 +36,7 @@ class Client:
     `patience_s` counts from a call's first failure; `request_s` is the longest that one try may take.
     """
 
-    def __init__(self, run_dir: Path, role: str, patience_s: float = 300.0, request_s: float = 3600.0, concurrency: int = 4):
+    def __init__(self, run_dir: Path, role: str, patience_s: float = 300.0, request_s: float = 600.0, concurrency: int = 4):
         self._run_dir, self._role, self._patience_s, self._request_s = run_dir, role, patience_s, request_s
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix=f"ask-{role}")
         self._local, self._counting, self._ended = threading.local(), threading.Lock(), threading.Event()
@@ -123,9 +123,9 @@ class Client:
             return PermissionError(f"the {self._role} server at {address.url} does not take the token in {address.token_file}")
         if REFUSED in text:
             return BadRequest(text.rpartition(REFUSED)[2].partition(END)[0])
-        if status == "404":
+        if status == "404" and "is not found" in text:
             return BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
-        if status == "400" and "not ready" not in text and "no available versions" not in text:
+        if status == "400" and not any(word in text for word in ("not ready", "no available versions", "stopping")):
             return BadRequest(f"{endpoint}: {text.removeprefix('[request id: <id_unknown>] ')}")
         errors[address] += status == "500"
         brief = text.partition("Traceback (most recent call last)")[0].strip()[:200]
