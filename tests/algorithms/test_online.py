@@ -106,3 +106,22 @@ def wait_for(ready: Callable[[], bool], timeout_s: float = 120) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    """kill -9 of the policy's rank after a checkpoint: the gang restarts from it, the critic server goes back to the same step, and the end is the same."""
+    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=5", "checkpoint.every_steps=2")
+    alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
+    assert alone.wait(150).state == State.COMPLETED, alone.status.message
+    run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[critic]", "backend.max_restarts=1")
+    wait_for(lambda: len(steps(run)) >= 3 or run.status.state.ended)
+    victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.worker", str(run.dir.path)]]
+    assert len(victims) == 1, run.status
+    victims[0].kill()
+    assert run.wait(200).state == State.COMPLETED, run.status.message
+    assert run.status.attempt == 2
+    by_step = {event["step"]: event["metrics"] for event in run.events() if event["kind"] == "step"}
+    assert sorted(by_step) == [1, 2, 3, 4, 5]
+    for step, expected in enumerate(steps(alone), 1):
+        for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
+            assert by_step[step][name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (step, name)
