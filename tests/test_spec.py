@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, overrides_between, parse
+from workbench.algorithms._online import OnlineConfig
+from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, find_algorithm, overrides_between, parse
 
 
 def problem(*overrides: str) -> str:
@@ -19,14 +20,24 @@ def test_experiments_compose() -> None:
     for name in choices("experiment"):
         assert compose([f"experiment={name}"]).algorithm.name in algorithm_names()
     for name in algorithm_names():
-        assert compose([f"algorithm={name}"]).algorithm.name == name
+        online = issubclass(find_algorithm(name).Config, OnlineConfig)
+        wanted = ["algorithm.rewards={short: {program: brevity}}"] if online else []  # what to reward nobody can guess
+        assert compose([f"algorithm={name}", *wanted]).algorithm.name == name
+
+
+def test_a_reward_is_a_program_or_a_model() -> None:
+    assert problem("algorithm=ppo") == "algorithm.rewards: is required"
+    for both in ("{}", "{program: math, model: there}"):
+        assert "a reward is a program or a model" in problem("algorithm=ppo", f"algorithm.rewards={{it: {both}}}")
+    assert "names a part twice" in problem("experiment=ppo_demo", "algorithm.served=[critic,critic_reward]")
+    assert "no multiple of samples_per_prompt=3" in problem("experiment=ppo_demo", "algorithm.samples_per_prompt=3")
 
 
 def test_unknown_names_and_their_nearest() -> None:
     assert problem("algorithm.bta=0.3").startswith("algorithm.bta: there is no such key; did you mean 'beta'?")
     assert "did you mean 'rank'?" in problem("model.lora.rnk=3")
     assert "did you mean 'checkpoint'?" in problem("chekpoint.every_steps=3")
-    assert "did you mean 'dpo'?" in problem("algorithm=dppo")
+    assert "did you mean 'sft'?" in problem("algorithm=sftt")
     assert "expected key=value" in problem("nonsense")
 
 
