@@ -125,3 +125,20 @@ def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(tmp_path: Path,
     for step, expected in enumerate(steps(alone), 1):
         for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
             assert by_step[step][name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (step, name)
+
+
+def test_a_paused_run_waits_and_a_change_holds_from_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    run = begun(tmp_path, monkeypatch, tiny, "algorithm=ppo", "algorithm.max_steps=40")
+    wait_for(lambda: len(steps(run)) >= 1 or run.status.state.ended)
+    run.pause()
+    wait_for(lambda: any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()))
+    held = len(steps(run))
+    time.sleep(2)
+    assert len(steps(run)) == held < 40
+    with pytest.raises(ValueError, match="gamma cannot be changed"):
+        run.change(gamma=0.5)
+    run.change(kl_coefficient=0.5)
+    run.unpause()
+    assert run.wait(100).state == State.COMPLETED, run.status.message
+    told = [metrics["kl_coefficient"] for metrics in steps(run)]
+    assert told == [0.01] * held + [0.5] * (40 - held)
