@@ -6,10 +6,9 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -18,16 +17,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from workbench import api
+from workbench.bench.commands import bench, parity
 from workbench.data.readers import Kind
-from workbench.store import Cursor, State
+from workbench.follow import follow as follow_to_end
+from workbench.follow import number
 
 app = typer.Typer(
     help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
-bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.command()(parity)
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
@@ -55,7 +56,7 @@ def run(
     else:
         out.print(f"[bold]{launched.id}[/]  {launched.dir.path}")
     if follow:
-        _follow(launched, quiet=as_json)
+        follow_to_end(launched, quiet=as_json)
 
 
 @app.command("list")
@@ -95,7 +96,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
     table = Table("metric", "last step", "held out", box=None, header_style="dim")
     for name in sorted({*summary["metrics"], *summary["validation"]}):
-        table.add_row(name, *(_number(summary[part].get(name)) for part in ("metrics", "validation")))
+        table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
     out.print(table)
     out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
 
@@ -183,7 +184,7 @@ def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = Tr
     found.resume(overrides or ())
     out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
     if follow:
-        _follow(found)
+        follow_to_end(found)
 
 
 @app.command()
@@ -232,37 +233,6 @@ def data_check(
 
 
 @app.command()
-def parity(
-    only: Annotated[list[str] | None, typer.Argument(help="Layouts to compare, by name (`TP2 PP2`); all without any.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show that every layout computes what one rank does: losses, gradient norms and updated weights of the first steps. Ends with 1 if not."""
-    from workbench.bench import parity as measure
-
-    known = {case.name: case for case in measure.CASES}
-    unknown = [name for name in only or () if name not in known]
-    if unknown:
-        raise ValueError(f"there is no layout {unknown[0]!r}; there are: {', '.join(known)}")
-    cases = [known[name] for name in only or known]
-    impossible = {case.name: why for case in cases if (why := measure.possible(case))}
-    with out.status("…") as status:
-        found = measure.run([case for case in cases if case.name not in impossible], lambda names: status.update(f"measuring {names}"))
-    failed = [each for each in found if each.worst > measure.LIMIT]
-    if as_json:
-        print(json.dumps([{**asdict(each), "worst": each.worst} for each in found], indent=2))
-    else:
-        table = Table("layout", *measure.ALGORITHMS, title=f"largest relative difference from one rank in {measure.STEPS} steps")
-        for name in dict.fromkeys(each.case for each in found):
-            worst = [max(each.worst for each in found if (each.case, each.algorithm) == (name, algorithm)) for algorithm in measure.ALGORITHMS]
-            table.add_row(name, *(f"[red]{n:.1e}[/]" if n > measure.LIMIT else f"{n:.1e}" for n in worst))
-        out.print(table)
-        for name, why in impossible.items():
-            out.print(f"{name} {why}")
-        out.print(f"{len(found) - len(failed)} of {len(found)} comparisons (losses, gradient norms, weights) within {measure.LIMIT:.0e}")
-    raise typer.Exit(bool(failed))
-
-
-@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine has, and what each missing part would enable."""
     from workbench.doctor import examine, render
@@ -272,85 +242,6 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps([asdict(part) for part in found]))
     else:
         render(found, out)
-
-
-Rounds = Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")]
-Rows = Annotated[str, typer.Option("--data", help="Preference rows; the demo's own without it.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Rows in a step.")]
-Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of both sides.")]
-MaxTokens = Annotated[int, typer.Option(min=16, help="Longest side of a row: TRL pads, and runs out of memory on long ones.")]
-DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
-
-
-@bench.command("dpo")
-def bench_dpo(
-    rounds: Rounds = 3,
-    rows: Rows = DEMO_ROWS,
-    batch_size: BatchSize = 8,
-    precision: Precision = "fp32",
-    max_tokens: MaxTokens = 160,
-    as_json: Json = False,
-) -> None:
-    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
-    from workbench.bench.compare import compare
-
-    compare("dpo", rounds, rows, batch_size, precision, max_tokens, as_json, out)
-
-
-@bench.command("sft")
-def bench_sft(
-    rounds: Rounds = 3,
-    rows: Rows = DEMO_ROWS,
-    batch_size: BatchSize = 8,
-    precision: Precision = "fp32",
-    max_tokens: MaxTokens = 160,
-    as_json: Json = False,
-) -> None:
-    """SFT on the chosen answers: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
-    from workbench.bench.compare import compare
-
-    compare("sft", rounds, rows, batch_size, precision, max_tokens, as_json, out)
-
-
-@bench.command("reward")
-def bench_reward(
-    rows: Rows = DEMO_ROWS,
-    seeds: Annotated[int, typer.Option(min=1, max=10, help="Each has its own split and initialisation.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of 16 pairs; one epoch without it.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows.")] = None,
-    train: Annotated[bool, typer.Option("--train/--baselines", help="Without training, the baselines take seconds.")] = True,
-    as_json: Json = False,
-) -> None:
-    """A reward model against a bag of words and against length, on held-out pairs. Called again, it goes on where it was."""
-    from workbench.bench.reward import compare
-
-    compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
-
-
-@bench.command("serving")
-def bench_serving(
-    calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this HTML file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Round trips to a PyTriton server: latency and MB/s by payload, on loopback and over slow links (those need root)."""
-    from workbench.bench.serving import measure
-
-    measure(calls, as_json, plot, err if as_json else out)
-
-
-@bench.command("decode")
-def bench_decode(
-    rounds: Rounds = 3,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model to decode (again for more), or `tiny`, a random one; without it smollm2-135m-instruct and tiny.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """The embedded decoder and transformers' generate: the same weights, prompts and answer lengths, in turn."""
-    from workbench.bench.decode import MODELS, compare
-
-    compare(model or MODELS, rounds, as_json, err if as_json else out)
 
 
 def _summary(item: api.Run) -> dict[str, Any]:
@@ -365,75 +256,6 @@ def _summary(item: api.Run) -> dict[str, Any]:
         "path": str(item.dir.path),
         **{name: getattr(status, name) for name in fields},
     }
-
-
-def _follow(item: api.Run, quiet: bool = False) -> None:
-    """A progress bar until the run ends. Exits 1 when it failed."""
-    try:
-        for line in _watch(item, quiet):
-            out.print(line, highlight=False)
-    except KeyboardInterrupt:
-        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}")
-        raise typer.Exit(0) from None
-    status = item.status
-    if status.state == State.FAILED:
-        err.print(f"[red]{item.id} failed[/]")
-        err.print(status.message, markup=False, highlight=False)
-        raise typer.Exit(1)
-    if not quiet:
-        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}")
-
-
-def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
-    """Drives the bar from the run's events; yields a line for each validation."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    cursor = Cursor()
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[metrics]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=out, disable=quiet) as progress:
-        bar = progress.add_task("starting", total=None, metrics="")
-        while True:
-            ended = item.status.state.ended
-            for event in item.events(cursor):
-                match event["kind"]:
-                    case "phase":
-                        progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
-                    case "state":
-                        progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
-                    case "step":
-                        progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
-                    case "alarm" if not quiet:
-                        yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
-                    case "warning" if not quiet:
-                        yield f"[yellow]warning[/] {escape(event['message'])}"
-                    case "validation" if not quiet:
-                        yield f"step {event['step']:>5}  held out: {_brief(event['metrics'])}"
-            if ended:
-                return
-            time.sleep(0.2)
-
-
-def _brief(metrics: dict[str, Any]) -> str:
-    names = {
-        "rewards": "reward",
-        "init_policy_kl": "KL",
-        "loss": "loss",
-        "accuracy": "accuracy",
-        "rewards_margin": "margin",
-        "tokens_per_s": "tokens/s",
-    }
-    return "  ".join(f"{label} {_number(metrics[name])}" for name, label in names.items() if name in metrics)
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:,.4g}"
 
 
 def main() -> None:

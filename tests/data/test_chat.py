@@ -18,7 +18,7 @@ from workbench.data.dataset import fit, load, with_mismatched
 from workbench.data.packing import Row, batch_indices, deal, into_microbatches, pack, targets
 from workbench.data.readers import DataError
 from workbench.data.rows import Conversation, Message, Preference, Rated, Unpaired
-from workbench.spec import Data
+from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
 SPECIAL = {TOKENIZER.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")}

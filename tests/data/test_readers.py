@@ -21,7 +21,7 @@ from workbench.data.formats import SCHEMAS
 from workbench.data.packing import Row, pack
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
-from workbench.spec import Data
+from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
 SHARED = Path(__file__).parents[3] / "shared" / "data"

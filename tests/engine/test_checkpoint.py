@@ -18,7 +18,7 @@ from workbench.engine.checkpoint import Checkpoints
 from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
 from workbench.layout import Layout
-from workbench.spec import Checkpoint, Lora, Model
+from workbench.settings import Checkpoint, Lora, Model
 
 LORA = Lora(rank=4)
 FULL = Lora(rank=0)

@@ -15,7 +15,7 @@ from workbench.engine import hf, parallel
 from workbench.engine.head import target_logprobs
 from workbench.engine.model import build, named_parameters
 from workbench.layout import Layout
-from workbench.spec import Lora, Model
+from workbench.settings import Lora, Model
 
 MIB = 2**20
 SLACK = 96 * MIB

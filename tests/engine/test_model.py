@@ -20,7 +20,7 @@ from workbench.engine.step import Policy
 from workbench.layout import Layout
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.megatron import Engine
-from workbench.spec import Lora, Model
+from workbench.settings import Lora, Model
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from workbench import functional as F
-from workbench.spec import AlgorithmConfig, Reward
+from workbench.settings import AlgorithmConfig, Reward
 
 if TYPE_CHECKING:
     import torch

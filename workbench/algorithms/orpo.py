@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
-from workbench.spec import AlgorithmConfig
+from workbench.settings import AlgorithmConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

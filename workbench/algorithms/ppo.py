@@ -10,7 +10,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
-from workbench.spec import Critic
+from workbench.settings import Critic
 
 if TYPE_CHECKING:
     from torch import Tensor

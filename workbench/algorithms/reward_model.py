@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from workbench import diagnostics
 from workbench import functional as F
-from workbench.spec import AlgorithmConfig
+from workbench.settings import AlgorithmConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from workbench.spec import AlgorithmConfig
+from workbench.settings import AlgorithmConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

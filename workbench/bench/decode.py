@@ -91,7 +91,8 @@ def _timed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
 def _embedded(directory: Path, prompts: Sequence[Prompt]) -> Callable[[int], int]:
     from workbench.engine.step import Policy
     from workbench.rollout.megatron import Engine
-    from workbench.spec import Lora, Model, find_algorithm
+    from workbench.settings import Lora, Model
+    from workbench.spec import find_algorithm
 
     policy = Policy(Model(source=str(directory), lora=Lora(rank=0)), find_algorithm("sft").Config(), directory, total_steps=1)
     engine = Engine(policy.chunks[0], tokenizer=None, slots=BATCH)

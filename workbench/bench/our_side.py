@@ -17,7 +17,8 @@ from workbench.data.formats import parse
 from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel
 from workbench.engine.step import Policy
-from workbench.spec import Lora, Model, find_algorithm
+from workbench.settings import Lora, Model
+from workbench.spec import find_algorithm
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.spec import Lora, Model
+from workbench.settings import Lora, Model
 
 STEPS = 3
 ALGORITHMS = ("sft", "dpo", "reward_model")

@@ -15,7 +15,7 @@ from workbench.data.chat import encode_answer, encode_conversation, encode_prefe
 from workbench.data.packing import Row
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import Conversation, Preference, PromptOnly, TextRow
-from workbench.spec import Data
+from workbench.settings import Data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,8 @@ import torch
 
 from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.step import Policy
-from workbench.spec import Experiment, Model
+from workbench.settings import Model
+from workbench.spec import Experiment
 from workbench.store import RunDir
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."

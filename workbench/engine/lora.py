@@ -27,7 +27,7 @@ from transformers import PretrainedConfig
 from workbench.engine import hf as weights
 from workbench.engine import parallel
 from workbench.engine.model import PackedGPT
-from workbench.spec import Lora
+from workbench.settings import Lora
 
 _ADAPTER = "default"
 _LAYER_OF_TARGET = {"qkv": "linear_qkv", "proj": "linear_proj", "fc1": "linear_fc1", "fc2": "linear_fc2"}

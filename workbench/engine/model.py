@@ -24,7 +24,7 @@ from workbench.engine.attention import PackedAttention, PackedRows
 from workbench.engine.head import ScoreHead, VocabularyHead
 from workbench.engine.hf import head_dim
 from workbench.layout import Shape, check
-from workbench.spec import Model
+from workbench.settings import Model
 
 FAMILY = ("llama", "mistral", "qwen2", "mixtral")
 """`model_type`s of the Llama family: RMSNorm, SwiGLU, RoPE, grouped queries; qwen2 adds biases to q, k and v, mixtral experts."""

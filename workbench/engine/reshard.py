@@ -17,7 +17,7 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from workbench.engine import device, lora, parallel
 from workbench.engine.model import PackedGPT, build, named_parameters
 from workbench.engine.step import Policy
-from workbench.spec import Lora
+from workbench.settings import Lora
 
 
 class Whole:

@@ -23,7 +23,7 @@ from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.mended import interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
 from workbench.runtime import Batch, Loss, Metrics
-from workbench.spec import AlgorithmConfig, Model
+from workbench.settings import AlgorithmConfig, Model
 
 Consume = Callable[[Pack, Tensor], tuple[Tensor, Tensor, Any]]
 """A microbatch and its output, to what megatron's schedule wants: the summed loss, the number of its units, and what is reported."""

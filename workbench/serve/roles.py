@@ -12,7 +12,8 @@ import numpy as np
 from workbench.data.packing import Row
 from workbench.experience import Experience, fill, trees
 from workbench.rewards import resolve
-from workbench.spec import AlgorithmConfig, Checkpoint, Critic, Experiment, Lora, Model
+from workbench.settings import AlgorithmConfig, Checkpoint, Critic, Lora, Model
+from workbench.spec import Experiment
 from workbench.store import RunDir
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def build(out: Path) -> int:
     from workbench.engine.step import Policy
     from workbench.rollout.base import Prompt, Rollout, Sampling
     from workbench.rollout.megatron import Engine
-    from workbench.spec import AlgorithmConfig, Lora, Model
+    from workbench.settings import AlgorithmConfig, Lora, Model
 
     parallel.start()
     directory = hf.local_directory(hf.EMBEDDED)

@@ -1,0 +1,125 @@
+"""`workbench bench …` and `workbench parity`: measurements, each in a file of its own beside this one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
+out, err = Console(), Console(stderr=True)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+def parity(
+    only: Annotated[list[str] | None, typer.Argument(help="Layouts to compare, by name (`TP2 PP2`); all without any.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show that every layout computes what one rank does: losses, gradient norms and updated weights of the first steps. Ends with 1 if not."""
+    from workbench.bench import parity as measure
+
+    known = {case.name: case for case in measure.CASES}
+    unknown = [name for name in only or () if name not in known]
+    if unknown:
+        raise ValueError(f"there is no layout {unknown[0]!r}; there are: {', '.join(known)}")
+    cases = [known[name] for name in only or known]
+    impossible = {case.name: why for case in cases if (why := measure.possible(case))}
+    with out.status("…") as status:
+        found = measure.run([case for case in cases if case.name not in impossible], lambda names: status.update(f"measuring {names}"))
+    failed = [each for each in found if each.worst > measure.LIMIT]
+    if as_json:
+        print(json.dumps([{**asdict(each), "worst": each.worst} for each in found], indent=2))
+    else:
+        table = Table("layout", *measure.ALGORITHMS, title=f"largest relative difference from one rank in {measure.STEPS} steps")
+        for name in dict.fromkeys(each.case for each in found):
+            worst = [max(each.worst for each in found if (each.case, each.algorithm) == (name, algorithm)) for algorithm in measure.ALGORITHMS]
+            table.add_row(name, *(f"[red]{n:.1e}[/]" if n > measure.LIMIT else f"{n:.1e}" for n in worst))
+        out.print(table)
+        for name, why in impossible.items():
+            out.print(f"{name} {why}")
+        out.print(f"{len(found) - len(failed)} of {len(found)} comparisons (losses, gradient norms, weights) within {measure.LIMIT:.0e}")
+    raise typer.Exit(bool(failed))
+
+
+Rounds = Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")]
+Rows = Annotated[str, typer.Option("--data", help="Preference rows; the demo's own without it.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows in a step.")]
+Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of both sides.")]
+MaxTokens = Annotated[int, typer.Option(min=16, help="Longest side of a row: TRL pads, and runs out of memory on long ones.")]
+DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
+
+
+@bench.command("dpo")
+def bench_dpo(
+    rounds: Rounds = 3,
+    rows: Rows = DEMO_ROWS,
+    batch_size: BatchSize = 8,
+    precision: Precision = "fp32",
+    max_tokens: MaxTokens = 160,
+    as_json: Json = False,
+) -> None:
+    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
+    from workbench.bench.compare import compare
+
+    compare("dpo", rounds, rows, batch_size, precision, max_tokens, as_json, out)
+
+
+@bench.command("sft")
+def bench_sft(
+    rounds: Rounds = 3,
+    rows: Rows = DEMO_ROWS,
+    batch_size: BatchSize = 8,
+    precision: Precision = "fp32",
+    max_tokens: MaxTokens = 160,
+    as_json: Json = False,
+) -> None:
+    """SFT on the chosen answers: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
+    from workbench.bench.compare import compare
+
+    compare("sft", rounds, rows, batch_size, precision, max_tokens, as_json, out)
+
+
+@bench.command("reward")
+def bench_reward(
+    rows: Rows = DEMO_ROWS,
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Each has its own split and initialisation.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of 16 pairs; one epoch without it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows.")] = None,
+    train: Annotated[bool, typer.Option("--train/--baselines", help="Without training, the baselines take seconds.")] = True,
+    as_json: Json = False,
+) -> None:
+    """A reward model against a bag of words and against length, on held-out pairs. Called again, it goes on where it was."""
+    from workbench.bench.reward import compare
+
+    compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
+
+
+@bench.command("serving")
+def bench_serving(
+    calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Round trips to a PyTriton server: latency and MB/s by payload, on loopback and over slow links (those need root)."""
+    from workbench.bench.serving import measure
+
+    measure(calls, as_json, plot, err if as_json else out)
+
+
+@bench.command("decode")
+def bench_decode(
+    rounds: Rounds = 3,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to decode (again for more), or `tiny`, a random one; without it smollm2-135m-instruct and tiny.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The embedded decoder and transformers' generate: the same weights, prompts and answer lengths, in turn."""
+    from workbench.bench.decode import MODELS, compare
+
+    compare(model or MODELS, rounds, as_json, err if as_json else out)

@@ -1,0 +1,85 @@
+"""A run in a terminal: a progress bar from its events, and a line for what matters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from workbench import api
+from workbench.store import Cursor, State
+
+out, err = Console(), Console(stderr=True)
+
+
+def follow(item: api.Run, quiet: bool = False) -> None:
+    """A progress bar until the run ends. Exits 1 when it failed."""
+    try:
+        for line in _watch(item, quiet):
+            out.print(line, highlight=False)
+    except KeyboardInterrupt:
+        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}")
+        raise typer.Exit(0) from None
+    status = item.status
+    if status.state == State.FAILED:
+        err.print(f"[red]{item.id} failed[/]")
+        err.print(status.message, markup=False, highlight=False)
+        raise typer.Exit(1)
+    if not quiet:
+        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}")
+
+
+def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
+    """Drives the bar from the run's events; yields a line for each validation."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    cursor = Cursor()
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, disable=quiet) as progress:
+        bar = progress.add_task("starting", total=None, metrics="")
+        while True:
+            ended = item.status.state.ended
+            for event in item.events(cursor):
+                match event["kind"]:
+                    case "phase":
+                        progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
+                    case "state":
+                        progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
+                    case "step":
+                        progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                    case "alarm" if not quiet:
+                        yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
+                    case "warning" if not quiet:
+                        yield f"[yellow]warning[/] {escape(event['message'])}"
+                    case "validation" if not quiet:
+                        yield f"step {event['step']:>5}  held out: {_brief(event['metrics'])}"
+            if ended:
+                return
+            time.sleep(0.2)
+
+
+def _brief(metrics: dict[str, Any]) -> str:
+    names = {
+        "rewards": "reward",
+        "init_policy_kl": "KL",
+        "loss": "loss",
+        "accuracy": "accuracy",
+        "rewards_margin": "margin",
+        "tokens_per_s": "tokens/s",
+    }
+    return "  ".join(f"{label} {number(metrics[name])}" for name, label in names.items() if name in metrics)
+
+
+def number(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:,.4g}"
