@@ -95,7 +95,10 @@ class Model(Frozen):
         min_length=1,
         description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights.")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32",
+        description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights; auto is bf16 where the machine computes it fast.",
+    )
     lora: Lora = Field(Lora(), description="Low-rank adapters.")
     init_seed: int = Field(0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
     tensor_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every layer's matrices.")

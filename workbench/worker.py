@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench import alarms
+from workbench import alarms, start
 from workbench.algorithms._online import OnlineConfig
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
@@ -347,8 +347,7 @@ def main() -> int:
     from workbench.engine import parallel
 
     experiment = Experiment.from_yaml(run.spec_path.read_text())
-    parallel.start(experiment.model.layout)
-    Worker(run, experiment).go()
+    Worker(run, start.join(run, experiment, experiment.model.layout)).go()
     parallel.stop()
     return 0
 

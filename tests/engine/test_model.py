@@ -20,7 +20,7 @@ from workbench.engine.step import Policy
 from workbench.layout import Layout
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.megatron import Engine
-from workbench.settings import Lora, Model
+from workbench.settings import Critic, Lora, Model
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -248,3 +248,9 @@ def with_reference(directory: Path, rows: list[Row]) -> list[Row]:
 
     found = policy(directory).outputs(rows)
     return [replace(row, reference_logprobs_N=found[i]) for i, row in enumerate(rows)]
+
+
+def test_a_critic_that_starts_from_a_language_model_expects_nothing(tiny_model: Path) -> None:
+    rows = [Row(prefix=(1, 2, 3), branches=((4, 5),), learn=(1, 1))]
+    values = Policy(FULL, Critic(), tiny_model, total_steps=1).outputs(rows)
+    assert [v.tolist() for v in values] == [[[0.0], [0.0]]]

@@ -124,9 +124,9 @@ def test_brevity() -> None:
 
 
 def test_concise() -> None:
-    """5 words and a full stop: 0.5 + 0.5 * 35 / 40 = 0.9375; without it 0.4375. 50 words: 0.5 and 0. No words, no reward."""
-    assert concise("?", "Bread is baked from dough.", {}) == 0.9375
-    assert concise("?", "Bread is baked from dough", {}) == 0.4375
+    """5 words of the 8 it wants, and a full stop: 5 / 8 * (0.5 + 0.5 * 35 / 40); without it 5 / 8 * 0.4375. 50 words: 0.5 and 0. No words, no reward."""
+    assert concise("?", "Bread is baked from dough.", {}) == 0.5859375
+    assert concise("?", "Bread is baked from dough", {}) == 0.2734375
     assert concise("?", "so " * 49 + "on.", {}) == 0.5
     assert concise("?", "so " * 50, {}) == 0
     assert concise("?", " ", {}) == 0
@@ -136,7 +136,7 @@ def test_find_builtin_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A file is looked for in the working directory, then in the repository."""
     monkeypatch.chdir(tmp_path)
     assert all(resolve.find(name) is program for name, program in PROGRAMS.items())
-    assert resolve.find("workbench/rewards/example.py:concise")("?", "Bread is baked from dough.", {}) == 0.9375
+    assert resolve.find("workbench/rewards/example.py:concise")("?", "Bread is baked from dough.", {}) == 0.5859375
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n@dataclass\nclass Word:\n    n: int\ndef length(prompt, response, row):\n    return Word(len(response)).n\n"
     )

@@ -145,7 +145,7 @@ def experiment(folder: Path, held: int, seed: int, steps: int | None) -> Experim
         "algorithm.global_batch_size=16",
         "algorithm.micro_batch_tokens=2048",
         f"model.init_seed={seed}",
-        "model.precision=bf16",
+        "model.precision=auto",
         f"validation.max_rows={held}",
         "validation.every_steps=0",
         "checkpoint.every_steps=20",

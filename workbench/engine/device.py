@@ -14,7 +14,7 @@ import resource
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,12 @@ def select() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     elif "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def native_precision() -> Literal["fp32", "bf16"]:
+    """bf16 on a GPU and on a CPU with instructions for it; elsewhere it is emulated, about ten times slower than fp32."""
+    can = torch.cpu.get_capabilities()
+    return "bf16" if CUDA or can.get("amx_bf16") or can.get("avx512_bf16") or can.get("bf16") else "fp32"
 
 
 def synchronize() -> None:

@@ -10,6 +10,7 @@ from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.step import Policy
 from workbench.settings import Model
 from workbench.spec import Experiment
+from workbench.start import settled
 from workbench.store import RunDir
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
@@ -29,7 +30,7 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
         ValueError: no such checkpoint, or no adapters to write.
         FileExistsError: `out` exists already.
     """
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = settled(run, Experiment.from_yaml(run.spec_path.read_text()))
     steps = checkpoint.complete_steps(run.checkpoints)
     if not steps or step not in (None, *steps):
         raise ValueError(f"run {run.id} has no complete checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}")

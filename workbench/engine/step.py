@@ -33,9 +33,14 @@ class Policy:
     """The trained model with its optimizer: this rank's part. `directory` is the Hugging Face directory of its first weights."""
 
     def __init__(self, model: Model, algorithm: AlgorithmConfig, directory: Path, total_steps: int):
+        if model.precision == "auto":
+            model = model.model_copy(update={"precision": device.native_precision()})
         self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
         self.hf_config = hf.config(directory)
         self.chunks = build(self.hf_config, model, algorithm.num_scores)
+        for chunk in self.chunks:
+            if algorithm.score_at == "token" and chunk.score_head is not None:
+                torch.nn.init.zeros_(chunk.score_head.weight)  # a value function starts by expecting nothing
         hf.load_weights(named_parameters(self.chunks), directory, parallel.tensor_rank(), parallel.tensor_size())
         for chunk in self.chunks:
             if model.lora.rank:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
-    """From 0 to 1: half for an answer that ends as a sentence does, half for how far it stays below 40 words.
+    """Up to 0.9: half for an answer that ends as a sentence does, half for how far it stays below 40 words, and less for one of under 8 words.
 
     Args:
         prompt: what was asked, with the chat template's marks.
@@ -14,7 +14,5 @@ def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
         row: the data row's other columns, as text (say, the expected `answer`).
     """
     words = len(response.split())
-    if not words:
-        return 0.0
     ended = response.rstrip().endswith((".", "!", "?"))
-    return 0.5 * ended + 0.5 * max(0.0, 1 - words / 40)
+    return min(1.0, words / 8) * (0.5 * ended + 0.5 * max(0.0, 1 - words / 40))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench import start
 from workbench.layout import Layout
 from workbench.serve import messages
 from workbench.serve.endpoint import BadRequest, Endpoint, Field, check_tokens
@@ -200,8 +201,7 @@ def main() -> int:
 
     critic = getattr(spec.algorithm, "critic", None)
     model = (critic.model if critic and critic.model else spec.model) if "critic" in role else None
-    parallel.start(model.layout if model else Layout())
-    serve(run, spec, role)
+    serve(run, start.join(run, spec, model.layout if model else Layout()), role)
     parallel.stop()
     return 0
 

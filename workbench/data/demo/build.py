@@ -32,7 +32,7 @@ def build(out: Path) -> int:
     parallel.start()
     directory = hf.local_directory(hf.EMBEDDED)
     tokenizer = hf.tokenizer(directory)
-    policy = Policy(Model(precision="bf16", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
+    policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
     engine = Engine(policy.chunks[0])
     sampling = Sampling(MAX_TOKENS, TEMPERATURE, frozenset({tokenizer.eos_token_id}))
     questions = sorted(prompts(), key=len)
