@@ -78,14 +78,14 @@ class Progress:
 def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     """What the backend is asked to run."""
     from backends.base import Task
+    from workbench.placement import servers as placed
 
     driver = (sys.executable, "-m", "workbench.driver", str(run.path))
     servers = []
-    for role in getattr(experiment.algorithm, "served", ()):
-        processes = experiment.algorithm.critic.processes if "critic" in role else 1  # type: ignore[attr-defined]
-        gang = {"num_nodes": 1, "ranks_per_node": processes, "max_restarts": max(SERVER_RESTARTS, experiment.backend.max_restarts)}
-        command = (sys.executable, "-m", "workbench.serve", str(run.path), role)
-        servers.append(Task(run.path, command, driver, experiment.backend.model_copy(update=gang), attempt, role=role))
+    for server in placed(experiment.algorithm, experiment.model):
+        gang = {"num_nodes": 1, "ranks_per_node": server.processes, "max_restarts": max(SERVER_RESTARTS, experiment.backend.max_restarts)}
+        command = (sys.executable, "-m", "workbench.serve", str(run.path), server.role)
+        servers.append(Task(run.path, command, driver, experiment.backend.model_copy(update=gang), attempt, role=server.role))
     return Task(
         run_dir=run.path,
         command=(sys.executable, "-m", "workbench.worker", str(run.path)),

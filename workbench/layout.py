@@ -76,14 +76,14 @@ class Layout:
         return " ".join(f"{name}={size}" for name, size in parts if size > 1) or "no model parallelism"
 
 
-def problems(layout: Layout, world_size: int, shape: Shape | None = None) -> list[str]:
-    """Why `world_size` ranks cannot share a model so; empty where they can. Without a shape only the ranks are counted."""
+RANKS = "backend.num_nodes x backend.ranks_per_node"
+
+
+def problems(layout: Layout, world_size: int, shape: Shape | None = None, key: str = RANKS) -> list[str]:
+    """Why `world_size` ranks cannot share a model so; empty where they can. Without a shape only the ranks are counted; `key` says where they are set."""
     found = []
     if world_size % layout.ranks:
-        found.append(
-            f"a copy of the model takes tensor x pipeline x context = {layout.ranks} ranks, and {world_size} is no multiple of it "
-            "(backend.num_nodes x backend.ranks_per_node)"
-        )
+        found.append(f"a copy of the model takes tensor x pipeline x context = {layout.ranks} ranks, and {world_size} is no multiple of it ({key})")
     elif world_size // layout.ranks * layout.context % layout.expert:
         found.append(
             f"expert_parallel={layout.expert} does not divide the {world_size // layout.ranks * layout.context} ranks that hold the same layers"
@@ -105,9 +105,9 @@ def problems(layout: Layout, world_size: int, shape: Shape | None = None) -> lis
     return found
 
 
-def check(layout: Layout, world_size: int, shape: Shape | None = None) -> None:
+def check(layout: Layout, world_size: int, shape: Shape | None = None, key: str = RANKS) -> None:
     """Raises ValueError with every reason why the layout does not fit, and the nearest that do."""
-    found = problems(layout, world_size, shape)
+    found = problems(layout, world_size, shape, key)
     if found:
         near = "; ".join(str(other) for other in nearest(layout, world_size, shape)) or "none"
         raise ValueError(f"{layout} on {world_size} rank{'s' * (world_size > 1)}: {'; '.join(found)}. Nearest that fit: {near}")

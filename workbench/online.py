@@ -20,7 +20,8 @@ from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
 from workbench.experience import Experience, fill, trees
 from workbench.rollout.base import Prompt, Sampling
-from workbench.serve.roles import RewardClient, critic_client, frozen
+from workbench.serve.reference import reference_client
+from workbench.serve.roles import RewardClient, critic_client
 from workbench.spec import Experiment
 from workbench.store import RunDir
 
@@ -54,7 +55,7 @@ class Online:
         self._kept: Sequence[Experience] = ()
         self.reward = RewardClient(run, spec)
         self.critic = critic_client(run, spec)
-        self._reference = None if spec.model.lora.rank else frozen(spec.model, directory, spec.algorithm.micro_batch_tokens)
+        self.reference = reference_client(run, spec, policy, directory)
 
     @property
     def settings(self) -> Any:
@@ -93,6 +94,8 @@ class Online:
         """The requests about finished rollouts go out while others are still being sampled."""
         experiences.sort(key=lambda e: (e.place, e.sample))
         self.reward.begin(experiences)
+        if learning:
+            self.reference.begin(experiences)
         if self.critic and learning:
             self.critic.begin(experiences)
         return experiences
@@ -126,8 +129,7 @@ class Online:
             fill(experiences, [pair[:, 0] for pair in both], "logprobs")
             fill(experiences, [pair[:, 1] for pair in both], "entropy")
         with self._timed("init_logprobs"):
-            base = self._reference or self.policy
-            fill(experiences, base.outputs(rows, reference=self._reference is None, entropy=False), "reference_logprobs")
+            self.reference.infer(experiences)
 
     def values(self, experiences: Sequence[Experience]) -> None:
         assert self.critic is not None

@@ -174,6 +174,18 @@ class Critic(AlgorithmConfig):
         return "token"
 
 
+class Processes(Frozen):
+    """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
+
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Processes that share every layer's matrices.")
+    pipeline_parallel: int = Field(1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel, self.pipeline_parallel)
+
+
 WEIGHTS = ("source", "precision", "lora", "init_seed")
 
 

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
+from workbench import placement
 from workbench.layout import check as check_layout
 from workbench.layout import known_shape
 from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation
@@ -86,6 +87,12 @@ class Experiment(Frozen):
             raise ValueError(
                 f"algorithm.global_batch_size={batch} is not divisible by the {ranks} data-parallel ranks; nearest: {max(1, batch // ranks) * ranks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_fit(self) -> Experiment:
+        if found := placement.problems(self.algorithm, self.model):
+            raise ValueError("; ".join(found))
         return self
 
     def with_absolute_paths(self) -> Experiment:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from workbench import functional as F
-from workbench.settings import AlgorithmConfig, Reward
+from workbench.settings import AlgorithmConfig, Processes, Reward
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,11 @@ class OnlineConfig(AlgorithmConfig):
     top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
     stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
     rewards: dict[str, Reward] = Field(min_length=1, description="What an answer is worth: components by name, each a program or a model, weighted.")
-    served: tuple[Literal["critic", "reward", "critic_reward"], ...] = Field(
+    served: tuple[Literal["critic", "reward", "critic_reward", "reference"], ...] = Field(
         (), description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes."
     )
+    reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
+    reference_server: Processes = Field(Processes(), description="The reference server's processes.")
     kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
     clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")

@@ -72,7 +72,7 @@ class Policy:
         """
         started = time.perf_counter()
         torch.manual_seed(seed * 1_000_003 + step * 1009 + part * 9_176_243 + parallel.data_rank())
-        packs = self._packs(deal(rows, parallel.data_size(), parallel.data_rank()))
+        packs = self._packs(deal(rows, parallel.data_size(), parallel.data_rank()), least=1)
         packed = time.perf_counter()
         self._gather_ahead(True)
         for ddp in self._ddp:
@@ -186,10 +186,13 @@ class Policy:
                     ddp.disable_forward_pre_hook(param_sync=True)
             self._gathers_ahead = wanted
 
-    def _packs(self, rows: Sequence[Row]) -> list[Pack]:
-        """This rank's microbatches; more of them, of no row, where the layout wants the same number everywhere or a multiple of its own."""
+    def _packs(self, rows: Sequence[Row], least: int = 0) -> list[Pack]:
+        """This rank's microbatches; more of them, of no row, where the layout wants the same number everywhere or a multiple of its own.
+
+        `least` is 1 where gradients are summed afterwards: a rank of no row takes part.
+        """
         packs = [pack(group) for group in into_microbatches(rows, self.algorithm.micro_batch_tokens)]
-        wanted = len(packs)
+        wanted = max(len(packs), least)
         if self.settings.expert_parallel > 1:  # the experts' ranks exchange tokens in every microbatch
             wanted = int(parallel.max_over_all(wanted))
         if self.settings.virtual_pipeline > 1:

@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench.data.packing import Row
 from workbench.experience import Experience, fill, trees
+from workbench.layout import Layout
 from workbench.rewards import resolve
 from workbench.settings import AlgorithmConfig, Checkpoint, Critic, Lora, Model
 from workbench.spec import Experiment
@@ -79,11 +80,11 @@ class LocalCritic:
         self._checkpoints.finish()
 
     def restore(self, step: int) -> None:
-        from workbench.engine import checkpoint
+        from workbench.engine import checkpoint, parallel
 
         if step == 0:
             return
-        steps = checkpoint.complete_steps(self.folder)
+        steps = parallel.from_first(checkpoint.complete_steps(self.folder))
         if step not in steps:
             raise ValueError(f"the policy goes on from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
         checkpoint.load(self.policy, self.folder, step)
@@ -121,28 +122,42 @@ class _Asked:
         return {key: value for part in parallel.gather_over_all(mine) for key, value in part.items()}
 
 
-class ServedCritic:
-    """CriticClient of the critic behind PyTriton. Lessons are sent by the first rank, and carry their step: they can be sent again."""
+class ByToken:
+    """What an endpoint gives for each token of finished rollouts: asked as they finish, collected when all are."""
 
-    def __init__(self, run: RunDir, role: str):
+    def __init__(self, run: RunDir, role: str, endpoint: str, output: str):
         from workbench.serve.client import Client
 
-        self._client, self._asked = Client(run.path, role), _Asked()
+        self.client, self._endpoint, self._output = Client(run.path, role), endpoint, output
+        self._asked = _Asked()
 
     def begin(self, experiences: Sequence[Experience]) -> None:
         from workbench.serve import messages
 
         if experiences:
-            self._asked.pending.append((list(experiences), self._client.call("critic_infer", **messages.request(experiences))))
+            self._asked.pending.append((list(experiences), self.client.call(self._endpoint, **messages.request(experiences))))
+
+    def fill(self, experiences: Sequence[Experience], name: str) -> None:
+        """Give all experiences, on every rank, their array."""
+
+        def own(e: Experience, answer: dict[str, np.ndarray], i: int) -> np.ndarray:
+            start = len(e.row.prefix)
+            return np.array(answer[self._output][i, start : start + len(e.tokens)])
+
+        found = self._asked.collect(own)
+        for e in experiences:
+            setattr(e, name, found[e.place, e.sample])
+
+
+class ServedCritic:
+    """CriticClient of the critic behind PyTriton. Lessons are sent by the first rank, and carry their step: they can be sent again."""
+
+    def __init__(self, run: RunDir, role: str):
+        self._asked = ByToken(run, role, "critic_infer", "values")
+        self._client, self.begin = self._asked.client, self._asked.begin
 
     def infer(self, experiences: Sequence[Experience]) -> None:
-        def values(e: Experience, answer: dict[str, np.ndarray], i: int) -> np.ndarray:
-            start = len(e.row.prefix)
-            return np.array(answer["values"][i, start : start + len(e.tokens)])
-
-        found = self._asked.collect(values)
-        for e in experiences:
-            e.values = found[e.place, e.sample]
+        self._asked.fill(experiences, "values")
 
     def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
         from workbench.engine import parallel
@@ -183,7 +198,7 @@ class ServedCritic:
 class LocalReward:
     """The components of a reward in this gang: programs, and models that every rank computes together."""
 
-    def __init__(self, spec: Experiment):
+    def __init__(self, spec: Experiment, layout: Layout):
         from workbench.engine import hf
 
         self.rewards = spec.algorithm.rewards  # type: ignore[attr-defined]
@@ -192,7 +207,7 @@ class LocalReward:
         self._models: dict[str, Policy] = {}
         for name, reward in self.rewards.items():
             if reward.model is not None:
-                model = Model(source=reward.model, precision=spec.model.precision)
+                model = laid_out(Model(source=reward.model, precision=spec.model.precision), layout)
                 self._models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, num_scores=1)
 
     def program_scores(self, prompt: str, response: str, columns: Mapping[str, str]) -> dict[str, float]:
@@ -229,7 +244,7 @@ class RewardClient:
 
             self._client = Client(run.path, role)
         else:
-            self._local = LocalReward(spec)
+            self._local = LocalReward(spec, spec.model.layout)
 
     def begin(self, experiences: Sequence[Experience]) -> None:
         """Score some of this rank's finished answers by the programs, or ask the server to score them."""
@@ -259,7 +274,7 @@ class RewardClient:
 
 
 def role_of(part: str, spec: Experiment) -> str | None:
-    """The server that a part (critic, reward) is behind; None where it is in the policy's own processes."""
+    """The server that a part (critic, reward, reference) is behind; None where it is in the policy's own processes."""
     return next((role for role in spec.algorithm.served if part in role.split("_")), None)  # type: ignore[attr-defined]
 
 
@@ -269,6 +284,12 @@ def critic_client(run: RunDir, spec: Experiment) -> CriticClient | None:
         return None
     role = role_of("critic", spec)
     return ServedCritic(run, role) if role else Colocated(LocalCritic(run, spec))
+
+
+def laid_out(model: Model, layout: Layout) -> Model:
+    """The model, shared by ranks in this layout."""
+    sizes = {f"{name}_parallel": getattr(layout, name) for name in ("tensor", "pipeline", "context", "expert")}
+    return model.model_copy(update={**sizes, "virtual_pipeline": layout.virtual, "sequence_parallel": model.sequence_parallel and layout.tensor > 1})
 
 
 class _Frozen(AlgorithmConfig):
