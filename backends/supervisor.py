@@ -235,6 +235,7 @@ def _start(task: Task, seat: Seat, rank: int, local_rank: int) -> subprocess.Pop
     threads = str(task.config.threads_per_rank or max(1, len(os.sched_getaffinity(0)) // seat.ranks_on_host))
     interface = _interface(seat.host)
     env = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # ranks, servers and others share cores: threads that spin while they wait take them from those that work
         **os.environ,
         "GLOO_SOCKET_IFNAME": interface,
         "NCCL_SOCKET_IFNAME": interface,
