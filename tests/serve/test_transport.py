@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,8 +20,8 @@ import psutil
 import pytest
 
 from workbench.serve import discovery
-from workbench.serve.client import Client, Unreachable
-from workbench.serve.endpoint import BadRequest, Endpoint, Field
+from workbench.serve.client import Client, Unreachable, _TryAgain
+from workbench.serve.endpoint import BadRequest, Endpoint, Field, seal
 
 TOKENS, LENGTHS = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([4, 4, 2], np.int32)
 SERVER_STARTS_S = 60
@@ -93,12 +95,44 @@ def test_calls_at_the_same_time_are_answered_each_with_its_own(client: Client) -
     assert [future.result(30)["sums"].tolist() for future in asked] == [(TOKENS + i).sum(1).tolist() for i in range(20)]
 
 
+def test_a_seal_tells_arrays_and_requests_apart() -> None:
+    """What comes back is known to be the answer to what was sent: other values, shapes, types, names or another request give another seal."""
+    arrays = {"a": np.arange(6, dtype=np.int32).reshape(2, 3), "t": np.array([b"x", b""], object)}
+    others = [
+        {**arrays, "a": arrays["a"] + 1},
+        {**arrays, "a": arrays["a"].reshape(3, 2)},
+        {**arrays, "a": arrays["a"].astype(np.uint32)},
+        {"b": arrays["a"], "t": arrays["t"]},
+        {**arrays, "t": np.array([b"", b"x"], object)},
+    ]
+    seals = [seal(each).tobytes() for each in (arrays, *others)] + [seal(arrays, b"another").tobytes()]
+    assert len(set(seals)) == len(seals)
+    assert np.array_equal(seal(arrays), seal({**arrays, "a": np.asfortranarray(arrays["a"]), "t": np.array([b"x", b""])}))
+
+
+def test_an_answer_to_another_request_is_not_taken(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport that hands out the first answer again and again."""
+    first = client._once("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS}, Counter())
+    found = client._connection(discovery.find(client._run_dir, "echo")[0].url).infer
+    kept: list = []
+
+    def mixed_up(*args: Any, **options: Any) -> Any:
+        kept.append(found(*args, **options))
+        return kept[0]
+
+    monkeypatch.setattr(client._local.connection, "infer", mixed_up)
+    again = client._once("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS}, Counter())
+    assert np.array_equal(again["sums"], first["sums"])
+    with pytest.raises(_TryAgain, match="answered another request"):
+        client._once("echo", {"tokens": TOKENS + 1, "sequence_lengths": LENGTHS}, Counter())
+
+
 @pytest.mark.parametrize(
     ("endpoint", "arrays", "said"),
     [
         ("echo", {"tokens": TOKENS.astype(np.int64), "sequence_lengths": LENGTHS}, "'tokens' data-type is 'INT64', but model 'echo' expects 'INT32'"),
-        ("echo", {"tokens": TOKENS}, "expected 2 inputs but got 1 inputs.*sequence_lengths"),
-        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS}, "expected 2 inputs but got 3|unexpected inference input 'more'"),
+        ("echo", {"tokens": TOKENS}, "^echo wants tokens, sequence_lengths; missing: sequence_lengths$"),
+        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS}, "expected number of inputs between 2 and 3 but got 4|unexpected inference input 'more'"),
         ("echo", {"tokens": TOKENS, "lengths": LENGTHS}, "unexpected inference input 'lengths'|sequence_lengths"),
         ("echo", {"tokens": TOKENS[:, :, None], "sequence_lengths": LENGTHS}, r"unexpected shape for input 'tokens'.*\[3,4,1\]"),
         ("echo", {"tokens": -TOKENS - 1, "sequence_lengths": LENGTHS}, "^tokens lie between 0 and 99, got -12 to -1$"),

@@ -14,7 +14,7 @@ import numpy as np
 import tenacity
 
 from workbench.serve import discovery
-from workbench.serve.endpoint import Arrays, BadRequest
+from workbench.serve.endpoint import Arrays, BadRequest, seal
 from workbench.serve.server import DENIED, END, REFUSED
 
 CONNECT_S = 10.0
@@ -107,15 +107,20 @@ class Client:
         except FileNotFoundError:
             raise _TryAgain(f"no such server is announced in {self._run_dir / 'endpoints'}") from None
         headers = {TRITON_ACCESS_HEADER: discovery.gate(token), discovery.TOKEN_HEADER: token}
+        sent = seal(arrays)
         try:
-            result = self._connection(address.url).infer(endpoint, _inputs(arrays), headers=headers)
+            result = self._connection(address.url).infer(endpoint, _inputs({**arrays, "seal": sent}), headers=headers)
         except InferenceServerException as error:
             self._local.url = None
             raise self._verdict(endpoint, address, str(error.status()), str(error.message()), errors) from None
         except (OSError, HTTPException) as error:
             self._local.url = None
             raise _TryAgain(f"{address.url}: {type(error).__name__}: {error}") from None
-        return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+        answer = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+        if not np.array_equal(answer.pop("seal"), seal(answer, sent.tobytes())):
+            errors[address] += 1
+            raise _TryAgain(f"{address.url}: {endpoint} answered another request, or its answer was damaged on its way")
+        return answer
 
     def _verdict(self, endpoint: str, address: discovery.Address, status: str, text: str, errors: Counter[discovery.Address]) -> Exception:
         """What an error's text means for whoever asked."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from workbench.serve import discovery
-from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field
+from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field, seal
 
 POLL_S = 0.2
 READY_S = 60.0
@@ -79,8 +79,8 @@ class Server:
                 triton.bind(
                     model_name=endpoint.name,
                     infer_func=self._function(endpoint),
-                    inputs=[_tensor(field) for field in endpoint.inputs],
-                    outputs=[_tensor(field) for field in endpoint.outputs],
+                    inputs=[*map(_tensor, endpoint.inputs), _tensor(_SEAL, optional=True)],
+                    outputs=[*map(_tensor, endpoint.outputs), _tensor(_SEAL)],
                     config=ModelConfig(batching=False),
                     strict=True,
                 )
@@ -125,10 +125,16 @@ class Server:
             for request in requests:
                 if not hmac.compare_digest(str((request.parameters or {}).get(discovery.TOKEN_HEADER, "")), self._token):
                     raise PyTritonInvalidOperationError(f"{DENIED}{END}")
+                arrays = {name: np.asarray(request.data[name]) for name in request.data}
+                sealed = arrays.pop("seal", None)
+                if sealed is not None and not np.array_equal(sealed, seal(arrays)):
+                    raise RuntimeError(f"a request to {endpoint.name} did not arrive as it was sent")
                 try:
-                    answers.append(self._ask(endpoint, {name: np.asarray(request.data[name]) for name in request.data}).result())
+                    _complete(endpoint, arrays)
+                    answer = self._ask(endpoint, arrays).result()
                 except BadRequest as error:
                     raise PyTritonInvalidOperationError(f"{REFUSED}{error}{END}") from None
+                answers.append({**answer, "seal": seal(answer, b"" if sealed is None else sealed.tobytes())})
             return answers
 
         return infer
@@ -159,10 +165,20 @@ def _sigterm() -> Iterator[threading.Event]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _tensor(field: Field) -> Any:
+_SEAL = Field("seal", np.uint8, 1)
+
+
+def _tensor(field: Field, optional: bool = False) -> Any:
     from pytriton.model_config import Tensor
 
-    return Tensor(name=field.name, dtype=field.dtype, shape=(-1,) * field.ndim)
+    return Tensor(name=field.name, dtype=field.dtype, shape=(-1,) * field.ndim, optional=optional)
+
+
+def _complete(endpoint: Endpoint, arrays: Arrays) -> None:
+    """With an optional input Triton only counts the others."""
+    missing = [field.name for field in endpoint.inputs if field.name not in arrays]
+    if missing:
+        raise BadRequest(f"{endpoint.name} wants {', '.join(field.name for field in endpoint.inputs)}; missing: {', '.join(missing)}")
 
 
 def _free_port(host: str) -> int:
