@@ -132,7 +132,11 @@ def test_an_answer_to_another_request_is_not_taken(client: Client, monkeypatch: 
     [
         ("echo", {"tokens": TOKENS.astype(np.int64), "sequence_lengths": LENGTHS}, "'tokens' data-type is 'INT64', but model 'echo' expects 'INT32'"),
         ("echo", {"tokens": TOKENS}, "^echo wants tokens, sequence_lengths; missing: sequence_lengths$"),
-        ("echo", {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS}, "expected number of inputs between 2 and 3 but got 4|unexpected inference input 'more'"),
+        (
+            "echo",
+            {"tokens": TOKENS, "sequence_lengths": LENGTHS, "more": LENGTHS},
+            "expected number of inputs between 2 and 3 but got 4|unexpected inference input 'more'",
+        ),
         ("echo", {"tokens": TOKENS, "lengths": LENGTHS}, "unexpected inference input 'lengths'|sequence_lengths"),
         ("echo", {"tokens": TOKENS[:, :, None], "sequence_lengths": LENGTHS}, r"unexpected shape for input 'tokens'.*\[3,4,1\]"),
         ("echo", {"tokens": -TOKENS - 1, "sequence_lengths": LENGTHS}, "^tokens lie between 0 and 99, got -12 to -1$"),

@@ -99,6 +99,18 @@ def bench_reward(
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
 
 
+@bench.command("ppo")
+def bench_ppo(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for `workbench run`.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs, one after the other.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """The demo of PPO over several seeds: held-out rewards, KL, answers before and after. Ends with 1 if the rise is within the seeds' spread."""
+    from workbench.bench.ppo import measure
+
+    raise typer.Exit(not measure(seeds, overrides or (), as_json, err if as_json else out))
+
+
 @bench.command("serving")
 def bench_serving(
     calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,
