@@ -54,34 +54,23 @@ MaxTokens = Annotated[int, typer.Option(min=16, help="Longest side of a row: TRL
 DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
 
 
-@bench.command("dpo")
-def bench_dpo(
-    rounds: Rounds = 3,
-    rows: Rows = DEMO_ROWS,
-    batch_size: BatchSize = 8,
-    precision: Precision = "fp32",
-    max_tokens: MaxTokens = 160,
-    as_json: Json = False,
-) -> None:
-    """DPO: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
-    from workbench.bench.compare import compare
+def _against_trl(kind: Literal["dpo", "sft"], what: str) -> None:
+    @bench.command(kind, help=f"{what}: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn.")
+    def command(
+        rounds: Rounds = 3,
+        rows: Rows = DEMO_ROWS,
+        batch_size: BatchSize = 8,
+        precision: Precision = "fp32",
+        max_tokens: MaxTokens = 160,
+        as_json: Json = False,
+    ) -> None:
+        from workbench.bench.compare import compare
 
-    compare("dpo", rounds, rows, batch_size, precision, max_tokens, as_json, out)
+        compare(kind, rounds, rows, batch_size, precision, max_tokens, as_json, out)
 
 
-@bench.command("sft")
-def bench_sft(
-    rounds: Rounds = 3,
-    rows: Rows = DEMO_ROWS,
-    batch_size: BatchSize = 8,
-    precision: Precision = "fp32",
-    max_tokens: MaxTokens = 160,
-    as_json: Json = False,
-) -> None:
-    """SFT on the chosen answers: TRL and this engine, the same weights, adapters, rows, batch and precision, in turn."""
-    from workbench.bench.compare import compare
-
-    compare("sft", rounds, rows, batch_size, precision, max_tokens, as_json, out)
+_against_trl("dpo", "DPO")
+_against_trl("sft", "SFT on the chosen answers")
 
 
 @bench.command("reward")
