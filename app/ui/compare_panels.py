@@ -41,7 +41,7 @@ def curves(runs: Sequence[Run]) -> None:
 
 def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figures.Axis]:
     options = [*(("held", name) for name in held), *(("train", name) for name in train)]
-    default = options.index(("train", "loss")) if ("train", "loss") in options else 0
+    default = next((options.index(each) for each in (("held", "rewards"), ("train", "loss")) if each in options), 0)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kind, metric = st.selectbox(
             "Metric",

@@ -64,37 +64,30 @@ class Figure:
 RECENT = 60
 
 
+_ONLINE = (
+    ("rewards", "Reward", "Mean reward of the last step's answers; below it, the change over the last steps."),
+    ("init_policy_kl", "KL", "From the reference policy, in nats an answer, over the last step's answers."),
+)
+_OFFLINE = (
+    ("loss", "Loss", "Training loss of the last step; below it, the change over the last steps."),
+    ("rewards_margin", "Reward margin", "Reward of the chosen answers above the rejected ones."),
+)
+
+
 def headline(history: History, status: Status) -> list[Figure]:
-    """Loss, held-out accuracy (or held-out loss where there is none), margin, speed, step and time left: what the run has of them."""
-    figures = []
-    loss = history.metrics.get("loss", [])
-    if loss:
-        figures.append(
-            Figure(
-                "Loss",
-                text.number(loss[-1]),
-                _trend(loss),
-                "Training loss of the last step; below it, the change over the last steps.",
-                _recent(loss),
-            )
-        )
-    held = "accuracy" if "accuracy" in history.validation_metrics else "loss"
-    if held in history.validation_metrics:
+    """What the run has of: reward and KL, or loss and margin; the held-out reward, accuracy or loss; speed, step and time left."""
+    figures = [
+        Figure(label, text.number(values[-1]), _trend(values), words, _recent(values))
+        for name, label, words in (_ONLINE if "rewards" in history.metrics else _OFFLINE)
+        if (values := history.metrics.get(name))
+    ]
+    held = next((name for name in ("rewards", "accuracy", "loss") if name in history.validation_metrics), None)
+    if held:
         values = [v.metrics[held] for v in history.validations if held in v.metrics]
-        value = f"{values[-1]:.1%}" if held == "accuracy" else text.number(values[-1])
-        first = f"{values[0]:.1%}" if held == "accuracy" else text.number(values[0])
+        now, first = (f"{value:.1%}" if held == "accuracy" else text.number(value) for value in (values[-1], values[0]))
         words = f"Measured on the held-out rows at step {history.validations[-1].step}."
-        figures.append(Figure(f"Held-out {held}", value, f"from {first}", words, tuple(values[-RECENT:])))
-    if margin := history.metrics.get("rewards_margin"):
-        figures.append(
-            Figure(
-                "Reward margin",
-                text.number(margin[-1]),
-                _trend(margin),
-                "Reward of the chosen answers above the rejected ones.",
-                _recent(margin),
-            )
-        )
+        name = "reward" if held == "rewards" else held
+        figures.insert(1, Figure(f"Held-out {name}", now, f"from {first}", words, tuple(values[-RECENT:])))
     if speed := history.metrics.get("tokens_per_s"):
         pace = history.last("step_time_s")
         figures.append(
