@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from backends import base as backends
@@ -24,6 +25,7 @@ from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import locate
 from workbench.driver import task_of
+from workbench.serve.health import Report, reports
 from workbench.spec import Experiment, SpecError, changed, compose
 from workbench.store import LIVE, Cursor, RunDir, State, Status
 
@@ -89,6 +91,11 @@ class Run:
 
     def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
         return self.dir.events(cursor)
+
+    def servers(self) -> list[Report]:
+        """How each of the run's servers is; none where it computes everything itself."""
+        spec = yaml.safe_load(self.dir.spec_path.read_text())  # unchecked: a run of an older version is shown too
+        return reports(self.dir.path, spec["algorithm"].get("served", ()), self.status.state.ended)
 
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end at the next step boundary. Raises ValueError when it has ended."""

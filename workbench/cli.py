@@ -81,9 +81,16 @@ def list_(as_json: Json = False, state: Annotated[str | None, typer.Option(help=
 
 @app.command()
 def show(run_id: RunId, as_json: Json = False) -> None:
-    """One run: its state, its newest metrics, its settings."""
+    """One run: its state, its servers', its newest metrics, its settings."""
     found = api.get(run_id)
-    summary = {**_summary(found), "metrics": {}, "validation": {}, "spec": yaml.safe_load(found.dir.spec_path.read_text())}
+    servers = found.servers()
+    summary = {
+        **_summary(found),
+        "servers": [asdict(each) for each in servers],
+        "metrics": {},
+        "validation": {},
+        "spec": yaml.safe_load(found.dir.spec_path.read_text()),
+    }
     for event in found.events():
         if event["kind"] in ("step", "validation"):
             summary["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
@@ -94,6 +101,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     out.print(f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}")
     if summary["message"]:
         out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
+    for server in servers:
+        out.print(f"{server.role} server: {server}", markup=False, highlight=False)
     table = Table("metric", "last step", "held out", box=None, header_style="dim")
     for name in sorted({*summary["metrics"], *summary["validation"]}):
         table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))

@@ -21,7 +21,7 @@ from workbench.engine.step import Policy
 from workbench.experience import Experience, fill, trees
 from workbench.rollout.base import Prompt, Sampling
 from workbench.serve.reference import reference_client
-from workbench.serve.roles import RewardClient, critic_client
+from workbench.serve.roles import RewardClient, critic_client, traffic
 from workbench.spec import Experiment
 from workbench.store import RunDir
 
@@ -169,14 +169,15 @@ class Online:
                 rollouts.write(self.run, step, [e.record(step, number) for number, e in enumerate(experiences)])
 
     def measured(self) -> Metrics:
-        """The seconds of each phase since it was asked last, and the engine's profile."""
+        """The seconds of each phase since it was asked last, the engine's profile, and what asking servers cost. All ranks call it."""
         from workbench.rollout.base import Profile
 
         times = {f"time_{name}_s": seconds for name, seconds in self._times.items()}
         profile = self.engine.profile.metrics()
         self._times.clear()
         self.engine.profile = Profile()
-        return {**times, **profile}
+        asked = traffic(self.reward, self.critic, self.reference) if self.settings.served else {}
+        return {**times, **profile, **asked}
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -34,6 +34,8 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     st.caption(
         f"`{run.id}` · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {backend} · started {text.clock(status.created)}{attempt}"
     )
+    if servers := run.servers():
+        st.caption(" · ".join(f"**{server.role}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:
         _failure(run, status)
     with feed.history(run) as history:

@@ -24,7 +24,7 @@ from workbench.serve.client import Client, Unreachable, _TryAgain
 from workbench.serve.endpoint import BadRequest, Endpoint, Field, seal
 
 TOKENS, LENGTHS = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([4, 4, 2], np.int32)
-SERVER_STARTS_S = 60
+SERVER_STARTS_S = 180
 Served = tuple[Path, subprocess.Popen]
 
 

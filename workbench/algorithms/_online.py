@@ -35,6 +35,10 @@ class OnlineConfig(AlgorithmConfig):
     served: tuple[Literal["critic", "reward", "critic_reward", "reference"], ...] = Field(
         (), description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes."
     )
+    swap_to_host: Literal["gpu", "always", "never"] = Field(
+        "gpu",
+        description="critic_reward with a reward model: the weights of the one that does not compute lie in host memory, on a GPU, always (a CPU too) or never.",
+    )
     reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
     reference_server: Processes = Field(Processes(), description="The reference server's processes.")
     kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")

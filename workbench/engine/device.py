@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -102,6 +102,62 @@ def activations_on_host(wanted: bool) -> Iterator[None]:
     """Within: what the backward pass will need is kept in (pinned) host memory instead of on the GPU."""
     with torch.autograd.graph.save_on_cpu(pin_memory=True) if wanted and CUDA else contextlib.nullcontext():
         yield
+
+
+class HostCopy:
+    """Tensors of the accelerator that can leave it: meanwhile their contents lie in (pinned) host memory, and every view stays what it was.
+
+    On a CPU the "accelerator" is the process's own memory, so the same steps are taken there. `constant` contents are copied once.
+    """
+
+    def __init__(self, constant: bool = False):
+        self._constant = constant
+        self._host: list[Tensor] = []
+        self._storages: list[torch.UntypedStorage] = []
+        self._scratch: list[tuple[torch.UntypedStorage, int]] = []
+
+    def leave(self, kept: Iterable[Tensor], scratch: Iterable[Tensor] = ()) -> int:
+        """Copy what is `kept`, and give its memory and that of `scratch`, whose contents are not needed again, back. Returns the bytes given back."""
+        storages = _storages(kept)
+        known = [storage.data_ptr() for storage in storages]
+        before = self._storages
+        self._storages = storages
+        self._scratch = [(storage, storage.nbytes()) for storage in _storages(scratch) if storage.data_ptr() not in known]
+        sizes = [storage.nbytes() for storage in storages]
+        if sizes != [host.numel() for host in self._host]:
+            self._host = [torch.empty(size, dtype=torch.uint8, pin_memory=CUDA) for size in sizes]
+            before = []
+        if not (self._constant and [s._cdata for s in before] == [s._cdata for s in storages]):
+            for host, storage in zip(self._host, storages, strict=True):
+                host.copy_(_contents(storage), non_blocking=True)
+        synchronize()
+        for storage in [*storages, *(storage for storage, _ in self._scratch)]:
+            storage.resize_(0)
+        return sum(sizes) + sum(size for _, size in self._scratch)
+
+    def enter(self) -> None:
+        """Put everything back in the accelerator's memory; scratch is zero."""
+        for host, storage in zip(self._host, self._storages, strict=True):
+            storage.resize_(host.numel())
+            _contents(storage).copy_(host, non_blocking=True)
+        for storage, size in self._scratch:
+            storage.resize_(size)
+            _contents(storage).zero_()
+        synchronize()
+
+
+def _storages(tensors: Iterable[Tensor]) -> list[torch.UntypedStorage]:
+    """What the tensors on this rank's device are views of, each once."""
+    found: dict[int, torch.UntypedStorage] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        if tensor.device.type == current().type and storage.nbytes():
+            found.setdefault(storage.data_ptr(), storage)
+    return list(found.values())
+
+
+def _contents(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
 class _Stream:

@@ -177,6 +177,18 @@ class Policy:
         """Wait until this rank's weights are those of the last update: before they are read by anything but the next update."""
         self._gather_ahead(False)
 
+    def memory(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors of this rank's part that the next call needs (weights, optimizer state), and those it fills anew (gradients)."""
+        self.settle()
+        self.optimizer.zero_grad()
+        chained = getattr(self.optimizer, "chained_optimizers", [self.optimizer])
+        inner = [each.optimizer for each in chained if each.optimizer is not None]
+        updated = [parameter for each in inner for group in each.param_groups for parameter in group["params"]]
+        states = [value for each in inner for state in each.state.values() for value in state.values() if isinstance(value, Tensor)]
+        weights = [tensor for chunk in self.chunks for tensor in (*chunk.parameters(), *chunk.buffers())]
+        gradients = [buffer.grad_data for ddp in self._ddp for buffer in (*ddp.buffers, *ddp.expert_parallel_buffers)]
+        return [*weights, *updated, *states], gradients
+
     def _gather_ahead(self, wanted: bool) -> None:
         if self.settings.distributed_optimizer and wanted != self._gathers_ahead:
             for ddp in self._ddp:

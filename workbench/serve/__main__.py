@@ -7,35 +7,82 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench import placement, start
-from workbench.serve.answers import PARTS, Arrays, Described
-from workbench.serve.endpoint import BadRequest, Endpoint, check_tokens
+from workbench.serve.answers import PARTS, Part
+from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field, check_tokens
+from workbench.serve.health import Health
 from workbench.spec import Experiment
 from workbench.store import RunDir
 
+if TYPE_CHECKING:
+    from workbench.engine.swap import Stage
+
 IDLE_S = 60.0
 """The other ranks hear from rank 0 at least this often, so that their wait does not time out."""
+LINGER_S = 0.02
+"""A request that needs another model on the accelerator waits this long for one that does not: less than a swap costs."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """An endpoint as every rank has it; `part` is what answers it."""
+
+    part: str
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    compute: Callable[[Arrays], Arrays]
 
 
 def serve(run: RunDir, spec: Experiment, place: placement.Server) -> None:
     """Answer until SIGTERM."""
     from workbench.engine import parallel
 
-    described: dict[str, Described] = {}
-    for make in PARTS[place.role]:
-        described |= make(run, spec, place.layout).endpoints()
+    stage = _stage(spec, place)
+    endpoints: dict[str, Served] = {}
+    for part in place.role.split("_"):
+        endpoints |= _part(part, run, spec, place, stage)
     if parallel.rank() == 0:
-        _lead(run, spec, place, described)
+        _lead(run, spec, place, endpoints, stage)
     else:
-        _follow({name: call for name, (_, _, call) in described.items()})
+        _follow(endpoints)
 
 
-def _lead(run: RunDir, spec: Experiment, place: placement.Server, described: dict[str, Described]) -> None:
+def _stage(spec: Experiment, place: placement.Server) -> Stage | None:
+    """Where two models take turns on the accelerator."""
+    from workbench.engine import device
+    from workbench.engine.swap import Stage
+
+    wanted = spec.algorithm.swap_to_host  # type: ignore[attr-defined]
+    several = place.role == "critic_reward" and len(place.sources) > 1
+    return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
+
+
+def _part(name: str, run: RunDir, spec: Experiment, place: placement.Server, stage: Stage | None) -> dict[str, Served]:
+    kind = PARTS[name]
+
+    def make() -> Part:
+        return kind(run, spec, place.layout)
+
+    made = stage.build(name, make, lambda part: part.models(), kind.constant) if stage else make()
+
+    def on_stage(compute: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
+        def call(arrays: Arrays) -> Arrays:
+            if stage:
+                stage.enter(name)
+            return compute(arrays)
+
+        return call
+
+    return {endpoint: Served(name, inputs, outputs, on_stage(compute)) for endpoint, (inputs, outputs, compute) in made.endpoints().items()}
+
+
+def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
     """Rank 0: refuse what is wrong, hand what is right to the other ranks, and compute with them."""
     from workbench.engine import hf, parallel
     from workbench.serve.server import Server
@@ -44,16 +91,14 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, described: dic
     longest = spec.data.max_length + spec.algorithm.max_tokens  # type: ignore[attr-defined]
     last = [time.monotonic()]
 
-    def endpoint(name: str) -> Endpoint:
-        inputs, outputs, compute = described[name]
-
+    def endpoint(name: str, served: Served) -> Endpoint:
         def call(arrays: Arrays) -> Arrays:
             check(arrays, vocabulary, longest)
             last[0] = time.monotonic()
             parallel.from_first((name, arrays))
-            return compute(arrays)
+            return served.compute(arrays)
 
-        return Endpoint(name, inputs, outputs, call)
+        return Endpoint(name, served.inputs, served.outputs, call, served.part)
 
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
@@ -64,13 +109,21 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, described: dic
             parallel.from_first(None)
         return bool(ended)
 
-    # The gang's own address: loopback where all is on one machine, the node's on a cluster.
-    host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    Server(run.path, place.role, [endpoint(name) for name in described], host).run(stop)
+    def swaps() -> dict[str, Any]:
+        return {"here": stage.here, "swaps": stage.swaps, "swapped_s": stage.seconds, "host_bytes": stage.bytes_away} if stage else {}
+
+    Server(
+        run.path,
+        place.role,
+        [endpoint(name, served) for name, served in endpoints.items()],
+        host=os.environ.get("MASTER_ADDR", "127.0.0.1"),  # the gang's own: loopback on one machine, the node's address on a cluster
+        linger_s=LINGER_S if stage else 0.0,
+        health=Health(run.path, place.role, place.processes, swaps),
+    ).run(stop)
     parallel.from_first("end")
 
 
-def _follow(handlers: dict[str, Callable[[Arrays], Arrays]]) -> None:
+def _follow(endpoints: dict[str, Served]) -> None:
     """Another rank: compute what rank 0 does, until it says that it ends."""
     from workbench.engine import parallel
 
@@ -80,7 +133,7 @@ def _follow(handlers: dict[str, Callable[[Arrays], Arrays]]) -> None:
         if asked is not None:
             name, arrays = asked
             try:
-                handlers[name](arrays)
+                endpoints[name].compute(arrays)
             except BadRequest:  # refused on every rank alike: rank 0 tells whoever asked
                 continue
 

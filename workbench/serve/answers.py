@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from workbench.serve.roles import VALUE_ARRAYS, LocalCritic, LocalReward, frozen
 from workbench.spec import Experiment
 from workbench.store import RunDir
 
+if TYPE_CHECKING:
+    from workbench.engine.step import Policy
+
 Arrays = dict[str, np.ndarray]
 Described = tuple[tuple[Field, ...], tuple[Field, ...], Callable[[Arrays], Arrays]]
 """Inputs, outputs, and the function of an endpoint."""
@@ -24,13 +27,19 @@ _STEP = Field("step", np.int64, 1)
 
 
 class Part(Protocol):
-    """A model that answers: what a server has one of, or two."""
+    """What a server has one of, or two. `constant` where its models' weights stay as they are."""
+
+    constant: bool
 
     def endpoints(self) -> dict[str, Described]: ...
+
+    def models(self) -> Sequence[Policy]: ...
 
 
 class CriticRole:
     """`critic_infer`, `critic_train`, `critic_save`, `critic_restore` over one critic and its journal."""
+
+    constant = False
 
     def __init__(self, run: RunDir, spec: Experiment, layout: Layout):
         from workbench.engine import checkpoint, parallel
@@ -55,6 +64,9 @@ class CriticRole:
             "critic_save": ((_STEP,), (_STEP,), self.save),
             "critic_restore": ((_STEP,), (_STEP,), self.restore),
         }
+
+    def models(self) -> Sequence[Policy]:
+        return [self.critic.policy]
 
     def infer(self, arrays: Arrays) -> Arrays:
         return {"values": messages.by_token(arrays, self.critic.values(messages.rows(arrays)))}
@@ -111,11 +123,16 @@ class CriticRole:
 class RewardRole:
     """`reward_model`: the components of each answer's reward, [B, K] in the settings' order."""
 
+    constant = True
+
     def __init__(self, run: RunDir, spec: Experiment, layout: Layout):
         self.reward = LocalReward(spec, layout)
 
     def endpoints(self) -> dict[str, Described]:
         return {"reward_model": ((*_TOKENS, Field("columns", bytes, 1)), (Field("rewards", np.float32, 2),), self.score)}
+
+    def models(self) -> Sequence[Policy]:
+        return list(self.reward.models.values())
 
     def score(self, arrays: Arrays) -> Arrays:
         try:
@@ -130,6 +147,8 @@ class RewardRole:
 class ReferenceRole:
     """`reference_logprobs`: the log-probability of each answered token under the policy's first weights."""
 
+    constant = True
+
     def __init__(self, run: RunDir, spec: Experiment, layout: Layout):
         from workbench.engine import hf
 
@@ -138,17 +157,19 @@ class ReferenceRole:
     def endpoints(self) -> dict[str, Described]:
         return {"reference_logprobs": (_TOKENS, (Field("logprobs", np.float32, 2),), self.logprobs)}
 
+    def models(self) -> Sequence[Policy]:
+        return [self.policy]
+
     def logprobs(self, arrays: Arrays) -> Arrays:
         return {"logprobs": messages.by_token(arrays, self.policy.outputs(messages.rows(arrays), entropy=False))}
 
 
-PARTS: dict[str, tuple[Callable[[RunDir, Experiment, Layout], Part], ...]] = {
-    "critic": (CriticRole,),
-    "reward": (RewardRole,),
-    "critic_reward": (CriticRole, RewardRole),
-    "reference": (ReferenceRole,),
+PARTS: dict[str, type[CriticRole] | type[RewardRole] | type[ReferenceRole]] = {
+    "critic": CriticRole,
+    "reward": RewardRole,
+    "reference": ReferenceRole,
 }
-"""What a server's processes have; the combined one keeps both models in one place."""
+"""What answers, by its name; a server's role names one, or two that share its processes (critic_reward)."""
 
 
 def _learnt(values: dict[str, float]) -> Arrays:

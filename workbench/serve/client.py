@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import tenacity
 
 from workbench.serve import discovery
-from workbench.serve.endpoint import Arrays, BadRequest, seal
+from workbench.serve.endpoint import SECONDS, Arrays, BadRequest, seal
 from workbench.serve.server import DENIED, END, REFUSED
 
 CONNECT_S = 10.0
@@ -33,6 +33,8 @@ class _TryAgain(Exception):
 class Client:
     """Calls of one role's endpoints. `calls`, `seconds`, `bytes_sent` and `bytes_received` count the answered ones by endpoint.
 
+    Of the try that was answered, `server_seconds` were spent in the server (in its queue and at work), `wire_seconds` on the way.
+
     `patience_s` counts from a call's first failure; `request_s` is the longest that one try may take.
     """
 
@@ -42,6 +44,9 @@ class Client:
         self._local, self._counting, self._ended = threading.local(), threading.Lock(), threading.Event()
         self.calls: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
+        self.server_seconds: defaultdict[str, float] = defaultdict(float)
+        self.wire_seconds: defaultdict[str, float] = defaultdict(float)
+        self._told: dict[str, float] = {}
         self.bytes_sent: Counter[str] = Counter()
         self.bytes_received: Counter[str] = Counter()
 
@@ -61,6 +66,17 @@ class Client:
             return discovery.ready(discovery.find(self._run_dir, self._role)[0].url)
         except FileNotFoundError:
             return False
+
+    def traffic(self) -> dict[str, float]:
+        """Since it was asked last, by endpoint: seconds on the wire and in the server. Those of different calls may overlap."""
+        with self._counting:
+            now: dict[str, float] = {}
+            for endpoint in self.calls:
+                now[f"wire_{endpoint}_s"] = self.wire_seconds[endpoint]
+                now[f"server_{endpoint}_s"] = self.server_seconds[endpoint]
+            since = {name: value - self._told.get(name, 0.0) for name, value in now.items()}
+            self._told = now
+        return since
 
     def close(self) -> None:
         """Waiting calls are cancelled, retries end."""
@@ -90,8 +106,11 @@ class Client:
                 f"{endpoint} of the {self._role} server: no answer in {time.monotonic() - started:.0f} s of {self._patience_s:.0f} s patience; "
                 f"{error.last_attempt.exception()}; see {self._run_dir / 'logs'}"
             ) from None
+        tried_s, in_server_s = self._local.seconds
         with self._counting:
             self.calls[endpoint] += 1
+            self.server_seconds[endpoint] += in_server_s
+            self.wire_seconds[endpoint] += max(0.0, tried_s - in_server_s)
             self.seconds[endpoint] = self.seconds.get(endpoint, 0.0) + time.monotonic() - started
             self.bytes_sent[endpoint] += sum(a.nbytes for a in arrays.values())
             self.bytes_received[endpoint] += sum(a.nbytes for a in answer.values())
@@ -107,7 +126,7 @@ class Client:
         except FileNotFoundError:
             raise _TryAgain(f"no such server is announced in {self._run_dir / 'endpoints'}") from None
         headers = {TRITON_ACCESS_HEADER: discovery.gate(token), discovery.TOKEN_HEADER: token}
-        sent = seal(arrays)
+        sent, started = seal(arrays), time.monotonic()
         try:
             result = self._connection(address.url).infer(endpoint, _inputs({**arrays, "seal": sent}), headers=headers)
         except InferenceServerException as error:
@@ -120,6 +139,7 @@ class Client:
         if not np.array_equal(answer.pop("seal"), seal(answer, sent.tobytes())):
             errors[address] += 1
             raise _TryAgain(f"{address.url}: {endpoint} answered another request, or its answer was damaged on its way")
+        self._local.seconds = (time.monotonic() - started, float(answer.pop(SECONDS).sum()))
         return answer
 
     def _verdict(self, endpoint: str, address: discovery.Address, status: str, text: str, errors: Counter[discovery.Address]) -> Exception:

@@ -12,6 +12,10 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
+SECONDS = "server_seconds"
+"""An output that every endpoint has besides: how long the request waited, and how long it was computed."""
+
+
 class BadRequest(ValueError):
     """The request is wrong, and the server is well. The message is for whoever asked."""
 
@@ -31,12 +35,16 @@ class Field:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One function. Calls come one at a time, all in the server's main thread. It raises BadRequest for what it refuses."""
+    """One function. Calls come one at a time, all in the server's main thread. It raises BadRequest for what it refuses.
+
+    `group` names the model that computes it: requests of one group are answered together.
+    """
 
     name: str
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     call: Callable[[Arrays], Arrays]
+    group: str = ""
 
     def answer(self, arrays: Arrays) -> Arrays:
         """Raises BadRequest as the function does, TypeError when the function's own answer is not what it promised."""

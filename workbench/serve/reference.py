@@ -47,7 +47,7 @@ class ServedReference:
 
     def __init__(self, run: RunDir, role: str):
         self._asked = ByToken(run, role, "reference_logprobs", "logprobs")
-        self.begin = self._asked.begin
+        self.client, self.begin = self._asked.client, self._asked.begin
 
     def infer(self, experiences: Sequence[Experience]) -> None:
         self._asked.fill(experiences, "reference_logprobs")

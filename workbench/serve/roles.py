@@ -154,7 +154,7 @@ class ServedCritic:
 
     def __init__(self, run: RunDir, role: str):
         self._asked = ByToken(run, role, "critic_infer", "values")
-        self._client, self.begin = self._asked.client, self._asked.begin
+        self.client, self.begin = self._asked.client, self._asked.begin
 
     def infer(self, experiences: Sequence[Experience]) -> None:
         self._asked.fill(experiences, "values")
@@ -166,7 +166,7 @@ class ServedCritic:
         future = None
         if parallel.rank() == 0:
             arrays = messages.request(experiences, VALUE_ARRAYS)
-            future = self._client.call("critic_train", step=np.array([step], np.int64), **arrays)
+            future = self.client.call("critic_train", step=np.array([step], np.int64), **arrays)
 
         def wait() -> Metrics:
             answer = {name: float(value[0]) for name, value in future.result().items()} if future else {}
@@ -187,7 +187,7 @@ class ServedCritic:
         refused = None
         if parallel.rank() == 0:
             try:
-                self._client.call(endpoint, step=np.array([step], np.int64)).result()
+                self.client.call(endpoint, step=np.array([step], np.int64)).result()
             except ValueError as error:
                 refused = str(error)
         refused = parallel.from_first(refused)
@@ -204,18 +204,18 @@ class LocalReward:
         self.rewards = spec.algorithm.rewards  # type: ignore[attr-defined]
         self._tokenizer = hf.tokenizer(hf.local_directory(spec.model.source))
         self._programs = {name: resolve.find(r.program) for name, r in self.rewards.items() if r.program is not None}
-        self._models: dict[str, Policy] = {}
+        self.models: dict[str, Policy] = {}
         for name, reward in self.rewards.items():
             if reward.model is not None:
                 model = laid_out(Model(source=reward.model, precision=spec.model.precision), layout)
-                self._models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, num_scores=1)
+                self.models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, num_scores=1)
 
     def program_scores(self, prompt: str, response: str, columns: Mapping[str, str]) -> dict[str, float]:
         return {name: resolve.score(function, name, prompt, response, columns) for name, function in self._programs.items()}
 
     def model_scores(self, rows: Sequence[Row]) -> dict[str, list[float]]:
         """By component, a score for each answer of the rows."""
-        return {name: [float(s) for scores_SK in policy.outputs(rows) for s in scores_SK[:, 0]] for name, policy in self._models.items()}
+        return {name: [float(s) for scores_SK in policy.outputs(rows) for s in scores_SK[:, 0]] for name, policy in self.models.items()}
 
     def score(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]]) -> np.ndarray:
         """[B, K]: every answer of the rows, every component in the settings' order."""
@@ -237,12 +237,12 @@ class RewardClient:
         role = role_of("reward", spec)
         self.rewards = spec.algorithm.rewards  # type: ignore[attr-defined]
         self._asked = _Asked()
-        self._client: Any = None
+        self.client: Any = None
         self._local: LocalReward | None = None
         if role:
             from workbench.serve.client import Client
 
-            self._client = Client(run.path, role)
+            self.client = Client(run.path, role)
         else:
             self._local = LocalReward(spec, spec.model.layout)
 
@@ -255,7 +255,7 @@ class RewardClient:
                 e.components = self._local.program_scores(e.prompt, e.response, e.row.columns)
         elif experiences:
             columns = np.array([json.dumps(dict(e.row.columns)).encode() for e in experiences])
-            future = self._client.call("reward_model", columns=columns, **messages.request(experiences))
+            future = self.client.call("reward_model", columns=columns, **messages.request(experiences))
             self._asked.pending.append((list(experiences), future))
 
     def finish(self, experiences: Sequence[Experience]) -> None:
@@ -271,6 +271,18 @@ class RewardClient:
         for e in experiences:
             e.components = {name: e.components[name] for name in self.rewards}
             e.reward = sum(reward.weight * e.components[name] for name, reward in self.rewards.items())
+
+
+def traffic(*parts: Any) -> Metrics:
+    """What the parts that are served cost since it was asked last, all ranks' requests together. Every rank calls it."""
+    from workbench.engine import parallel
+
+    total: dict[str, float] = {}
+    for mine in parallel.gather_over_all([part.client.traffic() for part in parts if getattr(part, "client", None)]):
+        for each in mine:
+            for name, value in each.items():
+                total[name] = total.get(name, 0.0) + value
+    return total
 
 
 def role_of(part: str, spec: Experiment) -> str | None:

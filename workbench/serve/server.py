@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workbench.serve import discovery
-from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field, seal
+from workbench.serve.endpoint import SECONDS, Arrays, BadRequest, Endpoint, Field, seal
+from workbench.serve.health import Health
+from workbench.serve.waiting import Waiting
 
 POLL_S = 0.2
 READY_S = 60.0
@@ -28,14 +31,37 @@ REFUSED, DENIED, END = "\x02refused\x02", "\x02denied\x02", "\x03"
 """They frame a refusal's message inside whatever the libraries wrap around it, tracebacks included."""
 
 
-class Server:
-    """The endpoints of one role of a run. `run` answers until told to stop."""
+@dataclass(frozen=True)
+class _Asked:
+    """A request in the queue. `since` is of the monotonic clock."""
 
-    def __init__(self, run_dir: Path, role: str, endpoints: Sequence[Endpoint], host: str = "127.0.0.1", max_request_bytes: int = 256 << 20):
+    endpoint: Endpoint
+    arrays: Arrays
+    answer: Future[Arrays]
+    since: float
+
+
+class Server:
+    """The endpoints of one role of a run. `run` answers until told to stop.
+
+    `linger_s` is how long a request waits before it has another model brought to the accelerator; `health` is told what is done.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        role: str,
+        endpoints: Sequence[Endpoint],
+        host: str = "127.0.0.1",
+        max_request_bytes: int = 256 << 20,
+        linger_s: float = 0.0,
+        health: Health | None = None,
+    ):
         self._run_dir, self._role, self._endpoints, self._host = run_dir, role, endpoints, host
         self._max_request_bytes = max_request_bytes
         self._token = secrets.token_urlsafe(32)
-        self._queue: queue.Queue[tuple[Endpoint, Arrays, Future[Arrays]]] = queue.Queue()
+        self._waiting: Waiting[_Asked] = Waiting(linger_s)
+        self._health = health or Health(run_dir, role)
         self._lock, self._closed = threading.Lock(), False
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
@@ -47,10 +73,12 @@ class Server:
         """
         discovery.withdraw(self._run_dir, self._role)
         with _sigterm() as terminated, self._triton() as alive:
+            self._health.start()
             try:
                 self._answer(lambda: terminated.is_set() or stop(), alive)
             finally:
                 discovery.withdraw(self._run_dir, self._role)
+                self._health.close()
                 self._close()
 
     @contextmanager
@@ -80,7 +108,7 @@ class Server:
                     model_name=endpoint.name,
                     infer_func=self._function(endpoint),
                     inputs=[*map(_tensor, endpoint.inputs), _tensor(_SEAL, optional=True)],
-                    outputs=[*map(_tensor, endpoint.outputs), _tensor(_SEAL)],
+                    outputs=[*map(_tensor, endpoint.outputs), _tensor(_SECONDS), _tensor(_SEAL)],
                     config=ModelConfig(batching=False),
                     strict=True,
                 )
@@ -98,23 +126,33 @@ class Server:
             if not alive():
                 raise RuntimeError(f"tritonserver of the {self._role} server died")
             try:
-                endpoint, arrays, future = self._queue.get(timeout=POLL_S)
+                asked = self._waiting.get(POLL_S)
             except queue.Empty:
                 continue
-            try:
-                future.set_result(endpoint.answer(arrays))
-            except BadRequest as error:
-                future.set_exception(error)
-            except BaseException:
-                future.set_exception(RuntimeError(f"the {self._role} server failed in {endpoint.name}"))
-                raise
+            self._answer_one(asked)
+
+    def _answer_one(self, asked: _Asked) -> None:
+        name, began = asked.endpoint.name, time.monotonic()
+        self._health.doing(name)
+        refused = False
+        try:
+            answer = asked.endpoint.answer(asked.arrays)
+            seconds = np.array([began - asked.since, time.monotonic() - began])
+            asked.answer.set_result({**answer, SECONDS: seconds})
+        except BadRequest as error:
+            refused = True
+            asked.answer.set_exception(error)
+        except BaseException:
+            asked.answer.set_exception(RuntimeError(f"the {self._role} server failed in {name}"))
+            raise
+        self._health.done(name, time.monotonic() - began, began - asked.since, refused, len(self._waiting))
 
     def _close(self) -> None:
         """Nobody waits for an answer that does not come: who asks again reaches the next server."""
         with self._lock:
             self._closed = True
-            while not self._queue.empty():
-                self._queue.get()[2].set_exception(RuntimeError(f"the {self._role} server is ending"))
+            for asked in self._waiting.drain():
+                asked.answer.set_exception(RuntimeError(f"the {self._role} server is ending"))
 
     def _function(self, endpoint: Endpoint) -> Callable[[Any], Any]:
         """What PyTriton calls in a thread of its own: the work is done in the main thread, and waited for here."""
@@ -147,7 +185,7 @@ class Server:
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the {self._role} server is ending")
-            self._queue.put((endpoint, arrays, future))
+            self._waiting.put(_Asked(endpoint, arrays, future, time.monotonic()), endpoint.group)
         return future
 
 
@@ -165,7 +203,7 @@ def _sigterm() -> Iterator[threading.Event]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-_SEAL = Field("seal", np.uint8, 1)
+_SEAL, _SECONDS = Field("seal", np.uint8, 1), Field(SECONDS, np.float64, 1)
 
 
 def _tensor(field: Field, optional: bool = False) -> Any:

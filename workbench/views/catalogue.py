@@ -22,6 +22,7 @@ class Chart:
 
 
 STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
+ENDPOINTS = ("critic_infer", "critic_train", "reward_model", "reference_logprobs")
 CHARTS = (
     Chart("reward", "Reward", "mean of the answers", (("rewards", "train"),)),
     Chart("init_kl", "KL to the reference", "nats an answer", (("init_policy_kl", "answer"),)),
@@ -76,6 +77,8 @@ CHARTS = (
         group="Speed and memory",
     ),
     Chart("step_time", "Step", "s", (("step_time_s", "step"),), group="Speed and memory"),
+    Chart("wire", "Requests on the wire", "s", tuple((f"wire_{name}_s", name) for name in ENDPOINTS), group="Speed and memory"),
+    Chart("served", "Requests in the servers", "s", tuple((f"server_{name}_s", name) for name in ENDPOINTS), group="Speed and memory"),
     Chart("memory", "Peak memory", "GiB", (("peak_memory_gib", "peak"),), group="Speed and memory", smooth=False),
 )
 UNITS = {"_s": "s", "_gib": "GiB", "_per_s": "1 / s"}

@@ -1,0 +1,52 @@
+"""Two models that share an accelerator: which holds memory, and that going to the host and back changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engine.test_model import FULL, pairs, policy
+from workbench.algorithms import sft
+from workbench.data.packing import Row
+from workbench.engine import device
+from workbench.engine.step import Policy
+from workbench.engine.swap import Stage
+from workbench.serve.roles import frozen
+from workbench.settings import Model
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+def held(model: Policy) -> int:
+    """Bytes of its weights, optimizer state and gradients in the accelerator's memory."""
+    storages = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes() for part in model.memory() for t in part if t.device.type == device.current().type
+    }
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora": FULL.lora}, {"precision": "bf16"}, {"distributed_optimizer": True}], ids=str)
+def test_only_the_model_that_computes_is_on_the_accelerator(changes: dict, tiny_model: Path) -> None:
+    settings = Model(source=str(tiny_model)).model_copy(update=changes)
+    rows = [Row(row.prefix, row.branches[:1]) for row in pairs(4)]
+    alone, other = policy(tiny_model, settings), frozen(settings, tiny_model, 4096)
+    expected = [(alone.update(rows, sft.loss, step, 0)["loss"], other.outputs(rows)) for step in range(3)]
+    stage = Stage()
+    learner = stage.build("learner", lambda: policy(tiny_model, settings), lambda made: [made], constant=False)
+    reader = stage.build("reader", lambda: frozen(settings, tiny_model, 4096), lambda made: [made], constant=True)
+    assert held(reader) > 0 == held(learner) and stage.here == "reader"
+    for step, (loss, logprobs) in enumerate(expected):
+        stage.enter("learner")
+        assert held(learner) > 0 == held(reader)
+        assert learner.update(rows, sft.loss, step, 0)["loss"] == loss
+        stage.enter("learner")
+        stage.enter("reader")
+        assert held(reader) > 0 == held(learner)
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(reader.outputs(rows), logprobs, strict=True))
+    assert stage.swaps == 6
+    assert stage.bytes_away > 4 * 100_000
+    assert stage.seconds > 0
+    stage.enter("learner")
+    assert learner.update(rows, sft.loss, 3, 0)["loss"] == alone.update(rows, sft.loss, 3, 0)["loss"]

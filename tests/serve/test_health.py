@@ -1,0 +1,62 @@
+"""What a user is told of a server: from its own account, and from its health endpoint where it is on this host."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.serve import discovery, health
+from workbench.serve.health import Health, reports
+from workbench.store import write_atomic
+
+
+def told(run: Path, ended: bool = False, **said: Any) -> str:
+    path = run / "health" / "critic.json"
+    if said:
+        write_atomic(path, json.dumps({**json.loads(path.read_text()), **said}))
+    (report,) = reports(run, ["critic"], ended)
+    return str(report)
+
+
+def test_what_a_server_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_ATTEMPT", "2")
+    assert told(tmp_path) == "starting"
+    server = Health(tmp_path, "critic", 2, lambda: {"here": "reward", "swaps": 3, "swapped_s": 0.25, "host_bytes": 10})
+    server.start()
+    server.doing("critic_infer")
+    server.done("critic_infer", 0.5, 0.125, refused=False, waiting=4)
+    server.done("critic_infer", 0.5, 0.125, refused=True, waiting=0)
+    server.doing("critic_train")
+    server.close()
+    said = json.loads((tmp_path / "health" / "critic.json").read_text())
+    assert said["endpoints"] == {"critic_infer": {"calls": 2, "refused": 1, "computed_s": 1.0, "waited_s": 0.25}}
+    assert (said["doing"], said["waiting"], said["attempt"]) == ("critic_train", 0, 2)
+    assert time.time() - said["updated"] < 5
+    rest = f"critic_infer 2 in 1.0 s; 1 refused; reward on the accelerator, 3 swaps in 0.2 s; 2 processes on {socket.gethostname()}; attempt 2"
+    assert told(tmp_path) == f"starting; {rest}"  # its endpoint is not announced
+    discovery.publish(tmp_path, "critic", "http://127.0.0.1:9", "token")
+    assert told(tmp_path) == f"not ready; {rest}"
+    assert told(tmp_path, ended=True) == f"ended; {rest}"
+    assert told(tmp_path, host="elsewhere").startswith("busy with critic_train; ")  # its own word is all there is
+    assert told(tmp_path, doing="", endpoints={}).startswith("ready; no request yet; ")
+    assert told(tmp_path, updated=time.time() - 60).startswith("silent for 60 s; ")
+
+
+def test_it_goes_on_saying_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "WRITE_S", 0.05)
+    server = Health(tmp_path, "critic")
+    server.start()
+    server.doing("critic_train")
+    seen = set()
+    deadline = time.monotonic() + 10
+    while len(seen) < 3 and time.monotonic() < deadline:
+        if (path := tmp_path / "health" / "critic.json").exists():
+            said = json.loads(path.read_text())
+            seen |= {said["updated"]} if said["doing"] == "critic_train" else set()
+    server.close()
+    assert len(seen) >= 3

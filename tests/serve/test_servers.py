@@ -1,0 +1,132 @@
+"""Servers of several processes and of several models, in real runs of PPO: their numbers are those of the policy's own processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig
+
+from tests import models
+from tests.algorithms.runs import steps
+from tests.algorithms.test_online import begun, wait_for
+from workbench import api
+from workbench.serve.client import Client
+from workbench.serve.endpoint import BadRequest
+from workbench.store import State
+
+STEPS = 3
+BEGUN: list[api.Run] = []
+CRITIC = "{source: %s, tensor_parallel: %d}"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.save(tmp_path_factory.mktemp("model"), tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random reward model on the tiny model's tokens."""
+    folder = tmp_path_factory.mktemp("reward")
+    words = models.tokenizer()
+    torch.manual_seed(1)
+    config = LlamaConfig(**models.SHAPE, vocab_size=len(words), num_labels=1, pad_token_id=words.pad_token_id)
+    AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """A failed test leaves no run behind."""
+    yield
+    for run in BEGUN:
+        if not run.status.state.ended:
+            run.kill()
+    BEGUN.clear()
+
+
+def start(folder: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, *overrides: str) -> api.Run:
+    rewards = f"{{short: {{program: {folder / 'mine.py'}:short}}, liked: {{model: {reward}, weight: 10}}}}"
+    critic = ("algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3")
+    length = f"algorithm.max_steps={STEPS}"
+    BEGUN.append(begun(folder, monkeypatch, tiny, "algorithm=ppo", f"algorithm.rewards={rewards}", length, *critic, *overrides))
+    return BEGUN[-1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, reward: Path) -> list[dict[str, float]]:
+    """The steps of a run that computes everything in one process."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = start(tmp_path_factory.mktemp("alone") / "run", monkeypatch, tiny, reward)
+        assert run.wait(150).state == State.COMPLETED, run.status.message
+    return steps(run)
+
+
+def ranks(run: api.Run, role: str) -> dict[int, psutil.Process]:
+    """A server's processes by their rank."""
+    found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["workbench.serve", str(run.dir.path), role]]
+    return {int(process.environ()["RANK"]): process for process in found}
+
+
+def same(run: api.Run, expected: list[dict[str, float]]) -> None:
+    assert run.wait(240).state == State.COMPLETED, run.status.message
+    told = steps(run)
+    assert len(told) == len(expected) == STEPS
+    for ours, theirs in zip(told, expected, strict=True):
+        for name in ("rewards", "reward/liked", "critic_loss", "critic_grad_norm", "values_mean", "loss", "init_policy_kl"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+
+
+def test_a_critic_of_two_tensor_parallel_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]]
+) -> None:
+    """It learns what one process does; wrong requests are refused and both processes live on; kill -9 of its rank 1 loses nothing."""
+    words = ("algorithm.served=[critic]", "algorithm.critic.processes=2", f"algorithm.critic.model={CRITIC % (tiny, 2)}")
+    run = start(tmp_path, monkeypatch, tiny, reward, *words)
+    wait_for(lambda: len(steps(run)) >= 1 or run.status.state.ended, 240)
+    first = ranks(run, "critic")
+    assert sorted(first) == [0, 1], run.status
+    client = Client(run.dir.path, "critic")
+    good = {"tokens": np.full((1, 4), 5, np.int32), "sequence_lengths": np.array([4], np.int32), "prompt_lengths": np.array([2], np.int32)}
+    for changes, said in (
+        ({"tokens": np.full((1, 4), 4000, np.int32)}, "tokens lie between 0 and"),
+        ({"prompt_lengths": np.array([4], np.int32)}, "prompt_lengths: from 1 to below"),
+        ({"prompt_lengths": np.array([1, 1], np.int32)}, "prompt_lengths has 2 entries for 1 rows"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            client.call("critic_infer", **{**good, **changes}).result(60)
+    with pytest.raises(BadRequest, match="comes before step"):  # refused by the critic itself, on both ranks alike
+        client.call("critic_train", step=np.array([99]), **good, returns=np.zeros((1, 4), np.float32), values=np.zeros((1, 4), np.float32)).result(60)
+    with pytest.raises(BadRequest, match="asked to save step 98"):
+        client.call("critic_save", step=np.array([98])).result(60)
+    assert client.call("critic_infer", **good).result(60)["values"].shape == (1, 4)
+    client.close()
+    assert all(process.is_running() for process in first.values()), run.status
+    wait_for(lambda: len(steps(run)) >= 2 or run.status.state.ended, 240)
+    first[1].kill()
+    same(run, alone)
+    assert len(list(run.dir.logs.glob("critic-1.*.log"))) == 2  # the gang of both was started again
+
+
+def test_critic_and_reward_model_in_one_set_of_processes_that_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]]
+) -> None:
+    """Two data-parallel processes hold both models, of which one at a time is on the accelerator."""
+    words = ("algorithm.served=[critic_reward]", "algorithm.critic.processes=2", "algorithm.swap_to_host=always")
+    run = start(tmp_path, monkeypatch, tiny, reward, *words)
+    same(run, alone)
+    said = json.loads((run.dir.path / "health" / "critic_reward.json").read_text())
+    assert said["here"] in ("critic", "reward")
+    calls = {name: counts["calls"] for name, counts in said["endpoints"].items()}
+    assert calls["critic_train"] == STEPS and calls["critic_infer"] >= STEPS and calls["reward_model"] > STEPS
+    # A step asks the reward model, then the critic, which also learns: two changes. A validation asks the reward model alone.
+    assert STEPS <= said["swaps"] <= 2 * STEPS + 4
+    assert said["host_bytes"] > 4 * 100_000 and said["swapped_s"] > 0
+    assert said["processes"] == 2

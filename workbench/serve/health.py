@@ -1,0 +1,119 @@
+"""How each server of a run is: what it says of itself, `health/<role>.json`, and whether its health endpoint answers. Loads no torch.
+
+{"role", "host", "pid", "processes", "attempt", "started", "updated",   times in seconds since the epoch
+ "doing", "since",             the endpoint that computes, and since when; "" where none does
+ "waiting",                    requests in the queue
+ "endpoints": {name: {"calls", "refused", "computed_s", "waited_s"}},
+ "here", "swaps", "swapped_s", "host_bytes"}                           where two models share the accelerator
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.serve import discovery
+from workbench.store import write_atomic
+
+WRITE_S = 1.0
+SILENT_S = 10.0
+PROBE_S = 0.5
+
+
+class Health:
+    """A server's own account of itself, written once a second by a thread of its own: also while it computes for long."""
+
+    def __init__(self, run_dir: Path, role: str, processes: int = 1, more: Callable[[], dict[str, Any]] = dict):
+        self._path, self._more = run_dir / "health" / f"{role}.json", more
+        self._said: dict[str, Any] = {"role": role, "host": socket.gethostname(), "pid": os.getpid(), "processes": processes, "endpoints": {}}
+        self._said |= {"attempt": int(os.environ.get("WORKBENCH_ATTEMPT", "1")), "started": time.time(), "waiting": 0}
+        self._doing, self._since = "", time.time()
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._write, name="health", daemon=True)
+
+    def start(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)
+        self._thread.start()
+
+    def doing(self, endpoint: str) -> None:
+        self._doing, self._since = endpoint, time.time()
+
+    def done(self, endpoint: str, computed_s: float, waited_s: float, refused: bool, waiting: int) -> None:
+        with self._lock:
+            counts = self._said["endpoints"].setdefault(endpoint, {"calls": 0, "refused": 0, "computed_s": 0.0, "waited_s": 0.0})
+            counts["calls"] += 1
+            counts["refused"] += refused
+            counts["computed_s"] += computed_s
+            counts["waited_s"] += waited_s
+            self._said["waiting"] = waiting
+        self._doing, self._since = "", time.time()
+
+    def close(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _write(self) -> None:
+        while True:
+            ended = self._ended.wait(WRITE_S)
+            with self._lock:
+                text = json.dumps({**self._said, "doing": self._doing, "since": self._since, "updated": time.time(), **self._more()})
+            write_atomic(self._path, text)
+            if ended:
+                return
+
+
+@dataclass(frozen=True)
+class Report:
+    """A server as a user is told: `state` is ready, busy, starting, silent or ended."""
+
+    role: str
+    state: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.state}; {self.detail}" if self.detail else self.state
+
+
+def reports(run_dir: Path, roles: Sequence[str], ended: bool) -> list[Report]:
+    """Of each server of a run, in their order. Asks the health endpoint where the server is on this host."""
+    return [_report(run_dir, role, ended) for role in roles]
+
+
+def _report(run_dir: Path, role: str, ended: bool) -> Report:
+    try:
+        said = json.loads((run_dir / "health" / f"{role}.json").read_text())
+    except FileNotFoundError:
+        return Report(role, "ended" if ended else "starting", "")
+    calls = ", ".join(f"{name} {counts['calls']}" for name, counts in said["endpoints"].items())
+    computed = sum(counts["computed_s"] for counts in said["endpoints"].values())
+    parts = [f"{calls} in {computed:.1f} s" if calls else "no request yet"]
+    if refused := sum(counts["refused"] for counts in said["endpoints"].values()):
+        parts.append(f"{refused} refused")
+    if "swaps" in said:
+        parts.append(f"{said['here']} on the accelerator, {said['swaps']} swaps in {said['swapped_s']:.1f} s")
+    parts.append(f"{said['processes']} process{'es' * (said['processes'] > 1)} on {said['host']}")
+    if said["attempt"] > 1:
+        parts.append(f"attempt {said['attempt']}")
+    return Report(role, "ended" if ended else _state(run_dir, role, said), "; ".join(parts))
+
+
+def _state(run_dir: Path, role: str, said: dict[str, Any]) -> str:
+    silent = time.time() - said["updated"]
+    if silent > SILENT_S:
+        return f"silent for {silent:.0f} s"
+    if said["host"] == socket.gethostname():
+        try:
+            address, _ = discovery.find(run_dir, role)
+        except FileNotFoundError:
+            return "starting"
+        if not discovery.ready(address.url, PROBE_S):
+            return "not ready"
+    return f"busy with {said['doing']}" if said["doing"] else "ready"
