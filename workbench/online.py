@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -42,11 +42,20 @@ LEARNT = {
 """The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
 
 
-class Online:
-    """Every rank of the policy has one; all make the same calls, and hold all experiences of a step."""
+class Progress(Protocol):
+    """How far the run is."""
 
-    def __init__(self, run: RunDir, spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase):
-        self.run, self.spec, self.policy = run, spec, policy
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        ...
+
+
+class Online:
+    """`workbench.runtime.OnlineRuntime`. Every rank of the policy has one; all make the same calls, and hold all experiences of a step."""
+
+    def __init__(self, progress: Progress, run: RunDir, spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase):
+        self.progress, self.run, self.spec, self.policy = progress, run, spec, policy
         self._directory, self._tokenizer = directory, tokenizer
         self._queues = itertools.count()
         self._times: dict[str, float] = defaultdict(float)
@@ -62,27 +71,33 @@ class Online:
         """The algorithm's settings as they are now: with what was changed while the run goes on."""
         return self.policy.algorithm
 
-    def rollout(self, rows: Sequence[Row], step: int, seed: int, samples: int | None = None) -> list[Experience]:
+    def rollout(self, rows: Sequence[Row]) -> list[Experience]:
+        return self._sampled(rows, self.spec.seed, self.settings.samples_per_prompt, learning=True)
+
+    def held_out(self, rows: Sequence[Row], seed: int) -> list[Experience]:
+        """One scored answer to each row's prompt."""
+        return self._sampled(rows, seed, samples=1, learning=False)
+
+    def _sampled(self, rows: Sequence[Row], seed: int, samples: int, learning: bool) -> list[Experience]:
         """Sampled and scored answers to all rows, prompt by prompt. The ranks take prompts from one queue, so that none waits for long answers."""
-        cfg = self.settings
+        step = self.progress.step
         with self._timed("generate"):
             self.policy.settle()
             if self.version != step:
                 self.engine.update_weights(step)
                 self.version = step
             self.engine.resume()
-            count = samples or cfg.samples_per_prompt
             queue = parallel.shared_queue(len(rows), f"prompts-{next(self._queues)}")
-            prompts = (Prompt(rows[i].prefix, key=i, samples=count) for i in queue)
+            prompts = (Prompt(rows[i].prefix, key=i, samples=samples) for i in queue)
             found: list[Experience] = []
             fresh: list[Experience] = []
             for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + step):
                 if parallel.tensor_rank() == 0:
                     fresh.append(self._experience(rows[rollout.key], rollout, step))
                 if len(fresh) >= MICROBATCH:
-                    found += self._asked_for(fresh, learning=samples is None)
+                    found += self._asked_for(fresh, learning)
                     fresh = []
-            found += self._asked_for(fresh, learning=samples is None)
+            found += self._asked_for(fresh, learning)
             self.engine.release()
         with self._timed("reward"):
             gathered = [e for part in parallel.gather_over_all(found) for e in part]
@@ -122,7 +137,6 @@ class Online:
         return Sampling(cfg.max_tokens, cfg.temperature, hf.end_tokens(self._directory), cfg.top_k, cfg.top_p, cfg.stop_strings)
 
     def measure(self, experiences: Sequence[Experience]) -> None:
-        """Fill the trainer's own log-probabilities and entropies, and the reference policy's log-probabilities."""
         rows = trees(experiences, {})
         with self._timed("logprobs"):
             both = self.policy.outputs(rows, entropy=True)
@@ -136,11 +150,10 @@ class Online:
         with self._timed("critic_infer"):
             self.critic.infer(experiences)
 
-    def train_critic(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
-        """Begin the critic's lesson; what is returned waits for its metrics."""
+    def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
         assert self.critic is not None
         with self._timed("critic_train"):
-            done = self.critic.train(experiences, step + 1)
+            done = self.critic.train(experiences, self.progress.step + 1)
 
         def wait() -> Metrics:
             with self._timed("critic_wait"):
@@ -148,8 +161,9 @@ class Online:
 
         return wait
 
-    def learn(self, experiences: Sequence[Experience], loss: Loss, step: int, seed: int) -> Metrics:
-        """The policy's updates on a step's experiences: `update_epochs` passes in minibatches, a prompt's answers side by side."""
+    def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
+        """As the protocol has it; a prompt's answers lie side by side."""
+        step, seed = self.progress.step, self.spec.seed
         found = []
         with self._timed("train"):
             for part, minibatch in enumerate(minibatches(experiences, self.settings, seed, step)):
@@ -161,9 +175,9 @@ class Online:
         amounts = [_amount(e, quantity) for e in self._kept]
         return sorted(range(len(amounts)), key=lambda i: -amounts[i])[:count]
 
-    def keep(self, experiences: Sequence[Experience], step: int) -> None:
+    def keep(self, experiences: Sequence[Experience]) -> None:
         """Write the step's rollout file."""
-        self._kept = experiences
+        step, self._kept = self.progress.step + 1, experiences
         if parallel.rank() == 0:
             with self._timed("store"):
                 rollouts.write(self.run, step, [e.record(step, number) for number, e in enumerate(experiences)])

@@ -70,6 +70,19 @@ class Runtime(Protocol):
         """Change settings from now on."""
         ...
 
+    @property
+    def online(self) -> OnlineRuntime:
+        """Rollouts, for an algorithm whose settings extend `OnlineConfig`."""
+        ...
+
+    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
+        ...
+
+
+class OnlineRuntime(Protocol):
+    """What an algorithm does with its own rollouts, in the order of a step."""
+
     def rollout(self, rows: Sequence[Row]) -> list[Experience]:
         """Sampled answers to the rows' prompts with their rewards, all of them on every rank, prompt by prompt."""
         ...
@@ -92,8 +105,4 @@ class Runtime(Protocol):
 
     def keep(self, experiences: Sequence[Experience]) -> None:
         """Store the step's rollouts for whoever looks at the run."""
-        ...
-
-    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
-        """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
         ...

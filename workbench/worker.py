@@ -24,7 +24,6 @@ from workbench.store import Cursor, EventWriter, RunDir
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
-    from workbench.experience import Experience
     from workbench.online import Online
     from workbench.runtime import Loss, Metrics
 
@@ -76,13 +75,13 @@ class Worker:
             self.validation = self._with_reference(self.validation, "validation")
         self.checkpoints = Checkpoints(self.policy, self.run.checkpoints, self.spec.checkpoint)
         self.step = self.checkpoints.load_newest(self._warn)
-        self.online = None
+        self._online = None
         if isinstance(self.spec.algorithm, OnlineConfig):
             from workbench.online import Online
 
-            self.online = Online(self.run, self.spec, self.policy, self._directory, self._tokenizer)
-            if self.online.critic:
-                self.online.critic.restore(self.step)
+            self._online = Online(self, self.run, self.spec, self.policy, self._directory, self._tokenizer)
+            if self._online.critic:
+                self._online.critic.restore(self.step)
         self._repeat_changes()
 
     # --- what an algorithm's loop sees (workbench.runtime.Runtime)
@@ -109,28 +108,10 @@ class Worker:
         now = self.policy.algorithm
         self.policy.algorithm = type(now).model_validate({**now.model_dump(), **values})
 
-    def rollout(self, rows: Sequence[Row]) -> list[Experience]:
-        return self._online.rollout(rows, self.step, self.spec.seed)
-
-    def measure(self, experiences: Sequence[Experience]) -> None:
-        self._online.measure(experiences)
-
-    def values(self, experiences: Sequence[Experience]) -> None:
-        self._online.values(experiences)
-
-    def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
-        return self._online.train_critic(experiences, self.step)
-
-    def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
-        return self._online.learn(experiences, loss, self.step, self.spec.seed)
-
-    def keep(self, experiences: Sequence[Experience]) -> None:
-        self._online.keep(experiences, self.step + 1)
-
     @property
-    def _online(self) -> Online:
-        assert self.online is not None, "this algorithm has no rollouts: its Config does not extend OnlineConfig"
-        return self.online
+    def online(self) -> Online:
+        assert self._online, "this algorithm has no rollouts: its Config does not extend OnlineConfig"
+        return self._online
 
     # --- the run
 
@@ -142,7 +123,7 @@ class Worker:
         began = time.perf_counter()
         for learnt in self.algorithm.train(self.settings, self) if reason == "completed" else ():
             self.step += 1
-            sampled = {**self.online.measured(), "step_time_s": time.perf_counter() - began} if self.online else {}
+            sampled = {**self._online.measured(), "step_time_s": time.perf_counter() - began} if self._online else {}
             metrics, began = {**learnt, **sampled}, time.perf_counter()
             self.emit("step", step=self.step, metrics=metrics)
             self._sound(metrics)
@@ -152,8 +133,8 @@ class Worker:
             stop = not last and self._stop_requested()
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
                 self._report_checkpoint(wait=True)
-                if self.online and self.online.critic:  # first, so that a checkpoint of the policy has its critic's beside it
-                    self.online.critic.save(self.step)
+                if self._online and self._online.critic:  # first, so that a checkpoint of the policy has its critic's beside it
+                    self._online.critic.save(self.step)
                 self.checkpoints.save(self.step, held_out.get(self.spec.checkpoint.best_metric))
                 self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
             if stop:
@@ -168,7 +149,7 @@ class Worker:
         now = alarms.found(self._history)
         for alarm in now:
             if alarm.name not in self._sounding:
-                worst = self.online.worst(alarm.rank_by) if self.online and alarm.rank_by else []
+                worst = self._online.worst(alarm.rank_by) if self._online and alarm.rank_by else []
                 self.emit("alarm", step=self.step, name=alarm.name, message=alarm.message, rollouts=worst)
         self._sounding = {alarm.name for alarm in now}
 
@@ -176,7 +157,7 @@ class Worker:
         """Measure the held-out rows and answer a few of their prompts."""
         started = time.perf_counter()
         diagnostics: dict[str, Any] = {}
-        if self.online:
+        if self._online:
             metrics, samples = self._held_out_rollouts()
         else:
             outputs: dict[int, np.ndarray] = {}
@@ -195,8 +176,8 @@ class Worker:
         """The mean reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
         if not self.validation:
             return {}, []
-        found = self._online.rollout(self.validation, self.step, VALIDATION_SEED, samples=1)
-        self._online.measured()
+        found = self.online.held_out(self.validation, VALIDATION_SEED)
+        self.online.measured()
         metrics = {"rewards": sum(e.reward for e in found) / len(found)}
         metrics |= {f"reward/{name}": sum(e.components[name] for e in found) / len(found) for name in found[0].components}
         metrics["response_lengths"] = sum(len(e.tokens) for e in found) / len(found)

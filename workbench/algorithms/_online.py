@@ -1,9 +1,9 @@
-"""What the algorithms that learn from their own rollouts share: settings, rewards with KL, the policy's loss, metrics, the held-out measurement."""
+"""What the algorithms that learn from their own rollouts share: settings, the loop of those without a critic, the policy's loss, metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from workbench.data.packing import Row
     from workbench.experience import Experience
-    from workbench.runtime import Batch, Metrics
+    from workbench.runtime import Batch, Loss, Metrics, Runtime
+
+    Advantages = Callable[[Sequence[Experience], Any], None]
+    """`advantages(experiences, cfg)`: fills those of each experience's tokens."""
 
 
 class OnlineConfig(AlgorithmConfig):
@@ -103,6 +107,24 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
         "ppo_ratio_clamped": ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
         "clip_fraction": clipped_N,
     }
+
+
+def train(rt: Runtime, loss: Loss, advantages: Advantages) -> Iterator[Metrics]:
+    """Without a critic: sample, weigh each answer against others, learn."""
+    for rows in rt.batches():
+        experiences = sampled(rt, rows)
+        advantages(experiences, rt.settings)
+        rt.online.keep(experiences)
+        yield {**rt.online.learn(experiences, loss), **metrics(experiences)}
+
+
+def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
+    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference."""
+    experiences = rt.online.rollout(rows)
+    rt.online.measure(experiences)
+    penalise_truncated(experiences, rt.settings)
+    measure_kl(experiences, rt.settings)
+    return experiences
 
 
 def padded(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

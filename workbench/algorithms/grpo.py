@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from workbench.algorithms._online import OnlineConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.experience import Experience
     from workbench.runtime import Batch, Metrics, Runtime
 
 ROWS = "prompt"
@@ -43,14 +44,10 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     return loss_N, {**metrics, "loss": loss_N}
 
 
+def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
+    rewards_PK = online.by_prompt(experiences, cfg, [e.reward for e in experiences])
+    online.spread(experiences, F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation).flatten().tolist())
+
+
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
-    for rows in rt.batches():
-        cfg = rt.settings
-        experiences = rt.rollout(rows)
-        rt.measure(experiences)
-        online.penalise_truncated(experiences, cfg)
-        online.measure_kl(experiences, cfg)
-        rewards_PK = online.by_prompt(experiences, cfg, [e.reward for e in experiences])
-        online.spread(experiences, F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation).flatten().tolist())
-        rt.keep(experiences)
-        yield {**rt.learn(experiences, loss), **online.metrics(experiences)}
+    return online.train(rt, loss, advantages)

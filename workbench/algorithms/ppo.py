@@ -66,15 +66,12 @@ def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
     for rows in rt.batches():
         cfg = rt.settings
-        experiences = rt.rollout(rows)
-        rt.measure(experiences)
-        rt.values(experiences)
-        online.penalise_truncated(experiences, cfg)
-        online.measure_kl(experiences, cfg)
+        experiences = online.sampled(rt, rows)
+        rt.online.values(experiences)
         advantages(experiences, cfg)
-        rt.keep(experiences)
-        learning = rt.train_critic(experiences)
-        metrics = rt.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
+        rt.online.keep(experiences)
+        learning = rt.online.train_critic(experiences)
+        metrics = rt.online.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
         if cfg.kl_target:
             kl = sum(float(e.kl.sum()) for e in experiences) / len(experiences)
             rt.set(kl_coefficient=F.kl.adaptive(cfg.kl_coefficient, kl, cfg.kl_target, cfg.kl_horizon, len(experiences)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
 
 if TYPE_CHECKING:
+    from workbench.experience import Experience
     from workbench.runtime import Metrics, Runtime
 
 ROWS = "prompt"
@@ -24,14 +25,10 @@ class Config(OnlineConfig):
     samples_per_prompt: int = Field(4, ge=2, le=256, description="Answers to each prompt; the baseline of each is the others' mean.")
 
 
+def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
+    with_kl = [e.reward - cfg.kl_coefficient * float(e.kl.sum()) for e in experiences]
+    online.spread(experiences, F.advantages.leave_one_out(online.by_prompt(experiences, cfg, with_kl)).flatten().tolist())
+
+
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
-    for rows in rt.batches():
-        cfg = rt.settings
-        experiences = rt.rollout(rows)
-        rt.measure(experiences)
-        online.penalise_truncated(experiences, cfg)
-        online.measure_kl(experiences, cfg)
-        with_kl = [e.reward - cfg.kl_coefficient * float(e.kl.sum()) for e in experiences]
-        online.spread(experiences, F.advantages.leave_one_out(online.by_prompt(experiences, cfg, with_kl)).flatten().tolist())
-        rt.keep(experiences)
-        yield {**rt.learn(experiences, loss), **online.metrics(experiences)}
+    return online.train(rt, loss, advantages)
