@@ -5,6 +5,7 @@ A backend is one file, `backends/<name>.py`, with a `Config` (its YAML's schema)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+AGAIN = 75
+"""The driver's exit code when the run is saved and is to go on in another allocation (EX_TEMPFAIL)."""
+
+WARNED = "WORKBENCH_WARNED"
+"""In the driver's environment, where its allocation may end early: a file that is there once the end is near."""
+
+RESTARTS = "WORKBENCH_RESTARTS"
+"""In the driver's environment: how often its job was started again."""
+
+
 class Config(BaseModel):
     """The settings every backend has."""
 
@@ -27,11 +38,27 @@ class Config(BaseModel):
     num_nodes: int = Field(1, ge=1, le=4096, description="Nodes of the gang; all start together or none does.")
     ranks_per_node: int = Field(1, ge=1, le=64, description="Processes on each node: one a GPU, or one a CPU socket.")
     threads_per_rank: int = Field(0, ge=0, le=1024, description="CPU threads of each rank; 0 divides the node's cores evenly.")
+    nodes_timeout_s: float = Field(
+        120.0, gt=0, le=86400, description="How long a gang waits for a node to come, or to come back, before it gives up."
+    )
     max_restarts: int = Field(0, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
 
     @property
     def world_size(self) -> int:
         return self.num_nodes * self.ranks_per_node
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run that is saved before its allocation ends is started again in another."""
+        return False
+
+    def group(self, role: str) -> str:
+        """Which of the backend's nodes a role's gang runs on: those whose dask workers are named `<group>-…`. Empty: any."""
+        return ""
+
+    def serving(self, role: str, processes: int, max_restarts: int) -> Config:
+        """The same for a server's gang of so many processes, all on one node. Raises ValueError where they cannot be placed."""
+        return self.model_copy(update={"num_nodes": 1, "ranks_per_node": processes, "max_restarts": max_restarts})
 
 
 @dataclass(frozen=True)
@@ -66,17 +93,36 @@ class Job:
     started: float
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a look at a job told, at `time`.
+
+    `alive` is whether it runs, or will; None where this host cannot tell. `waiting` says why it has not started, `ended` how it ended, in the
+    scheduler's words; `cancelled` whether somebody ended it.
+    """
+
+    alive: bool | None
+    waiting: str = ""
+    ended: str = ""
+    cancelled: bool = False
+    time: float = field(default_factory=time.time)
+
+
 class Backend(Protocol):
-    """The module of a backend."""
+    """The module of a backend. Its allocation may end before the run does, or start the driver again: see WARNED and RESTARTS."""
 
     Config: type[Config]
 
     def launch(self, task: Task) -> Job:
-        """Start `task.driver` so that it outlives the caller. Raises OSError when it cannot be started."""
+        """Start `task.driver` so that it outlives the caller. Raises OSError, in the scheduler's own words, when it cannot be started."""
         ...
 
-    def alive(self, job: Job) -> bool | None:
-        """Whether the driver still runs; None where this host cannot tell."""
+    def look(self, job: Job) -> Sight:
+        """Whether the driver still runs. Cheap enough to be asked for every run of a list."""
+        ...
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job that has not started out of the queue. Returns whether it was; one that runs is left alone."""
         ...
 
     def kill(self, job: Job) -> None:
@@ -101,4 +147,4 @@ def find(name: str) -> Backend:
 
 def names() -> list[str]:
     """The backends there are: the files of this folder that define one."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base", "supervisor"))
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in ("base", "supervisor"))

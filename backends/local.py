@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from pydantic import Field
 
-from backends import base
-from backends.base import Job, Task
+from backends import _tls, base
+from backends.base import Job, Sight, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -36,7 +36,9 @@ class Config(base.Config):
 
 def launch(task: Task) -> Job:
     """Start `task.driver` detached. Raises OSError when its log cannot be opened or no process can be started."""
-    with task.log_path("driver", task.attempt).open("ab") as log:
+    log_path = task.log_path("driver", task.attempt)
+    log_path.touch(mode=0o600)
+    with log_path.open("ab") as log:
         # The shell ends at once, so the driver's parent is init: no zombie stays with the launcher, and a launcher that ends its
         # process tree does not reach it.
         shell = subprocess.run(
@@ -56,11 +58,16 @@ def launch(task: Task) -> Job:
     return Job(backend="local", id=str(pid), host=socket.gethostname(), started=started)
 
 
-def alive(job: Job) -> bool | None:
-    """Whether the driver still runs; None on another host than the driver's."""
+def look(job: Job) -> Sight:
+    """Whether the driver still runs; it cannot be told on another host than the driver's."""
     if job.host != socket.gethostname():
-        return None
-    return _process(job) is not None
+        return Sight(None)
+    return Sight(True) if _process(job) else Sight(False, ended="the driver process died")
+
+
+def withdraw(job: Job) -> bool:
+    """Nothing waits here: a driver starts at once."""
+    return False
 
 
 def kill(job: Job) -> None:
@@ -72,7 +79,7 @@ def kill(job: Job) -> None:
         return
     process.terminate()
     deadline = time.monotonic() + KILL_TIMEOUT_S
-    while alive(job):
+    while _process(job):
         if time.monotonic() > deadline:
             process.kill()
         time.sleep(0.05)
@@ -80,7 +87,7 @@ def kill(job: Job) -> None:
 
 @contextmanager
 def gang(task: Task) -> Iterator[Client]:
-    """A dask client with one worker process a node, all on the loopback interface."""
+    """A dask client with one worker process a node, all on the loopback interface; other users of this machine have no certificate for them."""
     from dask import config
     from distributed import Client, LocalCluster
 
@@ -96,12 +103,14 @@ def gang(task: Task) -> Iterator[Client]:
             threads_per_worker=1 + len(task.servers),  # an agent of each gang
             processes=True,
             host="127.0.0.1",
+            protocol="tls",
+            security=(security := _tls.security(task.run_dir / "dask")),
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # with no address dask tries 8787 first
             worker_dashboard_address=None,
             memory_limit=None,
             silence_logs=logging.ERROR,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, security=security) as client,
     ):
         yield client
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02  # short, so that the rank which died first is told from those it took along
-NODES_TIMEOUT_S = 120.0
+NODES_POLL_S = 0.1
 LOG_LINES = 20
 PORTS = range(20000, 30000)  # below the kernel's ephemeral ports, so that no outgoing connection takes it before rank 0 binds it
 PR_SET_PDEATHSIG = 1
@@ -91,16 +91,16 @@ def supervise_with_servers(client: Client, task: Task, watch: Callable[[int], bo
         GangFailed, GangEnded, TimeoutError: as `supervise` does.
     """
     over = threading.Event()
-    failures: list[str] = []
+    failures: list[Exception] = []
 
     def serve(server: Task) -> None:
         try:
             supervise(client, server, lambda _: not over.is_set())
-            failures.append(f"the {server.role} server ended while it was needed")
+            failures.append(GangFailed(f"the {server.role} server ended while it was needed"))
         except GangEnded:
             return
         except (GangFailed, TimeoutError) as error:
-            failures.append(f"the {server.role} server failed: {error}")
+            failures.append(type(error)(f"the {server.role} server failed: {error}"))
 
     threads = [threading.Thread(target=serve, args=(server,), name=server.role) for server in task.servers]
     for thread in threads:
@@ -109,7 +109,7 @@ def supervise_with_servers(client: Client, task: Task, watch: Callable[[int], bo
         supervise(client, task, lambda attempt: watch(attempt) and not failures)
     except GangEnded:
         if failures:
-            raise GangFailed(failures[0]) from None
+            raise failures[0] from None
         raise
     finally:
         over.set()
@@ -155,16 +155,28 @@ def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], b
 
 def _seats(client: Client, task: Task, attempt: int) -> dict[str, Seat]:
     """A seat for each dask worker, by its address; rank 0's node comes first."""
-    num_nodes = task.config.num_nodes
-    client.wait_for_workers(num_nodes, timeout=NODES_TIMEOUT_S)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    addresses = sorted(workers, key=lambda address: (str(workers[address]["name"]), address))[:num_nodes]
+    addresses = _nodes(client, task)
     hosts = [urlparse(address).hostname or "" for address in addresses]
     master_port = client.submit(free_port, workers=addresses[:1], pure=False).result()
     return {
         address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], master_port)
         for node, (address, host) in enumerate(zip(addresses, hosts, strict=True))
     }
+
+
+def _nodes(client: Client, task: Task) -> list[str]:
+    """The addresses of the gang's dask workers, in the order of their names. Raises TimeoutError while there are too few."""
+    group, num_nodes = task.config.group(task.role), task.config.num_nodes
+    deadline = time.monotonic() + task.config.nodes_timeout_s
+    while True:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        names = {address: str(worker["name"]) for address, worker in workers.items()}
+        ours = sorted((name, address) for address, name in names.items() if not group or name.startswith(f"{group}-"))
+        if len(ours) >= num_nodes:
+            return [address for _, address in ours[:num_nodes]]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(ours)} of the {num_nodes} nodes of the {task.role} gang came within {task.config.nodes_timeout_s:g} s")
+        time.sleep(NODES_POLL_S)
 
 
 def _failure(agent: Future, task: Task, seat: Seat) -> Failure | None:

@@ -89,7 +89,7 @@ def test_interrupting_the_follower_leaves_the_run_and_says_how_to_go_on(runs: Pa
 
 
 def test_logs_of_a_rank_and_of_the_driver(runs: Path) -> None:
-    stand_in.start(runs, "print('rank', rank, flush=True); steps(1)", ranks=2)
+    stand_in.start(runs, "print('rank', rank, flush=True); steps(1)", ranks_per_node=2)
     assert workbench(runs, "logs", "-f", "latest", "--role", "driver").stdout == "completed: \n"
     assert workbench(runs, "logs", "latest", "--rank", "1").stdout == "rank 1\n"
     assert "actor-0.1.log" in workbench(runs, "logs", "latest", "--rank", "9").stderr

@@ -24,7 +24,7 @@ ADAPTERS = {
     "tensorrt_llm": ("workbench/rollout/tensorrt_llm.py", "tests/rollout"),
     "pytriton": ("workbench/serve",),
     "tritonclient": ("workbench/serve",),
-    "dask_jobqueue": (),
+    "dask_jobqueue": ("backends/_jobqueue.py",),
 }
 
 

@@ -79,15 +79,28 @@ class Run:
         if status.job is None:
             if time.time() - status.updated < LAUNCH_TIMEOUT_S:
                 return status
-            reason = "the launch was interrupted before the backend gave a job"
-        elif (alive := _backend(status).alive(_job(status))) or (alive is None and self.dir.silence_s < SILENCE_TIMEOUT_S):
+            return self._ended(State.FAILED, "the launch was interrupted before the backend gave a job")
+        sight = _backend(status).look(_job(status))
+        if sight.waiting:
+            return self._waits(status, sight)
+        if sight.alive or (sight.alive is None and self.dir.silence_s < SILENCE_TIMEOUT_S):
             return status
-        elif alive is None:
-            reason = f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s"
-        else:
-            tail = self.log_tail("driver", lines=5)
-            reason = "the driver process died" + (f"; the end of its log:\n{tail}" if tail else "")
-        return self.dir.move(LIVE, state=State.FAILED, message=reason) or self.dir.status
+        if sight.alive is None:
+            return self._ended(State.FAILED, f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s")
+        if sight.cancelled:
+            return self._ended(State.STOPPED, f"{sight.ended}; resume goes on from the last checkpoint")
+        tail = self.log_tail("driver", lines=5) or self.log_tail("slurm", lines=5)
+        return self._ended(State.FAILED, sight.ended + (f"; the end of its log:\n{tail}" if tail else ""))
+
+    def _ended(self, state: State, reason: str) -> Status:
+        return self.dir.move(LIVE, state=state, message=reason) or self.dir.status
+
+    def _waits(self, status: Status, sight: backends.Sight) -> Status:
+        """The status of a run whose job is in the queue, or in it again. What the driver wrote after the look counts more."""
+        known = status.state == State.QUEUED and status.message == sight.waiting
+        if known or status.state == State.STOPPING or sight.time < status.updated:
+            return status
+        return self.dir.move([state for state in LIVE if state != State.STOPPING], state=State.QUEUED, message=sight.waiting) or self.dir.status
 
     def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
         return self.dir.events(cursor)
@@ -98,8 +111,14 @@ class Run:
         return reports(self.dir.path, spec["algorithm"].get("served", ()), self.status.state.ended)
 
     def stop(self) -> None:
-        """Ask the run to save a checkpoint and end at the next step boundary. Raises ValueError when it has ended."""
-        self._check_live()
+        """Ask the run to save a checkpoint and end at the next step boundary; one that waits in a queue is taken out of it.
+
+        Raises ValueError when it has ended.
+        """
+        status = self._check_live()
+        if status.state == State.QUEUED and status.job and _backend(status).withdraw(_job(status)):
+            self._ended(State.STOPPED, "taken out of the queue; resume queues it again")
+            return
         self.dir.request("stop")
         self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
 

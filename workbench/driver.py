@@ -1,12 +1,13 @@
 """The detached process that owns a run: `python -m workbench.driver RUN_DIR`.
 
 It brings up the gang, copies the worker's progress into status.json, restarts the gang after a failure, and writes how the run ended.
-SIGTERM makes it end the gang at once.
+SIGTERM makes it end the gang at once. Where its allocation ends before the run does, it is warned, saves, and exits with `base.AGAIN`.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import sys
@@ -55,6 +56,8 @@ class Progress:
 
     def flush(self) -> None:
         if self._changes:
+            if self.running:  # whoever looked at the queue may have taken it for waiting
+                self._run.move((State.QUEUED, State.STARTING), state=State.RUNNING)
             self._run.update(**self._changes)
             self._changes, self._written = {}, self._clock()
 
@@ -83,9 +86,9 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     driver = (sys.executable, "-m", "workbench.driver", str(run.path))
     servers = []
     for server in placed(experiment.algorithm, experiment.model):
-        gang = {"num_nodes": 1, "ranks_per_node": server.processes, "max_restarts": max(SERVER_RESTARTS, experiment.backend.max_restarts)}
+        gang = experiment.backend.serving(server.role, server.processes, max(SERVER_RESTARTS, experiment.backend.max_restarts))
         command = (sys.executable, "-m", "workbench.serve", str(run.path), server.role)
-        servers.append(Task(run.path, command, driver, experiment.backend.model_copy(update=gang), attempt, role=server.role))
+        servers.append(Task(run.path, command, driver, gang, attempt, role=server.role))
     return Task(
         run_dir=run.path,
         command=(sys.executable, "-m", "workbench.worker", str(run.path)),
@@ -96,12 +99,24 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     )
 
 
+def begin(run: RunDir) -> int:
+    """This driver's attempt: the next one where its job was started again. What it says goes to the attempt's log, for its owner alone."""
+    from backends import base
+
+    os.umask(0o077)
+
+    restarted = int(os.environ.get(base.RESTARTS, "0")) > 0
+    attempt = (run.again("the job was started again") if restarted else run.status).attempt
+    with run.log_path("driver", attempt).open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    return attempt
+
+
 def drive(run: RunDir, task: Task) -> State:
     """Run the gang to its end and write it into the status. Returns the final state."""
-    terminated: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
     try:
-        state, message = _drive(run, task, terminated)
+        state, message = _Drive(run, task).go()
     except OSError as error:
         state, message = State.FAILED, str(error)
     if state == State.FAILED and (full := _disk_full(run.path)):
@@ -111,36 +126,80 @@ def drive(run: RunDir, task: Task) -> State:
     return state
 
 
-def _drive(run: RunDir, task: Task, terminated: list[int]) -> tuple[State, str]:
-    from backends import base as backends
-    from backends.supervisor import GangEnded, GangFailed, supervise_with_servers
+def exit_code(state: State) -> int:
+    from backends import base
 
-    progress = Progress(run)
-    requests = Cursor()
-    stopping = False
+    return {State.COMPLETED: 0, State.STOPPED: 0, State.PREEMPTED: base.AGAIN}.get(state, 1)
 
-    def watch(attempt: int) -> bool:
-        nonlocal stopping
-        progress.poll(attempt)
-        stopping = stopping or any(request["request"] == "stop" for request in run.requests(requests))
-        return not terminated and (progress.running or not stopping)
 
-    try:
-        queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
-        if queued and watch(task.attempt):
-            with backends.find(task.config.name).gang(task) as client:
-                supervise_with_servers(client, task, watch)
+class _Drive:
+    """One driver's gang from its start to its end."""
+
+    def __init__(self, run: RunDir, task: Task):
+        from backends import base
+
+        self._run, self._task = run, task
+        self._progress, self._requests = Progress(run), Cursor()
+        self._stopping = self._terminated = self._warned = self._ran = False
+        self._warning = Path(os.environ[base.WARNED]) if base.WARNED in os.environ else None
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, *_: object) -> None:
+        """Where an allocation may end early, this is how schedulers say so; elsewhere somebody kills the run."""
+        if self._warning:
+            self._warning.touch()
         else:
-            raise GangEnded
-    except GangEnded:
-        return State.STOPPED, "killed; resume goes on from the last checkpoint" if terminated else "stopped before the first step"
-    except (GangFailed, TimeoutError) as error:
-        return State.FAILED, str(error)
-    finally:
-        progress.poll(run.status.attempt)
-        progress.flush()
-    ends = {"completed": (State.COMPLETED, ""), "stopped": (State.STOPPED, "stopped; resume goes on from the last checkpoint")}
-    return ends.get(progress.end or "", (State.FAILED, f"the ranks exited with 0 before the end of the run; see {run.logs}"))
+            self._terminated = True
+
+    def go(self) -> tuple[State, str]:
+        from backends import base as backends
+        from backends.supervisor import GangEnded, GangFailed, supervise_with_servers
+
+        run, task = self._run, self._task
+        try:
+            queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
+            if queued and self.watch(task.attempt):
+                with backends.find(task.config.name).gang(task) as client:
+                    supervise_with_servers(client, task, self.watch)
+            else:
+                raise GangEnded
+        except GangEnded:
+            if self._leaves:
+                return self._left("the allocation ends")
+            return State.STOPPED, "killed; resume goes on from the last checkpoint" if self._terminated else "stopped before the first step"
+        except GangFailed as error:
+            return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, str(error))
+        except TimeoutError as error:
+            return self._left(str(error)) if task.config.goes_on and self._ran else (State.FAILED, str(error))
+        finally:
+            self._progress.poll(run.status.attempt)
+            self._progress.flush()
+        if self._progress.end == "stopped" and self._leaves:
+            return self._left(f"saved at step {run.status.step} before the allocation ends")
+        ends = {"completed": (State.COMPLETED, ""), "stopped": (State.STOPPED, "stopped; resume goes on from the last checkpoint")}
+        return ends.get(self._progress.end or "", (State.FAILED, f"the ranks exited with 0 before the end of the run; see {run.logs}"))
+
+    def watch(self, attempt: int) -> bool:
+        """Whether the gang is still wanted; asked a few times a second."""
+        self._progress.poll(attempt)
+        self._ran = self._ran or self._progress.running
+        requests = self._run.requests(self._requests)
+        self._stopping = self._stopping or any(request["request"] == "stop" and "attempt" not in request for request in requests)
+        if self._warning and not self._warned and self._warning.exists():
+            self._warned = True
+            self._run.request("stop", attempt=attempt)  # of this attempt alone: the next one goes on
+            print("warned: the allocation ends soon", flush=True)
+        return not self._terminated and (self._progress.running or not (self._stopping or self._warned))
+
+    @property
+    def _leaves(self) -> bool:
+        return self._warned and not self._stopping and not self._terminated
+
+    def _left(self, why: str) -> tuple[State, str]:
+        """What becomes of a run that its allocation leaves unfinished."""
+        if self._task.config.goes_on:
+            return State.PREEMPTED, f"{why}; it waits to go on from its last checkpoint"
+        return State.STOPPED, f"{why}; resume goes on from the last checkpoint"
 
 
 def _disk_full(path: Path) -> str:
@@ -150,10 +209,10 @@ def _disk_full(path: Path) -> str:
 
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
+    attempt = begin(run)
     from workbench.spec import Experiment
 
-    task = task_of(run, Experiment.from_yaml(run.spec_path.read_text()), run.status.attempt)
-    return 0 if drive(run, task) in (State.COMPLETED, State.STOPPED) else 1
+    return exit_code(drive(run, task_of(run, Experiment.from_yaml(run.spec_path.read_text()), attempt)))
 
 
 if __name__ == "__main__":

@@ -150,13 +150,18 @@ class RunDir:
                 return None
             if (control := self.path / "control.jsonl").exists():
                 control.rename(self.path / f"control.{was.attempt}.jsonl")
-            (self.path / ".reserve").write_bytes(bytes(RESERVE_BYTES))
+            with open(self.path / ".reserve", "wb", opener=private) as file:
+                file.write(bytes(RESERVE_BYTES))
             self.beat()
             return self.update(state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
 
+    def again(self, message: str) -> Status:
+        """The next attempt of a run whose job was started again. One that has ended meanwhile stays as it is."""
+        return self.move(LIVE, state=State.QUEUED, attempt=self.status.attempt + 1, message=message) or self.status
+
     def beat(self) -> None:
         """The driver's sign of life, for a host that cannot see its process."""
-        (self.path / ".beat").touch()
+        (self.path / ".beat").touch(mode=0o600)
 
     @property
     def silence_s(self) -> float:
@@ -183,7 +188,7 @@ class EventWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_torn_line(path)
         self._seq = 1 + max((event["seq"] for event in tail(path, Cursor())), default=-1)
-        self._file = path.open("ab", buffering=0)
+        self._file = open(path, "ab", buffering=0, opener=private)  # noqa: SIM115
 
     def write(self, kind: str, **values: Any) -> None:
         """Append one event in a single write, so that a reader sees the whole line or none of it. Raises OSError on a full disk."""
@@ -193,6 +198,11 @@ class EventWriter:
     def close(self) -> None:
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a new file is its owner's alone, mode 0600."""
+    return os.open(path, flags, 0o600)
 
 
 def finite(value: Any) -> Any:
@@ -231,7 +241,7 @@ def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line; several writers take turns. Raises OSError on a full disk, and then leaves the file as it was."""
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         _append(file, value)
 
@@ -249,7 +259,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Replace a file so that a reader, or a crash at any moment, sees the old text or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("w") as file:
+        with open(temporary, "w", opener=private) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -270,7 +280,7 @@ def create(root: Path, name: str, spec_yaml: str) -> RunDir:
     run = RunDir(root / new_run_id(name))
     run.path.mkdir(mode=0o700)
     for folder in ("events", "logs", "checkpoints"):
-        (run.path / folder).mkdir()
+        (run.path / folder).mkdir(mode=0o700)
     _write_once(run.spec_path, spec_yaml)
     now = time.time()
     write_atomic(run.path / "status.json", json.dumps(asdict(Status(created=now, updated=now))))
@@ -309,6 +319,6 @@ def _end_torn_line(path: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with open(path, "w", opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

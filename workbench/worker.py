@@ -41,6 +41,7 @@ class Worker:
         self.algorithm = find_algorithm(experiment.algorithm.name)
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._requests = Cursor()
+        self._attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._paused = False
         self._history: list[Metrics] = []
         self._sounding: set[str] = set()
@@ -246,7 +247,7 @@ class Worker:
             if request["request"] == "set":
                 self._apply(request["values"])
             self._paused = request["request"] == "pause" or (self._paused and request["request"] not in ("unpause", "stop"))
-        stop = any(request["request"] == "stop" for request in requests)
+        stop = any(request["request"] == "stop" and request.get("attempt") in (None, self._attempt) for request in requests)
         if self._paused and not stop:
             if not was_paused:
                 self.emit("phase", message=f"paused at step {self.step}")

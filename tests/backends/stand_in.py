@@ -1,12 +1,14 @@
 """Stand-ins for the parts of a run that another room owns: a driver whose ranks run a small script instead of the worker.
 
-`python tests/backends/stand_in.py RUN_DIR MAX_RESTARTS RANKS SCRIPT` is the driver; the script gets the run's folder as argv[1].
+`python tests/backends/stand_in.py RUN_DIR SCRIPT BACKEND SETTINGS` is the driver; the script gets the run's folder as argv[1].
 """
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from backends import base, local
+from backends import base
 from workbench import api, driver, store
 
 RANK = """
@@ -23,30 +25,31 @@ def steps(n, seconds=0.01):
     for step in range(1, n + 1):
         time.sleep(seconds)
         write("step", step=step, metrics={"loss": 1 / step})
-        if any(request["request"] == "stop" for request in run.requests(Cursor())):
+        if any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor())):
             write("end", reason="stopped", step=step)
             sys.exit(0)
     write("end", reason="completed", step=n)
 """
 
 
-def task(run: store.RunDir, script: str, ranks: int = 1, max_restarts: int = 0, num_nodes: int = 1, attempt: int = 1) -> base.Task:
-    config = local.Config(ranks_per_node=ranks, max_restarts=max_restarts, num_nodes=num_nodes)
-    words = [sys.executable, str(Path(__file__)), str(run.path), str(ranks), str(max_restarts), str(num_nodes), str(attempt), script]
+def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local", **settings: Any) -> base.Task:
+    config = base.find(backend).Config(**settings)
+    words = [sys.executable, str(Path(__file__)), str(run.path), script, backend, json.dumps(settings)]
     return base.Task(run.path, (sys.executable, "-c", RANK + script, str(run.path)), words, config, attempt)
 
 
-def start(root: Path, script: str, name: str = "stand-in", **settings: int) -> api.Run:
+def start(root: Path, script: str, name: str = "stand-in", **settings: Any) -> api.Run:
     run = store.create(root, name, "{}")
     api.launch(run, task(run, script, **settings))
     return api.Run(run)
 
 
-def again(run: api.Run, script: str, **settings: int) -> None:
+def again(run: api.Run, script: str, **settings: Any) -> None:
     api.launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
 
 
 if __name__ == "__main__":
-    path, *numbers, script = sys.argv[1:]
+    path, script, backend, settings = sys.argv[1:]
     run = store.RunDir(Path(path))
-    driver.drive(run, task(run, script, *map(int, numbers)))
+    attempt = driver.begin(run)
+    sys.exit(driver.exit_code(driver.drive(run, task(run, script, attempt, backend, **json.loads(settings)))))

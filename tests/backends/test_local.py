@@ -67,7 +67,7 @@ def rank_process(run: api.Run, rank: int) -> psutil.Process:
 
 
 def test_completes(start: Callable[..., api.Run]) -> None:
-    run = start("steps(30)", ranks=2, num_nodes=2)
+    run = start("steps(30)", ranks_per_node=2, num_nodes=2)
     status = run.wait(30)
     assert (status.state, status.step, status.total_steps, status.message) == (State.COMPLETED, 30, 30, "")
     assert sorted(path.name for path in run.logs("actor")) == [f"actor-{rank}.1.log" for rank in range(4)]
@@ -85,7 +85,7 @@ def test_what_a_rank_is_told(start: Callable[..., api.Run]) -> None:
         "OMP_NUM_THREADS",
         "GLOO_SOCKET_IFNAME",
     ]
-    run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(1)", ranks=1, num_nodes=2)
+    run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(1)", ranks_per_node=1, num_nodes=2)
     assert run.wait(30).state == State.COMPLETED
     told = [run.log_tail("actor", rank=rank).split() for rank in (0, 1)]
     cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -106,7 +106,7 @@ def test_everything_listens_on_the_loopback_interface_only(start: Callable[..., 
 
 
 def test_exit_code_is_told_with_the_end_of_the_log(start: Callable[..., api.Run]) -> None:
-    run = start("steps(2); rank == 1 and print('out of luck', flush=True); rank == 1 and sys.exit(3); " + HANG, ranks=2)
+    run = start("steps(2); rank == 1 and print('out of luck', flush=True); rank == 1 and sys.exit(3); " + HANG, ranks_per_node=2)
     running(run, 2)
     assert run.wait(DETECT_S).state == State.FAILED
     assert run.status.message == "rank 1 exited with code 3: out of luck\nout of luck"
@@ -121,7 +121,7 @@ def test_last_line_of_a_traceback_is_in_the_reason(start: Callable[..., api.Run]
 
 
 def test_killed_rank_is_named_and_takes_the_gang_with_it(start: Callable[..., api.Run]) -> None:
-    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(5); " + HANG, ranks=2)
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(5); " + HANG, ranks_per_node=2)
     running(run, 5)
     rank_process(run, 1).kill()
     assert run.wait(DETECT_S).state == State.FAILED
@@ -129,7 +129,7 @@ def test_killed_rank_is_named_and_takes_the_gang_with_it(start: Callable[..., ap
 
 
 def test_gang_restarts_under_the_next_attempt(start: Callable[..., api.Run]) -> None:
-    run = start("attempt == 1 and rank == 1 and os.kill(os.getpid(), 9); steps(5)", ranks=2, max_restarts=1)
+    run = start("attempt == 1 and rank == 1 and os.kill(os.getpid(), 9); steps(5)", ranks_per_node=2, max_restarts=1)
     status = run.wait(30)
     assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 5)
     assert {path.name for path in run.logs("actor")} == {f"actor-{rank}.{attempt}.log" for rank in (0, 1) for attempt in (1, 2)}
@@ -159,7 +159,7 @@ def test_leaving_without_an_end_is_a_failure(start: Callable[..., api.Run]) -> N
 
 
 def test_dead_driver_takes_its_ranks_with_it(start: Callable[..., api.Run]) -> None:
-    run = start("steps(1); " + HANG, ranks=2)
+    run = start("steps(1); " + HANG, ranks_per_node=2)
     running(run)
     ranks = [rank_process(run, rank) for rank in (0, 1)]
     job = run.status.job
@@ -195,7 +195,7 @@ def test_stop_before_the_first_step(start: Callable[..., api.Run]) -> None:
 
 
 def test_kill_is_quick_even_when_the_ranks_do_not_listen(start: Callable[..., api.Run]) -> None:
-    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, ranks=2)
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, ranks_per_node=2)
     running(run)
     assert until(lambda: run.kill() or True) < DETECT_S
     assert run.status.state == State.STOPPED
@@ -204,7 +204,7 @@ def test_kill_is_quick_even_when_the_ranks_do_not_listen(start: Callable[..., ap
 
 
 def test_two_runs_at_once(start: Callable[..., api.Run]) -> None:
-    runs = [start("steps(20)", ranks=2) for _ in range(2)]
+    runs = [start("steps(20)", ranks_per_node=2) for _ in range(2)]
     assert [run.wait(30).state for run in runs] == [State.COMPLETED] * 2
     assert [run.log_tail("driver") for run in runs] == ["completed: "] * 2
 
@@ -234,9 +234,9 @@ def test_odd_names_and_folders(tmp_path: Path) -> None:
 def test_a_reused_pid_is_not_the_driver() -> None:
     me = psutil.Process()
     job = Job("local", str(me.pid), os.uname().nodename, me.create_time())
-    assert local.alive(job) is True
-    assert local.alive(replace(job, started=job.started - 60)) is False
-    assert local.alive(replace(job, host="elsewhere")) is None
+    assert local.look(job).alive is True
+    assert local.look(replace(job, started=job.started - 60)).alive is False
+    assert local.look(replace(job, host="elsewhere")).alive is None
     with pytest.raises(ValueError, match="runs on host elsewhere"):
         local.kill(replace(job, host="elsewhere"))
 

@@ -1,0 +1,169 @@
+"""What SLURM says of its jobs: one squeue call for all of them, kept for a few seconds, and sacct for those that left the queue.
+
+Only options that squeue has had since long before 20.11 are used; accounting is asked for where there is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.base import Job, Sight
+
+COMMAND_TIMEOUT_S = 20.0
+MAX_AGE_S = 5.0
+OLDEST = (20, 11)
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+REASONS = {
+    "Priority": "behind jobs of higher priority",
+    "Resources": "waiting for nodes",
+    "Dependency": "waiting for another job",
+    "BeginTime": "queued again a moment ago",
+    "ReqNodeNotAvail": "nodes it needs are not available",
+    "PartitionTimeLimit": "its time limit is longer than the partition's",
+    "QOSMaxJobsPerUserLimit": "you have as many jobs as the quality of service allows",
+}
+ENDS = {
+    "TIMEOUT": "reached its time limit before the run was saved",
+    "NODE_FAIL": "lost a node",
+    "OUT_OF_MEMORY": "ran out of memory",
+    "PREEMPTED": "was preempted",
+    "DEADLINE": "reached its deadline",
+    "BOOT_FAIL": "could not boot its nodes",
+}
+SEPARATOR = "\x1f"
+FORMAT = SEPARATOR.join(("%i", "%T", "%r", "%S", "%D", "%N", "%P", "%j", "%u", "%M", "%l", "%b"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job as squeue lists it. Times are in SLURM's words; `start` is the expected one while it waits."""
+
+    id: str
+    state: str
+    reason: str
+    start: str
+    num_nodes: int
+    nodes: str
+    partition: str
+    name: str
+    user: str
+    elapsed: str
+    time_limit: str
+    gres: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A snapshot. `error` is why there is none."""
+
+    time: float
+    jobs: Mapping[str, Entry]
+    error: str = ""
+
+
+_lock = threading.Lock()
+_last: dict[str, Queue] = {}
+
+
+def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):  # type: ignore[no-untyped-def]
+    """Run a SLURM command, never through a shell. Raises OSError where there is no such command, subprocess.TimeoutExpired."""
+    try:
+        return subprocess.run(
+            words, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=timeout_s, umask=0o077
+        )
+    except FileNotFoundError:
+        raise OSError(f"{words[0]}: no such command on this machine; backend=slurm needs SLURM's commands, as a login node has them") from None
+
+
+def version() -> tuple[int, ...]:
+    """SLURM's version, as (22, 5, 8). Raises OSError without SLURM."""
+    return tuple(int(part) for part in re.findall(r"\d+", command("sbatch", "--version").stdout)[:3])
+
+
+def queue(max_age_s: float = MAX_AGE_S, not_before: float = 0.0) -> Queue:
+    """This user's jobs, those that ended lately among them. Several callers share one squeue."""
+    key = os.environ.get("SLURM_CONF", "")
+    with _lock:
+        known = _last.get(key)
+        if known is None or known.time < max(not_before, time.time() - max_age_s):
+            _last[key] = known = _ask()
+        return known
+
+
+def look(job: Job, max_age_s: float = MAX_AGE_S) -> Sight:
+    """What is known of one job."""
+    job_id, now = job.id, queue(max_age_s, not_before=job.started)
+    if now.error:
+        return Sight(None, time=now.time)
+    entry = now.jobs.get(job_id)
+    if entry is None:
+        return _from_accounting(job_id, now.time)
+    if entry.state in WAITING:
+        return Sight(True, waiting=waiting(entry), time=now.time)
+    if entry.state in RUNNING:
+        return Sight(True, time=now.time)
+    return _ended(job_id, entry.state, "", now.time)
+
+
+def waiting(entry: Entry) -> str:
+    """Why a job waits and when SLURM expects it to start, for people."""
+    reason = REASONS.get(entry.reason.partition(",")[0], "")
+    expected = "" if entry.start in ("N/A", "") else f"; expected to start {entry.start.replace('T', ' ')}"
+    words = f"{reason} ({entry.reason})" if reason else "in the queue" if entry.reason in ("None", "") else entry.reason
+    return f"SLURM job {entry.id}: {words}{expected}"
+
+
+def _ask() -> Queue:
+    began = time.time()
+    try:
+        done = command("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", f"--format={FORMAT}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Queue(began, {}, str(error))
+    if done.returncode:
+        return Queue(began, {}, done.stderr.strip())
+    jobs = {}
+    for line in done.stdout.splitlines():
+        name, state, reason, start, num_nodes, *rest = line.split(SEPARATOR)
+        job_id, plus, component = name.partition("+")
+        if not plus or component == "0":  # of a heterogeneous job the first component, which has the driver
+            jobs[job_id] = Entry(job_id, state, reason, start, int(num_nodes), *rest)
+    return Queue(began, jobs)
+
+
+@functools.lru_cache(maxsize=256)
+def _accounted(job_id: str, _minute: int) -> tuple[str, str]:
+    """(state, exit code) in the accounting; empty where there is none or it does not know the job."""
+    try:
+        done = command("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}", "--format=State,ExitCode")
+    except (OSError, subprocess.TimeoutExpired):
+        return "", ""
+    state, _, code = done.stdout.strip().partition("\n")[0].partition("|")
+    return state, code
+
+
+def _from_accounting(job_id: str, when: float) -> Sight:
+    state, code = _accounted(job_id, int(time.time() // 60))
+    word = state.partition(" ")[0]
+    if not state:
+        return Sight(False, ended=f"SLURM knows no job {job_id} any more", time=when)
+    if word in WAITING or word in RUNNING:
+        return Sight(True, time=when)
+    return _ended(job_id, state, code, when)
+
+
+def _ended(job_id: str, state: str, code: str, when: float) -> Sight:
+    word = state.partition(" ")[0]
+    if word == "CANCELLED":
+        by = state.removeprefix("CANCELLED").strip()
+        return Sight(False, ended=f"SLURM job {job_id} was cancelled{f' {by}' if by else ''} (scancel)", cancelled=True, time=when)
+    what = ENDS.get(word, f"ended as {word}")
+    return Sight(False, ended=f"SLURM job {job_id} {what}" + (f" (exit code {code})" if code not in ("", "0:0") else ""), time=when)

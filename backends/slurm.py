@@ -1,0 +1,344 @@
+"""SLURM: one sbatch a run, all of its nodes or none.
+
+The driver lives on the allocation's first node, `srun` starts a dask worker on each node, and node agents in the workers start the ranks:
+nothing of a run stays alive on the login node. Before the time limit or a preemption the driver is warned, saves, and the job is queued again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from backends import _jobqueue, _slurm_queue, _tls, base
+from backends.base import Job, Sight, Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+SUBMIT_TIMEOUT_S = 120.0
+DASK_FOLDER = "WORKBENCH_DASK"
+SCHEDULER_FILE = "scheduler.json"
+
+Word = Annotated[str, StringConstraints(pattern=r"^[^\s'\"\\#]+$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
+TIME = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2})$"
+
+
+class Nodes(BaseModel):
+    """Nodes of their own for a server, in the run's allocation. With a partition or resources of their own they make it a heterogeneous job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: int = Field(0, ge=0, le=4096, description="Nodes for this server alone; 0: it runs beside the policy.")
+    partition: Word | None = Field(None, description="Their partition; empty: the policy's.")
+    gpus_per_node: int | None = Field(None, ge=0, le=64, description="GPUs on each; empty: as the policy's nodes.")
+    cpus_per_node: int | None = Field(None, ge=1, le=4096, description="CPUs on each; empty: as the policy's nodes.")
+    memory: Word | None = Field(None, description="Memory of each; empty: as the policy's nodes.")
+    constraint: Line | None = Field(None, description="Features they must have; empty: as the policy's nodes.")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        return {key: value for key, value in self.model_dump(exclude={"nodes"}).items() if value is not None}
+
+
+class Config(base.Config):
+    """What sbatch is told. An empty field is left to dask-jobqueue's configuration, and after that to SLURM."""
+
+    folded: ClassVar[dict[str, Sequence[str]]] = {
+        "Job": ("qos", "constraint", "exclusive", "spare_nodes", "requeue", "warn_s", "directives"),
+        "Environment of the nodes": ("modules", "prologue", "python", "interface", "container", "container_runtime", "container_mounts"),
+        "Servers' nodes": ("critic", "reward", "reference"),
+    }
+
+    name: Literal["slurm"] = Field("slurm", description="A SLURM cluster.")  # type: ignore[assignment]
+    partition: Word | None = Field(None, description="Partition.")
+    account: Word | None = Field(None, description="Account that pays.")
+    qos: Word | None = Field(None, description="Quality of service.")
+    time_limit: str | None = Field(None, pattern=TIME, description="Longest time in the queue's words, as 4:00:00 or 2-12; a run goes on after it.")
+    gpus_per_node: int = Field(0, ge=0, le=64, description="GPUs on each node.")
+    cpus_per_node: int | None = Field(None, ge=1, le=4096, description="CPUs on each node; empty: one a rank and thread.")
+    memory: Word | None = Field(None, description="Memory of each node, as 64GB; empty: what the partition gives.")
+    constraint: Line | None = Field(None, description="Features that the nodes must have, as h100&ib.")
+    exclusive: bool = Field(False, description="No other job on the nodes.")
+    spare_nodes: int = Field(0, ge=0, le=64, description="Nodes beside those that work: one takes over from a node that fails.")
+    requeue: bool = Field(True, description="Queue the job again, to go on from its checkpoint, after the time limit, a preemption or a lost node.")
+    warn_s: int = Field(120, ge=0, le=65535, description="How long before the time limit the run saves itself: a step and a checkpoint must fit.")
+    directives: tuple[Line, ...] = Field((), description="Further sbatch options, as --reservation=blue.")
+    modules: tuple[Word, ...] = Field((), description="Environment modules to load on the nodes.")
+    prologue: tuple[Line, ...] = Field((), description="Shell lines that come first on the first node, as export NCCL_DEBUG=INFO.")
+    python: str | None = Field(None, min_length=1, description="Python on the nodes; empty: the one that submits; in a container python3.")
+    interface: Word | None = Field(None, description="Network interface between the nodes, as ib0; empty: that of the default route.")
+    container: Line | None = Field(None, description="Container image that driver, workers and ranks run in.")
+    container_runtime: Literal["pyxis", "apptainer"] = Field("pyxis", description="What starts the container: Pyxis with Enroot, or Apptainer.")
+    container_mounts: tuple[Line, ...] = Field((), description="Folders in the container, as /data or /scratch:/data; the run's own is always there.")
+    critic: Nodes = Field(Nodes(), description="Nodes of the critic server.")
+    reward: Nodes = Field(Nodes(), description="Nodes of the reward server.")
+    reference: Nodes = Field(Nodes(), description="Nodes of the reference server.")
+    max_restarts: int = Field(3, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
+
+    @property
+    def groups(self) -> dict[str, Nodes]:
+        """The servers that have nodes of their own."""
+        return {name: nodes for name in ("critic", "reward", "reference") if (nodes := getattr(self, name)).nodes}
+
+    @property
+    def heterogeneous(self) -> bool:
+        return any(nodes.own for nodes in self.groups.values())
+
+    def group(self, role: str) -> str:
+        """A server without nodes of its own runs beside the policy; the combined one on the first of its parts' nodes."""
+        return next((part for part in role.split("_") if part in self.groups), "actor")
+
+    def serving(self, role: str, processes: int, max_restarts: int) -> Config:
+        nodes = self.groups[self.group(role)].nodes if self.group(role) in self.groups else 1
+        if processes % nodes:
+            raise ValueError(f"the {role} server's {processes} processes do not divide among its {nodes} nodes (backend.{self.group(role)}.nodes)")
+        return self.model_copy(update={"num_nodes": nodes, "ranks_per_node": processes // nodes, "max_restarts": max_restarts})
+
+    @property
+    def goes_on(self) -> bool:
+        return self.requeue
+
+    @model_validator(mode="after")
+    def _ranks_have_gpus(self) -> Config:
+        if self.gpus_per_node and self.ranks_per_node > self.gpus_per_node:
+            raise ValueError(f"ranks_per_node={self.ranks_per_node} is more than gpus_per_node={self.gpus_per_node}: one rank a GPU")
+        return self
+
+
+def script(task: Task, cwd: Path) -> str:
+    """The batch script, which works in `cwd`. Depends on this and dask-jobqueue's configuration alone. Raises ValueError for what dask-jobqueue refuses."""
+    config = _config(task)
+    head = [*(f"module load {module}" for module in config.modules), *config.prologue]
+    ours = config.num_nodes + config.spare_nodes
+    if config.heterogeneous:
+        groups = [(ours, {}), *((nodes.nodes, nodes.own) for nodes in config.groups.values())]
+    else:
+        groups = [(ours + sum(nodes.nodes for nodes in config.groups.values()), {})]
+    components = [_component(task, config, nodes, own, head) for nodes, own in groups]
+    return _jobqueue.render(
+        _jobqueue.Request(
+            system="slurm",
+            components=components,
+            body=_body(task, config, cwd),
+            scheduler='--scheduler-file "$own/scheduler.json"',
+            name='"$1-$(printf %05d "$SLURM_PROCID")"',
+            first=FIRST.format(run=shlex.quote(str(task.run_dir))),
+            separator="#SBATCH hetjob",
+            without=("#SBATCH -n 1", *(() if config.memory else ("#SBATCH --mem=1K",))),
+            fallback={"cores": _cpus(config, {}), "memory": "1 kiB"},
+        )
+    )
+
+
+def launch(task: Task) -> Job:
+    """Submit the job. Raises OSError in sbatch's words."""
+    try:
+        text = script(task, Path.cwd())
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    path = task.run_dir / f"job.{task.attempt}.sh"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    try:
+        done = _slurm_queue.command("sbatch", "--parsable", str(path), env=dict(task.env), timeout_s=SUBMIT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"sbatch did not answer within {SUBMIT_TIMEOUT_S:g} s; `squeue --me` tells whether the job is there") from None
+    if done.returncode:
+        raise OSError(done.stderr.strip() or f"sbatch exited with {done.returncode}")
+    return Job(backend="slurm", id=done.stdout.strip().partition(";")[0], host=socket.gethostname(), started=time.time())
+
+
+def look(job: Job) -> Sight:
+    """What squeue, or sacct for a job that left it, says; one call serves all jobs that are looked at within a few seconds."""
+    return _slurm_queue.look(job)
+
+
+def withdraw(job: Job) -> bool:
+    _slurm_queue.command("scancel", "--state=PENDING", job.id)
+    return _slurm_queue.look(job, max_age_s=0).cancelled
+
+
+def kill(job: Job) -> None:
+    """End the job at once, the batch script included. Raises ValueError in scancel's words."""
+    _slurm_queue.command("scancel", "--full", "--signal=KILL", job.id)
+    done = _slurm_queue.command("scancel", job.id)
+    if done.returncode and _slurm_queue.look(job, max_age_s=0).alive is not False:
+        raise ValueError(done.stderr.strip())
+
+
+@contextmanager
+def gang(task: Task) -> Iterator[Client]:
+    """Inside the allocation: a dask scheduler on this node's private address, over TLS, for the workers that srun starts."""
+    from dask import config as dask_config
+    from distributed import Client, Scheduler, SpecCluster
+    from distributed.utils import get_ip, get_ip_interface
+
+    folder = Path(os.environ[DASK_FOLDER])
+    interface = _config(task).interface or dask_config.get("jobqueue.slurm.interface", None)
+    security = _tls.security(folder)
+    options = {
+        "host": get_ip_interface(interface) if interface else get_ip(),
+        "protocol": "tls://",
+        "security": security,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+        "scheduler_file": str(folder / SCHEDULER_FILE),
+    }
+    settings = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-ttl": "60s"}
+    with (
+        dask_config.set(settings),
+        SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        try:
+            yield client
+        finally:
+            (folder / "over").touch()
+
+
+def _config(task: Task) -> Config:
+    assert isinstance(task.config, Config)
+    return task.config
+
+
+def _cpus(config: Config, own: dict[str, Any]) -> int:
+    return own.get("cpus_per_node") or config.cpus_per_node or config.ranks_per_node * max(1, config.threads_per_rank)
+
+
+def _component(task: Task, config: Config, nodes: int, own: dict[str, Any], head: list[str]) -> dict[str, Any]:
+    """What dask-jobqueue's job class is told of one group of nodes."""
+    values = {**{key: getattr(config, key) for key in ("partition", "gpus_per_node", "cpus_per_node", "memory", "constraint")}, **own}
+    directives = [
+        f"--nodes={nodes}",
+        "--ntasks-per-node=1",
+        *([f"--gres=gpu:{values['gpus_per_node']}"] if values["gpus_per_node"] else ()),
+        *([f"--qos={config.qos}"] if config.qos else ()),
+        *([f"--constraint={shlex.quote(values['constraint'])}"] if values["constraint"] else ()),
+        *(["--exclusive"] if config.exclusive else ()),
+        "--no-kill",
+        "--requeue" if config.requeue else "--no-requeue",
+        "--output=/dev/null",  # SLURM would replace a % in the folder's name, and drop a backslash
+        *([f"--signal=B:USR1@{config.warn_s}"] if config.warn_s and config.requeue else ()),
+        *config.directives,
+    ]
+    return {
+        "queue": values["partition"],
+        "account": config.account,
+        "walltime": config.time_limit,
+        "cores": values["cpus_per_node"],
+        "memory": values["memory"],
+        "processes": 1,
+        "nanny": False,
+        "interface": config.interface,
+        "job_name": "".join(c for c in task.run_dir.name if c.isascii() and (c.isalnum() or c in "-_.")) or "run",
+        "job_extra_directives": directives,
+        "job_script_prologue": head,
+        "worker_extra_args": _worker_arguments(task),
+        "python": config.python or ("python3" if config.container else None),
+    }
+
+
+def _worker_arguments(task: Task) -> list[str]:
+    """After dask-jobqueue's own: the last of an option counts. One thread for each gang's agent."""
+    certificate, key = (f'"$own/{name}"' for name in (_tls.CERTIFICATE, _tls.KEY))
+    return [
+        *("--nthreads", str(1 + len(task.servers)), "--memory-limit", "0", "--no-dashboard", "--local-directory", '"$own"'),
+        *("--protocol", "tls", "--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key),
+    ]
+
+
+def _body(task: Task, config: Config, cwd: Path) -> str:
+    """What the first node runs."""
+    steps, first = [], 0
+    groups = {"actor": config.num_nodes + config.spare_nodes, **{name: nodes.nodes for name, nodes in config.groups.items()}}
+    pyxis, inside = _container(task, config)
+    for number, (name, nodes) in enumerate(groups.items()):
+        place = f"--het-group={number}" if config.heterogeneous else f"--relative={first}"
+        place += f' --cpus-per-task="${{SLURM_CPUS_PER_TASK{f"_HET_GROUP_{number}" * config.heterogeneous}:-1}}"'  # not inherited since 22.05
+        options = f"--nodes={nodes} --ntasks={nodes} {place} {STEP}{pyxis}"
+        steps.append(f"srun {options} bash -c 'node \"$@\"' node {name} &")
+        first += nodes
+    driver = " ".join([_jobqueue.PYTHON, *map(shlex.quote, task.driver[1:])])
+    if pyxis:
+        driver = f'srun --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --gres=none --overlap --mpi=none{pyxis} {driver}'
+    return BODY.format(
+        cwd=shlex.quote(str(cwd)),
+        env="".join(f"export {key}={shlex.quote(value)}\n" for key, value in task.env.items()),
+        worker=f"{inside}{_jobqueue.WORKER}",
+        steps="\n".join(steps),
+        driver=f"{inside}{driver}",
+        restarts=config.max_restarts,
+        again=base.AGAIN,
+    )
+
+
+def _container(task: Task, config: Config) -> tuple[str, str]:
+    """What srun is told for Pyxis (with a leading blank), and what stands before a command for Apptainer."""
+    if not config.container:
+        return "", ""
+    mounts = [f"{task.run_dir.parent}:{task.run_dir.parent}", *(mount if ":" in mount else f"{mount}:{mount}" for mount in config.container_mounts)]
+    if config.container_runtime == "pyxis":
+        return f" --container-image={shlex.quote(config.container)} --container-mounts={shlex.quote(','.join(mounts))}", ""
+    binds = " ".join(f"--bind {shlex.quote(mount)}" for mount in mounts)
+    return "", f"apptainer exec{' --nv' * bool(config.gpus_per_node)} {binds} {shlex.quote(config.container)} "
+
+
+STEP = "--ntasks-per-node=1 --no-kill --kill-on-bad-exit=0 --wait=0 --overlap --mpi=none --export=ALL"
+
+FIRST = """
+umask 077
+run={run}
+exec >> "$run/logs/slurm.$SLURM_JOB_ID.log" 2>&1"""
+
+BODY = """
+cd {cwd}
+{env}export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"
+export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export DASK_LOGGING__DISTRIBUTED=error
+mkdir -p "$WORKBENCH_DASK"
+
+# On each node a dask worker, started again when it dies. SIGTERM to a job's steps is the warning of a preemption.
+node() {{
+  trap ': > "$WORKBENCH_WARNED"' TERM
+  own=$(mktemp -d)
+  while [ ! -e "$WORKBENCH_DASK/over" ]; do
+    if [ -s "$WORKBENCH_DASK/scheduler.json" ]; then
+      cp "$WORKBENCH_DASK"/* "$own"  # dask takes a path with a line break for the certificate itself
+      setsid {worker} &
+      while kill -0 $! 2> /dev/null; do wait $!; done
+    fi
+    sleep 0.3
+  done
+  rm -rf "$own"
+}}
+export -f node
+{steps}
+
+# The driver: a scheduler for the workers, and the run's supervisor. One that is killed is started again.
+trap ': > "$WORKBENCH_WARNED"' USR1 TERM
+died=0
+while :; do
+  rm -f "$WORKBENCH_DASK/scheduler.json"
+  WORKBENCH_RESTARTS=$((${{SLURM_RESTART_COUNT:-0}} + died)) {driver} &
+  driver=$!
+  while kill -0 $driver 2> /dev/null; do wait $driver; code=$?; done
+  if [ $code -le 128 ] || [ $died -ge {restarts} ]; then break; fi
+  died=$((died + 1))
+done
+: > "$WORKBENCH_DASK/over"
+if [ $code = {again} ]; then
+  # A job that was cancelled, or that SLURM is taking off its nodes, is SLURM's to end.
+  if [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then scontrol requeue $SLURM_JOB_ID; else sleep 120; fi
+fi
+exit $code
+"""

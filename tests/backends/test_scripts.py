@@ -1,0 +1,81 @@
+"""The batch scripts, against golden files: `python -m tests.backends.test_scripts` writes them anew."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from backends import base, slurm
+
+GOLDEN = Path(__file__).parent / "golden"
+RUN = Path("/shared/runs/20261125-101502-dpo-3f9a")
+GPUS = {"num_nodes": 8, "ranks_per_node": 8, "gpus_per_node": 8, "cpus_per_node": 96, "memory": "960GB", "exclusive": True, "time_limit": "12:00:00"}
+CLUSTER = {"partition": "h100", "account": "align", "qos": "long", "constraint": "h100&ib", "interface": "ib0"}
+SLURM: dict[str, dict[str, Any]] = {
+    "slurm_1_node_cpu": {"ranks_per_node": 2, "threads_per_rank": 4},
+    "slurm_8_nodes_8_gpus": {**GPUS, **CLUSTER, "spare_nodes": 1, "modules": ["cuda/12.8"], "prologue": ["export NCCL_DEBUG=WARN"]},
+    "slurm_actor_8_critic_4": {**GPUS, **CLUSTER, "critic": {"nodes": 4, "partition": "a100", "constraint": "a100", "gpus_per_node": 4}},
+    "slurm_critic_on_other_nodes": {"num_nodes": 2, "critic": {"nodes": 1}, "reward": {"nodes": 1}},
+    "slurm_pyxis": {**GPUS, "container": "nvcr.io#nvidia/pytorch:26.10-py3", "container_mounts": ["/data", "/scratch:/tmp"]},
+    "slurm_apptainer": {**GPUS, "container": "/images/our image.sif", "container_runtime": "apptainer", "container_mounts": ["/data"]},
+    "slurm_resume": {"num_nodes": 4, "ranks_per_node": 2, "requeue": False, "directives": ["--dependency=singleton"]},
+}
+
+
+def slurm_script(name: str) -> str:
+    attempt = 2 if name == "slurm_resume" else 1
+    driver = ("/venv/bin/python", "-m", "workbench.driver", str(RUN))
+    config = slurm.Config(**SLURM[name])
+    servers = [base.Task(RUN, ("serve",), driver, config, role=role) for role in config.groups]
+    settings = {"python": "/venv/bin/python"} if not config.container else {}
+    config = config.model_copy(update=settings)
+    return slurm.script(base.Task(RUN, ("worker",), driver, config, attempt, servers=servers), cwd=Path("/home/ada"))
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", SLURM)
+def test_slurm(name: str) -> None:
+    text = slurm_script(name)
+    assert text == (GOLDEN / f"{name}.sh").read_text()
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_jobqueue_yaml_is_honoured(tmp_path: Path) -> None:
+    (tmp_path / "jobqueue.yaml").write_text(
+        "jobqueue:\n  slurm:\n    queue: gold\n    walltime: '02:00:00'\n    cores: 6\n    memory: 12GiB\n    interface: ib1\n"
+        "    python: /site/python\n    job-extra-directives: ['--mail-type=FAIL']\n    job-script-prologue: ['source /site/env.sh']\n"
+    )
+    config = slurm.Config(directives=("--nice=5",), prologue=("export A=1",), time_limit="4:00:00")
+    text = slurm.script(base.Task(RUN, ("worker",), ("python", "-m", "workbench.driver", str(RUN)), config), cwd=Path("/"))
+    lines = text.splitlines()
+    for line in ("#SBATCH -p gold", "#SBATCH --cpus-per-task=6", "#SBATCH --mem=12G", "#SBATCH -t 4:00:00", "#SBATCH --mail-type=FAIL"):
+        assert line in lines, line
+    assert lines.index("#SBATCH --mail-type=FAIL") < lines.index("#SBATCH --nice=5")
+    assert lines.index("source /site/env.sh") < lines.index("export A=1")
+    assert "--interface ib1" in text
+    assert "/site/python -m workbench.driver" in text
+
+
+def test_settings_that_would_break_a_script_are_refused() -> None:
+    for wrong in ({"partition": "a b"}, {"account": "x\n#SBATCH"}, {"directives": ("--a\n--b",)}, {"modules": ("a;b\n",)}, {"time_limit": "soon"}):
+        with pytest.raises(ValidationError):
+            slurm.Config(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="one rank a GPU"):
+        slurm.Config(gpus_per_node=4, ranks_per_node=8)
+    with pytest.raises(ValueError, match="do not divide among its 4 nodes"):
+        slurm.Config(critic=slurm.Nodes(nodes=4)).serving("critic", 6, 0)
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for each in sys.argv[1:] or SLURM:
+        (GOLDEN / f"{each}.sh").write_text(slurm_script(each))

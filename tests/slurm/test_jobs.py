@@ -1,0 +1,225 @@
+"""Jobs on a real SLURM of four nodes, from sbatch to their end. The ranks run small scripts: see tests/backends/stand_in."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.backends import stand_in
+from workbench import api
+from workbench.chaos.lab import URGENT, Lab
+from workbench.store import State
+
+HANG = "time.sleep(300)"
+
+
+@pytest.fixture
+def start(tmp_path: Path, lab: Lab) -> Iterator[Callable[..., api.Run]]:
+    runs: list[api.Run] = []
+
+    def launch(script: str, root: Path = tmp_path, name: str = "stand-in", **settings: Any) -> api.Run:
+        words = {"time_limit": "10", "nodes_timeout_s": 60, "exclusive": True, **settings}
+        runs.append(stand_in.start(root, script, name, backend="slurm", **words))
+        return runs[-1]
+
+    yield launch
+    for run in runs:
+        if not run.status.state.ended:
+            run.kill()
+    until(lambda: not lab.run("squeue", "-h"), 30)
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def running(run: api.Run, step: int = 1) -> None:
+    until(lambda: run.status.state.ended or any(event["kind"] == "step" and event["step"] >= step for event in run.events()))
+    assert not run.status.state.ended, run.status
+
+
+def told(run: api.Run) -> list[int]:
+    return [event["step"] for event in run.events() if event["kind"] == "step"]
+
+
+def processes(run: api.Run, word: str) -> list[psutil.Process]:
+    """The run's processes on the nodes with this word in their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            if word in (process.info["cmdline"] or ()) and str(run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
+                found.append(process)
+    return found
+
+
+def job_id(run: api.Run) -> str:
+    job = run.status.job
+    assert job is not None
+    return job["id"]
+
+
+def test_a_gang_of_two_nodes(start: Callable[..., api.Run], lab: Lab) -> None:
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "SLURMD_NODENAME"]
+    run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(30)", num_nodes=2, ranks_per_node=2)
+    status = run.wait(150)
+    assert (status.state, status.step, status.message) == (State.COMPLETED, 30, ""), status
+    said = [run.log_tail("actor", rank=rank).split() for rank in range(4)]
+    expected = [[str(r), str(r % 2), "4", "2", "10.77.0.11", "eth0", f"node{1 + r // 2}"] for r in range(4)]
+    assert said == expected
+    for path in run.dir.path.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o077 == 0, (path, oct(mode))
+    until(lambda: not lab.run("squeue", "-h"))
+
+
+def test_scheduler_and_workers_answer_to_the_runs_certificate_only(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(2000, 0.05)", num_nodes=2)
+    running(run)
+    listening = [*processes(run, stand_in.__file__), *processes(run, "distributed.cli.dask_worker")]
+    assert len(listening) == 3
+    for process in listening:
+        for entry in process.net_connections():
+            if entry.status != psutil.CONN_LISTEN:
+                continue
+            # as a neighbour would: no certificate of the run
+            words = ["nsenter", "--net=/run/netns/wblab-node4", "openssl", "s_client", "-connect", f"10.77.0.11:{entry.laddr.port}", "-brief"]
+            if entry.laddr.ip in ("10.77.0.11", "0.0.0.0", "::"):
+                done = subprocess.run(words, input="", capture_output=True, text=True, check=False, timeout=20)
+                assert "certificate required" in done.stderr or "refused" in done.stderr, (process.cmdline(), entry, done.stderr)
+            else:
+                assert entry.laddr.ip in ("127.0.0.1", "10.77.0.12"), entry
+
+
+def test_what_sbatch_refuses_is_told_at_once(start: Callable[..., api.Run]) -> None:
+    with pytest.raises(OSError, match="invalid partition specified: nowhere"):
+        start("steps(1)", partition="nowhere")
+    with pytest.raises(OSError, match="Requested time limit is invalid"):
+        start("steps(1)", time_limit="9-0")
+
+
+def test_a_waiting_job_says_why_and_can_be_withdrawn(start: Callable[..., api.Run]) -> None:
+    first = start("steps(2000, 0.05)", num_nodes=3)
+    running(first)
+    second = start("steps(1)", num_nodes=3)
+    until(lambda: "waiting for nodes (Resources)" in second.status.message, 30)
+    assert second.status.state == State.QUEUED
+    until(lambda: "expected to start 20" in second.status.message, 30)
+    second.stop()
+    assert second.status.state == State.STOPPED
+    first.stop()
+    assert first.wait(30).state == State.STOPPED
+
+
+@pytest.mark.slow
+def test_two_gangs_that_want_the_same_nodes_take_turns(start: Callable[..., api.Run]) -> None:
+    """Each wants three of four nodes: as one-node jobs they would deadlock."""
+    runs = [start("steps(20)", num_nodes=3) for _ in range(2)]
+    assert [run.wait(120).state for run in runs] == [State.COMPLETED] * 2
+
+
+def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path: Path) -> None:
+    odd = 'it\'s a "folder"\n#SBATCH --nodes=9\n$(touch wb-owned) `touch wb-owned`; & | > x 100%j \\ -rf * ü→ '
+    folder = tmp_path / odd
+    folder.mkdir()
+    run = start("steps(1)", folder, odd)
+    assert run.wait(120).state == State.COMPLETED, (run.status, run.log_tail("slurm"))
+    assert sorted(path.name for path in run.dir.logs.iterdir()) == ["actor-0.1.log", "driver.1.log", f"slurm.{job_id(run)}.log"]
+    assert not Path("wb-owned").exists()
+
+
+def test_a_killed_rank_restarts_the_gang(start: Callable[..., api.Run]) -> None:
+    run = start("steps(40, 0.1)", num_nodes=2, ranks_per_node=2)
+    running(run, 3)
+    next(p for p in processes(run, str(run.dir.path)) if p.environ().get("RANK") == "3").kill()
+    status = run.wait(120)
+    assert (status.state, status.attempt) == (State.COMPLETED, 2)
+    assert "attempt 1: rank 3 was killed by SIGKILL" in run.log_tail("driver")
+    assert {path.name for path in run.logs("actor", 0)} == {"actor-0.1.log", "actor-0.2.log"}
+
+
+def test_a_killed_dask_worker_comes_back(start: Callable[..., api.Run]) -> None:
+    run = start("steps(40, 0.1)", num_nodes=2)
+    running(run, 3)
+    next(p for p in processes(run, "distributed.cli.dask_worker") if p.environ().get("SLURM_PROCID") == "1").kill()
+    status = run.wait(120)
+    assert (status.state, status.attempt) == (State.COMPLETED, 2)
+    assert "the node of rank 1 (10.77.0.12) was lost" in run.log_tail("driver")
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_started_again(start: Callable[..., api.Run]) -> None:
+    run = start("steps(40, 0.1)", num_nodes=2)
+    running(run, 3)
+    processes(run, stand_in.__file__)[0].kill()
+    status = run.wait(150)
+    assert (status.state, status.attempt) == (State.COMPLETED, 2), (status, run.log_tail("slurm"))
+
+
+def test_a_cancelled_job_is_marked(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(2000, 0.05)", num_nodes=2)
+    running(run, 3)
+    lab.run("scancel", job_id(run))
+    status = run.wait(120)
+    assert (status.state, status.message.partition(";")[0]) == (State.STOPPED, f"SLURM job {job_id(run)} was cancelled (scancel)")
+
+
+def test_a_kill_leaves_nothing(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2)
+    running(run)
+    run.kill()
+    assert run.status.state == State.STOPPED
+    until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"), 30)
+
+
+def test_a_preempted_run_goes_on_when_the_nodes_are_free(start: Callable[..., api.Run]) -> None:
+    """A job of the urgent partition takes all nodes: the run is warned, saves, is queued again, and goes on under its next attempt."""
+    run = start("steps(60 if attempt == 1 else 5, 0.2)", num_nodes=2)
+    running(run, 3)
+    urgent = start("steps(20, 0.1)", num_nodes=4, partition=URGENT)
+    until(lambda: run.status.state == State.QUEUED, 60)
+    assert run.status.attempt == 1
+    assert urgent.wait(90).state == State.COMPLETED
+    status = run.wait(150)
+    assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 5), (status, run.log_tail("slurm"))
+    assert "before the allocation ends" in run.log_tail("driver", 1000) + (run.dir.logs / "driver.1.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_its_time_limit(start: Callable[..., api.Run]) -> None:
+    run = start("steps(900 if attempt == 1 else 5, 0.2)", time_limit="1", warn_s=45)
+    status = run.wait(150)
+    assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 5), (status, run.log_tail("slurm"))
+
+
+@pytest.mark.slow
+def test_a_spare_node_takes_over(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(40 if attempt > 1 else 900, 0.1)", num_nodes=2, spare_nodes=1)
+    running(run, 3)
+    lab.fail_node("node2")
+    lab.notice_failed_node("node2")
+    status = run.wait(120)
+    lab.repair_node("node2")
+    assert (status.state, status.attempt) == (State.COMPLETED, 2), (status, run.log_tail("driver"))
+
+
+@pytest.mark.slow
+def test_without_a_spare_the_job_is_queued_again(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(40 if attempt > 2 else 900, 0.1)", num_nodes=2, nodes_timeout_s=5)
+    running(run, 3)
+    lab.fail_node("node2")
+    lab.notice_failed_node("node2")
+    status = run.wait(300)
+    lab.repair_node("node2")
+    assert status.state == State.COMPLETED, (status, run.log_tail("driver"))
