@@ -51,16 +51,16 @@ def render(request: Request) -> str:
 def _render(request: Request) -> str:
     from importlib import import_module
 
-    import dask
+    from dask import config
 
     module = import_module(f"dask_jobqueue.{request.system}")
     job_class = next(cls for name, cls in vars(module).items() if name.lower() == f"{request.system}job")
     section = f"jobqueue.{request.system}"
-    dask.config.set({f"{section}.log-directory": None, f"{section}.name": None})  # the run directory has the logs and gives the name
+    config.set({f"{section}.log-directory": None, f"{section}.name": None})  # the run directory has the logs and gives the name
     for key, value in request.fallback.items():
-        if dask.config.get(f"{section}.{key}", None) is None:
-            dask.config.set({f"{section}.{key}": value})
-    python = next(filter(None, (request.components[0].get("python"), dask.config.get(f"{section}.python"), shlex.quote(sys.executable))))
+        if config.get(f"{section}.{key}", None) is None:
+            config.set({f"{section}.{key}": value})
+    python = next(filter(None, (request.components[0].get("python"), config.get(f"{section}.python"), shlex.quote(sys.executable))))
     jobs = [job_class(request.scheduler, request.name, **_with_configured(component, section), python=python) for component in request.components]
     headers = [_without(job.job_header, request.without) for job in jobs]
     job = jobs[0]
@@ -71,11 +71,11 @@ def _render(request: Request) -> str:
 
 def _with_configured(component: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The component's keywords; its lists and mappings come after what the configuration has there."""
-    import dask
+    from dask import config
 
     given = {key: value for key, value in component.items() if key != "python"}
     for key, value in given.items():
-        known = dask.config.get(f"{section}.{key.replace('_', '-')}", None)
+        known = config.get(f"{section}.{key.replace('_', '-')}", None)
         if isinstance(value, list):
             given[key] = [*(known or ()), *value]
         elif isinstance(value, dict):
