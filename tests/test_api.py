@@ -140,6 +140,34 @@ def test_the_users_files_are_named_from_the_root(tmp_path: Path, monkeypatch: py
     assert demo.with_absolute_paths() == demo
 
 
+def test_the_users_functions_are_looked_for_before_anything_is_launched(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one that is not there, at once, with the nearest name; nothing is made. Those that are there are named from the root."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("1 / 0\ndef short(prompt, response, row): ...\ndef gentle(answer): ...\n")
+    words = [
+        "algorithm=grpo",
+        "data.train=rows.jsonl",
+        "algorithm.shaping=mine.py:{}",
+        "algorithm.rewards={{a: {{program: {}}}, b: {{program: {}}}}}",
+    ]
+
+    def composed(shaping: str, *programs: str) -> api.Experiment:
+        return api.compose([*words[:2], words[2].format(shaping), words[3].format(*programs)])
+
+    with pytest.raises(api.SpecError) as caught:
+        api.submit(composed("gentel", "mine.py:shrt", "maths"))
+    told = dict(caught.value.problems)
+    assert told.keys() == {"algorithm.rewards.a.program", "algorithm.rewards.b.program", "algorithm.shaping"}
+    for (key, what), near in zip(sorted(told.items()), ("short", "math", "gentle"), strict=True):
+        assert f"did you mean '{near}'?" in what, key
+    assert api.runs() == []
+    sound = composed("gentle", "mine.py:short", "math")
+    sound.check_files()
+    algorithm = sound.with_absolute_paths().algorithm
+    assert algorithm.shaping == f"{tmp_path}/mine.py:gentle"  # type: ignore[attr-defined]
+    assert [reward.program for reward in algorithm.rewards.values()] == [f"{tmp_path}/mine.py:short", "math"]  # type: ignore[attr-defined]
+
+
 def test_progress_writes_the_status_at_most_twice_a_second(run: api.Run) -> None:
     """Ten thousand steps in no time, then a clock that moves on: the last step arrives, with two writes."""
     run.dir.begin_attempt("waiting")

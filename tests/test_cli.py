@@ -48,6 +48,8 @@ def test_dry_run_prints_the_resolved_settings(runs: Path) -> None:
 def test_what_the_user_got_wrong_is_told_without_a_traceback(runs: Path) -> None:
     for words, told in (
         (("run", "algorithm.bta=1"), "did you mean 'beta'?"),
+        (("run", "algorithm=grpo", "data.train=x", "algorithm.rewards={a: {program: maths}}"), "did you mean 'math'?"),
+        (("run", "--dry-run", "algorithm=ppo", "data.train=x", "algorithm.rewards={a: {program: math}}", "algorithm.shaping=x.py:y"), "no file x.py"),
         (("show", "latest"), "there is none in"),
         (("data", "check", "nope.jsonl"), "there is no file nope.jsonl"),
         (("export", "latest", "--out", "x"), "there is none in"),

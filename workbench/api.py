@@ -204,8 +204,10 @@ def submit(experiment: Experiment) -> Run:
     """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
 
     Raises:
+        SpecError: a function that the settings name is not there; nothing was made.
         OSError: the run directory or the driver could not be made; the message tells which.
     """
+    experiment.check_files()
     experiment = experiment.with_absolute_paths()
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
     launch(run, task_of(run, experiment, attempt=1))

@@ -48,6 +48,7 @@ def run(
     """Launch an experiment and follow it to its end. Ctrl-C leaves it running."""
     experiment = api.compose(overrides or [])
     if dry_run:
+        experiment.check_files()
         print(experiment.to_yaml(), end="")
         return
     launched = api.submit(experiment)

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from workbench.data.packing import Row
+from workbench.rewards.shaping import Answer
 
+LEARNT = {
+    "advantages": "advantages",
+    "old_logprobs": "logprobs",
+    "rollout_logprobs": "rollout_logprobs",
+    "reference_logprobs": "reference_logprobs",
+    "learn": "learn",
+}
+"""The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
 _NONE = np.zeros(0, np.float32)
 
 
@@ -32,6 +41,7 @@ class Experience:
     weights_version: int = 0
     components: dict[str, float] = field(default_factory=dict)
     reward: float = 0.0
+    shaped: np.ndarray = field(default_factory=lambda: _NONE)
     learn: bool = True
     logprobs: np.ndarray = field(default_factory=lambda: _NONE)
     reference_logprobs: np.ndarray = field(default_factory=lambda: _NONE)
@@ -40,6 +50,17 @@ class Experience:
     values: np.ndarray = field(default_factory=lambda: _NONE)
     advantages: np.ndarray = field(default_factory=lambda: _NONE)
     returns: np.ndarray = field(default_factory=lambda: _NONE)
+
+    @property
+    def token_rewards(self) -> np.ndarray:
+        """Where the reward lies: as shaping spread it, else all of it at the last token."""
+        at_last = np.zeros(len(self.tokens))
+        at_last[-1] = self.reward
+        return self.shaped if len(self.shaped) else at_last
+
+    def answer(self) -> Answer:
+        """As a shaping function sees it."""
+        return Answer(self.prompt, self.response, self.row.columns, dict(self.components), self.reward, self.pieces, self.finish_reason)
 
     def record(self, step: int, number: int) -> dict[str, Any]:
         """As a row of the step's rollout file."""

@@ -18,7 +18,9 @@ from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
-from workbench.experience import Experience, fill, trees
+from workbench.experience import LEARNT, Experience, fill, trees
+from workbench.rewards import resolve
+from workbench.rewards.shaping import shaped
 from workbench.rollout.base import Prompt, Sampling
 from workbench.serve.reference import reference_client
 from workbench.serve.roles import RewardClient, critic_client, traffic
@@ -32,14 +34,6 @@ if TYPE_CHECKING:
 
 MICROBATCH = 16
 """Finished rollouts that go to the servers in one request."""
-LEARNT = {
-    "advantages": "advantages",
-    "old_logprobs": "logprobs",
-    "rollout_logprobs": "rollout_logprobs",
-    "reference_logprobs": "reference_logprobs",
-    "learn": "learn",
-}
-"""The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
 
 
 class Progress(Protocol):
@@ -63,6 +57,8 @@ class Online:
         self.version = -1
         self._kept: Sequence[Experience] = ()
         self.reward = RewardClient(run, spec)
+        shaping = spec.algorithm.shaping  # type: ignore[attr-defined]
+        self._shaping = None if shaping is None else resolve.find(shaping, resolve.SHAPING)
         self.critic = critic_client(run, spec)
         self.reference = reference_client(run, spec, policy, directory)
 
@@ -103,7 +99,19 @@ class Online:
             gathered = [e for part in parallel.gather_over_all(found) for e in part]
             gathered.sort(key=lambda e: (e.place, e.sample))
             self.reward.finish(gathered)
+            self._shape(gathered)
         return gathered
+
+    def _shape(self, experiences: Sequence[Experience]) -> None:
+        """Each rank shapes some rewards, so that all hold the same even where a function throws dice."""
+        if self._shaping is None:
+            return
+        mine = range(parallel.rank(), len(experiences), parallel.world_size())
+        found = {i: shaped(self._shaping, str(self.settings.shaping), experiences[i].answer()) for i in mine}
+        for part in parallel.gather_over_all(found):
+            for i, (reward, by_token) in part.items():
+                experiences[i].reward = reward
+                experiences[i].shaped = experiences[i].shaped if by_token is None else by_token
 
     def _asked_for(self, experiences: list[Experience], learning: bool) -> list[Experience]:
         """The requests about finished rollouts go out while others are still being sampled."""

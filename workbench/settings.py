@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -60,6 +60,14 @@ class AlgorithmConfig(Frozen):
     def rows_per_step(self) -> int:
         """Rows of the data that one step of the run takes."""
         return self.global_batch_size
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What a look at the files that the settings name finds wrong: (key, what). Nothing of them is run."""
+        return []
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        """The same, with each file of the user's named from the root."""
+        return self
 
 
 class Lora(Frozen):

@@ -97,8 +97,20 @@ class Experiment(Frozen):
 
     def with_absolute_paths(self) -> Experiment:
         """The same, with each file of the user's named from the root: a resume from another folder finds it too."""
-        data = self.data.model_copy(update={key: _absolute(getattr(self.data, key)) for key in ("train", "validation")})
-        return self.model_copy(update={"data": data, "model": self.model.model_copy(update={"source": _absolute(self.model.source)})})
+        data = self.data.model_copy(
+            update={key: value and _absolute(value) for key in ("train", "validation") for value in [getattr(self.data, key)]}
+        )
+        model = self.model.model_copy(update={"source": _absolute(self.model.source)})
+        return self.model_copy(update={"data": data, "model": model, "algorithm": self.algorithm.with_absolute_paths(_absolute)})
+
+    def check_files(self) -> None:
+        """Look whether the functions that the settings name are there, before anything is launched. Nothing of the user's is run.
+
+        Raises:
+            SpecError: with every one that is not; the message names the nearest there is.
+        """
+        if found := self.algorithm.problems():
+            raise SpecError([(f"algorithm.{key}", what) for key, what in found])
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -230,9 +242,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _absolute(source: str | None) -> str | None:
+def _absolute(source: str) -> str:
     """A hub id, and what comes with the project, stay as they are."""
-    if source is None or (CONF.parent / source).exists() or not (path := Path(source).expanduser()).exists():
+    if (CONF.parent / source).exists() or not (path := Path(source).expanduser()).exists():
         return source
     return str(path.resolve())
 

@@ -24,8 +24,9 @@ if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
 
 experiment = None
 try:
-    experiment = spec.parse(values)
-    problems = []
+    parsed = spec.parse(values)
+    parsed.check_files()
+    experiment, problems = parsed, []
 except SpecError as error:
     problems = error.problems
 made.show(problems)

@@ -323,6 +323,13 @@ class TestLaunch:
         assert f"`{key}`" in page.error[0].value
         assert by_label(page.button, "Launch run").disabled
 
+    def test_a_function_that_is_not_there(self, app):
+        page = app("launch")
+        by_label(page.selectbox, "Algorithm").set_value("grpo").run()
+        by_label(page.text_area, "Rewards").set_value('{"a": {"program": "maths"}}').run()
+        assert "did you mean 'math'?" in settled(page).error[0].value
+        assert by_label(page.button, "Launch run").disabled
+
     def test_a_required_text_that_is_empty(self, app):
         page = app("launch")
         by_label(page.text_input, "Train").set_value("").run()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from workbench.rewards import programs, resolve
 from workbench.rewards.example import concise
 from workbench.rewards.programs import PROGRAMS
+from workbench.rewards.shaping import Answer, shaped
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl.gz"
 
@@ -172,6 +173,47 @@ def test_what_is_not_found(name: str, message: str, tmp_path: Path, monkeypatch:
         (tmp_path / f"{file}.py").write_text(text)
     with pytest.raises(ValueError, match=message):
         resolve.find(name)
+    with pytest.raises(ValueError, match="no function" if name.startswith("broken") else message):  # a check does not run the file
+        resolve.check(name)
+
+
+def test_a_check_runs_nothing_and_believes_what_only_running_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "1 / 0\nfrom functools import partial, lru_cache\ntry:\n    def inner(p, r, row, scale=1): ...\nexcept ValueError:\n    inner = None\n"
+        "made = partial(inner, scale=2)\n@lru_cache\ndef cached(odd): ...\ndef keyword(p, r, row, *, need): ...\ndef rest(*all): ...\nasync def later(p, r, row): ...\n"
+    )
+    for name in ("inner", "made", "cached", "rest", "partial"):
+        resolve.check(f"mine.py:{name}")
+    with pytest.raises(ValueError, match="missing a required"):
+        resolve.check("mine.py:keyword")
+    with pytest.raises(ValueError, match="no function 'later'"):
+        resolve.check("mine.py:later")
+    (tmp_path / "open.py").write_text("from mine import *\n")
+    resolve.check("open.py:anything")
+
+
+def test_shaping() -> None:
+    """65 tokens and more cost 0.01 each, there; the reward itself is the last token's. A number is the whole answer's."""
+    unhurried = resolve.find("workbench/rewards/example.py:unhurried", resolve.SHAPING)
+    resolve.check("workbench/rewards/example.py:unhurried", resolve.SHAPING)
+    answer = Answer("?", "!", {}, {"short": 1.0}, 2.0, ["a"] * 66, "stop")
+    whole, by_token = shaped(unhurried, "u", answer)
+    assert whole == pytest.approx(1.98)
+    assert by_token is not None
+    assert by_token.tolist() == [0.0] * 64 + [-0.01, 1.99]
+    assert shaped(lambda answer: answer.reward / len(answer.pieces), "u", answer) == (2 / 66, None)
+
+
+@pytest.mark.parametrize("value", [None, "1", float("nan"), [1.0], [1.0, float("inf")], [[1.0], [2.0]]])
+def test_what_is_no_shaped_reward(value: object) -> None:
+    answer = Answer("Why?", "!", {}, {}, 2.0, ["a", "b"], "stop")
+    with pytest.raises(ValueError, match=r"shaping odd failed on the prompt 'Why\?'.*expected a finite number, or one for each of the 2 tokens"):
+        shaped(lambda answer: value, "odd", answer)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ValueError, match=r"shaping odd failed .*ZeroDivisionError"):
+        shaped(lambda answer: 1 / 0, "odd", answer)
+    with pytest.raises(ValueError, match="there is no shaping function 'gentle'; name it as path/to/file.py:function"):
+        resolve.check("gentle", resolve.SHAPING)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "1", [1, 2], 10**400])

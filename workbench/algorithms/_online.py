@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,9 @@ class OnlineConfig(AlgorithmConfig):
     top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
     stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
     rewards: dict[str, Reward] = Field(min_length=1, description="What an answer is worth: components by name, each a program or a model, weighted.")
+    shaping: str | None = Field(
+        None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
+    )
     served: tuple[Literal["critic", "reward", "critic_reward", "reference"], ...] = Field(
         (), description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes."
     )
@@ -79,6 +82,30 @@ class OnlineConfig(AlgorithmConfig):
     @property
     def rows_per_step(self) -> int:
         return self.rollout_batch_size // self.samples_per_prompt
+
+    def problems(self) -> list[tuple[str, str]]:
+        from workbench.rewards import resolve
+
+        named = [(f"rewards.{name}.program", reward.program, resolve.PROGRAM) for name, reward in self.rewards.items()]
+        found = []
+        for key, name, kind in (*named, ("shaping", self.shaping, resolve.SHAPING)):
+            try:
+                if name is not None:
+                    resolve.check(name, kind)
+            except ValueError as error:
+                found.append((key, str(error)))
+        return found
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        def function(name: str | None) -> str | None:
+            path, colon, word = (name or "").rpartition(":")
+            return f"{absolute(path)}:{word}" if colon else name
+
+        rewards = {
+            name: reward.model_copy(update={"program": function(reward.program), "model": reward.model and absolute(reward.model)})
+            for name, reward in self.rewards.items()
+        }
+        return self.model_copy(update={"rewards": rewards, "shaping": function(self.shaping)})
 
     @property
     def with_entropy(self) -> bool:
@@ -152,7 +179,10 @@ def penalise_truncated(experiences: Sequence[Experience], cfg: OnlineConfig) -> 
     """What an answer cut at max_tokens costs, by the setting."""
     for e in experiences:
         cut = e.finish_reason == "length"
-        e.reward += cfg.truncated_penalty if cut and cfg.truncated == "penalty" else 0.0
+        if cut and cfg.truncated == "penalty":
+            e.reward += cfg.truncated_penalty
+            if len(e.shaped):
+                e.shaped[-1] += cfg.truncated_penalty
         e.learn = not (cut and cfg.truncated == "mask")
 
 

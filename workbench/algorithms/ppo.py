@@ -43,16 +43,15 @@ def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    """Rewards with KL at each token, the answer's own at its last; GAE; advantages whitened over the step's learnt tokens."""
+    """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens."""
     import torch
 
     kl_BT, mask_BT = online.padded(online.column(experiences, "kl"))
     values_BT, _ = online.padded(online.column(experiences, "values"))
-    reward_B = torch.tensor([e.reward for e in experiences], dtype=torch.float64)
+    rewards_BT, _ = online.padded(online.column(experiences, "token_rewards"))
     if cfg.reward_clip:
-        reward_B = reward_B.clamp(-cfg.reward_clip, cfg.reward_clip)
-    rewards_BT = -cfg.kl_coefficient * kl_BT * mask_BT
-    rewards_BT[torch.arange(len(experiences)), mask_BT.sum(1).long() - 1] += reward_B
+        rewards_BT = rewards_BT.clamp(-cfg.reward_clip, cfg.reward_clip)
+    rewards_BT = rewards_BT - cfg.kl_coefficient * kl_BT * mask_BT
     if cfg.whiten_rewards:
         rewards_BT = F.advantages.whiten(rewards_BT, mask_BT)
     advantages_BT, returns_BT = F.advantages.gae(rewards_BT, values_BT, mask_BT, cfg.gamma, cfg.gae_lambda)

@@ -1,8 +1,12 @@
-"""A reward of your own is a function in a file of your own, named in the settings: `algorithm.rewards={concise: {program: my_rewards.py:concise}}`."""
+"""A reward of your own, and its shaping, are functions in a file of your own that settings name:
+`algorithm.rewards={concise: {program: my_rewards.py:concise}} algorithm.shaping=my_rewards.py:unhurried`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from workbench.rewards.shaping import Answer
 
 
 def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
@@ -16,3 +20,10 @@ def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
     words = len(response.split())
     ended = response.rstrip().endswith((".", "!", "?"))
     return min(1.0, words / 8) * (0.5 * ended + 0.5 * max(0.0, 1 - words / 40))
+
+
+def unhurried(answer: Answer) -> float | list[float]:
+    """The reward less 0.01 for each token beyond the 64th, taken at that token; a number alone would be the whole answer's."""
+    tokens = len(answer.pieces)
+    costs = [0.01 if i >= 64 else 0.0 for i in range(tokens)]
+    return [*(-cost for cost in costs[:-1]), answer.reward - costs[-1]]

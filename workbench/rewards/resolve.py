@@ -1,16 +1,19 @@
-"""Find a reward's program by its name, and call it so that what goes wrong names it."""
+"""Find a function that settings name, for a reward or its shaping, and call it so that what goes wrong names it."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from workbench.rewards.programs import PROGRAMS
 from workbench.spec import nearest
@@ -22,26 +25,64 @@ _FORM = "path/to/file.py:function"
 _SHOWN = 60
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a function is for, what it is called with, an example of its name, and those that come with the project."""
+
+    what: str
+    arguments: tuple[str, ...]
+    example: str
+    known: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+
+PROGRAM = Kind("reward program", ("prompt", "response", "row"), "workbench/rewards/example.py:concise", PROGRAMS)
+SHAPING = Kind("shaping function", ("answer",), "workbench/rewards/example.py:unhurried")
+
+
 def builtin() -> list[str]:
     """The names of the programs that come with the project."""
     return list(PROGRAMS)
 
 
-def find(name: str) -> Program:
-    """The program of a name: one of `programs.PROGRAMS`, or `path/to/file.py:function` (relative to the working directory, else to the
+def find(name: str, kind: Kind = PROGRAM) -> Callable[..., Any]:
+    """The function of a name: one of `kind.known`, or `path/to/file.py:function` (relative to the working directory, else to the
     repository), whose file is run.
 
     Raises:
-        ValueError: there is no such program, file or function, the file cannot be run, or the function does not take (prompt, response, row).
+        ValueError: there is no such function or file, the file cannot be run, or the function does not take the kind's arguments.
     """
-    if name in PROGRAMS:
-        return PROGRAMS[name]
-    path, colon, function = name.rpartition(":")
-    if not colon and not name.endswith(".py"):
-        raise ValueError(f"there is no reward program {name!r}{nearest(name, builtin())}; there are: {', '.join(builtin())}; or your own as {_FORM}")
-    if not path.endswith(".py") or not function.isidentifier():
-        raise ValueError(f"reward program {name!r}: expected {_FORM}, for example workbench/rewards/example.py:concise")
-    return _function(_load(_locate(path)), function, path)
+    if name in kind.known:
+        return kind.known[name]
+    path, function = _parts(name, kind)
+    module = _load(_locate(path, kind))
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
+        raise ValueError(_missing(path, function, own))
+    _callable_as(inspect.signature(found), function, path, kind)
+    return found
+
+
+def check(name: str, kind: Kind = PROGRAM) -> None:
+    """As `find`, from the file's text alone: nothing of it is run or imported.
+
+    Raises:
+        ValueError: there is no such function or file, the file is no Python, or the function does not take the kind's arguments.
+    """
+    if name in kind.known:
+        return
+    path, function = _parts(name, kind)
+    place = _locate(path, kind)
+    try:
+        tree = ast.parse(place.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    bound = dict(_bound(tree.body))
+    if function not in bound and "*" not in bound:
+        raise ValueError(_missing(path, function, [n for n, node in bound.items() if isinstance(node, ast.FunctionDef)]))
+    made = bound.get(function)
+    if isinstance(made, ast.FunctionDef) and not made.decorator_list:
+        _callable_as(_signature(made.args), function, path, kind)
 
 
 def score(function: Program, name: str, prompt: str, response: str, row: Mapping[str, str]) -> float:
@@ -53,22 +94,44 @@ def score(function: Program, name: str, prompt: str, response: str, row: Mapping
     try:
         value = function(prompt, response, row)
     except Exception as error:  # whatever a user's function raises is told as its own
-        raise ValueError(f"{_call(name, prompt)}: {type(error).__name__}: {error} (columns: {', '.join(row) or 'none'})") from error
-    try:
-        number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{_call(name, prompt)}: it returned {repr(value)[:_SHOWN]}; a reward is a finite number")
+        raise ValueError(f"{failed('reward', name, prompt)}: {type(error).__name__}: {error} (columns: {', '.join(row) or 'none'})") from error
+    number = finite(value)
+    if number is None:
+        raise ValueError(f"{failed('reward', name, prompt)}: it returned {repr(value)[:_SHOWN]}; a reward is a finite number")
     return number
 
 
-def _call(name: str, prompt: str) -> str:
+def finite(value: Any) -> float | None:
+    """A user's value as a number; None where it is none, or none that is finite."""
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def failed(what: str, name: str, prompt: str) -> str:
+    """The beginning of a message about a user's function."""
     begins = " ".join(prompt.split())
-    return f"reward {name} failed on the prompt {begins[:_SHOWN]!r}{'…' if len(begins) > _SHOWN else ''}"
+    return f"{what} {name} failed on the prompt {begins[:_SHOWN]!r}{'…' if len(begins) > _SHOWN else ''}"
 
 
-def _locate(path: str) -> Path:
+def _parts(name: str, kind: Kind) -> tuple[str, str]:
+    """The path and the function of `path/to/file.py:function`."""
+    path, colon, function = name.rpartition(":")
+    if not colon and not name.endswith(".py"):
+        known = (
+            f"{nearest(name, list(kind.known))}; there are: {', '.join(kind.known)}; or your own as {_FORM}"
+            if kind.known
+            else f"; name it as {_FORM}"
+        )
+        raise ValueError(f"there is no {kind.what} {name!r}{known}")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"{kind.what} {name!r}: expected {_FORM}, for example {kind.example}")
+    return path, function
+
+
+def _locate(path: str, kind: Kind) -> Path:
     given = Path(path).expanduser()
     for place in (given, _REPOSITORY / given):
         if place.is_file():
@@ -77,7 +140,7 @@ def _locate(path: str) -> Path:
     files = {file.name: file for folder in reversed(folders) for file in folder.glob("*.py")}
     close = difflib.get_close_matches(given.name, list(files), n=1)
     raise ValueError(
-        f"there is no file {path} with a reward, neither in {Path.cwd()} nor in {_REPOSITORY}"
+        f"there is no file {path} with a {kind.what}, neither in {Path.cwd()} nor in {_REPOSITORY}"
         + (f"; did you mean {files[close[0]]}?" if close else "")
     )
 
@@ -96,13 +159,54 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, name: str, path: str) -> Program:
-    found = getattr(module, name, None)
-    if not callable(found):
-        own = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
-        raise ValueError(f"{path} has no function {name!r}{nearest(name, own)}; it has: {', '.join(own) or 'none'}")
+def _missing(path: str, function: str, own: list[str]) -> str:
+    return f"{path} has no function {function!r}{nearest(function, own)}; it has: {', '.join(own) or 'none'}"
+
+
+def _callable_as(signature: inspect.Signature, function: str, path: str, kind: Kind) -> None:
     try:
-        inspect.signature(found).bind("", "", {})
+        signature.bind(*[None] * len(kind.arguments))
     except TypeError as error:
-        raise ValueError(f"{path}: {name}{inspect.signature(found)} cannot be called as {name}(prompt, response, row): {error}") from error
-    return found  # type: ignore[return-value]
+        raise ValueError(f"{path}: {function}{signature} cannot be called as {function}({', '.join(kind.arguments)}): {error}") from error
+
+
+def _bound(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    """The names that a module's statements bind, with what binds each; `*` where an import brings names that only running it tells."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, ast.AsyncFunctionDef):
+            continue  # it would give a promise of a number
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name.partition(".")[0], node) for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            if isinstance(node.value, ast.Constant):
+                continue  # a constant is no function
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((name.id, node) for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+        else:  # if, try, with and loops: whatever they may bind
+            for part in ("body", "orelse", "finalbody"):
+                yield from _bound(getattr(node, part, []))
+            for branch in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+                yield from _bound(branch.body)
+
+
+def _signature(arguments: ast.arguments) -> inspect.Signature:
+    kinds = inspect.Parameter
+    positional = [*arguments.posonlyargs, *arguments.args]
+    without_default = len(positional) - len(arguments.defaults)
+    parameters = [
+        kinds(
+            given.arg,
+            kinds.POSITIONAL_ONLY if i < len(arguments.posonlyargs) else kinds.POSITIONAL_OR_KEYWORD,
+            default=kinds.empty if i < without_default else ...,
+        )
+        for i, given in enumerate(positional)
+    ]
+    if arguments.vararg:
+        parameters.append(kinds(arguments.vararg.arg, kinds.VAR_POSITIONAL))
+    for given, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        parameters.append(kinds(given.arg, kinds.KEYWORD_ONLY, default=kinds.empty if default is None else ...))
+    if arguments.kwarg:
+        parameters.append(kinds(arguments.kwarg.arg, kinds.VAR_KEYWORD))
+    return inspect.Signature(parameters)

@@ -1,0 +1,128 @@
+"""What the online algorithms make of a step's rollouts, by hand arithmetic: no model, no run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.algorithms import _online as online
+from workbench.algorithms import grpo, ppo, reinforce
+from workbench.data.packing import Row
+from workbench.experience import LEARNT, Experience, trees
+from workbench.runtime import Batch
+from workbench.settings import Reward
+
+REWARDS = {"short": Reward(program="brevity")}
+
+
+def answer(tokens: int, reward: float, place: int = 0, sample: int = 0, finish_reason: str = "stop", **values: Any) -> Experience:
+    """One whose log-probabilities, values and KL are 0 unless they are given."""
+    zeros = {name: np.zeros(tokens, np.float32) for name in ("logprobs", "reference_logprobs", "kl", "values", "entropy")}
+    row = Row((1, 2), ())
+    made = Experience(place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward)
+    for name, value in {**zeros, **values}.items():
+        setattr(made, name, np.asarray(value, np.float32) if name in zeros else value)
+    return made
+
+
+def ppo_config(**values: Any) -> ppo.Config:
+    return ppo.Config.model_validate({"rewards": REWARDS, "gae_lambda": 1.0, "kl_coefficient": 0.0, **values})
+
+
+def grpo_config(**values: Any) -> grpo.Config:
+    return grpo.Config.model_validate(
+        {"rewards": REWARDS, "samples_per_prompt": 2, "rollout_batch_size": 4, "global_batch_size": 4, "kl_coefficient": 0.0, **values}
+    )
+
+
+def batch(experiences: Sequence[Experience], logprobs: Sequence[float]) -> Batch:
+    """As a loss gets it, with the policy's log-probabilities as given."""
+    rows = trees(experiences, LEARNT)
+    return Batch(
+        logprobs_N=torch.tensor(logprobs, dtype=torch.float64, requires_grad=True),
+        reference_logprobs_N=torch.zeros(len(logprobs)),
+        sequence_N=torch.tensor([i for i, e in enumerate(experiences) for _ in e.tokens]),
+        num_sequences=len(experiences),
+        rows=rows,
+        arrays={name: torch.from_numpy(np.concatenate([row.arrays[name] for row in rows])).double() for name in LEARNT},
+    )
+
+
+def test_where_shaping_puts_rewards_ppo_learns_them() -> None:
+    """Without discount, values and KL the return of a token is the sum of the rewards from it on: 1 + 0 - 2 and so on; a number alone lies at the last."""
+    spread, whole = answer(3, -1.0, shaped=np.array([1.0, 0.0, -2.0])), answer(2, 0.5, place=1)
+    ppo.advantages([spread, whole], ppo_config())
+    assert spread.returns.tolist() == [-1, -2, -2]
+    assert whole.returns.tolist() == [0.5, 0.5]
+
+
+def test_rewards_are_clipped_and_whitened() -> None:
+    """5 and -1 clipped at 2 are 2 and -1; rewards 1 and 3 of one token each have mean 2, deviation 1, and become -1 and 1; KL stays outside the clip."""
+    high, low = answer(2, 5.0, kl=[3.0, 0.0]), answer(1, -1.0, place=1)
+    ppo.advantages([high, low], ppo_config(reward_clip=2, kl_coefficient=1.0))
+    assert high.returns.tolist() == [-1, 2]
+    assert low.returns.tolist() == [-1]
+    pair = [answer(1, 1.0), answer(1, 3.0, place=1)]
+    ppo.advantages(pair, ppo_config(whiten_rewards=True))
+    assert [e.returns[0] for e in pair] == pytest.approx([-1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [ppo.loss, grpo.loss, reinforce.loss])
+def test_a_masked_answer_gets_no_gradient_and_a_penalised_one_its_penalty(loss: Any) -> None:
+    cut, ended = (
+        answer(2, 1.0, finish_reason="length", advantages=np.ones(2, np.float32)),
+        answer(3, 1.0, sample=1, advantages=np.ones(3, np.float32)),
+    )
+    cfg = grpo_config(truncated="mask", kl_coefficient=0.1)
+    online.penalise_truncated([cut, ended], cfg)
+    assert (cut.learn, ended.learn, cut.reward) == (False, True, 1.0)
+    made = batch([cut, ended], [-0.1] * 5)
+    loss_N, _ = loss(made, cfg)
+    assert len(loss_N) == 3  # nor does it count in the mean
+    loss_N.sum().backward()
+    assert made.logprobs_N.grad is not None
+    assert made.logprobs_N.grad[:2].tolist() == [0, 0]
+    assert (made.logprobs_N.grad[2:] != 0).all()
+    cut.shaped, cut.learn = np.array([0.25, 0.75]), True
+    online.penalise_truncated([cut, ended], grpo_config(truncated="penalty", truncated_penalty=-2.0))
+    assert (cut.reward, cut.shaped.tolist(), ended.reward, cut.learn) == (-1.0, [0.25, -1.25], 1.0, True)
+
+
+def test_a_masked_answer_does_not_shift_the_others_advantages() -> None:
+    """PPO whitens over learnt tokens: 1 and 3 become -1 and 1, whatever the cut answer's 100 is."""
+    found = [answer(1, 1.0), answer(1, 3.0, place=1), answer(1, 100.0, place=2, finish_reason="length")]
+    cfg = ppo_config(truncated="mask")
+    online.penalise_truncated(found, cfg)
+    ppo.advantages(found, cfg)
+    assert [float(e.advantages[0]) for e in found] == pytest.approx([-1, 1, 0], abs=1e-6)
+
+
+def test_the_level_of_grpos_loss() -> None:
+    """Two answers of 1 and 3 tokens, ratios 1.1, 1, 1, 0.9 (none clipped), advantages 1 and -1, no KL.
+    By token: -1.1, 1, 1, 0.9, whose mean is 0.45. By answer: -1.1 and (1 + 1 + 0.9) / 3, whose mean is (-1.1 + 0.9667) / 2 = -0.0667.
+    """
+    found = [answer(1, 2.0, advantages=np.ones(1, np.float32)), answer(3, 0.0, sample=1, advantages=-np.ones(3, np.float32))]
+    logprobs = [math.log(ratio) for ratio in (1.1, 1, 1, 0.9)]
+    by_token, _ = grpo.loss(batch(found, logprobs), grpo_config())
+    assert by_token.tolist() == pytest.approx([-1.1, 1, 1, 0.9])
+    by_answer, told = grpo.loss(batch(found, logprobs), grpo_config(loss_level="sequence"))
+    assert by_answer.tolist() == pytest.approx([-1.1, 2.9 / 3])
+    assert told["loss"].mean().item() == pytest.approx((-1.1 + 2.9 / 3) / 2)
+    found[0].learn = False  # a masked answer is none, rather than one of zeros
+    masked, _ = grpo.loss(batch(found, logprobs), grpo_config(loss_level="sequence"))
+    assert masked.tolist() == pytest.approx([2.9 / 3])
+
+
+def test_advantages_of_groups() -> None:
+    """Two prompts of two answers. RLOO with KL: 3 - 0.5 - 1 = 1.5 and -1.5; GRPO: (r - mean) / (std + 1e-4), with std = 2 / sqrt 2 for 3 and 1."""
+    found = [answer(1, 3.0, kl=[0.5]), answer(2, 1.0, sample=1), answer(1, 0.0, place=1), answer(1, 4.0, place=1, sample=1)]
+    shared = {"rewards": REWARDS, "samples_per_prompt": 2, "rollout_batch_size": 4, "global_batch_size": 4}
+    reinforce.advantages(found, reinforce.Config.model_validate({**shared, "kl_coefficient": 1.0}))
+    assert [e.advantages.tolist() for e in found] == [[1.5], [-1.5, -1.5], [-4], [4]]
+    grpo.advantages(found, grpo_config())
+    assert [e.advantages[0] for e in found] == pytest.approx([0.70706, -0.70706, -0.70709, 0.70709], abs=2e-5)
