@@ -62,10 +62,13 @@ def _render(request: Request) -> str:
             config.set({f"{section}.{key}": value})
     python = next(filter(None, (request.components[0].get("python"), config.get(f"{section}.python"), shlex.quote(sys.executable))))
     jobs = [job_class(request.scheduler, request.name, **_with_configured(component, section), python=python) for component in request.components]
-    headers = [_without(job.job_header, request.without) for job in jobs]
+    headers = [_without(job.job_header or "", request.without) for job in jobs]
     job = jobs[0]
     job.job_header = f"\n{request.separator}\n".join(headers) + f"\n{request.first}"
-    job._command_template = request.body.replace(WORKER, job._command_template).replace(PYTHON, python)
+    body = request.body
+    if "%(job_script_prologue)s" not in job._script_template:  # HTCondor's script is one command
+        body = "; ".join([*job._job_script_prologue, body])
+    job._command_template = body.replace(WORKER, job._command_template).replace(PYTHON, python)
     return job.job_script()
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from workbench import api
 from workbench.bench.commands import bench, parity
+from workbench.chaos.commands import chaos
 from workbench.data.readers import Kind
 from workbench.follow import follow as follow_to_end
 from workbench.follow import number
@@ -29,6 +30,7 @@ data = typer.Typer(help="Look at data before training on it.", no_args_is_help=T
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.command()(parity)
+app.command()(chaos)
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backends import base, slurm
+from backends import _batch, base, slurm
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = Path("/shared/runs/20261125-101502-dpo-3f9a")
@@ -25,6 +25,21 @@ SLURM: dict[str, dict[str, Any]] = {
     "slurm_apptainer": {**GPUS, "container": "/images/our image.sif", "container_runtime": "apptainer", "container_mounts": ["/data"]},
     "slurm_resume": {"num_nodes": 4, "ranks_per_node": 2, "requeue": False, "directives": ["--dependency=singleton"]},
 }
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "pbs": {"queue": "workq", "account": "align", "time_limit": "4:00:00", "directives": ["-m e"]},
+    "lsf": {"queue": "normal", "account": "align", "time_limit": "4:00", "cpus_per_node": 8},
+    "sge": {"queue": "all.q", "account": "align", "time_limit": "4:00:00", "directives": ["-pe smp 4"]},
+    "oar": {"queue": "default", "account": "align", "time_limit": "4:00:00"},
+    "htcondor": {"directives": ["+Group=align", "requirements=HasGpu"]},
+}
+
+
+def other_script(name: str) -> str:
+    config = base.find(name).Config(ranks_per_node=4, prologue=("export A=1",), python="/venv/bin/python", **OTHERS[name])
+    driver = ("/venv/bin/python", "-m", "workbench.driver", f"{RUN} it's")
+    return base.find(name).script(base.Task(RUN, ("worker",), driver, config), cwd=Path("/home/ada"))  # type: ignore[attr-defined]
 
 
 def slurm_script(name: str) -> str:
@@ -47,6 +62,34 @@ def test_slurm(name: str) -> None:
     text = slurm_script(name)
     assert text == (GOLDEN / f"{name}.sh").read_text()
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_systems(name: str) -> None:
+    assert other_script(name) == (GOLDEN / f"{name}.sh").read_text()
+
+
+def test_other_systems_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for bsub, bjobs and bkill: the script on standard input, the id from the answer, its errors in its own words."""
+    for name, does in {"bsub": "cat > seen; echo 'Job <42> is submitted'", "bjobs": "test -e alive && echo RUN", "bkill": "rm alive"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{does}\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(_batch, "LOOK_S", 1e-3)
+    run = tmp_path / "run"
+    (run / "logs").mkdir(parents=True)
+    (tmp_path / "alive").touch()
+    lsf = base.find("lsf")
+    task = base.Task(run, ("worker",), ("python", "-m", "workbench.driver", str(run)), lsf.Config())
+    job = lsf.launch(task)
+    assert (job.backend, job.id) == ("lsf", "42")
+    assert (tmp_path / "seen").read_text() == (run / "job.1.sh").read_text()
+    assert lsf.look(job).alive
+    lsf.kill(job)
+    assert lsf.look(job).alive is False
+    (tmp_path / "bsub").write_text("#!/bin/sh\necho 'normal: No such queue' >&2\nexit 255\n")
+    with pytest.raises(OSError, match="normal: No such queue"):
+        lsf.launch(task)
 
 
 def test_jobqueue_yaml_is_honoured(tmp_path: Path) -> None:
@@ -77,5 +120,5 @@ def test_settings_that_would_break_a_script_are_refused() -> None:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for each in sys.argv[1:] or SLURM:
-        (GOLDEN / f"{each}.sh").write_text(slurm_script(each))
+    for each in sys.argv[1:] or (*SLURM, *OTHERS):
+        (GOLDEN / f"{each}.sh").write_text(slurm_script(each) if each in SLURM else other_script(each))

@@ -24,6 +24,7 @@ ACCOUNTING_PACKAGES = ("slurmdbd", "mariadb-server")
 NETWORK = "10.77.0"
 BRIDGE = "wblab0"
 PR_SET_PDEATHSIG = 1
+SMALL_MIB = 64
 LOCK = Path("/tmp/workbench-lab.lock")
 MAIN, URGENT = "main", "urgent"
 """The partitions: jobs of the second preempt those of the first, after a grace of 30 s."""
@@ -51,6 +52,7 @@ class Lab:
     nodes: int = 4
     cpus: int = 4
     accounting: bool = False
+    failed: list[str] = field(default_factory=list)
     _lock: int = -1
     _pids: list[int] = field(default_factory=list)
 
@@ -69,6 +71,11 @@ class Lab:
     def names(self) -> list[str]:
         return [f"node{i}" for i in range(1, self.nodes + 1)]
 
+    @property
+    def small(self) -> Path:
+        """A shared folder on a file system that is soon full."""
+        return self.folder / "small"
+
     def up(self) -> None:
         """Install, configure and start; return when every node is idle. Raises NoLab."""
         if why := missing():
@@ -77,8 +84,9 @@ class Lab:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         install((*PACKAGES, *(ACCOUNTING_PACKAGES if self.accounting else ())))
         self._clear()
-        for name in ("state", "spool", "log", "munge"):
+        for name in ("state", "spool", "log", "munge", "small"):
             (self.folder / name).mkdir(parents=True)
+        _sh("mount", "-t", "tmpfs", "-o", f"size={SMALL_MIB}m", "tmpfs", str(self.small))  # before the nodes have mounts of their own
         self.folder.chmod(0o755)
         try:
             self._network()
@@ -104,6 +112,8 @@ class Lab:
                 os.waitpid(pid, 0)
         self._pids.clear()
         self._clear()
+        if self.small.is_mount():
+            _sh("umount", "--lazy", str(self.small))
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -126,6 +136,7 @@ class Lab:
 
     def fail_node(self, name: str) -> None:
         """Pull a node's plug: its link goes down, and all of its processes die at once."""
+        self.failed.append(name)
         _sh("ip", "link", "set", f"wb{name}", "down")
         for pid in _sh("ip", "netns", "pids", _namespace(name)).split():
             with suppress(ProcessLookupError):
@@ -133,6 +144,7 @@ class Lab:
 
     def repair_node(self, name: str) -> None:
         """Plug the node in again, and wait until SLURM has it back."""
+        self.failed = [other for other in self.failed if other != name]
         _sh("ip", "link", "set", f"wb{name}", "up")
         self.start_node(name)
         with suppress(subprocess.CalledProcessError):

@@ -1,0 +1,24 @@
+"""HTCondor: single-node jobs; see _batch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from backends import _batch, local
+
+
+class Config(_batch.Config):
+    name: Literal["htcondor"] = Field("htcondor", description="An HTCondor pool, one machine.")  # type: ignore[assignment]
+
+
+_SYSTEM = _batch.System(
+    "htcondor",
+    submit=("condor_submit",),
+    cancel=("condor_rm",),
+    ask=("condor_q", "-autoformat", "ClusterId"),
+    id_pattern=r"submitted to cluster (\d+)",
+    fallback={"disk": "8 GB"},
+    directives_by_key=True,
+)
+script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+gang = local.gang

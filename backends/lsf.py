@@ -1,0 +1,16 @@
+"""LSF: single-node jobs; see _batch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from backends import _batch, local
+
+
+class Config(_batch.Config):
+    name: Literal["lsf"] = Field("lsf", description="An LSF cluster, one node.")  # type: ignore[assignment]
+
+
+_SYSTEM = _batch.System("lsf", submit=("bsub",), cancel=("bkill",), ask=("bjobs", "-noheader"), id_pattern=r"Job <(\d+)>", from_stdin=True)
+script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+gang = local.gang

@@ -1,0 +1,16 @@
+"""OAR: single-node jobs; see _batch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from backends import _batch, local
+
+
+class Config(_batch.Config):
+    name: Literal["oar"] = Field("oar", description="An OAR cluster, one node.")  # type: ignore[assignment]
+
+
+_SYSTEM = _batch.System("oar", submit=("oarsub",), cancel=("oardel",), ask=("oarstat", "-j"), id_pattern=r"OAR_JOB_ID=(\d+)", inline="#OAR ")
+script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+gang = local.gang

@@ -1,0 +1,16 @@
+"""SGE: single-node jobs; see _batch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from backends import _batch, local
+
+
+class Config(_batch.Config):
+    name: Literal["sge"] = Field("sge", description="A Grid Engine cluster, one node.")  # type: ignore[assignment]
+
+
+_SYSTEM = _batch.System("sge", submit=("qsub",), cancel=("qdel",), ask=("qstat", "-j"))
+script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+gang = local.gang
