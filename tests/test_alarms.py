@@ -33,3 +33,17 @@ def test_length_alone_is_no_alarm_but_with_reward_it_is() -> None:
 def test_entropy_collapse_is_a_fall_to_a_fifth() -> None:
     assert names(*[CALM] * 5, *[{**CALM, "entropy": 0.5}] * 5) == []
     assert names(*[CALM] * 5, *[{**CALM, "entropy": 0.3}] * 5) == ["entropy collapse"]
+
+
+def test_a_long_run_costs_no_more_than_a_short_one() -> None:
+    """Only the first and the newest steps are looked at: a reader of every step would make a run's cost grow with its square."""
+
+    class Counted(list):
+        looked_at = 0
+
+        def __getitem__(self, i):  # type: ignore[no-untyped-def]
+            Counted.looked_at += 1
+            return super().__getitem__(i)
+
+    alarms.found(Counted([CALM] * 10_000))
+    assert Counted.looked_at < 100

@@ -1,19 +1,19 @@
 """What in a run's numbers should worry its owner: pure functions of the metrics of its steps so far.
 
-An alarm names its cause and the rollouts behind it. It sounds once when it begins, not at every step that it lasts.
+An alarm names its cause and the rollouts behind it. It sounds once when it begins, not at every step that it lasts. (A hang is the driver's to tell:
+`workbench.hang`.)
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Steps = Sequence[Mapping[str, Any]]
 
-KL_LIMIT = 50.0
-MISMATCH_LIMIT = 0.05
 WINDOW = 5
 """Steps whose mean is compared with that of the run's first ones."""
 
@@ -27,54 +27,79 @@ class Alarm:
     rank_by: str = ""
 
 
+@dataclass(frozen=True)
+class Limit:
+    """An alarm while one metric is at its limit or above. `message` is filled with `now` and `limit`."""
+
+    name: str
+    metric: str
+    limit: float
+    message: str
+    rank_by: str
+
+
+LIMITS = (
+    Limit(
+        "KL blow-up",
+        "init_policy_kl",
+        50.0,
+        "the policy is {now:.1f} nats an answer from its reference (limit {limit:g}); raise kl_coefficient or lower lr",
+        "kl",
+    ),
+    Limit(
+        "mismatch",
+        "logprob_mismatch_mean",
+        0.05,
+        "rollout engine and trainer differ by {now:.3f} nats a token (limit {limit:g}); set importance_cap",
+        "mismatch",
+    ),
+)
+
+
 def found(steps: Steps) -> list[Alarm]:
     """The alarms of the newest step, given the metrics of all steps so far."""
-    return [alarm for rule in RULES if steps and (alarm := rule(steps))]
+    if not steps:
+        return []
+    alarms = [_not_a_number(steps[-1]), *(_at_limit(steps[-1], limit) for limit in LIMITS), _length_explosion(steps), _entropy_collapse(steps)]
+    return [alarm for alarm in alarms if alarm]
 
 
-def _not_a_number(steps: Steps) -> Alarm | None:
-    bad = [name for name, value in steps[-1].items() if isinstance(value, float) and not math.isfinite(value)]
+def _not_a_number(step: Mapping[str, Any]) -> Alarm | None:
+    bad = [name for name, value in step.items() if isinstance(value, float) and not math.isfinite(value)]
     return Alarm("not a number", f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} no finite number") if bad else None
 
 
-def _kl_blow_up(steps: Steps) -> Alarm | None:
-    now = steps[-1].get("init_policy_kl")
-    if now is None or now < KL_LIMIT:
-        return None
-    return Alarm(
-        "KL blow-up", f"the policy is {now:.1f} nats an answer from its reference (limit {KL_LIMIT:g}); raise kl_coefficient or lower lr", "kl"
-    )
+def _at_limit(step: Mapping[str, Any], limit: Limit) -> Alarm | None:
+    now = step.get(limit.metric, -math.inf)
+    return Alarm(limit.name, limit.message.format(now=now, limit=limit.limit), limit.rank_by) if now >= limit.limit else None
 
 
 def _length_explosion(steps: Steps) -> Alarm | None:
-    (length, longer), (reward, higher) = _change(steps, "response_lengths"), _change(steps, "rewards")
-    if longer is None or higher is None or longer < 1.5 * length or higher <= reward:
+    lengths, rewards = _change(steps, "response_lengths"), _change(steps, "rewards")
+    if lengths is None or rewards is None or lengths[1] < 1.5 * lengths[0] or rewards[1] <= rewards[0]:
         return None
-    return Alarm("length", f"the reward rises while answers grow from {length:.0f} to {longer:.0f} tokens: is length what it pays for?", "length")
+    before, now = lengths
+    return Alarm("length", f"the reward rises while answers grow from {before:.0f} to {now:.0f} tokens: is length what it pays for?", "length")
 
 
 def _entropy_collapse(steps: Steps) -> Alarm | None:
-    before, now = _change(steps, "entropy")
-    if now is None or now > 0.2 * before:
+    entropies = _change(steps, "entropy")
+    if entropies is None or entropies[1] > 0.2 * entropies[0]:
         return None
+    before, now = entropies
     return Alarm("entropy collapse", f"the entropy of a token fell from {before:.2f} to {now:.2f} nats: answers are becoming the same", "entropy")
 
 
-def _mismatch(steps: Steps) -> Alarm | None:
-    now = steps[-1].get("logprob_mismatch_mean")
-    if now is None or now < MISMATCH_LIMIT:
+def _change(steps: Steps, name: str) -> tuple[float, float] | None:
+    """The mean of a metric over the first and over the newest steps that have it; None while there are too few to compare."""
+    first = _some(steps, name, range(len(steps)))
+    newest = _some(steps, name, reversed(range(len(steps))))
+    if len(first) < WINDOW or first[-1] >= newest[-1]:
         return None
-    return Alarm(
-        "mismatch", f"rollout engine and trainer differ by {now:.3f} nats a token (limit {MISMATCH_LIMIT:g}); set importance_cap", "mismatch"
-    )
+    before, now = (sum(steps[i][name] for i in places) / WINDOW for places in (first, newest))
+    return before, now
 
 
-RULES: Sequence[Callable[[Steps], Alarm | None]] = (_not_a_number, _kl_blow_up, _length_explosion, _entropy_collapse, _mismatch)
-
-
-def _change(steps: Steps, name: str) -> tuple[float, float | None]:
-    """The mean of a metric over the first and over the newest steps; None for the newest while there are too few to compare."""
-    values = [step[name] for step in steps if isinstance(step.get(name), int | float)]
-    if len(values) < 2 * WINDOW:
-        return 0.0, None
-    return sum(values[:WINDOW]) / WINDOW, sum(values[-WINDOW:]) / WINDOW
+def _some(steps: Steps, name: str, order: Iterable[int]) -> list[int]:
+    """The places of the first few steps, in this order, that have the metric."""
+    return list(itertools.islice((i for i in order if isinstance(steps[i].get(name), int | float)), WINDOW))

@@ -6,19 +6,27 @@ SIGTERM makes it end the gang at once. Where its allocation ends before the run 
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import hang
+from workbench.hang import HangWatch
+from workbench.settings import Watch
 from workbench.store import LIVE, Cursor, RunDir, State
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from backends.base import Task
+    from workbench.beats import Beat
     from workbench.spec import Experiment
 
 STATUS_INTERVAL_S = 0.5
@@ -41,18 +49,26 @@ class Progress:
         for _ in run.events(self._cursor):
             pass  # earlier attempts' events
 
-    def poll(self, attempt: int) -> None:
+    def poll(self, attempt: int) -> bool:
+        """Take what is new. Whether there was an event."""
+        came = False
         if attempt != self._attempt:
             self._attempt, self.end, self.running = attempt, None, False
             self._run.move((State.QUEUED, State.STARTING, State.RUNNING), state=State.STARTING)
             self._run.update(attempt=attempt, message=f"restarting as attempt {attempt}")
         for event in self._run.events(self._cursor):
             self._take(event)
+            came = True
         if self._changes and self._clock() - self._written >= STATUS_INTERVAL_S:
             self.flush()
         if self._clock() - self._beaten >= BEAT_INTERVAL_S:
             self._beaten = self._clock()
             self._run.beat()
+        return came
+
+    def say(self, message: str) -> None:
+        """Put a message of the driver's own into the status."""
+        self._changes["message"] = message
 
     def flush(self) -> None:
         if self._changes:
@@ -113,10 +129,10 @@ def begin(run: RunDir) -> int:
     return attempt
 
 
-def drive(run: RunDir, task: Task) -> State:
+def drive(run: RunDir, task: Task, watch: Watch | None = None) -> State:
     """Run the gang to its end and write it into the status. Returns the final state."""
     try:
-        state, message = _Drive(run, task).go()
+        state, message = _Drive(run, task, watch or Watch()).go()
     except OSError as error:
         state, message = State.FAILED, str(error)
     if state == State.FAILED and (full := _disk_full(run.path)):
@@ -135,11 +151,12 @@ def exit_code(state: State) -> int:
 class _Drive:
     """One driver's gang from its start to its end."""
 
-    def __init__(self, run: RunDir, task: Task):
+    def __init__(self, run: RunDir, task: Task, watch: Watch):
         from backends import base
 
         self._run, self._task = run, task
         self._progress, self._requests = Progress(run), Cursor()
+        self._hangs = HangWatch(run, watch, {each.role: each.config.world_size for each in (task, *task.servers)})
         self._stopping = self._terminated = self._warned = self._ran = False
         self._warning = Path(os.environ[base.WARNED]) if base.WARNED in os.environ else None
         signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -160,6 +177,7 @@ class _Drive:
             queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
             if queued and self.watch(task.attempt):
                 with backends.find(task.config.name).gang(task) as client:
+                    self._hangs.restart = functools.partial(_end_ranks, client, run)
                     supervise_with_servers(client, task, self.watch)
             else:
                 raise GangEnded
@@ -168,7 +186,8 @@ class _Drive:
                 return self._left("the allocation ends")
             return State.STOPPED, "killed; resume goes on from the last checkpoint" if self._terminated else "stopped before the first step"
         except GangFailed as error:
-            return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, str(error))
+            hung = f"hang: {self._hangs.ended}\n" if self._hangs.ended else ""
+            return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, f"{hung}{error}")
         except TimeoutError as error:
             return self._left(str(error)) if task.config.goes_on and self._ran else (State.FAILED, str(error))
         finally:
@@ -181,7 +200,10 @@ class _Drive:
 
     def watch(self, attempt: int) -> bool:
         """Whether the gang is still wanted; asked a few times a second."""
-        self._progress.poll(attempt)
+        if self._progress.poll(attempt):
+            self._hangs.moved()
+        if self._hangs.poll(attempt, self._progress.running):
+            self._progress.say(f"hang: {self._hangs.message}" if self._hangs.message else "")
         self._ran = self._ran or self._progress.running
         requests = self._run.requests(self._requests)
         self._stopping = self._stopping or any(request["request"] == "stop" and "attempt" not in request for request in requests)
@@ -202,6 +224,11 @@ class _Drive:
         return State.STOPPED, f"{why}; resume goes on from the last checkpoint"
 
 
+def _end_ranks(client: Client, run: RunDir, ranks: Sequence[Beat]) -> None:
+    """On whichever nodes they are. The gang's supervisor sees them die, and goes on as after any death."""
+    client.run(hang.kill, str(run.path), [(beat.host, beat.pid) for beat in ranks], on_error="ignore")
+
+
 def _disk_full(path: Path) -> str:
     free = shutil.disk_usage(path).free
     return f"the disk of {path} is full ({free >> 10} KiB free): make room, then resume the run" if free < 1 << 20 else ""
@@ -212,7 +239,8 @@ def main() -> int:
     attempt = begin(run)
     from workbench.spec import Experiment
 
-    return exit_code(drive(run, task_of(run, Experiment.from_yaml(run.spec_path.read_text()), attempt)))
+    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    return exit_code(drive(run, task_of(run, experiment, attempt), experiment.watch))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     """Drives the bar from the run's events; yields a line for each validation."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    cursor = Cursor()
+    actor, driver = Cursor(), Cursor()
     columns = (
         "{task.description}",
         BarColumn(),
@@ -50,7 +50,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
         bar = progress.add_task("starting", total=None, metrics="")
         while True:
             ended = item.status.state.ended
-            for event in item.events(cursor):
+            for event in (*item.events(actor), *item.dir.events(driver, role="driver")):
                 match event["kind"]:
                     case "phase":
                         progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
@@ -60,6 +60,8 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
                     case "alarm" if not quiet:
                         yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
+                    case "alarm_over" if not quiet:
+                        yield f"[green]over[/] {escape(event['name'])}"
                     case "warning" if not quiet:
                         yield f"[yellow]warning[/] {escape(event['message'])}"
                     case "validation" if not quiet:

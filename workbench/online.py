@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from workbench import rollouts
+from workbench import beats, rollouts
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.gather import gathered
@@ -204,7 +204,7 @@ class Online:
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
-        with parallel.doing(name):
+        with beats.doing(name):
             yield
         self._times[name] += time.perf_counter() - started
 

@@ -234,6 +234,20 @@ class Validation(Frozen):
     sample_tokens: int = Field(64, ge=1, le=4096, description="Longest sampled answer in tokens.")
 
 
+class Watch(Frozen):
+    """What happens when the run stands still."""
+
+    hang_after_s: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds without progress after which an alarm names the ranks that stand still, four times as long at the start; 0: never.",
+    )
+    on_hang: Literal["alarm", "restart"] = Field(
+        "alarm",
+        description="restart also ends the ranks at fault, as if they had died: the gang goes on from its last checkpoint, backend.max_restarts times.",
+    )
+
+
 class Checkpoint(Frozen):
     """When the run is saved and what is kept."""
 

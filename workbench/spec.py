@@ -20,7 +20,7 @@ from backends import base as backends
 from workbench import placement
 from workbench.layout import check as check_layout
 from workbench.layout import known_shape
-from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation
+from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -69,6 +69,7 @@ class Experiment(Frozen):
     validation: Validation = Validation()
     checkpoint: Checkpoint = Checkpoint()
     rollout: Rollout = Rollout()
+    watch: Watch = Watch()
     backend: AnyBackend
 
     @field_validator("name")
@@ -149,7 +150,7 @@ def compose(overrides: Sequence[str] = ()) -> Experiment:
     return parse(compose_tree(overrides))
 
 
-RESUMABLE = ("backend", "validation", "checkpoint", *(f"model.{name}" for name in Model.model_fields if name not in WEIGHTS))
+RESUMABLE = ("backend", "validation", "checkpoint", "watch", *(f"model.{name}" for name in Model.model_fields if name not in WEIGHTS))
 """What a resume may change: where and in which layout a run goes on, not what it computes."""
 
 

@@ -3,6 +3,7 @@
     runs/<id>/spec.yaml            the resolved experiment, immutable
               status.json          state, attempt, step, message, job; replaced atomically; one writer at a time
               events/<role>.jsonl  one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
+              beats/<role>-<rank>.json  what each rank is doing; replaced every second or so, never synced
               control.jsonl        requests: {time, request, …}; rank 0 reads them at each step boundary
               checkpoints/<step>/  complete only when its marker is there
               logs/<role>-<rank>.<attempt>.log

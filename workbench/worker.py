@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench import alarms, start
+from workbench import alarms, beats, start
 from workbench.algorithms._online import OnlineConfig
 from workbench.spec import Experiment, find_algorithm
 from workbench.store import Cursor, EventWriter, RunDir
@@ -98,7 +98,8 @@ class Worker:
         return self.policy.evaluate(rows, loss)
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
-        return self.policy.update(rows, loss, self.step, self.spec.seed)
+        with beats.doing("train"):
+            return self.policy.update(rows, loss, self.step, self.spec.seed)
 
     @property
     def settings(self) -> Any:
@@ -119,13 +120,15 @@ class Worker:
     def go(self) -> None:
         """Train to the end or to a stop, whichever comes first."""
         self.emit("state", state="running", step=self.step, total_steps=self.total_steps)
+        beats.moved(self.step)
         held_out = self.validate() if self.step == 0 else {}
         reason = "stopped" if self._stop_requested() else "completed"
         began = time.perf_counter()
         for learnt in self.algorithm.train(self.settings, self) if reason == "completed" else ():
             self.step += 1
             sampled = {**self._online.measured(), "step_time_s": time.perf_counter() - began} if self._online else {}
-            metrics, began = {**learnt, **sampled}, time.perf_counter()
+            metrics = {**learnt, **sampled}
+            beats.moved(self.step)
             self.emit("step", step=self.step, metrics=metrics)
             self._sound(metrics)
             self._report_checkpoint(wait=False)
@@ -133,29 +136,41 @@ class Worker:
             held_out = self.validate() if last or _due(self.step, self.spec.validation.every_steps) else {}
             stop = not last and self._stop_requested()
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
-                self._report_checkpoint(wait=True)
-                if self._online and self._online.critic:  # first, so that a checkpoint of the policy has its critic's beside it
-                    self._online.critic.save(self.step)
-                self.checkpoints.save(self.step, held_out.get(self.spec.checkpoint.best_metric))
-                self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
+                self._save(held_out.get(self.spec.checkpoint.best_metric))
             if stop:
                 reason = "stopped"
                 break
+            began = time.perf_counter()
         self._report_checkpoint(wait=True)
         self.emit("end", reason=reason, step=self.step)
 
+    def _save(self, metric: float | None) -> None:
+        """Begin a checkpoint of this step, of the critic first: so that a checkpoint of the policy has its critic's beside it."""
+        with beats.doing("checkpoint"):
+            self._report_checkpoint(wait=True)
+            if self._online and self._online.critic:
+                self._online.critic.save(self.step)
+            self.checkpoints.save(self.step, metric)
+            self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
+
     def _sound(self, metrics: Metrics) -> None:
-        """An event for each alarm that begins with this step, with the rollouts that stand out in what it is about."""
+        """An event for each alarm that begins with this step, with the rollouts that stand out in what it is about, and for each that is over."""
         self._history.append(metrics)
         now = alarms.found(self._history)
         for alarm in now:
             if alarm.name not in self._sounding:
                 worst = self._online.worst(alarm.rank_by) if self._online and alarm.rank_by else []
                 self.emit("alarm", step=self.step, name=alarm.name, message=alarm.message, rollouts=worst)
+        for name in sorted(self._sounding - {alarm.name for alarm in now}):
+            self.emit("alarm_over", step=self.step, name=name)
         self._sounding = {alarm.name for alarm in now}
 
     def validate(self) -> Metrics:
         """Measure the held-out rows and answer a few of their prompts."""
+        with beats.doing("validation"):
+            return self._validate()
+
+    def _validate(self) -> Metrics:
         started = time.perf_counter()
         diagnostics: dict[str, Any] = {}
         if self._online:
@@ -196,7 +211,8 @@ class Worker:
         return self.algorithm.diagnose(self.validation, [whole[i] for i in range(len(self.validation))], self.spec.algorithm)
 
     def _report_checkpoint(self, wait: bool) -> None:
-        done = self.checkpoints.finish(wait)
+        with beats.doing("checkpoint"):
+            done = self.checkpoints.finish(wait)
         if done:
             self.emit("checkpoint", **done)
 
@@ -237,24 +253,31 @@ class Worker:
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(self._prompts))]
 
     def _stop_requested(self) -> bool:
+        """Act on what was asked for since the last step, and wait while the run is to pause."""
+        stop = self._obey()
+        if not self._paused:
+            return stop
+        self.emit("phase", message=f"paused at step {self.step}")
+        with beats.doing("pause"):
+            while self._paused:
+                time.sleep(PAUSE_POLL_S)
+                beats.moved()
+                stop = self._obey()
+        self.emit("phase", message="")
+        return stop
+
+    def _obey(self) -> bool:
+        """Every rank takes the same requests; whether one of them is to stop."""
         from workbench.engine import parallel
 
-        was_paused = self._paused
-        requests = self.run.requests(self._requests) if parallel.rank() == 0 else []
-        requests = parallel.from_first(requests)
+        requests = parallel.from_first(self.run.requests(self._requests) if parallel.rank() == 0 else [])
         for request in requests:
             self.emit("control", **{key: value for key, value in request.items() if key != "time"}, step=self.step)
             if request["request"] == "set":
                 self._apply(request["values"])
             self._paused = request["request"] == "pause" or (self._paused and request["request"] not in ("unpause", "stop"))
         stop = any(request["request"] == "stop" and request.get("attempt") in (None, self._attempt) for request in requests)
-        if self._paused and not stop:
-            if not was_paused:
-                self.emit("phase", message=f"paused at step {self.step}")
-            time.sleep(PAUSE_POLL_S)
-            return self._stop_requested()
-        if was_paused and not stop:
-            self.emit("phase", message="")
+        self._paused = self._paused and not stop
         return stop
 
     def _apply(self, values: dict[str, Any]) -> None:
@@ -309,8 +332,9 @@ class Worker:
         from workbench.engine import parallel
 
         self.emit("phase", message=message)
-        value = make() if parallel.rank() == 0 else None
-        return parallel.from_first(value)
+        with beats.doing(message):
+            value = make() if parallel.rank() == 0 else None
+            return parallel.from_first(value)
 
 
 def _due(step: int, every: int) -> bool:
@@ -326,6 +350,7 @@ def _save_array(path: Path, logprobs: np.ndarray) -> None:
 
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
+    beats.begin(run, "actor")
     from workbench.engine import parallel
 
     experiment = Experiment.from_yaml(run.spec_path.read_text())

@@ -5,12 +5,7 @@ from ui import choose, frame, rollout_panels
 
 from workbench import rollouts
 
-run = rollout_panels.run_of_page()
-if run is None:
-    choose.no_runs_yet()
-    st.stop()
-assert run is not None
-
+run = choose.run_of_page(preferred=lambda run: bool(rollouts.steps(run.dir)))
 ended = run.status.state.ended
 often = None if ended else 2.0
 rollout_panels.title(run)

@@ -6,11 +6,6 @@ from ui import charts, choose, frame, run_panels
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
 run = choose.run_of_page()
-if run is None:
-    choose.no_runs_yet()
-    st.stop()
-assert run is not None
-
 ended = run.status.state.ended
 often = None if ended else 2.0
 diagnosed = run_panels.diagnosed(run)

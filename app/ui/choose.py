@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from workbench import api
 
 
-def run_of_page() -> api.Run | None:
-    """The run that the page's address names with `?id=`; the newest that goes on, else the newest, where it names none."""
+def run_of_page(preferred: Callable[[api.Run], bool] = lambda run: not run.dir.status.state.ended) -> api.Run:
+    """The run that the page's address names with `?id=`; where it names none the newest that is preferred, else the newest.
+
+    Without any run the page says how to make one, and ends.
+    """
     known = api.runs()
     wanted = st.query_params.get("id")
     if wanted:
@@ -19,8 +24,9 @@ def run_of_page() -> api.Run | None:
             st.stop()
         return found
     if not known:
-        return None
-    run = next((run for run in known if not run.dir.status.state.ended), known[0])
+        no_runs_yet()
+        st.stop()
+    run = next(filter(preferred, known), known[0])
     st.query_params["id"] = run.id
     return run
 

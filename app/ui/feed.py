@@ -25,6 +25,7 @@ TAIL_BYTES = 24_000
 @dataclass
 class _Feed:
     cursor: Cursor = field(default_factory=Cursor)
+    driver: Cursor = field(default_factory=Cursor)
     history: History = field(default_factory=History)
     problem: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -45,9 +46,10 @@ def history(run: Run) -> Iterator[History]:
     with feed.lock:
         path = run.dir.events_path()
         if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
-            feed.cursor, feed.history = Cursor(), History()
+            feed.cursor, feed.driver, feed.history = Cursor(), Cursor(), History()
         try:
             feed.history.extend(run.events(feed.cursor))
+            feed.history.extend(run.dir.events(feed.driver, role="driver"))
             feed.problem = ""
         except (ValueError, KeyError) as error:
             feed.problem = str(error)

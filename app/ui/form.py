@@ -30,6 +30,7 @@ TITLES = {
     "validation": ("Validation", ":material/fact_check:"),
     "checkpoint": ("Checkpoints", ":material/save:"),
     "rollout": ("Rollouts", ":material/quiz:"),
+    "watch": ("Hang watch", ":material/notifications_active:"),
     "backend": ("Backend", ":material/dns:"),
 }
 

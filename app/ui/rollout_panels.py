@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import choose, compare_panels, feed, frame
+from ui import compare_panels, feed, frame
 from workbench import api, rollouts
 from workbench.api import Run
 from workbench.rollouts import Query
@@ -28,15 +28,6 @@ SORTS = {
     "prompt_id": "Prompt",
     "weights_version": "Weights",
 }
-
-
-def run_of_page() -> Run | None:
-    """The run in the page's address; else the newest with rollouts, else the newest."""
-    if not st.query_params.get("id"):
-        kept = next((run for run in api.runs() if rollouts.steps(run.dir)), None)
-        if kept:
-            st.query_params["id"] = kept.id
-    return choose.run_of_page()
 
 
 def title(run: Run) -> None:

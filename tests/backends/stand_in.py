@@ -1,6 +1,6 @@
 """Stand-ins for the parts of a run that another room owns: a driver whose ranks run a small script instead of the worker.
 
-`python tests/backends/stand_in.py RUN_DIR SCRIPT BACKEND SETTINGS` is the driver; the script gets the run's folder as argv[1].
+`python tests/backends/stand_in.py RUN_DIR SCRIPT BACKEND SETTINGS WATCH` is the driver; the script gets the run's folder as argv[1].
 """
 
 import json
@@ -10,10 +10,12 @@ from typing import Any
 
 from backends import base
 from workbench import api, driver, store
+from workbench.settings import Watch
 
 RANK = """
 import json, os, signal, sys, time
 from pathlib import Path
+from workbench import beats
 from workbench.store import EventWriter, RunDir, Cursor
 run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
 events = EventWriter(run) if rank == 0 else None
@@ -32,9 +34,9 @@ def steps(n, seconds=0.01):
 """
 
 
-def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local", **settings: Any) -> base.Task:
+def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local", watch: Watch | None = None, **settings: Any) -> base.Task:
     config = base.find(backend).Config(**settings)
-    words = [sys.executable, str(Path(__file__)), str(run.path), script, backend, json.dumps(settings)]
+    words = [sys.executable, str(Path(__file__)), str(run.path), script, backend, json.dumps(settings), (watch or Watch()).model_dump_json()]
     return base.Task(run.path, (sys.executable, "-c", RANK + script, str(run.path)), words, config, attempt)
 
 
@@ -49,7 +51,8 @@ def again(run: api.Run, script: str, **settings: Any) -> None:
 
 
 if __name__ == "__main__":
-    path, script, backend, settings = sys.argv[1:]
+    path, script, backend, settings, watch = sys.argv[1:]
     run = store.RunDir(Path(path))
     attempt = driver.begin(run)
-    sys.exit(driver.exit_code(driver.drive(run, task(run, script, attempt, backend, **json.loads(settings)))))
+    made = task(run, script, attempt, backend, **json.loads(settings))
+    sys.exit(driver.exit_code(driver.drive(run, made, Watch.model_validate_json(watch))))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -191,21 +189,6 @@ def shared_queue(total: int, name: str) -> Iterator[int]:
         if number >= total:
             return
         yield number
-
-
-activity: tuple[str, float] = ("starting", 0.0)
-"""What this rank is doing, and since when (seconds since the epoch): what a watcher tells of a hang."""
-
-
-@contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Within: this rank's activity is `what`."""
-    global activity
-    before, activity = activity, (what, time.time())
-    try:
-        yield
-    finally:
-        activity = (before[0], time.time())
 
 
 def barrier() -> None:

@@ -17,6 +17,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from workbench import beats
 from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
@@ -252,6 +253,7 @@ class Policy:
 
         def forward_step(packs: Iterator[Pack], model: torch.nn.Module) -> tuple[Tensor, Any]:
             packed = next(packs)
+            beats.moved()
             return self._forward(model, packed, entropy), functools.partial(consume, packed)
 
         entropy = self.algorithm.with_entropy if entropy is None else entropy

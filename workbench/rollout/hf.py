@@ -29,6 +29,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from workbench.beats import moved
 from workbench.engine import device
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
 
@@ -180,6 +181,7 @@ class _Draw(LogitsProcessor):
             uniform_B1 = self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1), None]
             wanted_B1 = uniform_B1 * cumulative_BV[:, -1:]
             token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+        moved()
         self.tokens.append(token_B)
         self.logprobs.append(logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(-1))
         return torch.full_like(scores, -torch.inf).scatter(1, token_B[:, None], 0.0)

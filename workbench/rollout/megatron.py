@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench.beats import moved
 from workbench.engine import device
 from workbench.engine.model import PackedGPT
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
@@ -111,6 +112,7 @@ class Engine:
                 draws = np.random.default_rng((seed, prompt.key, number)).random(limits[row])
                 active.append(_Slot(prompt, number, lengths[row], limits[row], draws))
         self._draw(active[first:], logits_SV, sampling)
+        moved()
         self.profile.prefill_tokens += sum(lengths)
         self.profile.prefill_s += time.perf_counter() - started
 
@@ -137,6 +139,7 @@ class Engine:
         for slot in active:
             slot.length += 1
         self._draw(active, self._logits(hidden_B1D[:, -1]), sampling)
+        moved()
         self.profile.decode_tokens += count
         self.profile.busy += count
         self.profile.slot_steps += self.slots

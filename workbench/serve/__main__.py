@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench import placement, start
+from workbench import beats, placement, start
 from workbench.serve.answers import PARTS, Part
 from workbench.serve.endpoint import Arrays, BadRequest, Endpoint, Field, check_tokens
 from workbench.serve.health import Health
@@ -23,7 +24,7 @@ from workbench.store import RunDir
 if TYPE_CHECKING:
     from workbench.engine.swap import Stage
 
-IDLE_S = 60.0
+IDLE, IDLE_S = "idle", 60.0
 """The other ranks hear from rank 0 at least this often, so that their wait does not time out."""
 LINGER_S = 0.02
 """A request that needs another model on the accelerator waits this long for one that does not: less than a swap costs."""
@@ -95,8 +96,9 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dic
         def call(arrays: Arrays) -> Arrays:
             check(arrays, vocabulary, longest)
             last[0] = time.monotonic()
-            parallel.from_first((name, arrays))
-            return served.compute(arrays)
+            with beats.doing(name):
+                parallel.from_first((name, arrays))
+                return served.compute(arrays)
 
         return Endpoint(name, served.inputs, served.outputs, call, served.part)
 
@@ -112,14 +114,16 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dic
     def swaps() -> dict[str, Any]:
         return {"here": stage.here, "swaps": stage.swaps, "swapped_s": stage.seconds, "host_bytes": stage.bytes_away} if stage else {}
 
-    Server(
+    server = Server(
         run.path,
         place.role,
         [endpoint(name, served) for name, served in endpoints.items()],
         host=os.environ.get("MASTER_ADDR", "127.0.0.1"),  # the gang's own: loopback on one machine, the node's address on a cluster
         linger_s=LINGER_S if stage else 0.0,
         health=Health(run.path, place.role, place.processes, swaps),
-    ).run(stop)
+    )
+    with beats.doing(IDLE):
+        server.run(stop)
     parallel.from_first("end")
 
 
@@ -129,13 +133,12 @@ def _follow(endpoints: dict[str, Served]) -> None:
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all ranks alike: rank 0 ends the last request first
     nothing: Any = None
-    while (asked := parallel.from_first(nothing)) != "end":
-        if asked is not None:
-            name, arrays = asked
-            try:
-                endpoints[name].compute(arrays)
-            except BadRequest:  # refused on every rank alike: rank 0 tells whoever asked
-                continue
+    with beats.doing(IDLE):
+        while (asked := parallel.from_first(nothing)) != "end":
+            if asked is not None:
+                name, arrays = asked
+                with beats.doing(name), contextlib.suppress(BadRequest):  # refused on every rank alike: rank 0 tells whoever asked
+                    endpoints[name].compute(arrays)
 
 
 def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
@@ -158,6 +161,7 @@ def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
 
 def main() -> int:
     run, role = RunDir(Path(sys.argv[1])), sys.argv[2]
+    beats.begin(run, role)
     spec = Experiment.from_yaml(run.spec_path.read_text())
     from workbench.engine import parallel
 

@@ -49,7 +49,8 @@ class Cursor:
 class History:
     """What the events say so far. Feed it with `extend`; it forgets the steps that a resume has taken back.
 
-    `metrics` holds one column a metric, as long as `steps`, with NaN where a step has no such metric.
+    `metrics` holds one column a metric, as long as `steps`, with NaN where a step has no such metric. An alarm that is over has the time of that
+    under `over`; a new launch ends all.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -107,6 +108,7 @@ class History:
     def _take_state(self, event: Mapping[str, Any]) -> None:
         self.total_steps = event.get("total_steps", self.total_steps)
         self.phase = self.end = None
+        self._end_alarms(event["time"])
         step = event.get("step")
         if step is None:
             return
@@ -129,7 +131,16 @@ class History:
         self.warnings.append(event["message"])
 
     def _take_alarm(self, event: Mapping[str, Any]) -> None:
+        self.alarms = [alarm for alarm in self.alarms if "over" in alarm or alarm["name"] != event["name"]]  # it says the same anew
         self.alarms.append(dict(event))
+
+    def _take_alarm_over(self, event: Mapping[str, Any]) -> None:
+        self._end_alarms(event["time"], event["name"])
+
+    def _end_alarms(self, time: float, name: str | None = None) -> None:
+        for alarm in self.alarms:
+            if "over" not in alarm and alarm["time"] <= time and name in (None, alarm["name"]):
+                alarm["over"] = time
 
     def _take_control(self, event: Mapping[str, Any]) -> None:
         self.controls.append(dict(event))

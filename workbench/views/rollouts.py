@@ -94,30 +94,15 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    figure.add_scatter(
-        x=steps,
-        y=mean,
-        mode=_mode(len(steps)),
-        customdata=spread,
-        line={"width": 2, "color": theme.palette[0]},
-        hovertemplate="%{y:.4g} ± %{customdata:.3g}<extra></extra>",
-        showlegend=False,
-    )
+    _line(figure, steps, mean, spread, theme.palette[0], "%{y:.4g} ± %{customdata:.3g}")
     return _small(figure, "reward", theme)
 
 
 def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
     """Mean length of each step's answers; the share that was cut in the tooltip."""
     figure = go.Figure()
-    figure.add_scatter(
-        x=summary["step"],
-        y=summary["length_mean"],
-        mode=_mode(len(summary)),
-        customdata=summary["truncated"],
-        line={"width": 2, "color": theme.palette[2]},
-        hovertemplate="%{y:.4g} tokens, %{customdata:.0%} cut<extra></extra>",
-        showlegend=False,
-    )
+    steps, mean, cut = (summary[name].to_numpy(float) for name in ("step", "length_mean", "truncated"))
+    _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} cut")
     return _small(figure, "tokens", theme)
 
 
@@ -227,8 +212,17 @@ def _signed(value: float) -> str:
     return text.number(float(value)).replace("-", "−", 1) if value < 0 else text.number(float(value))
 
 
-def _mode(points: int) -> str:
-    return "lines+markers" if points < 40 else "lines"
+def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, words: str) -> None:
+    """A curve over the steps whose tooltip says `words`, of %{y} and of %{customdata}, what stands beside it."""
+    figure.add_scatter(
+        x=steps,
+        y=y,
+        mode="lines+markers" if len(steps) < 40 else "lines",
+        customdata=beside,
+        line={"width": 2, "color": colour},
+        hovertemplate=f"{words}<extra></extra>",
+        showlegend=False,
+    )
 
 
 def _small(figure: go.Figure, y_title: str, theme: Theme) -> go.Figure:
