@@ -129,7 +129,7 @@ def _ask() -> Queue:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Queue(began, {}, str(error))
     if done.returncode:
-        return Queue(began, {}, done.stderr.strip())
+        return Queue(began, {}, done.stderr.strip() or f"squeue exited with {done.returncode}")
     jobs = {}
     for line in done.stdout.splitlines():
         name, state, reason, start, num_nodes, *rest = line.split(SEPARATOR)

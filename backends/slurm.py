@@ -141,7 +141,13 @@ def script(task: Task, cwd: Path) -> str:
 
 
 def launch(task: Task) -> Job:
-    """Submit the job. Raises OSError in sbatch's words."""
+    """Submit the job. Raises OSError in sbatch's words, and for a SLURM whose srun has no --overlap."""
+    have = _slurm_queue.version()
+    if have and have < _slurm_queue.OLDEST:
+        oldest = ".".join(map(str, _slurm_queue.OLDEST))
+        raise OSError(
+            f"this is SLURM {'.'.join(map(str, have))}; the job's steps share its nodes with srun --overlap, which SLURM has since {oldest}"
+        )
     try:
         text = script(task, Path.cwd())
     except ValueError as error:
