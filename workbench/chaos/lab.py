@@ -25,6 +25,7 @@ NETWORK = "10.77.0"
 BRIDGE = "wblab0"
 PR_SET_PDEATHSIG = 1
 SMALL_MIB = 64
+LOCK_TIMEOUT_S = 240
 LOCK = Path("/tmp/workbench-lab.lock")
 MAIN, URGENT = "main", "urgent"
 """The partitions: jobs of the second preempt those of the first, after a grace of 30 s."""
@@ -81,7 +82,7 @@ class Lab:
         if why := missing():
             raise NoLab(why)
         self._lock = os.open(LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        _until(self._locked, LOCK_TIMEOUT_S, f"another SLURM lab of this machine has been up for {LOCK_TIMEOUT_S} s; see who has {LOCK} open")
         install((*PACKAGES, *(ACCOUNTING_PACKAGES if self.accounting else ())))
         self._clear()
         for name in ("state", "spool", "log", "munge", "small"):
@@ -155,6 +156,13 @@ class Lab:
         """What an administrator, or SlurmdTimeout after a while, does: tell SLURM that the node is down."""
         self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=failed")
 
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def _all_idle(self) -> bool:
         try:
             return self.run("sinfo", "-h", "-p", MAIN, "-t", "idle", "-o", "%D", timeout_s=10) == str(self.nodes)
@@ -184,8 +192,8 @@ class Lab:
                         with suppress(ProcessLookupError):
                             os.kill(int(pid), signal.SIGKILL)
                     _sh("ip", "netns", "del", name)
-            if Path(f"/sys/class/net/{BRIDGE}").exists():
-                _sh("ip", "link", "del", BRIDGE)
+            for link in (*Path("/sys/class/net").glob("wbnode*"), *Path("/sys/class/net").glob(BRIDGE)):  # a namespace's links go a little later
+                _works("ip", "link", "del", link.name)
 
     def _network(self) -> None:
         _sh("ip", "link", "add", BRIDGE, "type", "bridge")
