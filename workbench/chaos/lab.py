@@ -107,7 +107,7 @@ class Lab:
         """End the jobs and daemons, remove namespaces, bridge and files."""
         for pid in reversed(self._pids):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
         for pid in self._pids:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
