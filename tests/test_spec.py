@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.algorithms._online import OnlineConfig
+from workbench.placement import servers
 from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, find_algorithm, overrides_between, parse
 
 
@@ -31,6 +32,25 @@ def test_a_reward_is_a_program_or_a_model() -> None:
         assert "a reward is a program or a model" in problem("algorithm=ppo", f"algorithm.rewards={{it: {both}}}")
     assert "names a part twice" in problem("experiment=ppo_demo", "algorithm.served=[critic,critic_reward]")
     assert "no multiple of samples_per_prompt=3" in problem("experiment=ppo_demo", "algorithm.samples_per_prompt=3")
+
+
+def test_a_servers_processes_must_fit_its_layout() -> None:
+    """SmolLM2-135M has 9 heads in 3 groups."""
+    said = problem("experiment=ppo_demo", "algorithm.critic.model={tensor_parallel: 3}")
+    assert "the critic server: tensor_parallel=3 on 1 rank: a copy of the model takes tensor x pipeline x context = 3 ranks" in said
+    assert "1 is no multiple of it (algorithm.critic.processes)" in said
+    said = problem("experiment=ppo_demo", "algorithm.critic={processes: 2, model: {tensor_parallel: 2}}")
+    assert "tensor_parallel=2 does not divide the model's 9 attention heads" in said
+    assert "the critic server: tensor_parallel=3 on 1 rank" in problem("experiment=ppo_demo", "model.tensor_parallel=3", "backend.ranks_per_node=3")
+    place = ("algorithm.served=[reference]", "algorithm.reference_server={processes: 4, tensor_parallel: 3}")
+    assert "4 is no multiple of it (algorithm.reference_server.processes)" in problem("experiment=ppo_demo", *place)
+    said = problem("experiment=ppo_demo", "algorithm.served=[reward]", "algorithm.critic={model: {tensor_parallel: 3}}")
+    assert "algorithm.critic.model has tensor_parallel=3, the policy no model parallelism" in said
+    fits = compose(["experiment=ppo_demo", "algorithm.critic={processes: 6, model: {tensor_parallel: 3}}"])
+    assert [(server.role, server.processes, server.layout.ranks) for server in servers(fits.algorithm, fits.model)] == [
+        ("critic", 6, 3),
+        ("reward", 1, 1),
+    ]
 
 
 def test_unknown_names_and_their_nearest() -> None:

@@ -105,7 +105,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     if summary["message"]:
         out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
     for server in servers:
-        out.print(f"{server.role} server: {server}", markup=False, highlight=False)
+        out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
     table = Table("metric", "last step", "held out", box=None, header_style="dim")
     for name in sorted({*summary["metrics"], *summary["validation"]}):
         table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))

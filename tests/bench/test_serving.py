@@ -3,38 +3,66 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
-from workbench.bench import serving
-from workbench.bench.serving import Link
+from workbench.bench import links, serving
+from workbench.bench.links import Link
+from workbench.bench.relay import relayed
 from workbench.cli import app
 
 
-def test_loopback_is_measured_and_drawn_and_links_are_left_out_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.os, "geteuid", lambda: 1000)
+def test_loopback_is_measured_and_drawn_and_what_the_kernel_cannot_make_is_left_out_or_emulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links.os, "geteuid", lambda: 1000)
     plot = tmp_path / "plot.html"
-    result = CliRunner().invoke(app, ["bench", "serving", "--calls", "20", "--json", "--plot", str(plot)], catch_exceptions=False)
+    words = ["bench", "serving", "--calls", "20", "--steps", "0", "--json", "--plot", str(plot)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     assert "Links are left out: network namespaces need root" in result.stderr
-    rows = json.loads(result.stdout)
-    assert [(row["link"], row["rows"], row["tokens"]) for row in rows] == [("loopback", *shape) for shape in serving.SHAPES]
+    found = json.loads(result.stdout)
+    assert found["ppo"] == []
+    rows = found["round_trips"]
+    names = ["loopback", "relay, nothing added", "relay, RTT + 0.1 ms", "relay, RTT + 1 ms", "relay, RTT + 10 ms"]
+    assert [(row["link"], row["rows"], row["tokens"]) for row in rows] == [(name, *shape) for name in names for shape in serving.SHAPES]
     assert all(0 < row["p50_ms"] <= row["p95_ms"] and row["mb_per_s"] > 0 for row in rows)
     assert rows[2]["megabytes"] == pytest.approx((2 * 128 * 1024 * 4 + 128 * 4) / 1e6)
-    assert "loopback" in plot.read_text()
+    assert all(row["p50_ms"] > 10 for row in rows[-3:])
+    assert "relay, RTT + 10 ms" in plot.read_text()
 
 
-@pytest.mark.skipif(bool(serving._no_links()), reason=serving._no_links() or "-")
+def test_a_relay_hands_on_what_it_reads_that_much_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host, port = listening.getsockname()
+        with relayed(f"http://{host}:{port}", 0.05) as url, socket.create_connection((host, urlsplit(url).port or 0)) as near:
+            far, _ = listening.accept()
+            started = time.perf_counter()
+            near.sendall(b"there")
+            assert far.recv(100) == b"there"
+            assert time.perf_counter() - started >= 0.05
+            far.sendall(b"and back")
+            assert near.recv(100) == b"and back"
+            assert 0.1 <= time.perf_counter() - started < 2
+            near.shutdown(socket.SHUT_WR)
+            assert far.recv(100) == b""
+            far.close()
+
+
+@pytest.mark.skipif(bool(links.impossible()), reason=links.impossible() or "-")
 def test_a_link_that_the_kernel_cannot_make_is_told_and_the_namespace_goes() -> None:
-    with pytest.raises(KeyError), serving._namespace() as (namespace, ours, theirs):
-        assert serving._shape(Link("as it is"), namespace, ours, theirs) == ""
-        assert "nosuch" in serving._shape(Link("none", ("nosuch rate 1gbit",)), namespace, ours, theirs)
-        assert serving._shape(Link("second", ("nosuch rate 1gbit", "tbf rate 1gbit burst 128kb latency 100ms")), namespace, ours, theirs) == ""
+    with pytest.raises(KeyError), links.namespace() as (namespace, ours, theirs):
+        assert links.shape(Link("as it is"), namespace, ours, theirs) == ""
+        assert "nosuch" in links.shape(Link("none", ("nosuch rate 1gbit",)), namespace, ours, theirs)
+        assert links.shape(Link("second", ("nosuch rate 1gbit", "tbf rate 1gbit burst 128kb latency 100ms")), namespace, ours, theirs) == ""
         assert "tbf" in subprocess.run(["tc", "qdisc", "show", "dev", ours], capture_output=True, text=True, check=True).stdout
-        serving._shape(Link("as it is"), namespace, ours, theirs)
+        links.shape(Link("as it is"), namespace, ours, theirs)
         assert "tbf" not in subprocess.run(["tc", "qdisc", "show", "dev", ours], capture_output=True, text=True, check=True).stdout
         raise KeyError
     assert namespace not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import psutil
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig
+from typer.testing import CliRunner
 
 from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
 from workbench import api
+from workbench.cli import app
 from workbench.serve.client import Client
 from workbench.serve.endpoint import BadRequest
 from workbench.store import State
@@ -108,6 +111,9 @@ def test_a_critic_of_two_tensor_parallel_processes(
         client.call("critic_save", step=np.array([98])).result(60)
     assert client.call("critic_infer", **good).result(60)["values"].shape == (1, 4)
     client.close()
+    wait_for(lambda: "5 refused" in str(run.servers()[0]))  # written once a second
+    shown = CliRunner().invoke(app, ["show", run.id], catch_exceptions=False).stdout
+    assert re.search(r"critic server: (ready|busy with critic_\w+); critic_restore 1, critic_infer \d+.*; 5 refused; 2 processes on", shown), shown
     assert all(process.is_running() for process in first.values()), run.status
     wait_for(lambda: len(steps(run)) >= 2 or run.status.state.ended, 240)
     first[1].kill()

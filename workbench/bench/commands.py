@@ -103,13 +103,31 @@ def bench_ppo(
 @bench.command("serving")
 def bench_serving(
     calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,
+    model: Annotated[str, typer.Option(help="Of the PPO: `tiny`, a random one, or any other.")] = "tiny",
+    steps: Annotated[int, typer.Option(min=0, help="Steps of PPO over each link; 0 leaves it out.")] = 6,
     plot: Annotated[Path | None, typer.Option(help="Draw it into this HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Round trips to a PyTriton server: latency and MB/s by payload, on loopback and over slow links (those need root)."""
+    """Round trips to a PyTriton server by payload, on loopback and over slow links (those need root), and their share of a PPO step."""
     from workbench.bench.serving import measure
 
-    measure(calls, as_json, plot, err if as_json else out)
+    measure(calls, model, steps, as_json, plot, err if as_json else out)
+
+
+@bench.command("placement")
+def bench_placement(
+    rounds: Rounds = 3,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Whose PPO (again for more): `tiny`, a random one, or any other, smollm2-135m-instruct say.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run that are counted, after a first that is not.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """PPO with critic and reward in the policy's own processes, and behind servers: seconds a step, in turn."""
+    from workbench.bench.placement import compare
+    from workbench.bench.short_ppo import TINY
+
+    compare(model or [TINY], rounds, steps, as_json, err if as_json else out)
 
 
 @bench.command("decode")

@@ -1,21 +1,21 @@
-"""What it costs to ask a server: round trips over PyTriton, on loopback and over links made slow, between two network namespaces of this host.
+"""What it costs to ask a server: round trips over PyTriton on loopback and over slow links, and the share of a PPO step that they are.
 
-The server sends a float for each token, as a critic does, and computes nothing. Links need root, `ip` and `tc`; each that this host cannot make is
-left out, and the reason printed.
+The server of the round trips sends a float for each token, as a critic does, and computes nothing. Links between two network namespaces need
+root, `ip` and `tc`; each that this host cannot make is left out, and the reason printed. Delays that its kernel cannot make are emulated by a
+relay in user space, and called so.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,33 +23,21 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from workbench.bench import communication, links, short_ppo
+from workbench.bench.communication import Share
+from workbench.bench.links import Link
+from workbench.bench.relay import relayed
+from workbench.serve import discovery
 from workbench.serve.client import Client
 from workbench.serve.endpoint import Arrays, Endpoint, Field
 from workbench.serve.server import Server
 
 SHAPES = ((1, 16), (32, 256), (128, 1024))
-LOOPBACK, HERE, THERE = "127.0.0.1", "10.231.77.1", "10.231.77.2"
+LOOPBACK = "127.0.0.1"
 START_S = 90.0
-
-
-@dataclass(frozen=True)
-class Link:
-    """`qdiscs` are alternatives, the first that this kernel knows is taken; it stands at both ends."""
-
-    name: str
-    qdiscs: tuple[str, ...] = ()
-
-
-LINKS = (
-    Link("veth, unshaped"),
-    Link("10 Gbit/s", ("netem rate 10gbit limit 100000", "tbf rate 10gbit burst 256kb latency 100ms")),
-    Link("1 Gbit/s", ("netem rate 1gbit limit 100000", "tbf rate 1gbit burst 128kb latency 100ms")),
-    Link("RTT + 0.1 ms", ("netem delay 50us limit 100000",)),
-    Link("RTT + 1 ms", ("netem delay 500us limit 100000",)),
-    Link("RTT + 10 ms", ("netem delay 5ms limit 100000",)),
-)
+RELAYS_OF_PPO = (("loopback", None), ("relay, RTT + 1 ms", 0.0005), ("relay, RTT + 10 ms", 0.005))
 
 
 @dataclass(frozen=True)
@@ -65,40 +53,71 @@ class Measured:
     mb_per_s: float
 
 
-def measure(calls: int, as_json: bool, plot: Path | None, console: Console) -> None:
-    """Measure every payload over every link that this host can make; print, and draw into `plot` (HTML).
+def measure(calls: int, model: str, steps: int, as_json: bool, plot: Path | None, console: Console) -> None:
+    """Measure every payload over every link, and `steps` steps of PPO over some; print, and draw into `plot` (HTML).
 
     Raises:
-        ValueError: the server did not start; the message has the end of its log.
+        ValueError: a server did not start, or the PPO failed; the message has the reason.
     """
     found: list[Measured] = []
-    with _served(LOOPBACK) as client:
+    with _served(LOOPBACK) as (run_dir, client):
         found += _over("loopback", client, calls, console)
-    if reason := _no_links():
-        console.print(f"Links are left out: {reason}", highlight=False)
-    else:
-        found += _over_links(calls, console)
+        links, left = _over_links(calls, console)
+        found += links
+        found += _relayed(left, run_dir, calls, console)
+    shares = _shares(model, steps, console) if steps else []
     if as_json:
-        print(json.dumps([asdict(row) for row in found]))
+        print(json.dumps({"round_trips": [asdict(row) for row in found], "ppo": [each.record() for each in shares]}))
     else:
         _render(found, console)
+        if shares:
+            console.print(_share_table(shares, model, steps))
     if plot:
-        _draw(found).write_html(plot, include_plotlyjs=True)
+        _draw(found, shares).write_html(plot, include_plotlyjs=True)
         console.print(f"Plotted in {plot}", highlight=False)
+
+
+def _shares(model: str, steps: int, console: Console) -> list[Share]:
+    with console.status(f"PPO of {model}") as status, short_ppo.place(model) as source:
+        found = []
+        for name, one_way_s in RELAYS_OF_PPO:
+            status.update(f"PPO of {model}: {name}")
+            found.append(communication.measure(source, name, steps, one_way_s))
+        return found
 
 
 def echo(arrays: Arrays) -> Arrays:
     return {"values": arrays["tokens"].astype(np.float32)}
 
 
-def _over_links(calls: int, console: Console) -> list[Measured]:
+def _over_links(calls: int, console: Console) -> tuple[list[Measured], list[Link]]:
+    """What was measured, and the links that this host cannot make; why is printed."""
+    if reason := links.impossible():
+        console.print(f"Links are left out: {reason}", highlight=False)
+        return [], list(links.LINKS)
     found: list[Measured] = []
-    with _namespace() as (namespace, ours, theirs), _served(THERE, "ip", "netns", "exec", namespace) as client:
-        for link in LINKS:
-            if reason := _shape(link, namespace, ours, theirs):
+    left: list[Link] = []
+    with links.namespace() as (namespace, ours, theirs), _served(links.THERE, "ip", "netns", "exec", namespace) as (_, client):
+        for link in links.LINKS:
+            if reason := links.shape(link, namespace, ours, theirs):
                 console.print(f"{link.name} is left out: {reason}", highlight=False)
+                left.append(link)
             else:
                 found += _over(link.name, client, calls, console)
+    return found, left
+
+
+def _relayed(left: Sequence[Link], run_dir: Path, calls: int, console: Console) -> list[Measured]:
+    """Delays that the kernel does not make, emulated; the relay's own cost first."""
+    delays = [(link.name, link.one_way_s) for link in left if link.one_way_s]
+    found: list[Measured] = []
+    address, token = discovery.find(run_dir, "echo")
+    for name, one_way_s in [("nothing added", 0.0), *delays] if delays else ():
+        with tempfile.TemporaryDirectory(prefix="workbench-serving-") as folder, relayed(address.url, one_way_s) as url:
+            discovery.publish(Path(folder), "echo", url, token)
+            client = Client(Path(folder), "echo", patience_s=30)
+            found += _over(f"relay, {name}", client, calls, console)
+            client.close()
     return found
 
 
@@ -126,8 +145,8 @@ def _over(link: str, client: Client, calls: int, console: Console) -> list[Measu
 
 
 @contextmanager
-def _served(host: str, *before: str) -> Iterator[Client]:
-    """A client of an echo server at this address; `before` are the words that its command begins with."""
+def _served(host: str, *before: str) -> Iterator[tuple[Path, Client]]:
+    """The folder and a client of an echo server at this address; `before` are the words that its command begins with."""
     with tempfile.TemporaryDirectory(prefix="workbench-serving-") as folder:
         run_dir, log = Path(folder), Path(folder) / "log"
         with log.open("wb") as file:
@@ -140,7 +159,7 @@ def _served(host: str, *before: str) -> Iterator[Client]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise ValueError(f"the server at {host} did not start:\n{log.read_text()[-1000:]}")
                 time.sleep(0.1)
-            yield client
+            yield run_dir, client
         finally:
             client.close()
             process.terminate()
@@ -151,94 +170,57 @@ def _served(host: str, *before: str) -> Iterator[Client]:
                 process.wait()
 
 
-def _no_links() -> str:
-    """Why this host can make no links; empty where it can."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
-    return f"no {' nor '.join(missing)} here (package iproute2)" if missing else ""
-
-
-@contextmanager
-def _namespace() -> Iterator[tuple[str, str, str]]:
-    """(a namespace, this host's end, its end): joined by a pair of interfaces. It is gone afterwards, after SIGTERM too."""
-    namespace = f"workbench-{os.getpid()}"
-    ours, theirs = f"wb{os.getpid()}a", f"wb{os.getpid()}b"
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        inside = f"ip -n {namespace}"
-        for command in (
-            f"ip netns add {namespace}",
-            f"ip link add {ours} type veth peer name {theirs} netns {namespace}",
-            f"ip address add {HERE}/30 dev {ours}",
-            f"ip link set {ours} up",
-            f"{inside} address add {THERE}/30 dev {theirs}",
-            f"{inside} link set {theirs} up",
-            f"{inside} link set lo up",
-        ):
-            if failed := _tool(command):
-                raise ValueError(f"{command}: {failed}")
-        yield namespace, ours, theirs
-    finally:
-        _tool(f"ip link del {ours}")
-        _tool(f"ip netns del {namespace}")
-        signal.signal(signal.SIGTERM, before)
-
-
-def _shape(link: Link, namespace: str, ours: str, theirs: str) -> str:
-    """Shape both ends like this. Returns why it is not possible, or nothing."""
-    ends = (f"tc qdisc %s dev {ours} root", f"tc -n {namespace} qdisc %s dev {theirs} root")
-    reasons = []
-    for qdisc in link.qdiscs or ("",):
-        for end in ends:
-            _tool(end % "del")
-        failed = next((failed for end in ends if qdisc and (failed := _tool(f"{end % 'add'} {qdisc}"))), "")
-        if not failed:
-            return ""
-        reasons.append(f"{qdisc.split()[0]}: {failed}")
-    return "; ".join(reasons)
-
-
-def _tool(command: str) -> str:
-    """Run it. Returns what it complained of, or nothing."""
-    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else done.stderr.strip().replace("\n", "; ") or f"exit code {done.returncode}"
-
-
 def _render(found: list[Measured], console: Console) -> None:
-    table = Table("link", "tokens", "MB both ways", "p50 ms", "p95 ms", "MB/s, 4 at a time", box=None, header_style="dim")
+    table = Table(Column("link", no_wrap=True), "tokens", "MB both ways", "p50 ms", "p95 ms", "MB/s, 4 at a time", box=None, header_style="dim")
     for row in found:
         numbers = (f"{row.megabytes:.3g}", f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.mb_per_s:.3g}")
         table.add_row(row.link, f"{row.rows} x {row.tokens}", *numbers)
     console.print(table)
 
 
-def _draw(found: list[Measured]) -> Any:
-    """p50 over the payload, a line a link, with a bar up to p95; both axes logarithmic."""
-    import plotly.graph_objects as go
+def _share_table(shares: Sequence[Share], model: str, steps: int) -> Table:
+    title = f"seconds of a PPO step of {model}, critic and reward served, {short_ppo.ROLLOUTS} answers, medians of {steps} steps"
+    columns = ["step", *(f"{name}" for name in communication.ENDPOINTS), "on the wire", "in servers", "policy waits"]
+    table = Table(Column("link", no_wrap=True), *columns, box=None, header_style="dim", title=title, title_justify="left")
+    for each in shares:
+        wire = [f"{each.wire_s[name]:.3f}" for name in communication.ENDPOINTS]
+        table.add_row(each.link, f"{each.step_s:.2f}", *wire, f"{each.on_the_wire:.1%}", f"{sum(each.server_s.values()):.3f}", f"{each.waiting:.1%}")
+    return table
 
-    figure = go.Figure()
+
+def _draw(found: Sequence[Measured], shares: Sequence[Share]) -> Any:
+    """Left p50 over the payload, a line a link, with a bar up to p95, logarithmic; right the share of a PPO step on the wire, by endpoint."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    titles = ["Round trips to a server: p50, and up to p95", *(["Share of a PPO step on the wire"] if shares else [])]
+    figure = make_subplots(cols=len(titles), subplot_titles=titles, column_widths=[0.6, 0.4][: len(titles)] if shares else None)
     for link in dict.fromkeys(row.link for row in found):
         rows = [row for row in found if row.link == link]
-        figure.add_scatter(
-            x=[row.megabytes for row in rows],
-            y=[row.p50_ms for row in rows],
-            error_y={
-                "type": "data",
-                "array": [max(row.p95_ms - row.p50_ms, 0.0) for row in rows],
-                "arrayminus": [0.0] * len(rows),
-                "symmetric": False,
-            },
-            text=[f"{row.rows} x {row.tokens} tokens, {row.mb_per_s:.1f} MB/s" for row in rows],
-            hovertemplate="%{text}: p50 %{y:.2f} ms",
-            name=link,
-            mode="lines+markers",
-        )
-    return figure.update_layout(
-        template="simple_white",
-        title="Round trips to a server: p50, and up to p95",
-        xaxis={"title": "MB, both ways", "type": "log"},
-        yaxis={"title": "ms", "type": "log"},
+        figure.add_trace(_line(link, rows), row=1, col=1)
+    for name in communication.ENDPOINTS if shares else ():
+        heights = [each.wire_s[name] / each.step_s for each in shares]
+        figure.add_trace(go.Bar(x=[each.link for each in shares], y=heights, name=name, legend="legend2"), row=1, col=2)
+    figure.update_xaxes(type="log", title="MB, both ways", col=1)
+    figure.update_yaxes(type="log", title="ms", col=1)
+    if shares:
+        figure.update_yaxes(tickformat=".1%", col=2)
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.15}
+    return figure.update_layout(template="simple_white", barmode="stack", legend=legend, legend2={**legend, "x": 0.62})
+
+
+def _line(link: str, rows: Sequence[Measured]) -> Any:
+    import plotly.graph_objects as go
+
+    above = [max(row.p95_ms - row.p50_ms, 0.0) for row in rows]
+    return go.Scatter(
+        x=[row.megabytes for row in rows],
+        y=[row.p50_ms for row in rows],
+        error_y={"type": "data", "array": above, "arrayminus": [0.0] * len(rows), "symmetric": False},
+        text=[f"{row.rows} x {row.tokens} tokens, {row.mb_per_s:.1f} MB/s" for row in rows],
+        hovertemplate="%{text}: p50 %{y:.2f} ms",
+        name=link,
+        mode="lines+markers",
     )
 
 
