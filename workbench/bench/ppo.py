@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from workbench import api
-from workbench.alarms import KL_LIMIT
+from workbench import alarms, api
 from workbench.follow import follow
 
 SHOWN = 4
@@ -45,7 +44,7 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
         print(json.dumps([asdict(each) for each in outcomes]))
     else:
         _render(outcomes, console)
-    return min(each.rise for each in outcomes) > spread(outcomes) and max(each.highest_kl for each in outcomes) < KL_LIMIT
+    return min(each.rise for each in outcomes) > spread(outcomes) and not any(alarms.found([{"init_policy_kl": each.highest_kl}]) for each in outcomes)
 
 
 def outcome(run: str, events: Sequence[dict[str, Any]]) -> Outcome:
