@@ -44,7 +44,9 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
         print(json.dumps([asdict(each) for each in outcomes]))
     else:
         _render(outcomes, console)
-    return min(each.rise for each in outcomes) > spread(outcomes) and not any(alarms.found([{"init_policy_kl": each.highest_kl}]) for each in outcomes)
+    return min(each.rise for each in outcomes) > spread(outcomes) and not any(
+        alarms.found([{"init_policy_kl": each.highest_kl}]) for each in outcomes
+    )
 
 
 def outcome(run: str, events: Sequence[dict[str, Any]]) -> Outcome:
