@@ -111,10 +111,10 @@ write("end", reason="completed", step=40)
 def test_a_hang_may_end_the_ranks_at_fault(tmp_path: Path, restarts: int) -> None:
     run = stand_in.start(tmp_path, SLEEPS, ranks_per_node=2, max_restarts=restarts, watch=Watch(hang_after_s=3, on_hang="restart"))
     status = run.wait(60)
-    assert alarms(run)[0]["ranks"] == ["actor 1"]
+    assert alarms(run)[-1]["ranks"] == ["actor 1"]
     if restarts:
         assert (status.state, status.attempt, status.step) == (State.COMPLETED, 2, 40)
-        assert len(alarms(run, "alarm_over")) == 1
+        assert alarms(run, "alarm_over")[-1]["time"] > alarms(run)[-1]["time"]
     else:
         assert status.state == State.FAILED
         assert status.message.startswith("hang: no rank made progress")
@@ -146,12 +146,12 @@ def test_a_rank_that_never_came_and_one_that_waits(tmp_path: Path, monkeypatch: 
     found[:] = [beat(0, "generate", number=6, quiet_s=59.0), beat(0, "idle", "critic", number=6, quiet_s=59.0)]
     at(60)
     assert watch.message == ""
-    found[:] = [beat(0, "generate", number=7, quiet_s=62.0), beat(0, "idle", "critic", number=7, quiet_s=62.0)]
-    at(63)
-    assert watch.message.startswith("no rank made progress for 62 s; rank 1 never began; ")
-    assert "rank 0 is in generate for 62 s; critic rank 0 is in idle" in watch.message
-    found[:] = [beat(0, "generate", number=8, moves=10, quiet_s=0.0), beat(0, "idle", "critic", number=8, quiet_s=66.0)]
-    at(67)
+    found[:] = [beat(0, "generate", number=7, quiet_s=65.0), beat(0, "idle", "critic", number=7, quiet_s=65.0)]
+    at(66)
+    assert watch.message.startswith("no rank made progress for 65 s; rank 1 never began; ")
+    assert "rank 0 is in generate for 65 s; critic rank 0 is in idle" in watch.message
+    found[:] = [beat(0, "generate", number=8, moves=10, quiet_s=0.0), beat(0, "idle", "critic", number=8, quiet_s=69.0)]
+    at(70)
     assert watch.message == ""
     assert [event["kind"] for event in run.events(role="driver")] == ["alarm", "alarm_over"]
 
@@ -162,7 +162,7 @@ def test_zero_seconds_never_alarm_and_the_start_has_more_time(tmp_path: Path, mo
     assert never.message == ""
     now = [0.0]
     watch = hang.HangWatch(store.create(tmp_path, "b", "{}"), Watch(hang_after_s=10), {"actor": 1}, clock=lambda: now[0])
-    for seconds, message in ((1, ""), (39, ""), (42, "no rank made progress for 41 s; rank 0 never began")):
+    for seconds, message in ((1, ""), (39, ""), (46, "no rank made progress for 45 s; rank 0 never began")):
         now[0] = seconds
         watch.poll(1, started=False)
         assert watch.message == message

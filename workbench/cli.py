@@ -1,4 +1,4 @@
-"""The command line: `workbench run|list|show|logs|stop|kill|resume|export|data check|doctor|bench`."""
+"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|data check|doctor|bench`."""
 
 from __future__ import annotations
 
@@ -111,6 +111,22 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
     out.print(table)
     out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
+
+
+@app.command("profile")
+def profile_(
+    run_id: RunId,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the newest steps; all without it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Where the seconds of a step go: by phase, with the rollout engine's and the servers' numbers."""
+    from workbench import profiling
+
+    found = profiling.of_events(api.get(run_id).events(), last)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        profiling.render(found, out)
 
 
 @app.command()

@@ -77,9 +77,12 @@ class HangWatch:
             self.moved()
         self._listen(now)
         quiet_s = now - max([self._moved_at, *(heard.moved_at for heard in self._heard.values())])
-        if quiet_s < self._settings.hang_after_s * (1 if started else START_FACTOR):
+        limit_s = self._settings.hang_after_s * (1 if started else START_FACTOR)
+        if quiet_s < limit_s:
             return self._call_off(now)
         silent = self._silent(now)
+        if not silent and quiet_s < limit_s + (MISSED + 1) * self._interval_s:
+            return False  # a rank that has just been frozen is not told from one that waits
         named = tuple((beat.role, beat.rank) for beat in silent) or ("waiting",)
         if self.message and named == self._named:
             return False

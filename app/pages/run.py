@@ -1,7 +1,7 @@
 """One run, live: its numbers, curves, sampled answers, log, checkpoints, settings, and what a reward model's held-out scores tell."""
 
 import streamlit as st
-from ui import charts, choose, frame, run_panels
+from ui import alarm_panel, charts, choose, control_panel, frame, profile_panel, run_panels
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
@@ -10,17 +10,18 @@ ended = run.status.state.ended
 often = None if ended else 2.0
 diagnosed = run_panels.diagnosed(run)
 st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended, diagnosed)
-st.fragment(run_panels.alarms, run_every=often)(run)
+st.fragment(alarm_panel.draw, run_every=often)(run)
 names = [
     ":material/show_chart: Curves",
     ":material/forum: Answers",
+    ":material/timer: Profile",
     ":material/terminal: Log",
     ":material/save: Checkpoints",
     ":material/tune: Settings",
     ":material/joystick: Controls",
 ]
 tabs = st.tabs([*names, *([":material/troubleshoot: Diagnostics"] if diagnosed else [])], key=f"tab-{run.id}", on_change="rerun")
-curves, answers, log, checkpoints, settings, controls = tabs[: len(names)]
+curves, answers, profile, log, checkpoints, settings, controls = tabs[: len(names)]
 
 with curves:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
@@ -32,6 +33,9 @@ with curves:
 with answers:
     if answers.open:
         st.fragment(run_panels.answers, run_every=often)(run)
+with profile:
+    if profile.open:
+        st.fragment(profile_panel.draw, run_every=often and 5.0)(run)
 with log:
     if log.open:
         st.fragment(run_panels.log, run_every=often)(run)
@@ -43,7 +47,7 @@ with settings:
         run_panels.settings(run)
 with controls:
     if controls.open:
-        run_panels.controls(run)
+        st.fragment(control_panel.draw, run_every=often)(run)
 if diagnosed and tabs[-1].open:
     with tabs[-1]:
         st.fragment(run_panels.diagnostics, run_every=often)(run)

@@ -30,6 +30,12 @@ SORTS = {
 }
 
 
+def open_one(run: Run, step: int, number: int) -> None:
+    """Leave for the page of this rollout."""
+    st.session_state[_key(run, "chosen")] = (step, number)
+    st.switch_page("pages/rollouts.py", query_params={"id": run.id})
+
+
 def title(run: Run) -> None:
     """The heading, the run's state, and a choice of another run."""
     left, right = st.columns([3, 2], vertical_alignment="center")

@@ -71,43 +71,6 @@ def _buttons(run: Run, status: Status) -> None:
             choose.clone(run.id)
 
 
-def controls(run: Run) -> None:
-    """What may be changed while the run goes on; it takes effect at the next step and is kept as an event."""
-    algorithm = run.spec.algorithm
-    with feed.history(run) as history:
-        made = list(history.controls)
-    now = {name: getattr(algorithm, name) for name in algorithm.live}
-    for event in made:
-        if event["request"] == "set":
-            now |= event["values"]
-    if run.status.state.ended:
-        st.caption("The run has ended; nothing can be changed any more.")
-    else:
-        with st.form(f"controls-{run.id}"), st.container(horizontal=True, vertical_alignment="bottom"):
-            typed = {name: st.number_input(text.title(name), value=float(value), format="%g", step=None) for name, value in now.items()}
-            changed = {name: value for name, value in typed.items() if value != now[name]}
-            if st.form_submit_button("Apply at the next step", icon=":material/tune:") and changed:
-                act(lambda: run.change(**changed))
-        with st.container(horizontal=True):
-            if st.button("Pause", icon=":material/pause:", key=f"pause-{run.id}"):
-                act(run.pause)
-            if st.button("Go on", icon=":material/play_arrow:", key=f"unpause-{run.id}"):
-                act(run.unpause)
-    rows = [{"Step": e["step"], "Request": e["request"], "Values": ", ".join(f"{k} = {v}" for k, v in e.get("values", {}).items())} for e in made]
-    if rows:
-        st.dataframe(rows[::-1], hide_index=True, alt="Changes made while the run went on")
-
-
-def alarms(run: Run) -> None:
-    """What should worry the run's owner, newest first."""
-    with feed.history(run) as history:
-        sounded = list(history.alarms)
-    for alarm in sounded[:-4:-1]:
-        places = ", ".join(map(str, alarm.get("rollouts", ())))
-        where = f" Look at rollouts {places} of that step." if places else ""
-        st.error(frame.plain(f"{alarm['name']} at step {alarm['step']}: {alarm['message']}.{where}"), icon=":material/notifications_active:")
-
-
 def act(change: object) -> None:
     """Do what a button says; show why when it cannot be done."""
     try:

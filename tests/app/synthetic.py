@@ -7,6 +7,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ PROMPTS = (
     "Write a haiku about rain.",
 )
 PACE_S = 1.02
+Metrics = Callable[[int, int], dict[str, float]]
+"""What a step writes, by its number and the run's seed."""
 EARLY = "I am not sure. There are many things to say about it and it depends on many things and many things."
 LATE = "Short answer first: it works best with steady light and a little water. Here is why, in two steps you can try today."
 
 
-def spec_yaml(*overrides: str) -> str:
-    return compose(["experiment=dpo_demo", *overrides]).to_yaml()
+def spec_yaml(*overrides: str, experiment: str = "dpo_demo") -> str:
+    return compose([f"experiment={experiment}", *overrides]).to_yaml()
 
 
 def step_metrics(step: int, seed: int = 0, sft: bool = False) -> dict[str, float]:
@@ -61,8 +64,8 @@ def step_metrics(step: int, seed: int = 0, sft: bool = False) -> dict[str, float
     }
 
 
-def validation(step: int, seed: int = 0) -> dict[str, Any]:
-    metrics = {key: value for key, value in step_metrics(step, seed + 77).items() if key in ("loss", "accuracy", "rewards_margin")}
+def validation(step: int, seed: int = 0, metrics_of: Metrics = step_metrics) -> dict[str, Any]:
+    metrics = {key: value for key, value in metrics_of(step, seed + 77).items() if key in ("loss", "accuracy", "rewards_margin", "rewards")}
     metrics["loss"] += 0.02
     words = LATE.split() if step > 20 else EARLY.split()
     samples = [{"prompt": prompt, "response": " ".join(words[: 8 + (step // 5 + n) % 14])} for n, prompt in enumerate(PROMPTS)]
@@ -91,7 +94,9 @@ def append(run: RunDir, at: float, kind: str, **values: Any) -> None:
         file.write(json.dumps(store.finite(event)) + "\n")
 
 
-def write_steps(run: RunDir, first: int, last: int, seed: int = 0, validate_every: int = 10, start: float | None = None) -> None:
+def write_steps(
+    run: RunDir, first: int, last: int, seed: int = 0, validate_every: int = 10, start: float | None = None, metrics_of: Metrics = step_metrics
+) -> None:
     """Steps first..last in one write, with times one second apart that end now (or begin at `start`)."""
     began = time.time() - PACE_S * (last - first) if start is None else start
     path = run.events_path()
@@ -103,9 +108,9 @@ def write_steps(run: RunDir, first: int, last: int, seed: int = 0, validate_ever
 
     for step in range(first, last + 1):
         at = began + PACE_S * (step - first)
-        add("step", at, step=step, metrics=step_metrics(step, seed))
+        add("step", at, step=step, metrics=metrics_of(step, seed))
         if validate_every and step % validate_every == 0:
-            add("validation", at + 0.2, **validation(step, seed))
+            add("validation", at + 0.2, **validation(step, seed, metrics_of))
         if step % 20 == 0:
             add("checkpoint", at + 0.4, step=step, path=f"checkpoints/{step}")
     with path.open("ab") as file:
@@ -122,19 +127,21 @@ def make(
     message: str = "",
     age_s: float = 0,
     overrides: tuple[str, ...] = (),
+    experiment: str = "dpo_demo",
+    metrics_of: Metrics = step_metrics,
 ) -> RunDir:
     """A run whose status says `state`, after `steps` of `total` steps."""
-    run = store.create(root, name, spec_yaml(f"name={name}", *overrides))
+    run = store.create(root, name, spec_yaml(f"name={name}", *overrides, experiment=experiment))
     began = time.time() - age_s - PACE_S * steps
     append(run, began - 8, "phase", message="loading the model", done=1, total=3)
     append(run, began, "state", state="running", step=0, total_steps=total)
-    append(run, began, "validation", **validation(0, seed))
+    append(run, began, "validation", **validation(0, seed, metrics_of))
     if steps:
-        write_steps(run, 1, steps, seed, start=began + PACE_S)
+        write_steps(run, 1, steps, seed, start=began + PACE_S, metrics_of=metrics_of)
     job = {"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0}
     run.update(state=state, step=steps, total_steps=total, attempt=1, message=message, job=job, created=began - 9)
     (run.logs / "actor-0.1.log").write_text(
-        "\n".join(f"step {n}: loss {step_metrics(n, seed)['loss']:.4f}, 820 tokens/s" for n in range(1, min(steps, 400) + 1)) + "\n"
+        "\n".join(f"step {n}: loss {metrics_of(n, seed)['loss']:.4f}, 820 tokens/s" for n in range(1, min(steps, 400) + 1)) + "\n"
     )
     for step in list(range(20, steps + 1, 20))[-2:]:
         folder = run.checkpoints / str(step)

@@ -18,6 +18,58 @@ ANSWERS = (
 )
 
 
+def step_metrics(step: int, seed: int = 0) -> dict[str, float]:
+    """What a step of PPO writes, with curves of a plausible shape."""
+    noise = random.Random(step * 1009 + seed).gauss
+    learnt = 1 - math.exp(-step / 30)
+    phases = {
+        "generate": 7.6 - 1.5 * learnt + noise(0, 0.3),
+        "reward": 0.2 + abs(noise(0, 0.02)),
+        "logprobs": 1.5 + noise(0, 0.1),
+        "init_logprobs": 1.3 + noise(0, 0.1),
+        "critic_infer": 0.05,
+        "critic_train": 0.02,
+        "critic_wait": abs(noise(0.2, 0.1)),
+        "store": 0.03,
+        "data": 0.02,
+        "forward_backward": 5.1 + noise(0, 0.3),
+        "optimizer": 0.12,
+        "refit": 2e-5,
+    }
+    phases["train"] = phases["data"] + phases["forward_backward"] + phases["optimizer"] + 0.02
+    outer = sum(seconds for name, seconds in phases.items() if name not in ("data", "forward_backward", "optimizer", "refit"))
+    return {
+        "loss": -0.01 + noise(0, 0.01),
+        "rewards": 0.31 + 0.45 * learnt + noise(0, 0.03),
+        "reward/helpful": 0.4 + 0.5 * learnt + noise(0, 0.03),
+        "reward/ended": -0.2 * (1 - learnt),
+        "init_policy_kl": 4.2 * learnt + abs(noise(0, 0.3)),
+        "entropy": 2.7 - 0.9 * learnt + noise(0, 0.05),
+        "response_lengths": 30 - 9 * learnt + noise(0, 1),
+        "fraction_of_samples_properly_ended": min(1.0, 0.2 + 0.7 * learnt + noise(0, 0.02)),
+        "ppo_ratio": 1 + noise(0, 0.001),
+        "clip_fraction": 0.01 * learnt,
+        "critic_loss": 0.05 - 0.03 * learnt,
+        "explained_variance": 0.5 * learnt + noise(0, 0.05),
+        "logprob_mismatch_mean": 1e-6,
+        "grad_norm": 0.5 + abs(noise(0, 0.1)),
+        "lr": 3e-4,
+        "tokens_per_s": 310 + noise(0, 12),
+        "peak_memory_gib": 2.7,
+        "step_time_s": outer + 0.3,
+        **{f"time_{name}_s": seconds for name, seconds in phases.items()},
+        "prefill_tokens_per_s": 1480 + noise(0, 60),
+        "decode_tokens_per_s": 262 + noise(0, 9),
+        "batch_occupancy": min(1.0, 0.82 + noise(0, 0.04)),
+        "server_critic_train_s": 5.2 + noise(0, 0.2),
+        "wire_critic_train_s": 0.012,
+        "server_critic_infer_s": 1.6 + noise(0, 0.1),
+        "wire_critic_infer_s": 0.05,
+        "server_reward_model_s": 0.01,
+        "wire_reward_model_s": 0.03,
+    }
+
+
 def records(step: int, prompts: int = 4, samples: int = 4, critic: bool = True) -> list[dict[str, Any]]:
     """A step's: rewards that rise with the steps, and arrays of a plausible shape."""
     return [_record(step, prompt, sample, critic) for prompt in range(prompts) for sample in range(samples)]
@@ -29,9 +81,9 @@ def write(run: RunDir, step: int, **shape: Any) -> list[dict[str, Any]]:
     return made
 
 
-def make(root: Any, steps: int = 12, name: str = "grpo-demo", **how: Any) -> RunDir:
-    """A run with a rollout file for each of its steps."""
-    run = synthetic.make(root, name, steps, 200, **how)
+def make(root: Any, steps: int = 12, name: str = "ppo-demo", **how: Any) -> RunDir:
+    """A run of PPO with a rollout file for each of its steps."""
+    run = synthetic.make(root, name, steps, 200, experiment="ppo_demo", metrics_of=step_metrics, **how)
     for step in range(1, steps + 1):
         write(run, step)
     return run

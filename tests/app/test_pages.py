@@ -6,7 +6,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from tests.app import synthetic
+from tests.app import synthetic, synthetic_rollouts
 from tests.app.conftest import APP
 from workbench import api, spec, store
 from workbench.store import State
@@ -30,6 +30,11 @@ def app(runs):
 def settled(page: AppTest) -> AppTest:
     assert not page.exception, [error.value for error in page.exception]
     return page
+
+
+def on_tab(page: AppTest, run: store.RunDir, name: str) -> AppTest:
+    page.session_state[f"tab-{run.id}"] = next(tab.label for tab in page.tabs if tab.label.endswith(name))
+    return settled(page.run())
 
 
 def words(page: AppTest) -> str:
@@ -115,7 +120,53 @@ class TestRun:
             "Time left": "2 m 23 s",
         }
         assert "Running" in words(page)
-        assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Log", "Checkpoints", "Settings", "Controls"]
+        assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Profile", "Log", "Checkpoints", "Settings", "Controls"]
+
+    def test_profile_of_an_online_run(self, app, runs):
+        run = synthetic_rollouts.make(runs, 8)
+        page = on_tab(app("run", id=run.id), run, "Profile")
+        shown = {metric.label: metric.value for metric in page.metric}
+        assert shown["Refit of the weights"] == "0.02 ms"
+        assert {"A step", "Decode, tokens / s", "Prefill, tokens / s", "Decoder's slots in use"} <= shown.keys()
+        phases = page.dataframe[0].value
+        assert phases["Phase"].tolist()[:2] == ["Generate", "　· Refit of the engine's weights"]
+        assert page.dataframe[1].value["Endpoint"].tolist() == ["critic_train", "critic_infer", "reward_model"]
+        assert "PPO" in words(page)
+
+    def test_alarms_that_sound_stand_out_and_those_that_are_over_are_folded(self, app, runs):
+        run = synthetic_rollouts.make(runs, 8)
+        actor, driver = store.EventWriter(run), store.EventWriter(run, "driver")
+        actor.write("alarm", step=5, name="length", message="answers grow", rollouts=[3])
+        actor.write("alarm_over", step=6, name="length")
+        actor.write("alarm", step=8, name="KL blow-up", message="61.2 nats", rollouts=[1, 9])
+        driver.write("alarm", step=8, name="hang", message="rank 1 does not beat", ranks=["actor 1"], seconds=300.0)
+        page = app("run", id=run.id)
+        assert [error.value.partition(" at ")[0] for error in page.error] == ["**Hang**", "**KL blow\\-up**"]
+        assert [box.label for box in page.expander] == ["1 alarm before"]
+        assert [button.label for button in page.button if "Rollout" in button.label] == ["Rollout 1", "Rollout 9"]
+        driver.write("alarm_over", name="hang", seconds=310.0)
+        assert "Hang" not in "".join(error.value for error in settled(page.run()).error)
+        by_label(page.button, "Rollout 9").click().run()
+        assert "Step 8 · rollout 9" in words(settled(page))
+
+    def test_controls_ask_the_run_and_tell_what_was_asked_for(self, app, runs):
+        run = synthetic_rollouts.make(runs, 8)
+        store.EventWriter(run).write("control", step=4, request="set", values={"kl_coefficient": 0.05})
+        page = on_tab(app("run", id=run.id), run, "Controls")
+        assert by_label(page.number_input, "KL coefficient").value == 0.05
+        by_label(page.number_input, "Temperature").set_value(0.6)
+        by_label(page.button, "Apply at the next step").click().run()
+        settled(page)
+        by_label(page.button, "Pause").click().run()
+        assert [request["request"] for request in run.requests(store.Cursor())] == ["set", "pause"]
+        assert run.requests(store.Cursor())[0]["values"] == {"temperature": 0.6}
+        rows = settled(page).dataframe[0].value
+        assert rows[["Step", "Change"]].to_numpy().tolist() == [
+            ["next", "Pause"],
+            ["next", "Temperature: 0.8 → 0.6"],
+            ["4", "KL coefficient: 0.02 → 0.05"],
+        ]
+        assert by_label(page.button, "Go on")
 
     @pytest.mark.parametrize(
         ("objective", "titles"), [("ranking", ["Calibration", "Scores", "Length"]), ("regression", ["helpfulness", "verbosity"])]
@@ -126,8 +177,7 @@ class TestRun:
         synthetic.append(run, time.time(), "validation", **found)
         page = app("run", id=run.id)
         assert page.tabs[-1].label.endswith("Diagnostics")
-        page.session_state[f"tab-{run.id}"] = page.tabs[-1].label
-        page = settled(page.run())
+        page = on_tab(page, run, "Diagnostics")
         assert [title for title in titles if f"**{title}**" in words(page)] == titles
         assert "Held-out rows at step 10" in words(page)
         name = "ece" if objective == "ranking" else "mae_verbosity"
@@ -212,14 +262,9 @@ class TestRun:
         by_label(page.button, "Clone").click().run()
         assert by_label(settled(page).number_input, "Beta").value == 0.37
 
-    def open_tab(self, app, run, number):
-        page = app("run", id=run.id)
-        page.session_state[f"tab-{run.id}"] = page.tabs[number].label
-        return settled(page.run())
-
     def test_answers_before_and_after(self, app, runs):
         run = synthetic.make(runs, steps=60)
-        page = self.open_tab(app, run, 1)
+        page = on_tab(app("run", id=run.id), run, "Answers")
         shown = [item.value for item in page.text]
         assert shown[0] == synthetic.PROMPTS[0]
         assert shown[1] == synthetic.validation(0)["samples"][0]["response"]
@@ -229,7 +274,7 @@ class TestRun:
 
     def test_one_prompt_over_the_steps(self, app, runs):
         run = synthetic.make(runs, steps=30)
-        page = self.open_tab(app, run, 1)
+        page = on_tab(app("run", id=run.id), run, "Answers")
         page.session_state[f"view-{run.id}"] = "One prompt over the steps"
         settled(page.run())
         by_label(page.selectbox, "Prompt").set_value(synthetic.PROMPTS[1]).run()
@@ -237,7 +282,7 @@ class TestRun:
 
     def test_log(self, app, runs):
         run = synthetic.make(runs, steps=60)
-        page = self.open_tab(app, run, 2)
+        page = on_tab(app("run", id=run.id), run, "Log")
         assert "step 60:" in page.code[0].value
         by_label(page.text_input, "Only lines with").set_value("STEP 59").run()
         assert page.code[0].value.startswith("step 59:")
@@ -245,13 +290,13 @@ class TestRun:
     def test_checkpoints_are_the_complete_ones(self, app, runs):
         run = synthetic.make(runs, steps=60)
         (run.checkpoints / "80").mkdir()
-        page = self.open_tab(app, run, 3)
+        page = on_tab(app("run", id=run.id), run, "Checkpoints")
         assert list(page.dataframe[0].value["Step"]) == ["60", "40"]
         assert f"workbench export {run.id}" in words(page)
 
     def test_settings_give_the_same_run_again(self, app, runs):
         run = synthetic.make(runs, "beta three", 5, overrides=("algorithm.beta=0.3", "data.limit=7"))
-        page = self.open_tab(app, run, 4)
+        page = on_tab(app("run", id=run.id), run, "Settings")
         command = page.code[0].value
         assert page.code[1].value == run.spec_path.read_text().strip()
         assert composed(command) == api.Run(run).spec

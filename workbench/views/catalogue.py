@@ -81,6 +81,8 @@ CHARTS = (
     Chart("served", "Requests in the servers", "s", tuple((f"server_{name}_s", name) for name in ENDPOINTS), group="Speed and memory"),
     Chart("memory", "Peak memory", "GiB", (("peak_memory_gib", "peak"),), group="Speed and memory", smooth=False),
 )
+PHASE_PARTS = {"generate": ("refit",), "train": ("data", "forward_backward", "optimizer")}
+"""Phases of a step (`time_<phase>_s`) that are measured within another."""
 UNITS = {"_s": "s", "_gib": "GiB", "_per_s": "1 / s"}
 GROUPS = ("Learning", "Optimizer", "Speed and memory", "Other")
 
@@ -93,9 +95,10 @@ def charts(metrics: Iterable[str]) -> list[Chart]:
     phases = [name for name in names if name.startswith("time_") and name.endswith("_s") and name not in known]
     other = [name for name in names if name not in known and name not in phases]
     if phases:
-        found = [_with_phases(chart, phases) if chart.key == "time" else chart for chart in found] or found
+        within = {f"time_{part}_s" for whole, parts in PHASE_PARTS.items() if f"time_{whole}_s" in names for part in parts}  # stacked: none twice
+        found = [_with_phases(chart, phases, within) if chart.key == "time" else chart for chart in found]
         if not any(chart.key == "time" for chart in found):
-            found.append(_with_phases(Chart("time", "Time of a step", "s", (), True, "Speed and memory"), phases))
+            found.append(_with_phases(Chart("time", "Time of a step", "s", (), True, "Speed and memory"), phases, within))
     found += [Chart(name, label(name), _unit(name), ((name, "train"),), group="Other") for name in other]
     return sorted(found, key=lambda chart: GROUPS.index(chart.group))
 
@@ -118,6 +121,6 @@ def _unit(metric: str) -> str:
     return next((UNITS[end] for end in ("_per_s", "_gib", "_s") if metric.endswith(end)), "")
 
 
-def _with_phases(chart: Chart, phases: list[str]) -> Chart:
-    more = tuple((name, text.title(name.removeprefix("time_").removesuffix("_s")).lower()) for name in phases)
-    return replace(chart, series=(*chart.series, *more))
+def _with_phases(chart: Chart, phases: list[str], within: set[str]) -> Chart:
+    more = [(name, text.title(name.removeprefix("time_").removesuffix("_s")).lower()) for name in phases]
+    return replace(chart, series=tuple(series for series in (*chart.series, *more) if series[0] not in within))

@@ -89,6 +89,12 @@ def axis_title(metric: str) -> str:
     return f"{catalogue.label(metric)} ({unit})" if unit else catalogue.label(metric)
 
 
+def rgba(colour: str, opacity: float) -> str:
+    """`#rrggbb` with an opacity, as CSS has it."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:.3f})"
+
+
 def style(figure: go.Figure, x_title: str, y_title: str, theme: Theme, height: int = 380) -> go.Figure:
     """The frame all our figures share."""
     axis = {"gridcolor": theme.grid, "linecolor": theme.grid, "zeroline": False, "automargin": True, "tickfont": {"color": theme.muted, "size": 11}}

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.views import text
-from workbench.views.figures import LIGHT, Theme, style
+from workbench.views.figures import LIGHT, Theme, rgba, style
 from workbench.views.tables import Figure
 
 Values = Sequence[float | None]
@@ -89,7 +89,7 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
         x=[*x, *x[::-1]],
         y=[*high, *low[::-1]],
         fill="toself",
-        fillcolor=_rgba(theme.palette[0], 0.16),
+        fillcolor=rgba(theme.palette[0], 0.16),
         line={"width": 0},
         hoverinfo="skip",
         showlegend=False,
@@ -200,12 +200,7 @@ def _colour(value: float, scale: tuple[float, bool], theme: Theme) -> str:
     top, signed = scale
     if not math.isfinite(value) or not top:
         return "transparent"
-    return _rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
-
-
-def _rgba(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity:.3f})"
+    return rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
 
 
 def _signed(value: float) -> str:

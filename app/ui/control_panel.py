@@ -1,0 +1,93 @@
+"""The Run page's Controls: what may be changed while the run goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from ui import feed, run_panels
+from workbench.api import Run
+from workbench.store import Cursor, State
+from workbench.views import text
+
+WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
+
+
+def draw(run: Run) -> None:
+    """The settings that may change, pausing, and what was asked for so far."""
+    status = run.status
+    with feed.history(run) as history:
+        made = list(history.controls)
+    asked = [] if status.state.ended else _waiting(run, made)
+    if status.state.ended:
+        st.info("The run has ended: nothing can be changed any more.", icon=":material/flag:")
+    else:
+        _settings(run, made)
+        _pausing(run, [*made, *asked], status.state == State.STOPPING)
+    if made or asked:
+        st.markdown("**Asked for so far**")
+        rows = _rows(run, made, asked)
+        column = st.column_config
+        st.dataframe(
+            rows,
+            hide_index=True,
+            alt="Changes asked for while the run went on",
+            column_config={"Step": column.TextColumn(width=90), "When": column.TextColumn(width=110), "Change": column.TextColumn(width="large")},
+        )
+
+
+def _settings(run: Run, made: Sequence[Mapping[str, Any]]) -> None:
+    algorithm = run.spec.algorithm
+    now = {name: getattr(algorithm, name) for name in algorithm.live}
+    for event in made:
+        now |= event.get("values", {})
+    with st.form(f"controls-{run.id}"):
+        st.markdown("**Settings** :gray[taken over at the next step, on every rank, and kept as an event]")
+        columns = st.columns(max(3, len(now)))
+        typed = {}
+        for (name, value), column in zip(now.items(), columns, strict=False):
+            described = type(algorithm).model_fields[name].description
+            step = 10.0 ** math.floor(math.log10(abs(value))) if value else 0.01
+            typed[name] = column.number_input(text.title(name), value=float(value), step=step, format="%g", help=described)
+        changed = {name: value for name, value in typed.items() if value != now[name]}
+        if st.form_submit_button("Apply at the next step", icon=":material/tune:", type="primary"):
+            if changed:
+                run_panels.act(lambda: run.change(**changed))
+            else:
+                st.caption("Nothing was changed.")
+
+
+def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> None:
+    paused = next((e["request"] == "pause" for e in reversed(asked) if e["request"] in WORDS), False)
+    with st.container(horizontal=True, vertical_alignment="center", border=True):
+        if paused:
+            st.markdown("**Paused** :gray[before the next step; the ranks keep their memory]", width="stretch")
+            if st.button("Go on", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
+                run_panels.act(run.unpause)
+        else:
+            st.markdown("**Pause** :gray[holds the run before its next step; nothing is lost]", width="stretch")
+            if st.button("Pause", icon=":material/pause:", key=f"pause-{run.id}", disabled=stopping):
+                run_panels.act(run.pause)
+
+
+def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for since the run last took requests."""
+    taken = max((event["time"] for event in made), default=0.0)
+    return [request for request in run.dir.requests(Cursor()) if request["time"] > taken]
+
+
+def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Newest first; a changed setting with the value it had."""
+    algorithm = run.spec.algorithm
+    before = {name: getattr(algorithm, name) for name in algorithm.live}
+    rows = []
+    for event in (*made, *asked):
+        words = WORDS.get(event["request"], text.title(event["request"]))
+        if values := event.get("values"):
+            words = ", ".join(f"{text.title(name)}: {before.get(name):g} → {value:g}" for name, value in values.items())
+            before |= values
+        rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": words})
+    return rows[::-1]
