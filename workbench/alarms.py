@@ -50,7 +50,8 @@ LIMITS = (
         "mismatch",
         "logprob_mismatch_mean",
         0.05,
-        "rollout engine and trainer differ by {now:.3f} nats a token (limit {limit:g}); set importance_cap",
+        "sampler and trainer differ by {now:.3f} nats a token (limit {limit:g}); algorithm.importance_cap corrects for it, a smaller "
+        "rollout.max_staleness or lr keeps them closer",
         "mismatch",
     ),
 )

@@ -27,8 +27,13 @@ _NONE = np.zeros(0, np.float32)
 
 @dataclass
 class Experience:
-    """T tokens of an answer. Arrays are one value a token, filled as they become known; `place` is the prompt's in its step."""
+    """T tokens of an answer. Arrays are one value a token, filled as they become known; `place` is the prompt's in its step.
 
+    `step` is the number of the step that learns from it, from 1; 0 where none does. `weights_version` counts the updates that the weights
+    behind it had seen.
+    """
+
+    step: int
     place: int
     sample: int
     row: Row
@@ -62,11 +67,11 @@ class Experience:
         """As a shaping function sees it."""
         return Answer(self.prompt, self.response, self.row.columns, dict(self.components), self.reward, self.pieces, self.finish_reason)
 
-    def record(self, step: int, number: int) -> dict[str, Any]:
+    def record(self, number: int) -> dict[str, Any]:
         """As a row of the step's rollout file."""
         arrays = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entropy", "values", "advantages", "returns")
         return {
-            "step": step,
+            "step": self.step,
             "rollout": number,
             "prompt_id": hashlib.sha256(np.asarray(self.row.prefix, np.int64).tobytes()).hexdigest()[:12],
             "sample": self.sample,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from workbench import beats, rollouts
+from workbench.ahead import Ahead, Over
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.gather import gathered
@@ -28,6 +29,7 @@ from workbench.spec import Experiment
 from workbench.store import RunDir
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from transformers import PreTrainedTokenizerBase
 
     from workbench.runtime import Loss, Metrics
@@ -37,11 +39,17 @@ MICROBATCH = 16
 
 
 class Progress(Protocol):
-    """How far the run is."""
+    """How far the run is, and what comes."""
+
+    total_steps: int
 
     @property
     def step(self) -> int:
         """Steps done so far."""
+        ...
+
+    def batch(self, step: int) -> Sequence[Row]:
+        """The prompts of a step, from 0."""
         ...
 
 
@@ -53,8 +61,11 @@ class Online:
         self._directory, self._tokenizer = directory, tokenizer
         self._queues = itertools.count()
         self._times: dict[str, float] = defaultdict(float)
-        self.engine = _engine(spec, policy, directory, tokenizer)
-        self.version = -1
+        staleness = spec.rollout.max_staleness
+        self._group = parallel.twin_tensor_group() if staleness else parallel.tensor_group()
+        self.engine = _engine(spec, policy, directory, tokenizer, self._group)
+        self._version, self._sampler_s = -1, 0.0
+        self._ahead = Ahead(staleness, progress.total_steps, self._refit, self._ahead_of_learning) if staleness else None
         self._kept: Sequence[Experience] = ()
         self.reward = RewardClient(run, spec)
         shaping = spec.algorithm.shaping  # type: ignore[attr-defined]
@@ -68,33 +79,91 @@ class Online:
         return self.policy.algorithm
 
     def rollout(self, rows: Sequence[Row]) -> list[Experience]:
-        return self._sampled(rows, self.spec.seed, self.settings.samples_per_prompt, learning=True)
-
-    def held_out(self, rows: Sequence[Row], seed: int) -> list[Experience]:
-        """One scored answer to each row's prompt."""
-        return self._sampled(rows, seed, samples=1, learning=False)
-
-    def _sampled(self, rows: Sequence[Row], seed: int, samples: int, learning: bool) -> list[Experience]:
-        """Sampled and scored answers to all rows, prompt by prompt. The ranks take prompts from one queue, so that none waits for long answers."""
         step = self.progress.step
         with self._timed("generate"):
+            if self._ahead:
+                if list(map(id, rows)) != list(map(id, self.progress.batch(step))):
+                    raise ValueError("rollout.max_staleness is for algorithms that sample each step's own rows, once")
+                found = self._ahead.take(step)
+                self._ask_about(found)
+            else:
+                self._refit(step)
+                found = self._answers(rows, self.settings.samples_per_prompt, step + 1, self.spec.seed, self._ask_about)
+        return self._scored(found)
+
+    def held_out(self, rows: Sequence[Row], seed: int) -> list[Experience]:
+        """One scored answer to each row's prompt, by the weights as they are now."""
+        if self._ahead:
+            self._ahead.wait()
+        with self._timed("generate"):
+            self._refit(self.progress.step)
+            found = self._answers(rows, 1, 0, seed)
+        return self._scored(found)
+
+    def close(self) -> None:
+        """The end of the run: nothing is sampled any more."""
+        if self._ahead:
+            self._ahead.close()
+
+    def _refit(self, version: int) -> None:
+        """The engine's weights are the policy's, which have seen `version` updates."""
+        if self._version != version:
             self.policy.settle()
-            if self.version != step:
-                self.engine.update_weights(step)
-                self.version = step
-            self.engine.resume()
-            queue = parallel.shared_queue(len(rows), f"prompts-{next(self._queues)}")
-            prompts = (Prompt(rows[i].prefix, key=i, samples=samples) for i in queue)
-            found: list[Experience] = []
-            fresh: list[Experience] = []
-            for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + step):
-                if parallel.tensor_rank() == 0:
-                    fresh.append(self._experience(rows[rollout.key], rollout, step))
-                if len(fresh) >= MICROBATCH:
-                    found += self._asked_for(fresh, learning)
-                    fresh = []
-            found += self._asked_for(fresh, learning)
-            self.engine.release()
+            self.engine.update_weights(version)
+            self._version = version
+
+    def _ahead_of_learning(self, step: int, over: Over) -> list[Experience]:
+        """Called by the sampler's thread: no collective operation of the other thread's groups, and nothing that it times."""
+        started = time.perf_counter()
+        found = self._answers(self.progress.batch(step), self.settings.samples_per_prompt, step + 1, self.spec.seed, over=over)
+        self._sampler_s += time.perf_counter() - started
+        return found
+
+    def _answers(
+        self,
+        rows: Sequence[Row],
+        samples: int,
+        step: int,
+        seed: int,
+        ask: Callable[[list[Experience]], None] = lambda found: None,
+        over: Over = lambda: False,
+    ) -> list[Experience]:
+        """This rank's answers to the rows' prompts. The ranks take prompts from one queue, so that none waits for long answers.
+
+        The requests about finished rollouts go out while others are still being sampled.
+        """
+        found: list[Experience] = []
+        fresh: list[Experience] = []
+
+        def send() -> None:
+            fresh.sort(key=lambda e: (e.place, e.sample))
+            self.reward.begin(fresh)
+            ask(fresh)
+            found.extend(fresh)
+            fresh.clear()
+
+        self.engine.resume()
+        queue = parallel.shared_queue(len(rows), f"prompts-{step}-{next(self._queues)}", self._group, over)
+        prompts = (Prompt(rows[i].prefix, key=i, samples=samples) for i in queue)
+        for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + max(step - 1, 0)):
+            if parallel.tensor_rank() == 0:
+                fresh.append(self._experience(rows[rollout.key], rollout, step))
+            if len(fresh) >= MICROBATCH:
+                send()
+        send()
+        self.engine.release()
+        return found
+
+    def _ask_about(self, experiences: Sequence[Experience]) -> None:
+        """Ask what only answers that will be learnt from need."""
+        for start in range(0, len(experiences), MICROBATCH):
+            part = experiences[start : start + MICROBATCH]
+            self.reference.begin(part)
+            if self.critic:
+                self.critic.begin(part)
+
+    def _scored(self, found: Sequence[Experience]) -> list[Experience]:
+        """All ranks' answers, prompt by prompt, with their rewards."""
         with self._timed("reward"):
             gathered = [e for part in parallel.gather_over_all(found) for e in part]
             gathered.sort(key=lambda e: (e.place, e.sample))
@@ -113,21 +182,12 @@ class Online:
                 experiences[i].reward = reward
                 experiences[i].shaped = experiences[i].shaped if by_token is None else by_token
 
-    def _asked_for(self, experiences: list[Experience], learning: bool) -> list[Experience]:
-        """The requests about finished rollouts go out while others are still being sampled."""
-        experiences.sort(key=lambda e: (e.place, e.sample))
-        self.reward.begin(experiences)
-        if learning:
-            self.reference.begin(experiences)
-        if self.critic and learning:
-            self.critic.begin(experiences)
-        return experiences
-
-    def _experience(self, row: Row, rollout: Any, version: int) -> Experience:
+    def _experience(self, row: Row, rollout: Any, step: int) -> Experience:
         def decode(tokens: Sequence[int], **options: Any) -> str:
             return str(self._tokenizer.decode(list(tokens), **options))
 
         return Experience(
+            step=step,
             place=rollout.key,
             sample=rollout.sample,
             row=row,
@@ -137,7 +197,7 @@ class Online:
             prompt=decode(row.prefix),
             response=decode(rollout.tokens, skip_special_tokens=True),
             pieces=[decode([token]) for token in rollout.tokens],
-            weights_version=version,
+            weights_version=self._version,
         )
 
     def _sampling(self) -> Sampling:
@@ -188,16 +248,18 @@ class Online:
         step, self._kept = self.progress.step + 1, experiences
         if parallel.rank() == 0:
             with self._timed("store"):
-                rollouts.write(self.run, step, [e.record(step, number) for number, e in enumerate(experiences)])
+                rollouts.write(self.run, step, [e.record(number) for number, e in enumerate(experiences)])
 
     def measured(self) -> Metrics:
         """The seconds of each phase since it was asked last, the engine's profile, and what asking servers cost. All ranks call it."""
         from workbench.rollout.base import Profile
 
         times = {f"time_{name}_s": seconds for name, seconds in self._times.items()}
-        profile = self.engine.profile.metrics()
+        done, self.engine.profile = self.engine.profile, Profile()
+        profile = done.metrics()
         self._times.clear()
-        self.engine.profile = Profile()
+        if self._ahead:
+            profile["sampler_s"], self._sampler_s = self._sampler_s, 0.0
         asked = traffic(self.reward, self.critic, self.reference) if self.settings.served else {}
         return {**times, **profile, **asked}
 
@@ -242,7 +304,7 @@ def _amount(e: Experience, quantity: str) -> float:
     return float(e.kl.sum()) if quantity == "kl" else float(np.abs(e.logprobs - e.rollout_logprobs).mean())
 
 
-def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTrainedTokenizerBase, group: ProcessGroup) -> Any:
     if spec.rollout.name != "megatron":
         engine: Any = import_module(f"workbench.rollout.{spec.rollout.name}").Engine
         return engine(directory, lambda: gathered(policy.weights(), policy.hf_config), tokenizer, spec.rollout.slots)
@@ -250,9 +312,9 @@ def _engine(spec: Experiment, policy: Policy, directory: Path, tokenizer: PreTra
 
     if spec.model.expert_parallel > 1:
         raise ValueError("the embedded decoder has no expert parallelism: set model.expert_parallel=1")
-    if spec.model.pipeline_parallel > 1:
+    if spec.model.pipeline_parallel > 1 or spec.rollout.max_staleness:
         from workbench.engine.reshard import Whole
 
-        whole = Whole(policy)
+        whole = Whole(policy, group)
         return Engine(whole.model, tokenizer, spec.rollout.slots, whole.refill)
     return Engine(policy.chunks[0], tokenizer, spec.rollout.slots)

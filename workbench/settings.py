@@ -223,6 +223,13 @@ class Rollout(Frozen):
     slots: int = Field(
         32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
     )
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="0 samples a step's answers before learning from them. k samples those of the next k steps meanwhile, from a copy of the weights"
+        " that lacks at most k updates (asynchronous mode); algorithm.importance_cap corrects for it.",
+    )
 
 
 class Validation(Frozen):

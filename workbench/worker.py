@@ -83,16 +83,18 @@ class Worker:
             self._online = Online(self, self.run, self.spec, self.policy, self._directory, self._tokenizer)
             if self._online.critic:
                 self._online.critic.restore(self.step)
-        self._repeat_changes()
 
     # --- what an algorithm's loop sees (workbench.runtime.Runtime)
 
     def batches(self) -> Iterator[Sequence[Row]]:
+        return map(self.batch, range(self.step, self.total_steps))
+
+    def batch(self, step: int) -> Sequence[Row]:
+        """The global batch of a step, from 0."""
         from workbench.data.packing import batch_indices
 
-        for step in range(self.step, self.total_steps):
-            chosen = batch_indices(len(self.train), self.spec.algorithm.rows_per_step, step, self.spec.seed)
-            yield [self.train[i] for i in chosen]
+        chosen = batch_indices(len(self.train), self.spec.algorithm.rows_per_step, step, self.spec.seed)
+        return [self.train[i] for i in chosen]
 
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         return self.policy.evaluate(rows, loss)
@@ -107,8 +109,7 @@ class Worker:
 
     def set(self, **values: Any) -> None:
         """Change settings of the algorithm from the next use on. Raises ValidationError for a value out of bounds."""
-        now = self.policy.algorithm
-        self.policy.algorithm = type(now).model_validate({**now.model_dump(), **values})
+        self.policy.set(**values)
 
     @property
     def online(self) -> Online:
@@ -141,6 +142,8 @@ class Worker:
                 reason = "stopped"
                 break
             began = time.perf_counter()
+        if self._online:
+            self._online.close()
         self._report_checkpoint(wait=True)
         self.emit("end", reason=reason, step=self.step)
 
@@ -289,14 +292,6 @@ class Worker:
             self.set(**values)
         except ValueError as error:
             self._warn(f"not changed: {error}")
-
-    def _repeat_changes(self) -> None:
-        """The changes that were made before this step, when the run goes on from a checkpoint."""
-        from workbench.engine import parallel
-
-        made = [e["values"] for e in self.run.events() if e["kind"] == "control" and e["request"] == "set" and e["step"] <= self.step]
-        for values in parallel.from_first(made if self.step else []):
-            self._apply(values)
 
     def _with_reference(self, rows: list[Row], part: str) -> list[Row]:
         """The rows with the reference policy's log-probabilities, from the disk where the same were computed before."""

@@ -24,7 +24,7 @@ def answer(tokens: int, reward: float, place: int = 0, sample: int = 0, finish_r
     """One whose log-probabilities, values and KL are 0 unless they are given."""
     zeros = {name: np.zeros(tokens, np.float32) for name in ("logprobs", "reference_logprobs", "kl", "values", "entropy")}
     row = Row((1, 2), ())
-    made = Experience(place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward)
+    made = Experience(1, place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward)
     for name, value in {**zeros, **values}.items():
         setattr(made, name, np.asarray(value, np.float32) if name in zeros else value)
     return made

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from workbench.bench import communication, short_ppo
+from workbench.bench import communication, refit, short_ppo
 from workbench.bench.placement import PHASES, measured
 from workbench.cli import app
 
@@ -31,6 +31,17 @@ def test_a_steps_share_on_the_wire_grows_with_the_links_delay(monkeypatch: pytes
     assert all(found.wire_s[name] > 0.1 and found.server_s[name] > 0 for name in communication.ENDPOINTS)
     assert found.waiting > 0.1 / found.step_s
     assert found.record()["on_the_wire"] == pytest.approx(sum(found.wire_s.values()) / found.step_s)
+
+
+def test_refits_of_every_engine_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each engine runs, `rollout.name=hf` among them; the default shares the policy's weights, and copying them costs more than nothing."""
+    monkeypatch.setattr(short_ppo, "ROLLOUTS", 8)
+    result = CliRunner().invoke(app, ["bench", "refit", "--steps", "1", "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    found = {each["engine"]: each for each in json.loads(result.stdout)}
+    assert list(found) == list(refit.ENGINES)
+    assert found["megatron"]["share"] < refit.LIMIT
+    assert all(found["megatron"]["refit_s"] < found[name]["refit_s"] < found[name]["step_s"] for name in refit.ENGINES if name != "megatron")
 
 
 def test_medians_of_steps() -> None:

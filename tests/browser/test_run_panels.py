@@ -15,7 +15,7 @@ def test_the_profile_is_drawn_and_follows_the_run(server, page, seen):
     run = synthetic_rollouts.make(server.runs, 12)
     page.goto(f"{server.url}/run?id={run.id}")
     page.get_by_role("tab", name="Profile").click()
-    bars = "() => document.querySelector('.js-plotly-plot')?.data"
+    bars = f"() => document.querySelector('.st-key-profile-{run.id} .js-plotly-plot')?.data"
     page.wait_for_function(f"() => ({bars})()?.[0]?.x?.length === 12")
     names = page.evaluate(f"() => ({bars})().map(trace => trace.name)")
     assert names[0] == "Generate"

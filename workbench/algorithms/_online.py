@@ -59,7 +59,9 @@ class OnlineConfig(AlgorithmConfig):
     )
     truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
     importance_cap: float = Field(
-        0.0, ge=0, description="Cap of the correction for rollouts whose log-probabilities differ from the trainer's; 0: none."
+        2.0,
+        ge=0,
+        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
     )
 
     @model_validator(mode="after")
@@ -225,4 +227,5 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
         "advantages_std": float(advantages.std()),
         "logprob_mismatch_mean": float(mismatch.mean()),
         "logprob_mismatch_max": float(mismatch.max()),
+        "staleness": float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }

@@ -130,6 +130,21 @@ def bench_placement(
     compare(model or [TINY], rounds, steps, as_json, err if as_json else out)
 
 
+@bench.command("refit")
+def bench_refit(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Whose PPO (again for more): `tiny`, a random one, or any other, smollm2-135m-instruct say.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run that are counted, after a first that is not.")] = 6,
+    as_json: Json = False,
+) -> None:
+    """What giving the rollout engine new weights costs a step of PPO, by engine. Ends with 1 if the default's share is above 1 %."""
+    from workbench.bench.refit import compare
+    from workbench.bench.short_ppo import TINY
+
+    raise typer.Exit(not compare(model or [TINY], steps, as_json, err if as_json else out))
+
+
 @bench.command("decode")
 def bench_decode(
     rounds: Rounds = 3,

@@ -13,7 +13,7 @@ from workbench.store import State
 
 TINY = "tiny"
 """A random Llama of 0.6M parameters, made on the spot."""
-SERVED = ("critic", "reward")
+SERVED = ("algorithm.served=[critic,reward]",)
 ROLLOUTS, MAX_TOKENS = 32, 32
 TIMEOUT_S = 3600.0
 
@@ -38,7 +38,7 @@ def place(model: str) -> Iterator[str]:
                 os.environ["WORKBENCH_RUNS"] = before
 
 
-def steps(source: str, served: Sequence[str], count: int, beside: Callable[[api.Run], None] = lambda run: None) -> list[Step]:
+def steps(source: str, settings: Sequence[str], count: int, beside: Callable[[api.Run], None] = lambda run: None) -> list[Step]:
     """The metrics of the steps of one run but its first, which waits for the servers. `beside` is called once the run goes.
 
     Raises:
@@ -48,7 +48,6 @@ def steps(source: str, served: Sequence[str], count: int, beside: Callable[[api.
         "algorithm=ppo",
         f"model.source={source}",
         "algorithm.rewards={short: {program: brevity}}",
-        f"algorithm.served=[{','.join(served)}]",
         f"algorithm.rollout_batch_size={ROLLOUTS}",
         f"algorithm.global_batch_size={ROLLOUTS // 2}",
         f"algorithm.critic.global_batch_size={ROLLOUTS // 2}",
@@ -57,6 +56,7 @@ def steps(source: str, served: Sequence[str], count: int, beside: Callable[[api.
         "data.validation_fraction=0",
         "validation.every_steps=0",
         "checkpoint.every_steps=0",
+        *settings,
     )
     run = api.submit(api.compose(words))
     try:
@@ -66,5 +66,5 @@ def steps(source: str, served: Sequence[str], count: int, beside: Callable[[api.
         if not run.status.state.ended:
             run.kill()
     if status.state != State.COMPLETED:
-        raise ValueError(f"the run with served=[{','.join(served)}] {status.state}: {status.message}")
+        raise ValueError(f"the run with {' '.join(settings) or 'all defaults'} {status.state}: {status.message}")
     return [event["metrics"] for event in run.events() if event["kind"] == "step"][1:]

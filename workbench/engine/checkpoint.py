@@ -3,7 +3,7 @@
     checkpoints/<step>/  torch_dist shards of what learns (weights, fp32 masters, optimizer), meta.json, and the marker COMPLETE
 
 The marker holds every file's size and SHA-256. A folder without it is never loaded, nor one whose files are not what it says. The data
-order, the schedule and the random state are functions of the step, so the step is all that a resume needs besides.
+order, the schedule and the random state are functions of the step, so a resume needs besides only the step and which settings had changed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class _Pending:
 
     step: int
     metric: float | None
+    changes: dict[str, tuple[Any, Any]]
     optimizer_steps: int
     started: float
     finalize: list[Callable[[], None]]
@@ -77,7 +78,7 @@ class Checkpoints:
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         request = dist_checkpointing.save(state, str(partial), sharded_strategy=strategy, async_sharded_save=True)
         steps = max((int(moments["step"]) for moments in _moments(self.policy)), default=0)
-        pending = _Pending(step, metric, steps, started, request.finalize_fns)
+        pending = _Pending(step, metric, self.policy.changes, steps, started, request.finalize_fns)
         arguments = list(request.async_fn_args)
         if request.preload_fn:
             arguments[1] = request.preload_fn()
@@ -145,7 +146,8 @@ class Checkpoints:
     def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
-        meta = {"step": pending.step, "metric": pending.metric, "optimizer_steps": pending.optimizer_steps, "model": model}
+        kept = {name: getattr(pending, name) for name in ("step", "metric", "changes", "optimizer_steps")}
+        meta = {**kept, "model": model}
         (partial / "meta.json").write_text(json.dumps(meta))
         rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
         files |= {str(path.relative_to(partial)): _digest(path) for path in rest}
@@ -173,7 +175,7 @@ class Checkpoints:
 
 
 def load(policy: Policy, folder: Path, step: int) -> None:
-    """Fill the policy and its optimizer from a complete checkpoint, whatever the layout that it was saved at.
+    """Fill the policy and its optimizer from a complete checkpoint, whatever the layout that it was saved at, and change what had changed.
 
     Raises:
         ValueError: the checkpoint is of another model or other adapters.
@@ -195,6 +197,7 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     policy.optimizer.load_state_dict(_filled(template, state["optimizer"]))
     for moments in _moments(policy):
         moments["step"] = torch.tensor(float(_meta(path)["optimizer_steps"]))
+    policy.repeat(_meta(path).get("changes", {}))
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:

@@ -83,6 +83,14 @@ def as_cuda_type(parameter: torch.nn.Parameter) -> None:
         parameter.type = lambda *args: name if not args else parameter.data.type(*args)  # type: ignore[method-assign]
 
 
+def beside() -> contextlib.AbstractContextManager[Any]:
+    """Within: this thread's GPU work runs beside the other threads', in a stream of its own."""
+    if not CUDA:
+        return contextlib.nullcontext()
+    select()  # a new thread begins on the first GPU
+    return torch.cuda.stream(torch.cuda.Stream())
+
+
 @contextlib.contextmanager
 def cuda_calls_stay_on_cpu() -> Iterator[None]:
     """Within: `Tensor.cuda()` returns the tensor itself (megatron's checkpoint code calls it without asking)."""

@@ -70,7 +70,7 @@ class PackedGPT(GPTModel):
         if self.score_head is not None:
             del self.output_layer
         elif self.post_process:
-            self.output_layer = VocabularyHead(self.output_layer.weight, hf.vocab_size, parallel.tensor_rank(), parallel.tensor_group())
+            self.output_layer = VocabularyHead(self.output_layer.weight, hf.vocab_size, parallel.tensor_rank(), self.pg_collection.tp)
 
     def global_name(self, name: str) -> str:
         """A parameter's name in the whole model: layers and experts counted over all ranks, adapters' base layers as if there were none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -169,23 +170,27 @@ def gather_over_all(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
-def from_tensor_first(value: T) -> T:
-    """The value of the tensor-parallel group's first rank, on all of the group."""
-    if tensor_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=parallel_state.get_tensor_model_parallel_src_rank(), group=tensor_group())
-    return box[0]
+def twin_tensor_group() -> dist.ProcessGroup:
+    """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
+    groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
+    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]
 
 
-def shared_queue(total: int, name: str) -> Iterator[int]:
-    """The numbers below `total`, each given to one tensor-parallel group only, to whichever asks first. `name` is used once in a gang's life."""
-    if world_size() == tensor_size():
-        yield from range(total)
-        return
+def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
+    """The numbers below `total`, each given to one tensor-parallel `group` only, to whichever asks first; none any more once `over()`.
+
+    `name` is used once in a gang's life.
+    """
+    alone = itertools.count() if world_size() == tensor_size() else None
     store = dist.distributed_c10d._get_default_store()
     while True:
-        number = from_tensor_first(store.add(name, 1) - 1 if tensor_rank() == 0 else 0)
+        number = total
+        if tensor_rank() == 0 and not over():
+            number = store.add(name, 1) - 1 if alone is None else next(alone)
+        if tensor_size() > 1:
+            box = [number]
+            dist.broadcast_object_list(box, src=parallel_state.get_tensor_model_parallel_src_rank(), group=group)
+            number = box[0]
         if number >= total:
             return
         yield number

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Policy:
         if model.precision == "auto":
             model = model.model_copy(update={"precision": device.native_precision()})
         self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
+        self._given = algorithm
         self.hf_config = hf.config(directory)
         self.chunks = build(self.hf_config, model, algorithm.num_scores)
         for chunk in self.chunks:
@@ -61,6 +62,21 @@ class Policy:
         self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
         self._gathers_ahead = model.distributed_optimizer  # each layer's updated weights, as the next forward pass comes to it
         device.adopt_megatron()  # building the optimizer loaded more of it
+
+    def set(self, **values: Any) -> None:
+        """Change settings of the algorithm from the next use on. Raises ValidationError for a value out of bounds."""
+        self.algorithm = type(self.algorithm).model_validate({**self.algorithm.model_dump(), **values})
+
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """The algorithm's settings that are no longer what was given: (given, now) of each."""
+        given, now = (settings.model_dump(mode="json") for settings in (self._given, self.algorithm))
+        return {name: (given[name], now[name]) for name in now if given[name] != now[name]}
+
+    def repeat(self, changes: Mapping[str, Sequence[Any]]) -> None:
+        """Make changes again, but those of a setting that was now given another value."""
+        given = self._given.model_dump(mode="json")
+        self.set(**{name: now for name, (then, now) in changes.items() if given.get(name) == then})
 
     def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int, part: int = 0) -> Metrics:
         """One optimizer step on a global batch, the same on every rank; each data-parallel rank computes its share.

@@ -9,6 +9,7 @@ With tensor parallelism the ranks of a group call it together with the same prom
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
 
 _ROUND = 64
 """The cache's length grows in steps of so many tokens."""
+_PREFILL = 16_384
+"""Prompts' tokens that go through the layers at once, but for a longer prompt."""
 
 
 @dataclass
@@ -63,7 +66,8 @@ class Engine:
             while True:
                 free = self.slots - len(active)
                 if free and (not active or free >= max(1, self.slots // 8)) and (taken := waiting.take(free)):
-                    self._begin(active, taken, sampling, seed)
+                    for together in _within_budget(taken):
+                        self._begin(active, together, sampling, seed)
                 elif active:
                     self._step(active, sampling)
                 else:
@@ -87,25 +91,31 @@ class Engine:
         self.release()
 
     def _begin(self, active: list[_Slot], taken: list[Prompt], sampling: Sampling, seed: int) -> None:
-        """Prefill the prompts, put each one's keys and values into a slot a sample, and draw the first tokens."""
+        """Prefill the prompts, laid end to end without padding, put each one's keys and values into a slot a sample, and draw the first tokens."""
         started = time.perf_counter()
+        here = device.current()
         lengths = [len(prompt.tokens) for prompt in taken]
-        longest = max(lengths)
         limits = [min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens) for prompt in taken]
         first = len(active)
         self._reserve(max(length + limit for length, limit in zip(lengths, limits, strict=True)), active)
-        tokens_PT = torch.tensor([[*prompt.tokens, *[0] * (longest - len(prompt.tokens))] for prompt in taken], device=device.current())
+        tokens_1T = torch.tensor([[token for prompt in taken for token in prompt.tokens]], device=here)
+        positions_1T = torch.cat([torch.arange(length, device=here) for length in lengths])[None]
         rows = [row for row, prompt in enumerate(taken) for _ in range(prompt.samples)]
-        source_S = torch.tensor(rows, device=device.current())
+        slots = [first + offset for offset in itertools.accumulate([0, *(prompt.samples for prompt in taken)])]
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self._keys[i][first : first + len(rows), :, :longest] = key[source_S]
-            self._values[i][first : first + len(rows), :, :longest] = value[source_S]
-            return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1])
+            parts = zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+            out = []
+            for row, (query_p, key_p, value_p) in enumerate(parts):
+                self._keys[i][slots[row] : slots[row + 1], :, : lengths[row]] = key_p
+                self._values[i][slots[row] : slots[row + 1], :, : lengths[row]] = value_p
+                grouped = query_p.shape[1] != key_p.shape[1]
+                out.append(F.scaled_dot_product_attention(query_p, key_p, value_p, is_causal=True, enable_gqa=grouped))
+            return torch.cat(out, dim=2)
 
-        hidden_PTD = self._layers(tokens_PT, torch.arange(longest, device=device.current())[None].expand(len(taken), -1), attend)
-        last_PD = hidden_PTD[torch.arange(len(taken)), torch.tensor(lengths) - 1]
-        logits_SV = self._logits(last_PD)[source_S]
+        hidden_1TD = self._layers(tokens_1T, positions_1T, attend)
+        last_P = torch.tensor(lengths, device=here).cumsum(0) - 1
+        logits_SV = self._logits(hidden_1TD[0, last_P])[torch.tensor(rows, device=here)]
         for row, prompt in enumerate(taken):
             for sample in range(prompt.samples):
                 number = _first_sample(prompt) + sample
@@ -233,6 +243,17 @@ class Engine:
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.model.logits(hidden_BD).float()
+
+
+def _within_budget(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
+    """The prompts in groups of at most _PREFILL tokens."""
+    together: list[Prompt] = []
+    for prompt in prompts:
+        if together and sum(len(each.tokens) for each in (*together, prompt)) > _PREFILL:
+            yield together
+            together = []
+        together.append(prompt)
+    yield together
 
 
 class _Waiting:

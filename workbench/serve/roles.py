@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
@@ -108,17 +109,20 @@ class Colocated:
 
 
 class _Asked:
-    """Requests under way, with the experiences that each is about."""
+    """Requests under way, with the experiences that each is about, by their step. One thread may add while another collects."""
 
     def __init__(self) -> None:
-        self.pending: list[tuple[Sequence[Experience], Future]] = []
+        self._pending: defaultdict[int, list[tuple[Sequence[Experience], Future]]] = defaultdict(list)
 
-    def collect(self, take: Callable[[Experience, dict[str, np.ndarray], int], Any]) -> dict[tuple[int, int], Any]:
-        """Wait for all ranks' answers: what `take` makes of each experience, by its place and sample, on every rank."""
+    def add(self, experiences: Sequence[Experience], answer: Future) -> None:
+        self._pending[experiences[0].step].append((list(experiences), answer))
+
+    def collect(self, step: int, take: Callable[[Experience, dict[str, np.ndarray], int], Any]) -> dict[tuple[int, int], Any]:
+        """Wait for all ranks' answers about a step: what `take` makes of each experience, by its place and sample, on every rank."""
         from workbench.engine import parallel
 
-        mine = {(e.place, e.sample): take(e, future.result(), i) for asked, future in self.pending for i, e in enumerate(asked)}
-        self.pending.clear()
+        asked_of_step = self._pending.pop(step, [])
+        mine = {(e.place, e.sample): take(e, future.result(), i) for asked, future in asked_of_step for i, e in enumerate(asked)}
         return {key: value for part in parallel.gather_over_all(mine) for key, value in part.items()}
 
 
@@ -135,7 +139,7 @@ class ByToken:
         from workbench.serve import messages
 
         if experiences:
-            self._asked.pending.append((list(experiences), self.client.call(self._endpoint, **messages.request(experiences))))
+            self._asked.add(experiences, self.client.call(self._endpoint, **messages.request(experiences)))
 
     def fill(self, experiences: Sequence[Experience], name: str) -> None:
         """Give all experiences, on every rank, their array."""
@@ -144,7 +148,7 @@ class ByToken:
             start = len(e.row.prefix)
             return np.array(answer[self._output][i, start : start + len(e.tokens)])
 
-        found = self._asked.collect(own)
+        found = self._asked.collect(experiences[0].step, own)
         for e in experiences:
             setattr(e, name, found[e.place, e.sample])
 
@@ -255,8 +259,7 @@ class RewardClient:
                 e.components = self._local.program_scores(e.prompt, e.response, e.row.columns)
         elif experiences:
             columns = np.array([json.dumps(dict(e.row.columns)).encode() for e in experiences])
-            future = self.client.call("reward_model", columns=columns, **messages.request(experiences))
-            self._asked.pending.append((list(experiences), future))
+            self._asked.add(experiences, self.client.call("reward_model", columns=columns, **messages.request(experiences)))
 
     def finish(self, experiences: Sequence[Experience]) -> None:
         """Fill components and rewards of all experiences, on every rank."""
@@ -265,7 +268,7 @@ class RewardClient:
                 for e, score in zip(experiences, scores, strict=True):
                     e.components[name] = score
         else:
-            found = self._asked.collect(lambda e, answer, i: answer["rewards"][i].tolist())
+            found = self._asked.collect(experiences[0].step, lambda e, answer, i: answer["rewards"][i].tolist())
             for e in experiences:
                 e.components = dict(zip(self.rewards, found[e.place, e.sample], strict=True))
         for e in experiences:

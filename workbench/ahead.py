@@ -1,0 +1,74 @@
+"""Asynchronous rollouts: while the policy learns from one step, a thread samples the next steps' answers from a copy of the weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Protocol
+
+from workbench.engine import device
+from workbench.experience import Experience
+
+Over = Callable[[], bool]
+
+
+class Sample(Protocol):
+    """This rank's answers for `step` (from 0). It takes no more prompts once `over()` is true."""
+
+    def __call__(self, step: int, over: Over) -> list[Experience]: ...
+
+
+class Ahead:
+    """Answers for up to `steps` steps beyond the one that learns. All ranks make the same calls.
+
+    Every `steps` steps the sampler takes over the policy's weights (`refit`) and samples the answers of the `steps` steps that follow: those
+    of step t come from weights that lack at most `steps` updates, and which ones is a function of t and of where the run began or went on
+    from, not of anyone's speed (one step off, for `steps` 1: Noukhovitch et al., arXiv 2410.18252).
+    """
+
+    def __init__(self, steps: int, total_steps: int, refit: Callable[[int], None], sample: Sample):
+        self._steps, self._total_steps, self._refit, self._sample = steps, total_steps, refit, sample
+        self._found: dict[int, Future[list[Experience]]] = {}
+        self._wanted: SimpleQueue[tuple[int, Future[list[Experience]]] | None] = SimpleQueue()
+        self._over = threading.Event()
+        # A daemon: a rank that fails must end, even if its sampler waits for ranks that are no more.
+        self._thread = threading.Thread(target=self._work, name="sampler", daemon=True)
+        self._thread.start()
+
+    def take(self, step: int) -> list[Experience]:
+        """This rank's answers for the step that comes now. Raises what the sampling raised."""
+        if step not in self._found:
+            self._refit(step)
+            self._ask(step)
+        found = self._found.pop(step).result()
+        if not self._found:
+            self._refit(step)
+            for later in range(step + 1, min(step + self._steps, self._total_steps - 1) + 1):
+                self._ask(later)
+        return found
+
+    def wait(self) -> None:
+        """Until the sampler has nothing to do, so that its engine may be used for something else."""
+        for future in self._found.values():
+            future.exception()
+
+    def close(self) -> None:
+        """No more prompts are taken; the answers under way are waited for."""
+        self._over.set()
+        self._wanted.put(None)
+        self._thread.join()
+
+    def _ask(self, step: int) -> None:
+        self._found[step] = Future()
+        self._wanted.put((step, self._found[step]))
+
+    def _work(self) -> None:
+        with device.beside():
+            while (wanted := self._wanted.get()) is not None:
+                step, future = wanted
+                try:
+                    future.set_result(self._sample(step, self._over.is_set))
+                except BaseException as error:
+                    future.set_exception(error)

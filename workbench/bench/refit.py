@@ -1,0 +1,63 @@
+"""What it costs to give the rollout engine the policy's new weights: seconds, and their share of a step of PPO."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.bench import short_ppo
+
+LIMIT = 0.01
+"""The share of a step that the default engine may take."""
+DEFAULT = "megatron"
+ENGINES: dict[str, tuple[str, ...]] = {
+    DEFAULT: (),
+    "megatron, a copy beside training": ("rollout.max_staleness=1",),
+    "hf": ("rollout.name=hf",),
+}
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Medians over the steps of a run."""
+
+    model: str
+    engine: str
+    refit_s: float
+    step_s: float
+
+    @property
+    def share(self) -> float:
+        return self.refit_s / self.step_s
+
+
+def compare(models: Sequence[str], steps: int, as_json: bool, console: Console) -> bool:
+    """Run a short PPO with each engine on each model, and print a table or JSON. True where the default engine keeps within LIMIT.
+
+    Raises:
+        ValueError: a run failed.
+    """
+    found = []
+    for model in models:
+        with console.status(model) as status, short_ppo.place(model) as source:
+            for engine, settings in ENGINES.items():
+                status.update(f"{model}: {engine}")
+                found.append(of_steps(model, engine, short_ppo.steps(source, settings, steps)))
+    if as_json:
+        print(json.dumps([{**asdict(each), "share": each.share} for each in found]))
+    else:
+        table = Table("model", "engine", "refit, ms", "step, s", "share", box=None, header_style="dim")
+        for each in found:
+            table.add_row(each.model, each.engine, f"{1e3 * each.refit_s:,.2f}", f"{each.step_s:.2f}", f"{each.share:.2%}")
+        console.print(table)
+    return all(each.share <= LIMIT for each in found if each.engine == DEFAULT)
+
+
+def of_steps(model: str, engine: str, steps: Sequence[short_ppo.Step]) -> Refit:
+    refit_s, step_s = (statistics.median(step[name] for step in steps) for name in ("time_refit_s", "step_time_s"))
+    return Refit(model, engine, refit_s, step_s)
