@@ -18,6 +18,7 @@ page = st.navigation(
             st.Page("pages/rollouts.py", title="Rollouts", icon=":material/forum:", url_path="rollouts"),
             st.Page("pages/compare.py", title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
         ],
+        "Machines": [st.Page("pages/cluster.py", title="Cluster", icon=":material/dns:", url_path="cluster")],
         "Data": [st.Page("pages/datasets.py", title="Datasets", icon=":material/dataset:", url_path="datasets")],
     }
 )

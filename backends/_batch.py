@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from backends import _jobqueue, base
-from backends.base import Job, Sight, Task
+from backends.base import Finding, Job, Sight, Task
 
 TIMEOUT_S = 60.0
 LOOK_S = 10
@@ -82,6 +83,13 @@ class System:
         }
         body = "; ".join(["umask 077", f"cd {shlex.quote(str(cwd))}", *exports, f"exec {driver} >> {log} 2>&1"])
         return _jobqueue.render(_jobqueue.Request(self.name, [component], body, name=component["job_name"], fallback=self.fallback))
+
+    def check(self, task: Task) -> list[Finding]:
+        """Whether the system's commands are here; what its nodes have is not asked."""
+        missing = [words[0] for words in (self.submit, self.ask, self.cancel) if not shutil.which(words[0])]
+        if missing:
+            return [Finding(self.name, "error", f"{', '.join(missing)}: no such command on this machine", "backend.name")]
+        return [Finding(self.name, "ok", f"{self.submit[0]} is here; what its nodes have is not asked")]
 
     def launch(self, task: Task) -> Job:
         """Submit the job. Raises OSError in the system's words."""

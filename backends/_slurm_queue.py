@@ -11,11 +11,11 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.base import Job, Sight
+from backends.base import Entry, Job, Sight
 
 COMMAND_TIMEOUT_S = 20.0
 MAX_AGE_S = 5.0
@@ -44,24 +44,6 @@ FORMAT = SEPARATOR.join(("%i", "%T", "%r", "%S", "%D", "%N", "%P", "%j", "%u", "
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A job as squeue lists it. Times are in SLURM's words; `start` is the expected one while it waits."""
-
-    id: str
-    state: str
-    reason: str
-    start: str
-    num_nodes: int
-    nodes: str
-    partition: str
-    name: str
-    user: str
-    elapsed: str
-    time_limit: str
-    gres: str
-
-
-@dataclass(frozen=True)
 class Queue:
     """A snapshot. `error` is why there is none."""
 
@@ -71,7 +53,7 @@ class Queue:
 
 
 _lock = threading.Lock()
-_last: dict[str, Queue] = {}
+_last: dict[tuple[str, bool], Queue] = {}
 
 
 def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):  # type: ignore[no-untyped-def]
@@ -89,13 +71,22 @@ def version() -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", command("sbatch", "--version").stdout)[:3])
 
 
-def queue(max_age_s: float = MAX_AGE_S, not_before: float = 0.0) -> Queue:
-    """This user's jobs, those that ended lately among them. Several callers share one squeue."""
-    key = os.environ.get("SLURM_CONF", "")
+def too_old() -> str:
+    """Why this SLURM cannot run our jobs; empty where it can. Raises OSError without SLURM."""
+    have = version()
+    if not have or have >= OLDEST:
+        return ""
+    oldest = ".".join(map(str, OLDEST))
+    return f"this is SLURM {'.'.join(map(str, have))}; the job's steps share its nodes with srun --overlap, which SLURM has since {oldest}"
+
+
+def queue(max_age_s: float = MAX_AGE_S, not_before: float = 0.0, everyone: bool = False) -> Queue:
+    """This user's jobs, those that ended lately among them; or everyone's that wait or run. Several callers share one squeue."""
+    key = os.environ.get("SLURM_CONF", ""), everyone
     with _lock:
         known = _last.get(key)
         if known is None or known.time < max(not_before, time.time() - max_age_s):
-            _last[key] = known = _ask()
+            _last[key] = known = _ask(() if everyone else ("--states=all", f"--user={os.getuid()}"))
         return known
 
 
@@ -107,7 +98,7 @@ def look(job: Job, max_age_s: float = MAX_AGE_S) -> Sight:
     entry = now.jobs.get(job_id)
     if entry is None:
         return _from_accounting(job_id, now.time)
-    if entry.state in WAITING:
+    if entry.waits:
         return Sight(True, waiting=waiting(entry), time=now.time)
     if entry.state in RUNNING:
         return Sight(True, time=now.time)
@@ -122,10 +113,10 @@ def waiting(entry: Entry) -> str:
     return f"SLURM job {entry.id}: {words}{expected}"
 
 
-def _ask() -> Queue:
+def _ask(whose: Sequence[str]) -> Queue:
     began = time.time()
     try:
-        done = command("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", f"--format={FORMAT}")
+        done = command("squeue", "--noheader", *whose, f"--format={FORMAT}")
     except (OSError, subprocess.TimeoutExpired) as error:
         return Queue(began, {}, str(error))
     if done.returncode:
@@ -135,7 +126,7 @@ def _ask() -> Queue:
         name, state, reason, start, num_nodes, *rest = line.split(SEPARATOR)
         job_id, plus, component = name.partition("+")
         if not plus or component == "0":  # of a heterogeneous job the first component, which has the driver
-            jobs[job_id] = Entry(job_id, state, reason, start, int(num_nodes), *rest)
+            jobs[job_id] = Entry(job_id, state, reason, start, int(num_nodes), *rest, waits=state in WAITING)
     return Queue(began, jobs)
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,10 +108,102 @@ class Sight:
     time: float = field(default_factory=time.time)
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a check before the launch told. An error refuses the launch; `key` is the setting that it is about, where it is about one."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator of this machine: memory in MiB, `busy` a share of the last second or so; None where it is not told."""
+
+    name: str
+    memory_mib: float
+    memory_used_mib: float
+    busy: float | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine that ranks can be placed on. Memory in MiB; None where nobody tells.
+
+    On a scheduler's nodes `used` is what jobs were given, and `load` what the CPUs do; on this machine both are what they do. `state` is the
+    scheduler's word in lower case; a node that is not `usable` takes no job. `cores` are this machine's, each with its busy share.
+    """
+
+    name: str
+    state: str
+    usable: bool
+    cpus: int
+    cpus_used: float
+    load: float | None
+    memory_mib: float
+    memory_used_mib: float | None
+    gpus: int = 0
+    gpus_used: float | None = None
+    gpu_kind: str = ""
+    partitions: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    reason: str = ""
+    cores: tuple[float, ...] = ()
+    devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A queue of a scheduler. `time_limit` in the scheduler's words."""
+
+    name: str
+    up: bool
+    default: bool
+    time_limit: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job as squeue lists it. Times are in SLURM's words; `start` is the expected one while it `waits`."""
+
+    id: str
+    state: str
+    reason: str
+    start: str
+    num_nodes: int
+    nodes: str
+    partition: str
+    name: str
+    user: str
+    elapsed: str
+    time_limit: str
+    gres: str
+    waits: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to run on, and who runs there, at `time`. `error` is what could not be found out, and why."""
+
+    backend: str
+    title: str
+    time: float
+    nodes: tuple[Node, ...] = ()
+    partitions: tuple[Partition, ...] = ()
+    queue: tuple[Entry, ...] = ()
+    error: str = ""
+
+
 class Backend(Protocol):
     """The module of a backend. Its allocation may end before the run does, or start the driver again: see WARNED and RESTARTS."""
 
     Config: type[Config]
+
+    def check(self, task: Task) -> list[Finding]:
+        """What would keep the task from running as it is, found within seconds and without starting anything."""
+        ...
 
     def launch(self, task: Task) -> Job:
         """Start `task.driver` so that it outlives the caller. Raises OSError, in the scheduler's own words, when it cannot be started."""

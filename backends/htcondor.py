@@ -20,5 +20,6 @@ _SYSTEM = _batch.System(
     fallback={"disk": "8 GB"},
     directives_by_key=True,
 )
-script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+script, check, launch = _SYSTEM.script, _SYSTEM.check, _SYSTEM.launch
+look, withdraw, kill = _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
 gang = local.gang

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from pydantic import Field
 
-from backends import _tls, base
-from backends.base import Job, Sight, Task
+from backends import _machine, _tls, base
+from backends.base import Finding, Job, Sight, Survey, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,6 +32,17 @@ class Config(base.Config):
     """Nothing beside what every backend has."""
 
     name: Literal["local"] = Field("local", description="This machine.")  # type: ignore[assignment]
+
+
+def check(task: Task) -> list[Finding]:
+    """Whether each rank has a core and, where there are GPUs, one of those."""
+    ranks = task.config.world_size + sum(server.config.world_size for server in task.servers)
+    node = _machine.survey().nodes[0]
+    gpus = f" and {node.gpus} GPUs" if node.gpus else ""
+    words = f"{ranks} {'process' if ranks == 1 else 'processes'} on {node.cpus} cores{gpus}"
+    if ranks > (node.gpus or node.cpus):
+        return [Finding("this machine", "warning", f"{words}: they share, and wait for each other", "backend.ranks_per_node")]
+    return [Finding("this machine", "ok", words)]
 
 
 def launch(task: Task) -> Job:
@@ -83,6 +94,11 @@ def kill(job: Job) -> None:
         if time.monotonic() > deadline:
             process.kill()
         time.sleep(0.05)
+
+
+def survey() -> Survey:
+    """This machine: its cores, memory and GPUs, and how busy they are."""
+    return _machine.survey()
 
 
 @contextmanager

@@ -12,5 +12,6 @@ class Config(_batch.Config):
 
 
 _SYSTEM = _batch.System("oar", submit=("oarsub",), cancel=("oardel",), ask=("oarstat", "-j"), id_pattern=r"OAR_JOB_ID=(\d+)", inline="#OAR ")
-script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+script, check, launch = _SYSTEM.script, _SYSTEM.check, _SYSTEM.launch
+look, withdraw, kill = _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
 gang = local.gang

@@ -12,5 +12,6 @@ class Config(_batch.Config):
 
 
 _SYSTEM = _batch.System("sge", submit=("qsub",), cancel=("qdel",), ask=("qstat", "-j"))
-script, launch, look, withdraw, kill = _SYSTEM.script, _SYSTEM.launch, _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
+script, check, launch = _SYSTEM.script, _SYSTEM.check, _SYSTEM.launch
+look, withdraw, kill = _SYSTEM.look, _SYSTEM.withdraw, _SYSTEM.kill
 gang = local.gang

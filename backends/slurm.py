@@ -10,6 +10,7 @@ import os
 import shlex
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from backends import _jobqueue, _slurm_queue, _tls, base
-from backends.base import Job, Sight, Task
+from backends import _jobqueue, _slurm_check, _slurm_nodes, _slurm_queue, _tls, base
+from backends.base import Finding, Job, Sight, Survey, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -140,14 +141,36 @@ def script(task: Task, cwd: Path) -> str:
     )
 
 
+def check(task: Task) -> list[Finding]:
+    """Whether this SLURM can run the task's batch script, and whether its nodes have what the script asks for."""
+    try:
+        text = script(task, Path.cwd())
+    except ValueError as error:
+        return [Finding("batch script", "error", str(error))]
+    return _slurm_check.check(text, _slurm_nodes.survey(), task.config.world_size)
+
+
+def estimate(task: Task) -> Finding:
+    """When SLURM expects the task's batch script to start: sbatch --test-only, which submits nothing."""
+    return _slurm_check.estimate(script(task, Path.cwd()), task.env)
+
+
+def try_on_node(task: Task, command: Sequence[str]) -> str:
+    """What a Python command prints on one of the task's nodes, in the environment of its ranks. Waits in the queue. Raises OSError."""
+    from dask import config as dask_config
+
+    config, configured = _config(task), dask_config.get("jobqueue.slurm", None) or {}
+    python = config.python or ("python3" if config.container else configured.get("python") or shlex.quote(sys.executable))
+    pyxis, inside = _container(task, config)
+    head = [*(configured.get("job-script-prologue") or ()), *(f"module load {module}" for module in config.modules), *config.prologue]
+    shell = "\n".join([*head, f'exec {inside}{python} "$@"'])
+    return _slurm_check.try_on_node(script(task, Path.cwd()), shlex.split(pyxis), [shell, "bash", *command])
+
+
 def launch(task: Task) -> Job:
     """Submit the job. Raises OSError in sbatch's words, and for a SLURM whose srun has no --overlap."""
-    have = _slurm_queue.version()
-    if have and have < _slurm_queue.OLDEST:
-        oldest = ".".join(map(str, _slurm_queue.OLDEST))
-        raise OSError(
-            f"this is SLURM {'.'.join(map(str, have))}; the job's steps share its nodes with srun --overlap, which SLURM has since {oldest}"
-        )
+    if why := _slurm_queue.too_old():
+        raise OSError(why)
     try:
         text = script(task, Path.cwd())
     except ValueError as error:
@@ -180,6 +203,11 @@ def kill(job: Job) -> None:
     done = _slurm_queue.command("scancel", job.id)
     if done.returncode and _slurm_queue.look(job, max_age_s=0).alive is not False:
         raise ValueError(done.stderr.strip())
+
+
+def survey() -> Survey:
+    """The cluster's nodes, partitions and queue; one call of each command serves all that look within some seconds."""
+    return _slurm_nodes.survey()
 
 
 @contextmanager
@@ -304,7 +332,7 @@ STEP = "--ntasks-per-node=1 --no-kill --kill-on-bad-exit=0 --wait=0 --overlap --
 FIRST = """
 umask 077
 run={run}
-exec >> "$run/logs/slurm.$SLURM_JOB_ID.log" 2>&1"""
+exec >> "$run/logs/slurm.$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.log" 2>&1"""
 
 BODY = """
 cd {cwd}

@@ -19,7 +19,11 @@ import yaml
 from pydantic import ValidationError
 
 from backends import base as backends
+from backends.base import Finding
+from workbench import cluster as clusters
+from workbench import preflight as preflights
 from workbench import store
+from workbench.cluster import Allocation, Cluster, Where
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
@@ -27,23 +31,31 @@ from workbench.data.readers import locate
 from workbench.driver import task_of
 from workbench.serve.health import Report, reports
 from workbench.spec import Experiment, SpecError, changed, compose
-from workbench.store import LIVE, Cursor, RunDir, State, Status
+from workbench.store import LIVE, Cursor, EventWriter, RunDir, State, Status
 
 __all__ = [
+    "Allocation",
     "CheckReport",
+    "Cluster",
     "DataPage",
     "Experiment",
+    "Finding",
     "Piece",
     "Run",
     "SCHEMAS",
     "Sample",
     "SpecError",
+    "Where",
     "browse_data",
     "check_data",
+    "cluster",
     "compose",
     "get",
     "locate",
+    "places",
+    "preflight",
     "runs",
+    "script",
     "submit",
 ]
 
@@ -160,14 +172,16 @@ class Run:
         """Launch again from the newest sound checkpoint, in another layout or on other nodes where the overrides say so.
 
         Raises:
-            ValueError: the run goes on or is complete; SpecError for an override that a resume cannot make.
+            ValueError: the run goes on or is complete; SpecError for an override that a resume cannot make, or what no node could run.
         """
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
             raise ValueError(f"run {self.id} is {status.state}; only a stopped or failed run can be resumed")
         experiment = changed(self.spec, overrides)
+        warnings = _checked(experiment)
         if overrides:
             self.dir.change_spec(status.attempt + 1, experiment.to_yaml())
+        _warn(self.dir, warnings)
         launch(self.dir, task_of(self.dir, experiment, status.attempt + 1))
 
     def _check_live(self) -> Status:
@@ -204,14 +218,49 @@ def submit(experiment: Experiment) -> Run:
     """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
 
     Raises:
-        SpecError: a function that the settings name is not there; nothing was made.
+        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
         OSError: the run directory or the driver could not be made; the message tells which.
     """
     experiment.check_files()
     experiment = experiment.with_absolute_paths()
+    warnings = _checked(experiment)
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
+    _warn(run, warnings)
     launch(run, task_of(run, experiment, attempt=1))
     return Run(run)
+
+
+def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
+    """What would keep the experiment from starting, without submitting it; with `on_node` also from a try on a node, which waits in the queue.
+
+    Raises:
+        ValueError: a function that the settings name is not there; or `on_node` where the backend has no nodes.
+    """
+    experiment.check_files()
+    return preflights.check(experiment.with_absolute_paths(), runs_root(), on_node)
+
+
+def script(experiment: Experiment) -> str:
+    """The batch script that `submit` would hand in now; empty where the backend has none."""
+    experiment.check_files()
+    return preflights.script(experiment.with_absolute_paths(), runs_root())
+
+
+def _checked(experiment: Experiment) -> list[Finding]:
+    """The warnings of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
+    found = [] if experiment.backend.name == "local" else preflights.quick(experiment, runs_root())
+    if errors := [(each.key, f"{each.name}: {each.message}") for each in found if each.level == "error"]:
+        raise SpecError(errors)
+    return [each for each in found if each.level == "warning"]
+
+
+def _warn(run: RunDir, findings: Sequence[Finding]) -> None:
+    """Keep them as the run's warnings, in the driver's events: it has not started yet."""
+    if findings:
+        events = EventWriter(run, "driver")
+        for each in findings:
+            events.write("warning", message=f"{each.name}: {each.message}")
+        events.close()
 
 
 def check_data(source: str, kind: str, format: str = "auto", model: str = "smollm2-135m-instruct", max_length: int = 1024) -> CheckReport:
@@ -240,6 +289,16 @@ def _data_check(source: str, *words: str) -> str:
 def runs() -> list[Run]:
     """Every run, newest first."""
     return [Run(run) for run in store.list_runs(runs_root())]
+
+
+def places() -> list[Where]:
+    """What `cluster` can look at from here: SLURM where its commands are, and this machine."""
+    return clusters.places()
+
+
+def cluster(where: Where | None = None) -> Cluster:
+    """Nodes, queue and the live runs' processes with what they use; of SLURM where there is one, else of this machine."""
+    return clusters.look(runs(), where or places()[0])
 
 
 def get(run_id: str) -> Run:

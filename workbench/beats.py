@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 from workbench.store import RunDir
 
@@ -38,6 +40,7 @@ class Beat:
 
     `number` counts the beats, `moves` the pieces of work done so far; `quiet_s` is the time since the last piece, `phase_s` that since `phase`
     began. `collective` is the collective operation that the training thread is in, if it is in one, and `place` where our code called it.
+    `cpus` is how many CPUs the process used since the beat before; its memory in MiB, and the share of the last moments in which its GPU was busy.
     """
 
     role: str
@@ -55,6 +58,18 @@ class Beat:
     moves: int
     quiet_s: float
     ended: bool = False
+    cpus: float = 0.0
+    memory_mib: float = 0.0
+    gpu_memory_mib: float | None = None
+    gpu_busy: float | None = None
+
+
+def _no_gpu() -> tuple[float | None, float | None]:
+    return None, None
+
+
+gauge: Callable[[], tuple[float | None, float | None]] = _no_gpu
+"""What the rank uses of its GPU, in MiB and as a share of the time. Whoever takes a GPU (`workbench.engine.device`) sets it."""
 
 
 @contextlib.contextmanager
@@ -87,6 +102,7 @@ class Heart(threading.Thread):
         self.interval_s = max(1.0, int(environment.get("WORLD_SIZE", 1)) / RANKS_A_SECOND)
         self._folder, self._number, self._told = run.path / "beats", 0, False
         self._over = threading.Event()
+        self._process, self._spent = psutil.Process(), (time.monotonic(), time.process_time())
 
     def run(self) -> None:
         while not self._over.wait(self.interval_s if self._number else 0):
@@ -116,6 +132,8 @@ class Heart(threading.Thread):
         now = time.monotonic()
         phase, since = (_doing[main] or [("starting", _moved_at)])[-1]
         collective, place = _where(sys._current_frames().get(main))
+        (then, before), self._spent = self._spent, (now, time.process_time())
+        gpu_memory_mib, gpu_busy = gauge()
         return Beat(
             role=self.role,
             rank=self.rank,
@@ -132,6 +150,10 @@ class Heart(threading.Thread):
             moves=_moves,
             quiet_s=now - _moved_at,
             ended=self._over.is_set(),
+            cpus=(self._spent[1] - before) / max(now - then, 1e-3),
+            memory_mib=self._process.memory_info().rss / 2**20,
+            gpu_memory_mib=gpu_memory_mib,
+            gpu_busy=gpu_busy,
         )
 
 

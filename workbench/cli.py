@@ -1,4 +1,4 @@
-"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|data check|doctor|bench`."""
+"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|data check|doctor|bench`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.table import Table
 from workbench import api
 from workbench.bench.commands import bench, parity
 from workbench.chaos.commands import chaos
+from workbench.cluster_commands import cluster, preflight
 from workbench.data.readers import Kind
 from workbench.follow import follow as follow_to_end
 from workbench.follow import number
@@ -31,6 +32,8 @@ app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.command()(parity)
 app.command()(chaos)
+app.command()(cluster)
+app.command()(preflight)
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
@@ -44,14 +47,17 @@ STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopp
 def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`.")] = None,
     follow: Follow = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and launch nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Launch nothing: print the batch script, with the settings on standard error; or the settings.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Launch an experiment and follow it to its end. Ctrl-C leaves it running."""
     experiment = api.compose(overrides or [])
     if dry_run:
-        experiment.check_files()
-        print(experiment.to_yaml(), end="")
+        script = api.script(experiment)
+        print(experiment.to_yaml(), end="", file=sys.stderr if script else sys.stdout)
+        print(script, end="")
         return
     launched = api.submit(experiment)
     if as_json:

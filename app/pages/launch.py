@@ -3,7 +3,7 @@
 import copy
 
 import streamlit as st
-from ui import choose, form, frame, setup
+from ui import choose, form, frame, preflight_panel, setup
 
 from workbench import api, spec
 from workbench.spec import SpecError
@@ -39,6 +39,8 @@ with right, st.container(key="summary"):
         )
     else:
         st.success("Every setting is valid.", icon=":material/check_circle:")
+    if experiment is not None and experiment.backend.name != "local":
+        preflight_panel.draw(experiment)
     if (
         st.button("Launch run", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None)
         and experiment is not None

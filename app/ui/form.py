@@ -79,17 +79,24 @@ class Form:
         shown = {name: info for name, info in fields.items() if name not in nested and name not in values and name not in hidden}
         values |= self._grid(path, shown, tree)
         for name, inner in nested.items():
-            if _unwrap(fields[name].annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
-                values[name] = None
-                continue
-            st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
-            self.slots[f"{path}.{name}"] = st.container()
-            values[name] = self._fields(f"{path}.{name}", inner, tree.get(name) or {})
+            if name not in hidden:
+                values[name] = self._part(path, name, fields[name], inner, tree)
         for title, names in folded.items():
             changed = any(tree.get(name, default) != default for name in names for default in [_default(fields[name])])
             with st.expander(title, expanded=changed):
-                values |= self._grid(path, {name: fields[name] for name in names}, tree)
+                values |= self._grid(path, {name: fields[name] for name in names if name not in nested}, tree)
+                for name in names:
+                    if name in nested:
+                        values[name] = self._part(path, name, fields[name], nested[name], tree)
         return values
+
+    def _part(self, path: str, name: str, info: FieldInfo, inner: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A part of a section with fields of its own."""
+        if _unwrap(info.annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
+            return None
+        st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
+        self.slots[f"{path}.{name}"] = st.container()
+        return self._fields(f"{path}.{name}", inner, tree.get(name) or {})
 
     def _grid(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
         """Texts in wide columns, then numbers and choices, then switches; the values in the fields' own order."""
@@ -111,7 +118,8 @@ class Form:
             options = [*([None] if optional else []), *get_args(kind)]
             return st.selectbox(label, options, index=options.index(value) if value in options else 0, format_func=_option, **common)
         if get_origin(kind) is tuple:
-            options = list(get_args(get_args(kind)[0]))
+            item = get_args(kind)[0]
+            options = list(get_args(item)) if get_origin(item) is Literal else []
             if not options:  # free words
                 named = list(value or ())
                 return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)

@@ -98,6 +98,8 @@ def _progress(history: History, status: Status) -> None:
     if status.state.ended or history.steps:
         if status.state == State.STOPPING:
             st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
+        if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
+            st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
         return
     phase = history.phase or {}
     words = phase.get("message") or status.message or "waiting for the backend"
@@ -166,7 +168,7 @@ def log(run: Run) -> None:
         return
     names = [path.name for path in reversed(logs)]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
-    name = left.selectbox("Log file", names, key=f"log-{run.id}")
+    name = left.selectbox("Log file", names, format_func=text.log_title, key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
     lines = [line for line in tail_lines(path) if not wanted or wanted.lower() in line.lower()]

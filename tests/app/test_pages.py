@@ -6,9 +6,12 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from backends.base import Survey
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.conftest import APP
+from tests.test_cluster import sample
 from workbench import api, spec, store
+from workbench.cluster import Cluster
 from workbench.store import State
 from workbench.views import text
 
@@ -451,3 +454,64 @@ class TestCompare:
 
     def test_no_run(self, app):
         assert "No runs yet" in words(app("compare"))
+
+
+class TestCluster:
+    def test_without_slurm_it_shows_this_machine(self, app, runs, monkeypatch):
+        monkeypatch.setattr(api, "places", lambda: ["local"])
+        page = app("cluster")
+        shown = {metric.label: metric.value for metric in page.metric}
+        assert {"CPUs busy", "Memory busy", "My runs"} <= shown.keys()
+        assert "No run goes on here" in words(page)
+        assert not page.dataframe
+
+    def test_with_slurm_nodes_queue_partitions_and_ranks(self, app, runs, monkeypatch):
+        monkeypatch.setattr(api, "places", lambda: ["slurm", "local"])
+        monkeypatch.setattr(api, "cluster", lambda where: sample())
+        page = app("cluster")
+        assert {metric.label: metric.value for metric in page.metric}["GPUs given"] == "11"
+        ranks, queue, partitions = (table.value for table in page.dataframe)
+        assert ranks["Process"].tolist() == ["actor 0", "actor 1"]
+        assert ranks["GPU"].tolist() == [93, 0]
+        assert queue["Run"].tolist() == ["sft", "dpo", ""]
+        assert partitions["Partition"].tolist() == ["h100", "all *", "cpu"]
+        assert "waiting for nodes" in words(page)
+        assert "down: fan" not in words(page)  # a tile's, which is html: see tests/browser
+
+    def test_a_slurm_that_does_not_answer_is_quoted(self, app, runs, monkeypatch):
+        broken = Cluster(Survey("slurm", "SLURM", time.time(), error="Unable to contact slurm controller"))
+        monkeypatch.setattr(api, "places", lambda: ["slurm", "local"])
+        monkeypatch.setattr(api, "cluster", lambda where: broken)
+        page = app("cluster")
+        assert "Unable to contact slurm controller" in page.error[0].value
+
+
+class TestBeforeTheLaunch:
+    def test_the_checks_on_the_cluster_are_told_and_belong_to_these_settings(self, app, runs, monkeypatch):
+        asked = []
+        found = [api.Finding("nodes", "error", "no node has 16 GPUs", "backend.gpus_per_node"), api.Finding("start", "ok", "at noon")]
+        monkeypatch.setattr(api, "preflight", lambda experiment, on_node: asked.append((experiment.backend.name, on_node)) or found)
+        page = app("launch")
+        assert not [button for button in page.button if button.label == "Check on the cluster"]
+        by_label(page.selectbox, "Backend").set_value("slurm").run()
+        by_label(settled(page).button, "Check on the cluster").click().run()
+        assert asked == [("slurm", False)]
+        assert "no node has 16 GPUs" in words(settled(page))
+        by_label(page.number_input, "Num nodes").set_value(2).run()
+        assert "no node has 16 GPUs" not in words(settled(page))
+
+
+def test_a_run_that_waits_again_says_why(app, runs):
+    run = synthetic.make(runs, "dpo-demo", 20, 200)
+    run.update(state=State.QUEUED, message="SLURM job 7: waiting for nodes (Resources); expected to start 2026-11-25 22:00:00", job=None)
+    assert "Waiting to go on: SLURM job 7: waiting for nodes" in words(app("run", id=run.id)).replace("\\", "")
+
+
+def test_logs_are_named_by_what_they_are_of():
+    assert [text.log_title(name) for name in ("actor-0.2.log", "driver.1.log", "slurm.17.0.log", "slurm.17.2.log", "pbs.1.log")] == [
+        "actor 0 · attempt 2",
+        "driver · attempt 1",
+        "SLURM job 17",
+        "SLURM job 17 · restart 2",
+        "pbs · attempt 1",
+    ]

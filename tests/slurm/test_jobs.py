@@ -135,7 +135,7 @@ def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path
     folder.mkdir()
     run = start("steps(1)", folder, odd)
     assert run.wait(120).state == State.COMPLETED, (run.status, run.log_tail("slurm"))
-    assert sorted(path.name for path in run.dir.logs.iterdir()) == ["actor-0.1.log", "driver.1.log", f"slurm.{job_id(run)}.log"]
+    assert sorted(path.name for path in run.dir.logs.iterdir()) == ["actor-0.1.log", "driver.1.log", f"slurm.{job_id(run)}.0.log"]
     assert not Path("wb-owned").exists()
 
 

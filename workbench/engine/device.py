@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import resource
 import sys
@@ -18,6 +19,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from workbench import beats
 
 CUDA = torch.cuda.is_available()
 BACKEND = "nccl" if CUDA else "gloo"
@@ -37,9 +40,21 @@ def describe() -> str:
 def select() -> None:
     """Take this rank's GPU (by LOCAL_RANK) or its share of the CPU's threads (by OMP_NUM_THREADS). Call once, before any tensor."""
     if CUDA:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(index := int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        beats.gauge = functools.partial(_gpu_use, index)
     elif "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _gpu_use(index: int) -> tuple[float, float | None]:
+    """(reserved MiB, busy share) of a GPU, for another thread: it waits for no kernel. The share needs the package nvidia-ml-py."""
+    busy = None
+    if importlib.util.find_spec("pynvml"):
+        from pynvml import NVMLError  # type: ignore[import-not-found]
+
+        with contextlib.suppress(NVMLError, RuntimeError):  # not every GPU tells, and a share that is missing is no reason to stop
+            busy = torch.cuda.utilization(index) / 100
+    return torch.cuda.memory_reserved(index) / 2**20, busy
 
 
 def native_precision() -> Literal["fp32", "bf16"]:

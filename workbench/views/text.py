@@ -88,6 +88,15 @@ def eta_s(steps: Sequence[int], times: Sequence[float], total_steps: int) -> flo
     return max(0, total_steps - steps[-1]) * median(paces)
 
 
+def log_title(name: str) -> str:
+    """A log by what it is of: `actor-0.2.log` is `actor 0 · attempt 2`, `slurm.17.1.log` is `SLURM job 17 · restart 1`."""
+    of, number = name.removesuffix(".log").rpartition(".")[::2]
+    system, dot, job = of.rpartition(".")
+    if dot:
+        return f"{system.replace('slurm', 'SLURM')} job {job}" + (f" · restart {number}" if number != "0" else "")
+    return f"{of.replace('-', ' ')} · attempt {number}"
+
+
 def title(key: str) -> str:
     """A field's or a metric's name for people: `global_batch_size` -> `Global batch size`."""
     words = [WORDS.get(word, word) for word in key.split("_")]

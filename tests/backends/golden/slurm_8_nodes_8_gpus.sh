@@ -19,7 +19,7 @@
 
 umask 077
 run=/shared/runs/20261125-101502-dpo-3f9a
-exec >> "$run/logs/slurm.$SLURM_JOB_ID.log" 2>&1
+exec >> "$run/logs/slurm.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.log" 2>&1
 module load cuda/12.8
 export NCCL_DEBUG=WARN
 

@@ -12,7 +12,7 @@
 
 umask 077
 run=/shared/runs/20261125-101502-dpo-3f9a
-exec >> "$run/logs/slurm.$SLURM_JOB_ID.log" 2>&1
+exec >> "$run/logs/slurm.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.log" 2>&1
 
 
 cd /home/ada

@@ -1,0 +1,18 @@
+"""Nodes, queue, and what my runs use of them; on a machine without SLURM, this machine."""
+
+import streamlit as st
+from ui import cluster_panels
+
+from workbench import api
+
+cluster_panels.style()
+places = api.places()
+with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+    st.markdown("## Cluster", width="content", anchors=False)
+    where = places[0]
+    if len(places) > 1:
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            where = st.segmented_control(
+                "What to look at", places, default=where, required=True, format_func=cluster_panels.PLACES.get, label_visibility="collapsed"
+            )
+st.fragment(cluster_panels.draw, run_every=cluster_panels.EVERY_S[where])(where)

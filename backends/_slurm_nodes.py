@@ -1,0 +1,110 @@
+"""What SLURM's nodes and partitions are: one scontrol call each, kept for some seconds.
+
+`scontrol show` is used, not sinfo's --json: it says the same in the same words since long before 20.11.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+from backends import _slurm_queue
+from backends.base import Node, Partition, Survey
+
+MAX_AGE_S = 10.0
+OUT_OF_USE = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "FUTURE", "INVAL", "INVALID_REG"})
+_lock = threading.Lock()
+_last: dict[str, Survey] = {}
+
+
+def survey(max_age_s: float = MAX_AGE_S) -> Survey:
+    """Nodes, partitions and everyone's jobs. Where SLURM does not answer the survey holds its words."""
+    key = os.environ.get("SLURM_CONF", "")
+    with _lock:
+        known = _last.get(key)
+        if known is None or known.time < time.time() - max_age_s:
+            _last[key] = known = _ask()
+        return known
+
+
+def nodes(text: str) -> tuple[Node, ...]:
+    """The nodes in what `scontrol --details --oneliner show node` prints."""
+    return tuple(_node(record) for record in _records(text, "NodeName"))
+
+
+def partitions(text: str) -> tuple[Partition, ...]:
+    """The partitions in what `scontrol --oneliner show partition` prints."""
+    return tuple(
+        Partition(
+            name=record["PartitionName"], up=record.get("State", "UP") == "UP", default=record.get("Default") == "YES", time_limit=record["MaxTime"]
+        )
+        for record in _records(text, "PartitionName")
+    )
+
+
+def count_gpus(gres: str) -> tuple[int, str]:
+    """How many GPUs a gres string names, and their kind: `gpu:h100:8(S:0-1)` has 8 of h100."""
+    count, kind = 0, ""
+    for part in re.sub(r"\([^)]*\)", "", gres).split(","):
+        name, *rest = re.sub(r"^gres[:/]", "", part.strip()).split(":")
+        if name == "gpu":
+            number = rest.pop() if rest and rest[-1].isdigit() else "1"
+            count, kind = count + int(number), kind or "".join(rest)
+    return count, kind
+
+
+def _ask() -> Survey:
+    began = time.time()
+    try:
+        title = f"SLURM {'.'.join(map(str, _slurm_queue.version()))}"
+        shown = nodes(_show("--details", "node"))
+        queues = partitions(_show("partition"))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Survey("slurm", "SLURM", began, error=str(error))
+    jobs = _slurm_queue.queue(everyone=True)
+    return Survey("slurm", title, began, shown, queues, tuple(jobs.jobs.values()), jobs.error)
+
+
+def _show(*words: str) -> str:
+    *options, what = words
+    done = _slurm_queue.command("scontrol", "--oneliner", *options, "show", what)
+    if done.returncode:
+        raise OSError((done.stderr or done.stdout).strip() or f"scontrol exited with {done.returncode}")
+    return done.stdout
+
+
+def _records(text: str, first: str) -> Iterator[dict[str, str]]:
+    """Each line as its keys and values. A value may have blanks (a reason, an operating system), but no ` Key=`."""
+    for line in text.splitlines():
+        if line.startswith(f"{first}="):
+            yield {key: value.strip() for key, value in re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line)}
+
+
+def _node(record: dict[str, str]) -> Node:
+    words = record["State"]
+    flags = set(re.findall(r"[A-Z_]+", words.upper()))
+    gpus, kind = count_gpus(record.get("Gres", ""))
+    return Node(
+        name=record["NodeName"],
+        state=words.lower().replace("+", ", "),
+        usable=not flags & OUT_OF_USE and "*" not in words,
+        cpus=int(record["CPUTot"]),
+        cpus_used=int(record["CPUAlloc"]),
+        load=_number(record.get("CPULoad", "")),
+        memory_mib=float(record["RealMemory"]),
+        memory_used_mib=_number(record.get("AllocMem", "")),
+        gpus=gpus,
+        gpus_used=count_gpus(record["GresUsed"])[0] if gpus and "GresUsed" in record else None,
+        gpu_kind=kind,
+        partitions=tuple(filter(None, record.get("Partitions", "").split(","))),
+        features=tuple(name for name in record.get("AvailableFeatures", "").split(",") if name not in ("", "(null)")),
+        reason=record.get("Reason", "").partition(" [")[0],
+    )
+
+
+def _number(word: str) -> float | None:
+    return float(word) if re.fullmatch(r"\d+(\.\d+)?", word) else None
