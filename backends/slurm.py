@@ -228,7 +228,12 @@ def gang(task: Task) -> Iterator[Client]:
         "dashboard_address": "127.0.0.1:0",
         "scheduler_file": str(folder / SCHEDULER_FILE),
     }
-    settings = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-ttl": "60s"}
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,
+        # a node without power says nothing: the kernel tells by the first, dask itself within twice the second
+        "distributed.comm.timeouts.tcp": "15s",
+        "distributed.scheduler.worker-ttl": "20s",
+    }
     with (
         dask_config.set(settings),
         SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security) as cluster,

@@ -203,8 +203,11 @@ def request_end(run: str, role: str, attempt: int) -> None:
 def node_agent(task: Task, seat: Seat) -> Failure | None:
     """Start one node's ranks and watch them until all have ended. Returns the first that failed, None when none did.
 
-    After a failure, or at the supervisor's request, the ranks that are left get SIGTERM, and SIGKILL 3 s later.
+    After a failure, at the supervisor's request, or when the driver is lost, the ranks that are left get SIGTERM, and SIGKILL 3 s later.
     """
+    from distributed import Status, get_worker
+
+    worker = get_worker()
     end = _end_of(str(task.run_dir), task.role, seat.attempt)
     ranks: dict[int, subprocess.Popen] = {}
     failed: tuple[int, float] | None = None
@@ -213,6 +216,8 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
             rank = seat.node * task.config.ranks_per_node + local_rank
             ranks[rank] = _start(task, seat, rank, local_rank)
         while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
+            if worker.status not in (Status.running, Status.paused):  # it lost the scheduler, which lives in the driver, and waits for this to end
+                end.set()
             failed = _first_dead(ranks)
             end.wait(POLL_S)
         failed = failed or (None if end.is_set() else _first_dead(ranks))

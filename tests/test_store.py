@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,36 @@ def test_of_two_launches_one_wins(run: store.RunDir) -> None:
     assert again is not None
     assert again.attempt == 2
     assert run.requests(Cursor()) == []
+
+
+def test_events_are_flushed_soon_and_the_writer_waits_for_no_disk(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes a second for each flush: a thousand events are written meanwhile, and all of them are flushed."""
+    flushed = []
+
+    def slow(handle: int) -> None:
+        time.sleep(1)
+        flushed.append(sum(1 for _ in run.events()))
+
+    monkeypatch.setattr(store.os, "fdatasync", slow)
+    writer = EventWriter(run)
+    began = time.monotonic()
+    for number in range(1000):
+        writer.write("step", step=number, metrics={})
+        time.sleep(0.0005)
+    assert time.monotonic() - began < 2
+    while not flushed or flushed[-1] < 1000:
+        assert time.monotonic() - began < 10
+        time.sleep(0.05)
+    assert len(flushed) <= 4
+
+
+def test_what_a_flush_finds_is_raised_at_the_next_event(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(store.os, "fdatasync", full)
+    writer = EventWriter(run)
+    writer.write("step", step=1, metrics={})
+    time.sleep(store.FLUSH_AFTER_S + 0.5)
+    with pytest.raises(OSError, match="no space left"):
+        writer.write("step", step=2, metrics={})

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def join(run: RunDir, experiment: Experiment, layout: Layout) -> Experiment:
     """Start this process's gang. Returns the experiment with the run's precision in place of `auto`: the first gang that comes decides for all."""
-    from workbench.engine import device, parallel
+    from workbench.engine import device
+
+    device.import_megatron()
+    from workbench.engine import parallel
 
     parallel.start(layout)
     if parallel.rank() == 0 and not _settled(run):

@@ -20,6 +20,7 @@ import math
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,10 +28,12 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COMPLETE = "COMPLETE"
 RESERVE_BYTES = 65536
+LOCK_TIMEOUT_S, LOCK_POLL_S = 10.0, 0.005
+FLUSH_AFTER_S = 0.2
 
 
 class State(StrEnum):
@@ -130,7 +133,7 @@ class RunDir:
 
         A run's end is written even on a full disk, in the space kept back for it.
         """
-        with _lock(self.path / ".status.lock"):
+        with _lock(self.path / ".status.lock", LOCK_TIMEOUT_S):  # a page that stands still does not stop the driver: the status is replaced whole
             was = self.status
             if was.state not in tuple(allowed):
                 return None
@@ -151,6 +154,7 @@ class RunDir:
                 return None
             if (control := self.path / "control.jsonl").exists():
                 control.rename(self.path / f"control.{was.attempt}.jsonl")
+            control.touch(mode=0o600)  # there from the start: a network file system may remember for long that a file is not
             with open(self.path / ".reserve", "wb", opener=private) as file:
                 file.write(bytes(RESERVE_BYTES))
             self.beat()
@@ -182,7 +186,11 @@ class RunDir:
 
 
 class EventWriter:
-    """Appends to one role's event file. Only one process may hold it; a new attempt goes on with the numbering."""
+    """Appends to one role's event file. Only one process may hold it; a new attempt goes on with the numbering.
+
+    On a network file system other hosts see what was written once it is flushed, which the kernel may put off for half a minute: so a thread
+    flushes it soon after, and the writer does not wait.
+    """
 
     def __init__(self, run: RunDir, role: str = "actor"):
         path = run.events_path(role)
@@ -190,11 +198,38 @@ class EventWriter:
         _end_torn_line(path)
         self._seq = 1 + max((event["seq"] for event in tail(path, Cursor())), default=-1)
         self._file = open(path, "ab", buffering=0, opener=private)  # noqa: SIM115
+        self._flushing = False
+        self._failed: OSError | None = None
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event in a single write, so that a reader sees the whole line or none of it. Raises OSError on a full disk."""
+        """Append one event in a single write, so that a reader sees the whole line or none of it.
+
+        Raises OSError on a full disk; where that shows only when earlier events are flushed, then for those.
+        """
+        if self._failed:
+            raise self._failed
         _append(self._file, {"seq": self._seq, "time": time.time(), "kind": kind, **values})
         self._seq += 1
+        if not self._flushing:
+            self._flushing = True
+            threading.Thread(target=self._flush, name="flush", daemon=True).start()
+
+    def _flush(self) -> None:
+        """Until nothing new has come. A write after that starts another."""
+        while True:
+            time.sleep(FLUSH_AFTER_S)
+            seq = self._seq
+            try:
+                os.fdatasync(self._file.fileno())
+            except ValueError:
+                return  # closed, which flushes too
+            except OSError as error:
+                self._failed = error
+                return
+            self._flushing = False
+            if seq == self._seq:
+                return
+            self._flushing = True
 
     def close(self) -> None:
         os.fsync(self._file.fileno())
@@ -319,7 +354,18 @@ def _end_torn_line(path: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, timeout_s: float = math.inf) -> Iterator[None]:
+    """Only one at a time is within. Who stands still there, or was on a host that died, is waited for so long only."""
     with open(path, "w", opener=private) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + timeout_s
+        while not _locked(file) and time.monotonic() < deadline:
+            time.sleep(LOCK_POLL_S)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

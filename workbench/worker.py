@@ -346,10 +346,11 @@ def _save_array(path: Path, logprobs: np.ndarray) -> None:
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     beats.begin(run, "actor")
+    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = start.join(run, experiment, experiment.model.layout)
     from workbench.engine import parallel
 
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
-    Worker(run, start.join(run, experiment, experiment.model.layout)).go()
+    Worker(run, experiment).go()
     parallel.stop()
     return 0
 

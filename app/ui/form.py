@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import streamlit as st
@@ -72,31 +72,28 @@ class Form:
 
     def _fields(self, path: str, model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
         fields = _own_first(model)
-        nested = {name: found for name, info in fields.items() if (found := _nested(info.annotation)) is not None}
-        values: dict[str, Any] = {"name": tree["name"]} if _is_named(path) else {}
         folded: Mapping[str, Any] = getattr(model, "folded", {})
         hidden = {name for names in folded.values() for name in names}
-        shown = {name: info for name, info in fields.items() if name not in nested and name not in values and name not in hidden}
-        values |= self._grid(path, shown, tree)
-        for name, inner in nested.items():
-            if name not in hidden:
-                values[name] = self._part(path, name, fields[name], inner, tree)
+        values: dict[str, Any] = {"name": tree["name"]} if _is_named(path) else {}
+        values |= self._part(path, {name: info for name, info in fields.items() if name not in values and name not in hidden}, tree)
         for title, names in folded.items():
             changed = any(tree.get(name, default) != default for name in names for default in [_default(fields[name])])
             with st.expander(title, expanded=changed):
-                values |= self._grid(path, {name: fields[name] for name in names if name not in nested}, tree)
-                for name in names:
-                    if name in nested:
-                        values[name] = self._part(path, name, fields[name], nested[name], tree)
+                values |= self._part(path, {name: fields[name] for name in names}, tree)
         return values
 
-    def _part(self, path: str, name: str, info: FieldInfo, inner: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any] | None:
-        """A part of a section with fields of its own."""
-        if _unwrap(info.annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
-            return None
-        st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
-        self.slots[f"{path}.{name}"] = st.container()
-        return self._fields(f"{path}.{name}", inner, tree.get(name) or {})
+    def _part(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain fields as a grid, then each nested group of settings under a heading of its own."""
+        nested = {name: found for name, info in fields.items() if (found := _nested(info.annotation)) is not None}
+        values = self._grid(path, {name: info for name, info in fields.items() if name not in nested}, tree)
+        for name, inner in nested.items():
+            if _unwrap(fields[name].annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
+                values[name] = None
+                continue
+            st.markdown(f"**{text.title(name)}**", help=(inner.__doc__ or "").split("\n")[0])
+            self.slots[f"{path}.{name}"] = st.container()
+            values[name] = self._fields(f"{path}.{name}", inner, tree.get(name) or {})
+        return values
 
     def _grid(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
         """Texts in wide columns, then numbers and choices, then switches; the values in the fields' own order."""
@@ -118,8 +115,8 @@ class Form:
             options = [*([None] if optional else []), *get_args(kind)]
             return st.selectbox(label, options, index=options.index(value) if value in options else 0, format_func=_option, **common)
         if get_origin(kind) is tuple:
-            item = get_args(kind)[0]
-            options = list(get_args(item)) if get_origin(item) is Literal else []
+            item, _ = _unwrap(get_args(kind)[0])
+            options = list(get_args(item))
             if not options:  # free words
                 named = list(value or ())
                 return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)
@@ -168,11 +165,11 @@ def _bounds_text(info: FieldInfo) -> str:
 
 
 def _unwrap(annotation: Any) -> tuple[Any, bool]:
-    """The type without its None, and whether it had one."""
-    if get_origin(annotation) in (Union, UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
-        return kinds[0], len(kinds) < len(get_args(annotation))
-    return annotation, False
+    """The type without its None and its constraints, and whether it had a None."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    kinds = [part for part in parts if part is not NoneType]
+    kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+    return kind, len(kinds) < len(parts)
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:

@@ -348,6 +348,17 @@ class TestLaunch:
         assert by_label(page.number_input, "Learning rate").value == 3e-5
         assert composed(page.code[0].value).algorithm.name == "sft"
 
+    def test_slurm_has_its_fields_and_the_servers_nodes(self, app):
+        page = app("launch")
+        by_label(page.selectbox, "Backend").set_value("slurm").run()
+        by_label(page.text_input, "Constraint").set_value("h100&ib").run()
+        next(item for item in page.number_input if "`backend.reward.nodes`" in item.help).set_value(2).run()
+        next(item for item in page.multiselect if "`backend.modules`" in item.help).set_value(["cuda/12", "nccl"]).run()
+        backend = composed(settled(page).code[0].value).backend
+        assert (backend.name, backend.constraint, backend.reward.nodes, backend.critic.nodes) == ("slurm", "h100&ib", 2, 0)
+        assert backend.modules == ("cuda/12", "nccl")
+        assert not by_label(page.button, "Launch run").disabled
+
     def test_a_choice_keeps_what_was_typed_elsewhere(self, app):
         page = app("launch")
         by_label(page.number_input, "Seed").set_value(7).run()

@@ -2,65 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@dataclass
-class Server:
-    """`streamlit run app` as a user starts it, from the repository's root."""
-
-    runs: Path
-    port: int
-    process: subprocess.Popen | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "streamlit", "run", "app", "--server.port", str(self.port)]
-        env = {**os.environ, "WORKBENCH_RUNS": str(self.runs)}
-        log = (self.runs.parent / "app.log").open("ab")
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
-        raise TimeoutError(f"the app did not answer on {self.url}; see {self.runs.parent / 'app.log'}")
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.terminate()
-            self.process.wait(20)
+from workbench.bench.browser import CHROMIUM, Server, chromium, new_page
 
 
 @dataclass
@@ -92,10 +43,7 @@ def runs(tmp_path) -> Path:
 
 @pytest.fixture
 def server(runs) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Server(runs, port)
+    server = Server(runs)
     server.start()
     yield server
     server.stop()
@@ -103,14 +51,11 @@ def server(runs) -> Iterator[Server]:
 
 @contextmanager
 def browser_page(**options) -> Iterator[tuple[Page, Seen]]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        page = browser.new_context(viewport={"width": 1440, "height": 1000}, **options).new_page()
-        page.set_default_timeout(30_000)
+    with chromium() as browser:
+        page = new_page(browser, **options)
         seen = Seen()
         seen.watch(page)
         yield page, seen
-        browser.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from workbench.chaos import lab as labs
+from workbench.chaos.scenarios import Stage
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,8 @@ def lab() -> Iterator[labs.Lab]:
         yield cluster
         for name in cluster.env:
             del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def stage(lab: labs.Lab, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage(tmp_path_factory.mktemp("stage"), lab)

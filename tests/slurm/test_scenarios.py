@@ -10,11 +10,6 @@ from workbench.chaos.lab import Lab
 from workbench.chaos.scenarios import LIMIT, SCENARIOS, Scenario, Stage
 
 
-@pytest.fixture(scope="module")
-def stage(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return Stage(tmp_path_factory.mktemp("stage"), lab)
-
-
 @pytest.fixture
 def repaired(lab: Lab) -> Iterator[None]:
     yield

@@ -157,3 +157,21 @@ def bench_decode(
     from workbench.bench.decode import MODELS, compare
 
     compare(model or MODELS, rounds, as_json, err if as_json else out)
+
+
+@bench.command("streaming")
+def bench_streaming(
+    rates: Annotated[list[float] | None, typer.Option("--rate", min=0.1, help="Events a second (again for more); 1, 10 and 100 without it.")] = None,
+    viewers: Annotated[list[int] | None, typer.Option(min=1, help="People who watch (again for more); 1, 10 and 50 without it.")] = None,
+    seconds: Annotated[float, typer.Option(min=2, help="How long each is measured.")] = 25,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the ranks write, on the file system to be measured; a temporary folder without it.")
+    ] = None,
+    seen_at: Annotated[Path | None, typer.Option(help="The same folder as the app sees it, where that is another mount of it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """From a rank's write to the curve and the table in a real Chromium. Ends with 1 if a p99 is two seconds or more."""
+    from workbench.bench.streaming import measure
+
+    good = measure(rates or (1, 10, 100), viewers or (1, 10, 50), seconds, folder, seen_at, as_json, err if as_json else out)
+    raise typer.Exit(not good)

@@ -33,7 +33,8 @@ def chaos(
             for name in lab.failed:
                 lab.repair_node(name)
             ends = told.state if told.state == "completed" else f"{told.state}: {told.message.splitlines()[0]}"
-            row = f"| {scenario.what} | {ends} | {told.attempts} | {told.recovery_s:.0f} s | {told.difference:.0e} |"
+            back = "it is not hit" if told.recovery_s is None else f"{told.recovery_s:.0f} s"
+            row = f"| {scenario.what} | {ends} | {told.attempts} | {back} | {told.difference:.0e} |"
             out.print(row, markup=False, soft_wrap=True)
             failed += [] if told.good else [scenario.name]
     if failed:

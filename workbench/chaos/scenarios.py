@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import psutil
 
 from workbench import api
 from workbench.chaos.lab import MAIN, URGENT, Lab
-from workbench.store import State
+from workbench.store import Cursor, State
 
 STEPS = 40
 AT_STEP = 8
@@ -35,14 +36,14 @@ class Scene:
     stage: Stage
     run: api.Run
 
-    def kill(self, word: str, **env: str) -> None:
-        """kill -9 of the run's processes with this word in their command line and these values in their environment. At least one is."""
+    def kill(self, *words: str, **env: str) -> None:
+        """kill -9 of the run's processes with these words in their command line and these values in their environment. At least one is."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             with suppress(psutil.Error):
-                if word in (process.info["cmdline"] or ()) and str(self.run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
+                if {*words} <= {*(process.info["cmdline"] or ())} and str(self.run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
                     found += [process] if all(process.environ().get(name) == value for name, value in env.items()) else []
-        assert found, f"no process of {self.run.id} has {word} in its command line and {env}"
+        assert found, f"no process of {self.run.id} has {words} in its command line and {env}"
         for process in found:
             process.kill()
 
@@ -58,29 +59,36 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`disturb` is done to the run at step AT_STEP. It ends in `ends`, with `says` in its message; after `repair` a resume completes it."""
+    """`disturb` is done to the run at step AT_STEP; it returns when the run was hit, where that is not at once.
+
+    The run ends in `ends`, with `says` in its message; after `repair` a resume completes it.
+    """
 
     name: str
     what: str
-    disturb: Callable[[Scene], None]
+    disturb: Callable[[Scene], float | None]
     settings: Sequence[str] = ()
     ends: State = State.COMPLETED
     says: str = ""
     repair: Callable[[Scene], None] | None = None
     algorithm: str = "dpo"
     small_disk: bool = False
+    hits: bool = True
     in_ci: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`recovery_s` is from the disturbance to the next step, or to the state that names the cause; `difference` is of the losses, relative."""
+    """`recovery_s` is from the disturbance to the first step after it, or to the state that names the cause; None where the run itself is not hit.
+
+    `difference` is the largest of the losses, relative.
+    """
 
     scenario: Scenario
     state: State
     message: str
     attempts: int
-    recovery_s: float
+    recovery_s: float | None
     difference: float
 
     @property
@@ -105,6 +113,10 @@ class Stage:
         (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (self.folder / "mine.py").write_text(REWARD)
 
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
     def submit(self, algorithm: str, *settings: str, small_disk: bool = False) -> api.Run:
         words = [
             *("backend=slurm", f"backend.partition={MAIN}", "backend.time_limit='30'", "backend.exclusive=true", "backend.nodes_timeout_s=60"),
@@ -126,7 +138,7 @@ class Stage:
         ]
         words = [word.replace("MINE", str(self.folder / "mine.py")) for word in words]
         root = self.lab.small / "runs" if small_disk else self.folder / "runs"
-        with _environment(WORKBENCH_RUNS=str(root), WORKBENCH_CACHE=str(self.folder / "cache")):
+        with _environment(WORKBENCH_RUNS=str(root), WORKBENCH_CACHE=str(self.cache)):
             return api.submit(api.compose([*words, *settings]))
 
     def undisturbed(self, algorithm: str) -> list[float]:
@@ -145,19 +157,17 @@ class Stage:
         scene = Scene(self.lab, self, run)
         try:
             scene.until(lambda: run.status.state.ended or step_times(run, AT_STEP), "no step came")
-            scenario.disturb(scene)
-            disturbed = time.time()
+            began = time.time()
+            hit = scenario.disturb(scene) or began
             status = run.wait(PATIENCE_S)
-            back = next((at for at in step_times(run, 1) if at > disturbed and _resumed(run, disturbed, at)), status.updated)
-            if scenario.ends != State.COMPLETED:
-                back = status.updated
+            back = None if not scenario.hits else status.updated if scenario.ends != State.COMPLETED else _back(run, hit)
             if scenario.repair:
                 scenario.repair(scene)
-                with _environment(WORKBENCH_CACHE=str(self.folder / "cache")):
+                with _environment(WORKBENCH_CACHE=str(self.cache)):
                     run.resume()
                 assert run.wait(PATIENCE_S).state == State.COMPLETED, run.status
             difference = max_difference(losses(run), expected) if run.status.state == State.COMPLETED else 0.0
-            return Outcome(scenario, status.state, status.message, run.status.attempt, back - disturbed, difference)
+            return Outcome(scenario, status.state, status.message, run.status.attempt, back and back - hit, difference)
         finally:
             if not run.status.state.ended:
                 run.kill()
@@ -180,9 +190,12 @@ def step_times(run: api.Run, from_step: int) -> list[float]:
     return [event["time"] for event in run.events() if event["kind"] == "step" and event["step"] >= from_step]
 
 
-def _resumed(run: api.Run, disturbed: float, at: float) -> bool:
-    """Whether ranks had started again between the two moments."""
-    return any(event["kind"] == "state" and disturbed < event["time"] <= at for event in run.events())
+def _back(run: api.Run, hit: float) -> float | None:
+    """When the first step came of ranks that started after a moment. Where none did, when the step came that was longest waited for."""
+    started = next((event["time"] for event in run.events() if event["kind"] == "state" and event["time"] > hit), hit)
+    times = [started, *(at for at in step_times(run, 1) if at > started)]
+    waits = [(after - before, after) for before, after in pairwise(times)]
+    return None if not waits else times[1] if started > hit else max(waits)[1]
 
 
 def wait_until(ready: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -212,16 +225,19 @@ def _compete(scene: Scene) -> None:
         assert other.wait(PATIENCE_S).state == State.COMPLETED, other.status
 
 
-def _preempt(scene: Scene) -> None:
+def _preempt(scene: Scene) -> float:
+    wanted = time.time()
     urgent = scene.lab.run("sbatch", "--parsable", "-p", URGENT, "-N4", "--exclusive", "-o/dev/null", "-t5", "--wrap=sleep 5")
     scene.until(lambda: urgent not in scene.lab.run("squeue", "-h", "-t", "pending", "-o", "%i").split(), "the urgent job does not start")
+    return wanted
 
 
-def _outlast(scene: Scene) -> None:
+def _outlast(scene: Scene) -> float:
     """Held at its step until the time limit's warning, as a long run would be under way."""
     scene.run.pause()
     scene.until(lambda: scene.run.status.attempt == 2, "no second attempt came")
     scene.run.unpause()
+    return next(request["time"] for request in scene.run.dir.requests(Cursor()) if request["request"] == "stop")
 
 
 def _lose(scene: Scene, node: int) -> None:
@@ -249,11 +265,9 @@ SCENARIOS = (
     Scenario("rank", "kill -9 of a rank", lambda s: s.kill("workbench.worker", RANK="3"), in_ci=True),
     Scenario("worker", "kill -9 of a node's dask worker", lambda s: s.kill("distributed.cli.dask_worker", SLURM_PROCID="1")),
     Scenario("driver", "kill -9 of the driver", lambda s: s.kill("workbench.driver")),
-    Scenario(
-        *("critic", "PPO: kill -9 of the critic server, on a node of its own", lambda s: s.kill("workbench.serve", RANK="0", SLURM_PROCID="0")),
-        algorithm="ppo",
-    ),
-    Scenario("two gangs", "two more gangs want the same nodes", _compete),
+    Scenario("critic", "PPO: kill -9 of the critic server, on a node of its own", lambda s: s.kill("workbench.serve", "critic"), algorithm="ppo"),
+    Scenario("reward", "PPO: kill -9 of the reward server, on a node of its own", lambda s: s.kill("workbench.serve", "reward"), algorithm="ppo"),
+    Scenario("two gangs", "two more gangs want the same nodes", _compete, hits=False),
     Scenario(
         *("scancel", "scancel, then resume", lambda s: s.lab.run("scancel", s.job) and None),
         ends=State.STOPPED,

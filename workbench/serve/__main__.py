@@ -163,10 +163,11 @@ def main() -> int:
     run, role = RunDir(Path(sys.argv[1])), sys.argv[2]
     beats.begin(run, role)
     spec = Experiment.from_yaml(run.spec_path.read_text())
+    place = placement.of_role(role, spec.algorithm, spec.model)
+    spec = start.join(run, spec, place.layout)
     from workbench.engine import parallel
 
-    place = placement.of_role(role, spec.algorithm, spec.model)
-    serve(run, start.join(run, spec, place.layout), place)
+    serve(run, spec, place)
     parallel.stop()
     return 0
 

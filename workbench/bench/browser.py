@@ -1,0 +1,93 @@
+"""The app as a user starts it, and a real Chromium to look at it: for measurements, and for the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+START_TIMEOUT_S = 60
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Server:
+    """`streamlit run app` over a folder of runs, from the repository's root. Its log lies beside that folder."""
+
+    runs: Path
+    port: int = field(default_factory=_free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when the app answers. Raises TimeoutError."""
+        command = [sys.executable, "-m", "streamlit", "run", "app", "--server.port", str(self.port)]
+        env = {**os.environ, "WORKBENCH_RUNS": str(self.runs)}
+        with (self.runs.parent / "app.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        raise TimeoutError(f"the app did not answer on {self.url}; see {self.runs.parent / 'app.log'}")
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Raises ValueError where there is no Chromium, or no playwright to drive it."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise ValueError("this needs playwright: pip install -e .[test]") from None
+    if not CHROMIUM.exists():
+        raise ValueError(f"this needs a Chromium at {CHROMIUM}: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def new_page(browser: Browser, **options: Any) -> Any:
+    """A page in a context of its own, with the defaults of the project's pictures."""
+    page = browser.new_context(viewport={"width": 1440, "height": 1000}, **options).new_page()
+    page.set_default_timeout(30_000)
+    return page
