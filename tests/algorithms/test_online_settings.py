@@ -28,7 +28,8 @@ def completed(run: api.Run) -> api.Run:
 
 
 def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    words = ("algorithm=ppo", "algorithm.kl_target=1e-6", "algorithm.kl_horizon=8", "algorithm.max_steps=6", "checkpoint.every_steps=2")
+    adaptive = ("algorithm.kl_target=1e-6", "algorithm.kl_horizon=8", "algorithm.kl_estimator=k3")
+    words = ("algorithm=ppo", *adaptive, "algorithm.max_steps=6", "checkpoint.every_steps=2")
     alone = completed(begun(tmp_path / "alone", monkeypatch, tiny, *words))
     expected = [metrics["kl_coefficient"] for metrics in steps(alone)]
     assert expected[0] == 0.01

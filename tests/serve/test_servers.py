@@ -93,7 +93,8 @@ def test_a_critic_of_two_tensor_parallel_processes(
     """It learns what one process does; wrong requests are refused and both processes live on; kill -9 of its rank 1 loses nothing."""
     words = ("algorithm.served=[critic]", "algorithm.critic.processes=2", f"algorithm.critic.model={CRITIC % (tiny, 2)}")
     run = start(tmp_path, monkeypatch, tiny, reward, *words)
-    wait_for(lambda: len(steps(run)) >= 1 or run.status.state.ended, 240)
+    run.pause()  # before the first step
+    wait_for(lambda: run.status.state.ended or any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()), 240)
     first = ranks(run, "critic")
     assert sorted(first) == [0, 1], run.status
     client = Client(run.dir.path, "critic")
@@ -115,10 +116,10 @@ def test_a_critic_of_two_tensor_parallel_processes(
     shown = CliRunner().invoke(app, ["show", run.id], catch_exceptions=False).stdout
     assert re.search(r"critic server: (ready|busy with critic_\w+); critic_restore 1, critic_infer \d+.*; 5 refused; 2 processes on", shown), shown
     assert all(process.is_running() for process in first.values()), run.status
-    wait_for(lambda: len(steps(run)) >= 2 or run.status.state.ended, 240)
     first[1].kill()
+    wait_for(lambda: len(list(run.dir.logs.glob("critic-1.*.log"))) == 2)  # the gang of both is started again
+    run.unpause()
     same(run, alone)
-    assert len(list(run.dir.logs.glob("critic-1.*.log"))) == 2  # the gang of both was started again
 
 
 def test_critic_and_reward_model_in_one_set_of_processes_that_swap(
