@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.algorithms._online import OnlineConfig
-from workbench.placement import servers
+from workbench.placement import servers, settled
 from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, find_algorithm, overrides_between, parse
 
 
@@ -109,3 +109,20 @@ def test_overrides_give_the_same_tree(name: str, lr: float, steps: int | None) -
     end = {**start, "name": name, "algorithm": {**start["algorithm"], "lr": lr, "max_steps": steps}}
     words = overrides_between(start, end)
     assert parse(compose_tree(["experiment=dpo_demo", *words])).model_dump(mode="json") == parse(end).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "served"),
+    [
+        (["algorithm=ppo"], 0, ("critic", "reward")),
+        (["algorithm=ppo"], 1, ()),
+        (["algorithm=ppo", "backend=slurm"], 0, ()),
+        (["algorithm=grpo"], 0, ()),
+        (["algorithm=ppo", "algorithm.served=[]"], 0, ()),
+        (["algorithm=ppo", "algorithm.served=[auto,critic]"], 0, ("critic",)),
+    ],
+)
+def test_what_is_served_where_it_is_left_open(words: list[str], gpus: int, served: tuple[str, ...]) -> None:
+    experiment = settled(compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]), gpus)
+    assert experiment.algorithm.served == served  # type: ignore[attr-defined]
+    assert [server.role for server in servers(experiment.algorithm, experiment.model)] == list(served)

@@ -19,10 +19,11 @@ import yaml
 from pydantic import ValidationError
 
 from backends import base as backends
+from backends import local
 from backends.base import Finding
 from workbench import cluster as clusters
+from workbench import placement, store
 from workbench import preflight as preflights
-from workbench import store
 from workbench.cluster import Allocation, Cluster, Where
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
@@ -221,8 +222,7 @@ def submit(experiment: Experiment) -> Run:
         SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
         OSError: the run directory or the driver could not be made; the message tells which.
     """
-    experiment.check_files()
-    experiment = experiment.with_absolute_paths()
+    experiment = _settled(experiment)
     warnings = _checked(experiment)
     run = store.create(runs_root(), experiment.name, experiment.to_yaml())
     _warn(run, warnings)
@@ -236,14 +236,18 @@ def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
     Raises:
         ValueError: a function that the settings name is not there; or `on_node` where the backend has no nodes.
     """
-    experiment.check_files()
-    return preflights.check(experiment.with_absolute_paths(), runs_root(), on_node)
+    return preflights.check(_settled(experiment), runs_root(), on_node)
 
 
 def script(experiment: Experiment) -> str:
     """The batch script that `submit` would hand in now; empty where the backend has none."""
+    return preflights.script(_settled(experiment), runs_root())
+
+
+def _settled(experiment: Experiment) -> Experiment:
+    """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
     experiment.check_files()
-    return preflights.script(experiment.with_absolute_paths(), runs_root())
+    return placement.settled(experiment.with_absolute_paths(), local.survey().nodes[0].gpus)
 
 
 def _checked(experiment: Experiment) -> list[Finding]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from workbench.layout import Layout, check, known_shape
 from workbench.settings import Model
+
+if TYPE_CHECKING:
+    from workbench.spec import Experiment
+
+
+AUTO = "auto"
+FASTER_ON_CPUS = ("critic", "reward")
+"""What a PPO on one machine of CPUs is faster with: the critic computes while the policy does (`workbench bench placement`)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,19 @@ class Server:
 
 def servers(algorithm: Any, model: Model) -> list[Server]:
     """The servers of a run, in the order of `algorithm.served`; none where the algorithm has no such setting."""
-    return [_server(role, algorithm, model) for role in getattr(algorithm, "served", ())]
+    return [_server(role, algorithm, model) for role in getattr(algorithm, "served", ()) if role != AUTO]
+
+
+def settled(experiment: Experiment, gpus: int) -> Experiment:
+    """The same, with `auto` of `algorithm.served` put into roles; `gpus` are this machine's. Beside other roles it means nothing."""
+    algorithm = experiment.algorithm
+    served = getattr(algorithm, "served", ())
+    if AUTO not in served:
+        return experiment
+    found = tuple(role for role in served if role != AUTO)
+    if not found and hasattr(algorithm, "critic") and experiment.backend.name == "local" and not gpus and find_spec("pytriton"):
+        found = FASTER_ON_CPUS
+    return experiment.model_copy(update={"algorithm": algorithm.model_copy(update={"served": found})})
 
 
 def of_role(role: str, algorithm: Any, model: Model) -> Server:

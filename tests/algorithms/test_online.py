@@ -33,6 +33,7 @@ def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides
         f"model.source={model}",
         f"data.train={folder / 'rows.jsonl'}",
         "data.validation_fraction=0.2",
+        "algorithm.served=[]",
         "algorithm.global_batch_size=8",
         "algorithm.rollout_batch_size=8",
         "algorithm.max_tokens=12",

@@ -39,8 +39,10 @@ class OnlineConfig(AlgorithmConfig):
     shaping: str | None = Field(
         None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
     )
-    served: tuple[Literal["critic", "reward", "critic_reward", "reference"], ...] = Field(
-        (), description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes."
+    served: tuple[Literal["auto", "critic", "reward", "critic_reward", "reference"], ...] = Field(
+        ("auto",),
+        description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
+        " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",
     )
     swap_to_host: Literal["gpu", "always", "never"] = Field(
         "gpu",

@@ -48,6 +48,7 @@ def steps(source: str, settings: Sequence[str], count: int, beside: Callable[[ap
         "algorithm=ppo",
         f"model.source={source}",
         "algorithm.rewards={short: {program: brevity}}",
+        "algorithm.served=[]",
         f"algorithm.rollout_batch_size={ROLLOUTS}",
         f"algorithm.global_batch_size={ROLLOUTS // 2}",
         f"algorithm.critic.global_batch_size={ROLLOUTS // 2}",
