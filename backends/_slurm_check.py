@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from backends import _slurm_nodes, _slurm_queue
@@ -22,6 +22,7 @@ from backends.base import Finding, Node, Partition, Survey
 TEST_TIMEOUT_S = 60.0
 NODE_TIMEOUT_S = 600.0
 NODE_MINUTES = 5
+LAST_LINES = 4
 HETJOB = "#SBATCH hetjob"
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
@@ -39,6 +40,19 @@ class Wanted:
     constraint: str
     place: tuple[str, ...]
     """The options that say where a job may run and who pays."""
+    server: str = ""
+    """Whose nodes they are; empty: the policy's."""
+    working: int = 1
+    ranks_per_node: int = 0
+    """Of the policy: how many of its nodes work (the others are spares, or servers'), and with how many ranks each."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.server}'s nodes" if self.server else "nodes"
+
+    def key(self, setting: str) -> str:
+        """A setting of these nodes in the experiment."""
+        return f"backend.{self.server}.{setting.removeprefix('num_')}" if self.server else f"backend.{setting}"
 
     @property
     def words(self) -> str:
@@ -57,15 +71,20 @@ class Wanted:
         ]
 
 
-def check(script: str, survey: Survey, ranks: int) -> list[Finding]:
-    """This SLURM's version and commands, then each component of the script against the nodes. `ranks` are the first component's."""
+def check(script: str, survey: Survey, working: int, ranks_per_node: int, servers: Sequence[str]) -> list[Finding]:
+    """This SLURM's version and commands, then each component of the script against the nodes: the policy's `working` nodes, then the servers'."""
     try:
         found = [_commands(script)]
     except (OSError, subprocess.TimeoutExpired) as error:
         return [Finding("SLURM", "error", str(error), "backend.name")]
     if survey.error and not survey.nodes:
         return [*found, Finding("nodes", "warning", f"SLURM does not say what its nodes have: {survey.error}")]
-    return [*found, *(each for number, part in enumerate(wanted(script)) for each in _fit(part, survey, 0 if number else ranks))]
+    first, *others = wanted(script)
+    parts = [
+        replace(first, working=working, ranks_per_node=ranks_per_node),
+        *(replace(part, server=name) for part, name in zip(others, servers, strict=True)),
+    ]
+    return [*found, *(each for part in parts for each in fit(part, survey))]
 
 
 def estimate(script: str, env: Mapping[str, str]) -> Finding:
@@ -107,7 +126,7 @@ def try_on_node(script: str, options: Sequence[str], command: Sequence[str]) -> 
     except subprocess.TimeoutExpired:
         raise OSError(f"no node was free for a try within {NODE_TIMEOUT_S / 60:g} min") from None
     if done.returncode:
-        raise OSError(done.stderr.strip().rpartition("\n")[2] or f"srun exited with {done.returncode}")
+        raise OSError("; ".join(done.stderr.strip().splitlines()[-LAST_LINES:]) or f"srun exited with {done.returncode}")
     return done.stdout
 
 
@@ -154,12 +173,12 @@ def _commands(script: str) -> Finding:
     return Finding("SLURM", "ok", f"{have}; srun has {', '.join(used)}")
 
 
-def _fit(part: Wanted, survey: Survey, ranks: int) -> list[Finding]:
-    """One component against its partition. `ranks` is 0 for a server's nodes, whose settings have other names."""
+def fit(part: Wanted, survey: Survey) -> list[Finding]:
+    """One component of a script against its partition."""
     known = {each.name: each for each in survey.partitions}
     names = part.partition.split(",") if part.partition else [each.name for each in survey.partitions if each.default]
     if unknown := [name for name in names if name not in known]:
-        return [Finding("partition", "error", f"there is no partition {', '.join(unknown)}; there are: {', '.join(known)}", "backend.partition")]
+        return [Finding("partition", "error", f"there is no partition {', '.join(unknown)}; there are: {', '.join(known)}", part.key("partition"))]
     where = f"partition {' or '.join(names)}" if names else "the cluster"
     members = [node for node in survey.nodes if not names or set(names) & set(node.partitions)]
     fitting = [node for node in members if not part.lacks(node)]
@@ -167,17 +186,17 @@ def _fit(part: Wanted, survey: Survey, ranks: int) -> list[Finding]:
     if len(fitting) < part.nodes:
         key, told = _too_much(part, members, fitting, where)
         others = [each.name for each in survey.partitions if each.name not in names and _holds(part, survey, each.name)]
-        fits = [*(f"backend.partition={name}" for name in others), *_smaller(part, members, ranks)]
-        return [*found, Finding("nodes", "error", told + (f"; what fits: {'; or '.join(fits)}" if fits else ""), key)]
+        fits = [*(f"{part.key('partition')}={name}" for name in others), *_smaller(part, members)]
+        return [*found, Finding(part.title, "error", told + (f"; what fits: {'; or '.join(fits)}" if fits else ""), key)]
     usable = [node for node in fitting if node.usable]
     words = f"{_plural(part.nodes, 'node')} of {where} with {part.words}{' each' if part.nodes > 1 else ''}"
     if len(usable) < part.nodes:
         down = ", ".join(f"{node.name} ({node.state}{f': {node.reason}' if node.reason else ''})" for node in fitting if not node.usable)
-        return [*found, Finding("nodes", "warning", f"{words}: only {len(usable)} of those that fit take jobs now; not {down}")]
+        return [*found, Finding(part.title, "warning", f"{words}: only {len(usable)} of those that fit take jobs now; not {down}")]
     if closed := [name for name in names if not known[name].up]:
-        return [*found, Finding("nodes", "warning", f"partition {', '.join(closed)} starts no jobs now")]
+        return [*found, Finding(part.title, "warning", f"partition {', '.join(closed)} starts no jobs now")]
     idle = sum(node.state.startswith("idle") for node in usable)
-    return [*found, Finding("nodes", "ok", f"{words}: {len(usable)} fit, {idle} of them idle")]
+    return [*found, Finding(part.title, "ok", f"{words}: {len(usable)} fit, {idle} of them idle")]
 
 
 def _holds(part: Wanted, survey: Survey, partition: str) -> bool:
@@ -187,44 +206,44 @@ def _holds(part: Wanted, survey: Survey, partition: str) -> bool:
 def _too_much(part: Wanted, members: Sequence[Node], fitting: Sequence[Node], where: str) -> tuple[str, str]:
     """The setting at fault, and what is wrong with it."""
     if fitting or not members:
-        return "backend.num_nodes", f"{_plural(part.nodes, 'node')} with {part.words} are asked for; {where} has {len(fitting)} such"
+        return part.key("num_nodes"), f"{_plural(part.nodes, 'node')} with {part.words} are asked for; {where} has {len(fitting)} such"
     lacking = Counter(what for node in members for what in part.lacks(node))
     worst = next(what for what in ("GPUs", "CPUs", "memory", *lacking) if lacking[what])
-    key, why = {
-        "GPUs": ("backend.gpus_per_node", "too few GPUs"),
-        "CPUs": ("backend.cpus_per_node", "too few CPUs"),
-        "memory": ("backend.memory", "too little memory"),
-    }.get(worst, ("backend.constraint", f"none has the {worst}"))
+    setting, why = {
+        "GPUs": ("gpus_per_node", "too few GPUs"),
+        "CPUs": ("cpus_per_node", "too few CPUs"),
+        "memory": ("memory", "too little memory"),
+    }.get(worst, ("constraint", f"none has the {worst}"))
     asked = f"{part.words}{f', {part.constraint}' if part.constraint else ''}"
-    return key, f"no node of {where} has {asked}: {why}"
+    return part.key(setting), f"no node of {where} has {asked}: {why}"
 
 
-def _smaller(part: Wanted, members: Sequence[Node], ranks: int) -> list[str]:
+def _smaller(part: Wanted, members: Sequence[Node]) -> list[str]:
     """The settings that fit the most common node of the partition: as many ranks on more nodes, or as many as there is room for."""
     usable = [node for node in members if node.usable] or list(members)
-    if not usable or not ranks:
-        return [f"a node there has {_has(usable[0])}"] if usable else []
+    if not usable:
+        return []
     if not any(what in ("GPUs", "CPUs", "memory") for node in usable for what in part.lacks(node)) and len(usable) >= part.nodes:
         return [f"the features there are {', '.join(sorted({name for node in usable for name in node.features})) or 'none'}"]
     shape, count = Counter((node.gpus, node.cpus, node.memory_mib) for node in usable).most_common(1)[0]
     gpus, cpus, memory = shape
-    per_node = ranks / max(1, part.nodes)
-    each = max(1, part.cpus / per_node)  # CPUs of a rank
-    room = min(int(cpus // each) or 1, gpus) if part.gpus else int(cpus // each) or 1
-    if part.gpus and not gpus:
-        return []
-    mine = min(math.ceil(per_node), room)
-    nodes = math.ceil(ranks / mine)
-    fits = nodes <= count
+    count -= part.nodes - part.working
+    if part.server or (part.gpus and not gpus) or count < 1:
+        return [f"a node there has {_has(usable[0])}"]
+    each = max(1, part.cpus / part.ranks_per_node)  # CPUs of a rank
+    room = int(cpus // each) or 1
+    mine = min(part.ranks_per_node, room, gpus if part.gpus else room)
+    ranks = part.working * part.ranks_per_node
+    nodes = min(math.ceil(ranks / mine), count)
     settings = {
-        "num_nodes": min(nodes, count),
+        "num_nodes": nodes,
         "ranks_per_node": mine,
         **({"gpus_per_node": mine} if part.gpus else {}),
         "cpus_per_node": min(math.ceil(each * mine), cpus),
         **({"memory": f"{min(part.memory_mib, memory) // 1024:.0f}GiB"} if part.memory_mib else {}),
     }
     words = " ".join(f"backend.{key}={value}" for key, value in settings.items())
-    return [words if fits else f"{words} ({min(nodes, count) * mine} ranks in place of {ranks})"]
+    return [words if nodes * mine >= ranks else f"{words} ({nodes * mine} ranks in place of {ranks})"]
 
 
 def _time_limit(part: Wanted, partitions: Sequence[Partition]) -> list[Finding]:

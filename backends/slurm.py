@@ -147,7 +147,8 @@ def check(task: Task) -> list[Finding]:
         text = script(task, Path.cwd())
     except ValueError as error:
         return [Finding("batch script", "error", str(error))]
-    return _slurm_check.check(text, _slurm_nodes.survey(), task.config.world_size)
+    config = _config(task)
+    return _slurm_check.check(text, _slurm_nodes.survey(), config.num_nodes, config.ranks_per_node, [*config.groups] if config.heterogeneous else [])
 
 
 def estimate(task: Task) -> Finding:

@@ -121,10 +121,10 @@ def test_rows_of_nodes_partitions_queue_and_ranks() -> None:
     h100 = views.partitions(found)[0]
     assert (h100["Nodes"], h100["Idle"], h100["A node has"], h100["Waiting jobs"]) == ("2 of 3", "0", "96 CPUs, 8 h100 GPUs, 977 GiB", "1")
     queue = views.queue(found)
-    assert [(row["Job"], row["Run"], row["Start"]) for row in queue] == [
+    assert [(row["Job"], row["Name"], row["Start"]) for row in queue] == [
         ("8", "sft", "expected 2026-11-25 22:00:00"),
         ("7", "dpo", "for 1:00"),
-        ("3", "", "for 1:00"),
+        ("3", "job", "for 1:00"),
     ]
     first, second = views.ranks(found.allocations[0])
     assert (first["Process"], first["CPUs"], first["Memory"], first["GPU"], first["GPU memory"], first["Doing"]) == (

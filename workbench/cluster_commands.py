@@ -100,10 +100,12 @@ def _table(title: str, rows: Sequence[dict[str, Any]], markup: Sequence[str] = (
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
     for name in names:
         numbers = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(UNITS.get(name, name) if numbers else name, justify="right" if numbers else "left")
+        table.add_column(UNITS.get(name, name) if numbers else name, justify="right" if numbers else "left", overflow="fold", no_wrap=name in WHOLE)
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) if name in markup else escape(str(row[name])) for name in names))
     return table
 
 
+WHOLE = ("Node", "Job", "User", "State", "Nodes", "Process")
+"""Columns that are not broken, however narrow the terminal."""
 UNITS = {"Memory": "Memory, GiB", "GPU memory": "GPU memory, GiB", "GPU": "GPU, %"}

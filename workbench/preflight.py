@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -76,8 +77,10 @@ def check(experiment: Experiment, root: Path, on_node: bool = False) -> list[Fin
     found, task = quick(experiment, root), planned(experiment, root)
     if not on_slurm or any(each.level == "error" for each in found):
         return found
-    found.append(slurm.estimate(task))
-    return [*found, *_on_node(experiment, root, task)] if on_node and found[-1].level == "ok" else found
+    start = slurm.estimate(task)
+    waits = any(each.level == "warning" and each.name.endswith("nodes") for each in found)  # the test of a job refuses what the queue would take
+    found.append(replace(start, level="warning") if waits and start.level == "error" else start)
+    return [*found, *_on_node(experiment, root, task)] if on_node and found[-1].level != "error" else found
 
 
 def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
@@ -102,10 +105,10 @@ def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
 def _seen_from_afar(name: str, path: Path, key: str) -> Finding:
     """Whether other nodes see a path as this one does, by its file system."""
     kind, mount = file_system(path)
-    words = f"{path} is on {kind} ({mount})"
+    real = path.resolve()
+    words = f"{real} is on {kind} ({mount})"
     if kind in SHARED or kind.startswith("fuse."):
         return Finding(name, "ok", words, key)
-    real = path.resolve()
     if kind in IN_MEMORY or any(real.is_relative_to(folder) for folder in (*TEMPORARY, tempfile.gettempdir())):
         return Finding(name, "warning", f"{words}: each node has one of its own there, and sees none of this", key)
     return Finding(name, "warning", f"{words}, a disk of this machine: the nodes see it only where it is exported to them", key)

@@ -484,7 +484,7 @@ class TestCluster:
         ranks, queue, partitions = (table.value for table in page.dataframe)
         assert ranks["Process"].tolist() == ["actor 0", "actor 1"]
         assert ranks["GPU"].tolist() == [93, 0]
-        assert queue["Run"].tolist() == ["sft", "dpo", ""]
+        assert queue["Name"].tolist() == ["sft", "dpo", "job"]
         assert partitions["Partition"].tolist() == ["h100", "all *", "cpu"]
         assert "waiting for nodes" in words(page)
         assert "down: fan" not in words(page)  # a tile's, which is html: see tests/browser
@@ -505,7 +505,8 @@ class TestBeforeTheLaunch:
         page = app("launch")
         assert not [button for button in page.button if button.label == "Check on the cluster"]
         by_label(page.selectbox, "Backend").set_value("slurm").run()
-        by_label(settled(page).button, "Check on the cluster").click().run()
+        assert by_label(settled(page).multiselect, "Modules").value == []
+        by_label(page.button, "Check on the cluster").click().run()
         assert asked == [("slurm", False)]
         assert "no node has 16 GPUs" in words(settled(page))
         by_label(page.number_input, "Num nodes").set_value(2).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,14 @@ def script(**settings: object) -> str:
     return slurm.script(task, Path("/home/ada"))
 
 
-def fit(text: str, ranks: int, *texts: str) -> list[Finding]:
-    return [each for number, part in enumerate(_slurm_check.wanted(text)) for each in _slurm_check._fit(part, survey(*texts), 0 if number else ranks)]
+def fit(text: str, *texts: str, working: int = 1, ranks_per_node: int = 1) -> list[Finding]:
+    first, *others = _slurm_check.wanted(text)
+    parts = [replace(first, working=working, ranks_per_node=ranks_per_node), *(replace(part, server="critic") for part in others)]
+    return [each for part in parts for each in _slurm_check.fit(part, survey(*texts))]
+
+
+def fit_settings(settings: dict[str, Any]) -> list[Finding]:
+    return fit(script(**settings), working=settings.get("num_nodes", 1), ranks_per_node=settings.get("ranks_per_node", 1))
 
 
 def test_nodes_and_partitions() -> None:
@@ -90,61 +97,71 @@ def test_what_a_script_asks_for_is_read_from_it() -> None:
 
 
 def test_a_layout_that_fits_is_told_with_the_room_there_is() -> None:
-    (found,) = fit((GOLDEN / "slurm_8_nodes_8_gpus.sh").read_text(), 64)
+    (found,) = fit((GOLDEN / "slurm_8_nodes_8_gpus.sh").read_text(), working=8, ranks_per_node=8)
     assert (found.level, found.message) == ("ok", "9 nodes of partition h100 with 8 GPUs, 96 CPUs, 895.0 GiB each: 9 fit, 9 of them idle")
 
 
 @pytest.mark.parametrize(
-    ("settings", "ranks", "key", "told"),
+    ("settings", "key", "told"),
     [
         (
             {"partition": "h100", "gpus_per_node": 16, "ranks_per_node": 16},
-            16,
             "backend.gpus_per_node",
             "no node of partition h100 has 16 GPUs, 16 CPUs",
         ),
-        ({"partition": "h100", "cpus_per_node": 128}, 1, "backend.cpus_per_node", "has 128 CPUs: too few CPUs"),
-        ({"partition": "h100", "memory": "2TiB"}, 1, "backend.memory", "has 1 CPU, 2048.0 GiB: too little memory"),
-        ({"partition": "h100", "num_nodes": 12, "gpus_per_node": 8, "ranks_per_node": 8}, 96, "backend.num_nodes", "partition h100 has 9 such"),
-        ({"partition": "cpu", "gpus_per_node": 8, "ranks_per_node": 8}, 8, "backend.gpus_per_node", "backend.partition=h100"),
+        ({"partition": "h100", "cpus_per_node": 128}, "backend.cpus_per_node", "has 128 CPUs: too few CPUs"),
+        ({"partition": "h100", "memory": "2TiB"}, "backend.memory", "has 1 CPU, 2048.0 GiB: too little memory"),
+        ({"partition": "h100", "num_nodes": 12, "gpus_per_node": 8, "ranks_per_node": 8}, "backend.num_nodes", "partition h100 has 9 such"),
+        ({"partition": "cpu", "gpus_per_node": 8, "ranks_per_node": 8}, "backend.gpus_per_node", "backend.partition=h100"),
         (
             {"partition": "h100", "constraint": "a100"},
-            1,
             "backend.constraint",
             "none has the feature a100; what fits: the features there are h100, ib",
         ),
-        ({"partition": "cpu", "ranks_per_node": 4, "threads_per_rank": 8}, 4, "backend.cpus_per_node", "no node of partition cpu has 32 CPUs"),
+        ({"partition": "cpu", "ranks_per_node": 4, "threads_per_rank": 8}, "backend.cpus_per_node", "no node of partition cpu has 32 CPUs"),
     ],
 )
-def test_a_layout_that_does_not_fit_is_refused_with_what_would(settings: dict[str, object], ranks: int, key: str, told: str) -> None:
-    (found,) = fit(script(**settings), ranks)
+def test_a_layout_that_does_not_fit_is_refused_with_what_would(settings: dict[str, Any], key: str, told: str) -> None:
+    (found,) = fit_settings(settings)
     assert (found.level, found.key) == ("error", key)
     assert told in found.message
     for offer in found.message.partition("; what fits: ")[2].split("; or "):  # what is offered does fit
         words = dict(word.removeprefix("backend.").split("=") for word in offer.partition(" (")[0].split() if word.startswith("backend."))
         if words and "constraint" not in settings:
             changed = {**settings, **{k: v if k in ("partition", "memory") else int(v) for k, v in words.items()}}
-            assert [each.level for each in fit(script(**changed), ranks)] == ["ok"], offer
+            assert [each.level for each in fit_settings(changed)] == ["ok"], offer
 
 
 def test_more_ranks_than_there_is_room_for_names_the_most_that_fit() -> None:
-    (found,) = fit(script(partition="h100", num_nodes=12, gpus_per_node=8, ranks_per_node=8), 96)
+    (found,) = fit_settings({"partition": "h100", "num_nodes": 12, "gpus_per_node": 8, "ranks_per_node": 8})
     assert "backend.num_nodes=9 backend.ranks_per_node=8 backend.gpus_per_node=8 backend.cpus_per_node=8 (72 ranks in place of 96)" in found.message
 
 
+def test_spares_keep_their_place_in_what_is_offered() -> None:
+    settings = {"partition": "h100", "num_nodes": 8, "spare_nodes": 2, "gpus_per_node": 8, "ranks_per_node": 8}
+    (found,) = fit_settings(settings)
+    assert "backend.num_nodes=7 backend.ranks_per_node=8" in found.message
+
+
+def test_a_servers_nodes_are_named_by_their_own_settings() -> None:
+    actor, critic = fit(script(partition="h100", critic={"nodes": 2, "partition": "cpu"}))
+    assert (actor.level, critic.level, critic.name, critic.key) == ("ok", "error", "critic's nodes", "backend.critic.nodes")
+    assert "what fits: backend.critic.partition=h100; or backend.critic.partition=all" in critic.message
+
+
 def test_nodes_that_are_down_are_a_warning_with_their_reason() -> None:
-    (found,) = fit(script(partition="h100", num_nodes=2), 2, node("n1"), node("n2", "DRAIN", reason=" Reason=fan [root@2026-11-25T10:00:00]"))
+    (found,) = fit(script(partition="h100", num_nodes=2), node("n1"), node("n2", "DRAIN", reason=" Reason=fan [root@2026-11-25T10:00:00]"))
     assert found.level == "warning"
     assert "only 1 of those that fit take jobs now; not n2 (drain: fan)" in found.message
 
 
 def test_partition_and_time_limit() -> None:
-    (found,) = fit(script(partition="h200"), 1)
+    (found,) = fit(script(partition="h200"))
     assert (found.key, found.message) == ("backend.partition", "there is no partition h200; there are: h100, all, cpu")
-    limit, nodes = fit(script(partition="h100", time_limit="2-12"), 1)
+    limit, nodes = fit(script(partition="h100", time_limit="2-12"))
     assert (limit.level, limit.key, nodes.level) == ("error", "backend.time_limit", "ok")
     assert "backend.time_limit=1-00:00:00" in limit.message
-    assert [each.level for each in fit(script(time_limit="9-0"), 1)] == ["ok"]  # the default partition has no limit
+    assert [each.level for each in fit(script(time_limit="9-0"))] == ["ok"]  # the default partition has no limit
 
 
 @pytest.mark.parametrize(

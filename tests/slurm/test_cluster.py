@@ -62,7 +62,9 @@ def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab:
     assert [(node.name, node.cpus, node.gpus, node.memory_mib, node.usable) for node in found.survey.nodes] == [
         (name, lab.cpus, 2, 8000.0, True) for name in lab.names
     ]
-    assert [(node.state, node.cpus_used, node.gpus_used) for node in found.survey.nodes] == [("mixed", 2, 2)] * 2 + [("idle", 0, 0)] * 2
+    assert [(node.state.removesuffix(", planned"), node.cpus_used, node.gpus_used) for node in found.survey.nodes] == [("mixed", 2, 2)] * 2 + [
+        ("idle", 0, 0)
+    ] * 2
     assert [(each.name, each.default, each.up, each.time_limit) for each in found.survey.partitions] == [
         ("main", True, True, "1-00:00:00"),
         ("urgent", False, True, "1-00:00:00"),
@@ -120,13 +122,11 @@ def test_a_preflight_names_what_fits_and_when_it_starts(words: list[str], lab: L
     for setting, told in (("backend.partition=nowhere", "there are: main, urgent"), ("backend.time_limit=9-0", "backend.time_limit=1-00:00:00")):
         with pytest.raises(SpecError, match=told):
             api.submit(api.compose([*words, setting]))
-    refused = [each for each in api.preflight(api.compose([*words, "backend.account=nobody", "backend.qos=none"])) if each.level == "error"]
-    print(refused)
 
 
 @pytest.mark.usefixtures("fresh", "lab")
 def test_a_node_is_tried(words: list[str]) -> None:
-    found = {each.name: each for each in api.preflight(api.compose([*words, "backend.prologue=[export A=1]"]), on_node=True)}
+    found = {each.name: each for each in api.preflight(api.compose([*words, 'backend.prologue=["export A=1"]']), on_node=True)}
     assert found["on node1"].level == "ok", found
     assert "sees the run folder and the files" in found["on node1"].message
     found = {each.name: each for each in api.preflight(api.compose([*words, "backend.python=/nowhere/python"]), on_node=True)}
@@ -136,21 +136,24 @@ def test_a_node_is_tried(words: list[str]) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_a_job_that_vanished_is_told_within_30_s(start: Callable[..., api.Run], lab: Lab) -> None:
-    """The controller forgets an ended job after MinJobAge; this lab has no accounting to ask."""
-    run = start("steps(2000, 0.05)")
+    """Its node's plug is pulled, and the controller forgets the job after MinJobAge; this lab has no accounting to ask."""
+    run = start("steps(2000, 0.05)", requeue=False)
     running(run)
     conf = lab.folder / "slurm.conf"
     before = conf.read_text()
     try:
         conf.write_text(before.replace("MinJobAge=600", "MinJobAge=2"))
         lab.run("scontrol", "reconfigure")
-        lab.run("scancel", "--full", "--signal=KILL", job_id(run))
+        lab.fail_node("node1")
+        lab.notice_failed_node("node1")
         until(lambda: not lab.run("squeue", "-h", "--states=all"), 90)
         assert run.dir.status.state == State.RUNNING
         began = time.monotonic()
         status = run.wait(30)
         print(f"told after {time.monotonic() - began:.1f} s: {status.message.splitlines()[0]}")
-        assert (status.state, status.message.splitlines()[0]) == (State.FAILED, f"SLURM knows no job {job_id(run)} any more; the end of its log:")
+        assert status.state == State.FAILED
+        assert status.message.startswith(f"SLURM knows no job {job_id(run)} any more")
     finally:
         conf.write_text(before)
         lab.run("scontrol", "reconfigure")
+        lab.repair_node("node1")

@@ -162,8 +162,7 @@ def _job(entry: Entry, run: Allocation | None) -> dict[str, Any]:
     reason = "" if entry.reason in ("None", "") else entry.reason
     return {
         "Job": entry.id,
-        "Run": run.name if run else "",
-        "Name": entry.name,
+        "Name": run.name if run else entry.name,
         "User": entry.user,
         "State": entry.state.replace("_", " ").capitalize(),
         "Partition": entry.partition,
