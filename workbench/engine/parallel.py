@@ -173,7 +173,7 @@ def gather_over_all(value: T) -> list[T]:
 def twin_tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
     groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
-    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]
+    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]  # type: ignore[return-value]
 
 
 def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
