@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from backends import _machine
+from backends import _machine, _slurm_nodes
 from backends.base import Device, Entry, Survey
 from tests.backends import stand_in
 from tests.backends.test_slurm_check import node, survey
@@ -109,7 +112,7 @@ def test_the_headline_counts_what_takes_jobs() -> None:
         "GPUs given": ("11", "of 16 h100"),
         "Memory given": ("133 GiB", "of 2.0 TiB · 7%"),
         "Jobs running": ("2", "1 waiting"),
-        "My runs": ("1", "2 ranks"),
+        "My runs": ("1", "2 ranks · 1 queued"),
     }
 
 
@@ -156,6 +159,50 @@ def test_the_terminal_shows_the_same() -> None:
         assert words in shown, words
 
 
+def test_watching_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "workbench.cli", "cluster", "--here", "--watch", "--every", "0.5", "--json"]
+    env = {**os.environ, "WORKBENCH_RUNS": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env)
+    assert process.stdout is not None
+    times = [json.loads(process.stdout.readline())["survey"]["time"] for _ in range(5)]  # a survey of this machine is kept for a second
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert (process.returncode, told) == (0, "")
+    assert times == sorted(times)
+    assert times[-1] >= times[0] + 1
+
+
+def test_a_terminal_is_drawn_anew(tmp_path: Path) -> None:
+    """In a pseudo terminal: the alternate screen is entered, drawn at least twice, and left again."""
+    command = [sys.executable, "-m", "workbench.cli", "cluster", "--here", "--watch", "--every", "0.5"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "xterm", "WORKBENCH_RUNS": str(tmp_path)}
+    )
+    os.close(theirs)
+    seen = b""
+    while seen.count(b"goes on") < 2:
+        seen += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the other end is closed
+        while more := os.read(ours, 65536):
+            seen += more
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert seen.index(b"\x1b[?1049h") < seen.index(b"CPUs busy") < seen.index(b"\x1b[?1049l")
+
+
 @pytest.mark.parametrize(("value", "expected"), [(512, "512 MiB"), (4000, "3.9 GiB"), (1_000_000, "977 GiB"), (2_000_000, "1.9 TiB")])
 def test_memory_for_people(value: float, expected: str) -> None:
     assert views.mib(value) == expected
+
+
+def test_a_thousand_nodes_are_read_and_counted_in_a_moment() -> None:
+    text = "".join(node(f"n{number:04d}", "MIXED", 40, 3) for number in range(1000))
+    began = time.perf_counter()
+    found = Cluster(Survey("slurm", "SLURM", 0.0, _slurm_nodes.nodes(text)), user="ada")
+    assert {figure.label: figure.value for figure in views.headline(found)}["GPUs given"] == "3,000"
+    assert len(views.nodes(found)) == 1000
+    spent = time.perf_counter() - began
+    print(f"{1e3 * spent:.0f} ms")
+    assert spent < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -35,19 +36,24 @@ def cluster(
     def look() -> api.Cluster:
         return api.cluster("local" if here else None)
 
-    if as_json:
-        while True:
-            print(json.dumps(asdict(look())), flush=True)
-            if not watch:
-                return
-            time.sleep(every_s)
+    def show(found: api.Cluster) -> None:
+        if as_json:
+            print(json.dumps(asdict(found)), flush=True)
+        else:
+            out.print(render(found))
+
     if not watch:
-        out.print(render(look()))
+        show(look())
         return
-    with Live(render(look()), console=out, screen=out.is_terminal, auto_refresh=False) as live:
-        while True:
-            time.sleep(every_s)
-            live.update(render(look()), refresh=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json or not out.is_terminal:
+            while True:
+                show(look())
+                time.sleep(every_s)
+        with Live(render(look()), console=out, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(every_s)
+                live.update(render(look()), refresh=True)
 
 
 def preflight(

@@ -53,6 +53,7 @@ def examine(runs: Path) -> list[Part]:
             "transformer-engine", "fused norms, FP8, varlen attention on the GPU", "pip install --no-build-isolation transformer-engine[pytorch]"
         ),
         _package("dask-jobqueue", "multi-node runs on SLURM, PBS, LSF, SGE", f"{pip} dask-jobqueue"),
+        _package("nvidia-ml-py", "the busy share of each rank's GPU on the Cluster page", f"{pip} nvidia-ml-py"),
         _package("jupyterlab", "the notebooks", f"{pip} -e .[notebook]"),
         Part(
             "SLURM",

@@ -52,7 +52,10 @@ def headline(cluster: Cluster) -> list[Figure]:
         found.append(Figure("Jobs running", f"{running:,}", f"{waiting:,} waiting", "Of everyone, as far as SLURM shows them."))
     going = [each for each in cluster.allocations if each.state != State.QUEUED]
     ranks = sum(len(each.ranks) for each in cluster.allocations)
-    found.append(Figure("My runs", f"{len(going)}", f"{ranks} {'rank' if ranks == 1 else 'ranks'}", "Runs of this folder that have not ended."))
+    words = f"{ranks} {'rank' if ranks == 1 else 'ranks'}"
+    if queued := len(cluster.allocations) - len(going):
+        words += f" · {queued} queued"
+    found.append(Figure("My runs", f"{len(going)}", words, "Runs of this folder that have not ended."))
     return found
 
 
