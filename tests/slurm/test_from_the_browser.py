@@ -13,7 +13,7 @@ from tests.browser.conftest import CHROMIUM, browser_page
 from workbench import api, rollouts
 from workbench.bench.browser import Server
 from workbench.chaos.lab import MAIN, Lab
-from workbench.chaos.scenarios import LIMIT, STEPS, Stage, losses, max_difference
+from workbench.chaos.scenarios import LIMIT, STEPS, Stage
 from workbench.store import RunDir, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")]
@@ -75,7 +75,7 @@ def ends_well(page: Page, run: api.Run, stage: Stage, algorithm: str) -> None:
     expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=120_000)
     assert run.status.state == State.COMPLETED
     drawn(page, STEPS)
-    assert max_difference(losses(run), stage.undisturbed(algorithm)) <= LIMIT
+    assert stage.difference(run, algorithm) <= LIMIT
 
 
 def hosts(run: api.Run) -> dict[str, set[str]]:
