@@ -265,7 +265,7 @@ def _component(task: Task, config: Config, nodes: int, own: dict[str, Any], head
         *([f"--qos={config.qos}"] if config.qos else ()),
         *([f"--constraint={shlex.quote(values['constraint'])}"] if values["constraint"] else ()),
         *(["--exclusive"] if config.exclusive else ()),
-        "--no-kill",
+        *(["--no-kill"] if config.spare_nodes else ()),  # without it SLURM itself queues a job again that loses a node
         "--requeue" if config.requeue else "--no-requeue",
         "--output=/dev/null",  # SLURM would replace a % in the folder's name, and drop a backslash
         *([f"--signal=B:USR1@{config.warn_s}"] if config.warn_s and config.requeue else ()),
@@ -317,6 +317,7 @@ def _body(task: Task, config: Config, cwd: Path) -> str:
         worker=f"{inside}{_jobqueue.WORKER}",
         steps="\n".join(steps),
         driver=f"{inside}{driver}",
+        orphaned=ORPHANED.format(leave="scontrol requeue" if config.requeue else "scancel") if config.spare_nodes else "",
         restarts=config.max_restarts,
         again=base.AGAIN,
     )
@@ -340,10 +341,17 @@ umask 077
 run={run}
 exec >> "$run/logs/slurm.$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.log" 2>&1"""
 
+ORPHANED = """
+      # With spare nodes the job outlives any of its nodes, the driver's too.
+      case "$(sinfo --noheader --nodes="$WORKBENCH_FIRST" --format=%T)" in
+        down*) {leave} "$SLURM_JOB_ID" ;;
+      esac"""
+
 BODY = """
 cd {cwd}
 {env}export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export WORKBENCH_FIRST="$SLURMD_NODENAME"
 export DASK_LOGGING__DISTRIBUTED=error
 mkdir -p "$WORKBENCH_DASK"
 
@@ -355,7 +363,7 @@ node() {{
     if [ -s "$WORKBENCH_DASK/scheduler.json" ]; then
       cp "$WORKBENCH_DASK"/* "$own"  # dask takes a path with a line break for the certificate itself
       setsid {worker} &
-      while kill -0 $! 2> /dev/null; do wait $!; done
+      while kill -0 $! 2> /dev/null; do wait $!; done{orphaned}
     fi
     sleep 0.3
   done

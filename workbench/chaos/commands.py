@@ -23,7 +23,9 @@ def chaos(
     if unknown := [name for name in names or () if name not in known]:
         raise ValueError(f"no scenario {unknown[0]!r}; there are: {', '.join(known)}")
     out = Console()
-    out.print("| what happens | ends | attempts | back after | largest difference of the curves |\n|---|---|---|---|---|", markup=False, soft_wrap=True)
+    out.print(
+        "| what happens | ends | attempts | back after | largest difference of the curves |\n|---|---|---|---|---|", markup=False, soft_wrap=True
+    )
     failed = []
     with tempfile.TemporaryDirectory(prefix="workbench-chaos-") as folder, Lab() as lab:
         os.environ.update(lab.env)

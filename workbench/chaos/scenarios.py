@@ -280,8 +280,9 @@ SCENARIOS = (
     Scenario("preempted", "a job of a higher partition takes all nodes", _preempt),
     Scenario("time limit", "the time limit comes before the end", _outlast, ("backend.time_limit='1'", "backend.warn_s=40")),
     Scenario("node, spare", "a node loses power; a spare one takes over", lambda s: _lose(s, 1), ("backend.spare_nodes=1",)),
-    Scenario("node", "a node loses power; too few are left", lambda s: _lose(s, 1), ("backend.nodes_timeout_s=10",)),
+    Scenario("node", "a node loses power; there is no spare one", lambda s: _lose(s, 1)),
     Scenario("first node", "the driver's node loses power", lambda s: _lose(s, 0)),
+    Scenario("first node, spare", "the driver's node loses power; the job has a spare one", lambda s: _lose(s, 0), ("backend.spare_nodes=1",)),
     Scenario(
         *("full disk", "the run's disk is full; then resume", _fill),
         ends=State.FAILED,

@@ -26,6 +26,7 @@ export NCCL_DEBUG=WARN
 cd /home/ada
 export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export WORKBENCH_FIRST="$SLURMD_NODENAME"
 export DASK_LOGGING__DISTRIBUTED=error
 mkdir -p "$WORKBENCH_DASK"
 
@@ -38,6 +39,10 @@ node() {
       cp "$WORKBENCH_DASK"/* "$own"  # dask takes a path with a line break for the certificate itself
       setsid /venv/bin/python -m distributed.cli.dask_worker --scheduler-file "$own/scheduler.json" --name "$1-$(printf %05d "$SLURM_PROCID")" --nthreads 96 --memory-limit 894.07GiB --no-nanny --death-timeout 60 --nthreads 1 --memory-limit 0 --no-dashboard --local-directory "$own" --protocol tls --tls-ca-file "$own/dask.crt" --tls-cert "$own/dask.crt" --tls-key "$own/dask.key" --interface ib0 &
       while kill -0 $! 2> /dev/null; do wait $!; done
+      # With spare nodes the job outlives any of its nodes, the driver's too.
+      case "$(sinfo --noheader --nodes="$WORKBENCH_FIRST" --format=%T)" in
+        down*) scontrol requeue "$SLURM_JOB_ID" ;;
+      esac
     fi
     sleep 0.3
   done

@@ -12,7 +12,6 @@
 #SBATCH --qos=long
 #SBATCH --constraint='h100&ib'
 #SBATCH --exclusive
-#SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --output=/dev/null
 #SBATCH --signal=B:USR1@120
@@ -29,7 +28,6 @@
 #SBATCH --qos=long
 #SBATCH --constraint=a100
 #SBATCH --exclusive
-#SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --output=/dev/null
 #SBATCH --signal=B:USR1@120
@@ -42,6 +40,7 @@ exec >> "$run/logs/slurm.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.log" 2>&1
 cd /home/ada
 export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export WORKBENCH_FIRST="$SLURMD_NODENAME"
 export DASK_LOGGING__DISTRIBUTED=error
 mkdir -p "$WORKBENCH_DASK"
 

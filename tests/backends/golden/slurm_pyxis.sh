@@ -8,7 +8,6 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gres=gpu:8
 #SBATCH --exclusive
-#SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --output=/dev/null
 #SBATCH --signal=B:USR1@120
@@ -21,6 +20,7 @@ exec >> "$run/logs/slurm.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.log" 2>&1
 cd /home/ada
 export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export WORKBENCH_FIRST="$SLURMD_NODENAME"
 export DASK_LOGGING__DISTRIBUTED=error
 mkdir -p "$WORKBENCH_DASK"
 

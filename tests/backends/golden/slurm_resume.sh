@@ -5,7 +5,6 @@
 #SBATCH -t 00:30:00
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
-#SBATCH --no-kill
 #SBATCH --no-requeue
 #SBATCH --output=/dev/null
 #SBATCH --dependency=singleton
@@ -18,6 +17,7 @@ exec >> "$run/logs/slurm.$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.log" 2>&1
 cd /home/ada
 export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
+export WORKBENCH_FIRST="$SLURMD_NODENAME"
 export DASK_LOGGING__DISTRIBUTED=error
 mkdir -p "$WORKBENCH_DASK"
 
