@@ -99,6 +99,11 @@ def test_gpus_as_nvidia_smi_tells_them(tmp_path: Path, monkeypatch: pytest.Monke
     smi.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert _machine.devices() == (Device("NVIDIA H100 80GB HBM3", 81559, 61440, 0.97), Device("NVIDIA A100, PCIe", 40960, 12, None))
+    node = _machine._look(None).nodes[0]
+    assert [(gauge.label, gauge.words, gauge.share) for gauge in views.devices(node)] == [
+        ("GPU 0 NVIDIA H100 80GB HBM3", "97% busy · 60.0 GiB of 79.6 GiB", 0.97),
+        ("GPU 1 NVIDIA A100, PCIe", "– busy · 12 MiB of 40.0 GiB", 0.0),
+    ]
     smi.write_text("#!/bin/sh\necho 'no driver' >&2\nexit 9\n")
     with pytest.raises(OSError, match="nvidia-smi: no driver"):
         _machine.devices()

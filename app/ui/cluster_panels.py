@@ -106,7 +106,7 @@ def _machine(node: Node) -> str:
     memory = views.gauges(node)[-1]
     gauges = "".join(_gauge(gauge, wide=True) for gauge in (memory, *views.devices(node)))
     head = f"<header><b>Cores</b><span>{html.escape(views.gauges(node)[0].words)}</span></header>"
-    return f'<div class="wb-node wb-{views.kind(node)}">{head}<div class="wb-cores" style="--count:{len(node.cores)}">{cores}</div>{gauges}</div>'
+    return f'<div class="wb-node wb-{views.kind(node)}">{head}<div class="wb-cores" style="--count:{len(node.cores)}">{cores}</div><div class="wb-gauges">{gauges}</div></div>'
 
 
 def _allocation(run: Allocation, cluster: Cluster) -> None:

@@ -78,10 +78,11 @@ def gauges(node: Node) -> list[Gauge]:
 
 
 def devices(node: Node) -> list[Gauge]:
-    """This machine's GPUs, each with its busy share and memory."""
+    """This machine's GPUs, each with its busy share and memory; named where they differ."""
+    mixed = len({device.name for device in node.devices}) > 1
     return [
         Gauge(
-            f"{number} · {device.name}",
+            f"GPU {number}" + f" {device.name}" * mixed,
             device.busy or 0.0,
             f"{'–' if device.busy is None else f'{device.busy:.0%}'} busy · {mib(device.memory_used_mib)} of {mib(device.memory_mib)}",
         )
