@@ -98,6 +98,16 @@ def test_warnings_are_kept_with_the_run(cluster: Path, words: list[str]) -> None
     assert run.status.state in (State.QUEUED, State.FAILED)
 
 
+def test_a_resume_that_no_node_can_run_is_refused_and_changes_nothing(cluster: Path, words: list[str]) -> None:
+    run = api.submit(api.compose(words))
+    assert run.wait(20).state == State.FAILED  # the queue does not list its job
+    with pytest.raises(SpecError, match=r"backend\.num_nodes: nodes: 4 nodes .* partition h100 has 2 such"):
+        run.resume(["backend.num_nodes=4"])
+    assert (run.status.attempt, run.dir.spec_path.name) == (1, "spec.yaml")
+    run.resume(["backend.num_nodes=2"])
+    assert "#SBATCH --nodes=2" in (cluster / "submitted.sh").read_text()
+
+
 def test_the_command_marks_what_is_wrong_and_exits_with_1(cluster: Path, words: list[str]) -> None:
     command = [sys.executable, "-m", "workbench.cli", "preflight", *words]
     env = {**os.environ, "COLUMNS": "300"}
