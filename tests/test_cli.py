@@ -82,7 +82,7 @@ def test_interrupting_the_follower_leaves_the_run_and_says_how_to_go_on(runs: Pa
     while run.status.state != State.RUNNING:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=10)
+    told = process.communicate(timeout=60)
     assert process.returncode == 0, told
     assert f"workbench stop {run.id}" in told[1]
     assert run.status.state == State.RUNNING

@@ -55,7 +55,7 @@ def test_a_real_run_on_this_machine_and_what_its_ranks_use(tmp_path: Path, monke
         deadline = time.monotonic() + 60
         while True:
             (found,) = api.cluster("local").allocations
-            if len(found.ranks) == 2 and all(use.cpus > 0.15 for use in found.ranks):
+            if len(found.ranks) == 2 and all(use.cpus > 0.15 and use.memory_mib > 200 for use in found.ranks):
                 break
             assert time.monotonic() < deadline, found
             time.sleep(0.5)

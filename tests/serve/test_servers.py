@@ -133,7 +133,8 @@ def test_critic_and_reward_model_in_one_set_of_processes_that_swap(
     assert said["here"] in ("critic", "reward")
     calls = {name: counts["calls"] for name, counts in said["endpoints"].items()}
     assert calls["critic_train"] == STEPS and calls["critic_infer"] >= STEPS and calls["reward_model"] > STEPS
-    # A step asks the reward model, then the critic, which also learns: two changes. A validation asks the reward model alone.
-    assert STEPS <= said["swaps"] <= 2 * STEPS + 4
+    # A step asks the reward model, then the critic, which also learns: two changes; a third where the critic's question comes first and the
+    # reward model was asked last, as after the validation before the first step. Restoring, both validations and saving are one each.
+    assert STEPS <= said["swaps"] <= 2 * STEPS + 5
     assert said["host_bytes"] > 4 * 100_000 and said["swapped_s"] > 0
     assert said["processes"] == 2
