@@ -62,7 +62,7 @@ def test_what_the_user_got_wrong_is_told_without_a_traceback(runs: Path) -> None
 
 def follow(runs: Path) -> subprocess.Popen[str]:
     """What `run`, `resume` do after the launch, in a process of its own."""
-    code = "import typer; from workbench import api; from workbench.follow import follow; typer.run(lambda: follow(api.get('latest')))"
+    code = "import typer; from workbench import api; from workbench.terminal.follow import follow; typer.run(lambda: follow(api.get('latest')))"
     env = {**os.environ, "WORKBENCH_RUNS": str(runs), "COLUMNS": "200"}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
 

@@ -21,9 +21,10 @@ from backends import _machine, _slurm_nodes
 from backends.base import Device, Entry, Survey
 from tests.backends import stand_in
 from tests.backends.test_slurm_check import node, survey
-from workbench import api, cluster_commands
+from workbench import api
 from workbench.cluster import Allocation, Cluster, Use
 from workbench.store import State
+from workbench.terminal import cluster as terminal
 from workbench.views import cluster as views
 
 ROOT = Path(__file__).parents[1]
@@ -150,7 +151,7 @@ def test_rows_of_nodes_partitions_queue_and_ranks() -> None:
 
 def test_the_terminal_shows_the_same() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(cluster_commands.render(sample()))
+    console.print(terminal.render(sample()))
     shown = console.export_text()
     for words in (
         "SLURM 23.11.4",

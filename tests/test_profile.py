@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.app import synthetic, synthetic_rollouts
-from workbench import profiling
+from workbench.terminal import profile as profiling
 from workbench.views import History, catalogue, profile
 
 STEP = {

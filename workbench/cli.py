@@ -19,10 +19,10 @@ from rich.table import Table
 from workbench import api
 from workbench.bench.commands import bench, parity
 from workbench.chaos.commands import chaos
-from workbench.cluster_commands import cluster, preflight
 from workbench.data.readers import Kind
-from workbench.follow import follow as follow_to_end
-from workbench.follow import number
+from workbench.terminal.cluster import cluster, preflight
+from workbench.terminal.follow import follow as follow_to_end
+from workbench.terminal.follow import number
 
 app = typer.Typer(
     help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -126,7 +126,7 @@ def profile_(
     as_json: Json = False,
 ) -> None:
     """Where the seconds of a step go: by phase, with the rollout engine's and the servers' numbers."""
-    from workbench import profiling
+    from workbench.terminal import profile as profiling
 
     found = profiling.of_events(api.get(run_id).events(), last)
     if as_json:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from workbench import beats, rollouts
-from workbench.ahead import Ahead, Over
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.gather import gathered
@@ -22,6 +21,7 @@ from workbench.engine.step import Policy
 from workbench.experience import LEARNT, Experience, fill, trees
 from workbench.rewards import resolve
 from workbench.rewards.shaping import shaped
+from workbench.rollout.ahead import Ahead, Over
 from workbench.rollout.base import Prompt, Sampling
 from workbench.serve.reference import reference_client
 from workbench.serve.roles import RewardClient, critic_client, traffic

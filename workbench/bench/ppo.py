@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import alarms, api
-from workbench.follow import follow
+from workbench.terminal.follow import follow
 
 SHOWN = 4
 """Held-out prompts whose answers are printed, before and after."""

@@ -12,7 +12,7 @@ from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
 from workbench import rollouts
-from workbench.ahead import Ahead
+from workbench.rollout.ahead import Ahead
 from workbench.store import State
 
 SLOW = "import time\ndef slow(prompt, response, row):\n    time.sleep(0.05)\n    return -len(response) / 50\n"

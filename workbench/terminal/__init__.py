@@ -1,0 +1,1 @@
+"""What the command line draws: a run's progress, its profile, the cluster."""
