@@ -46,7 +46,8 @@ def devices() -> tuple[Device, ...]:
 
 def _device(line: str) -> Device:
     name, total, used, busy = (part.strip() for part in line.rsplit(",", 3))
-    return Device(name, float(total), float(used), float(busy) / 100 if busy.isdigit() else None)
+    known = [float(text) if text.replace(".", "", 1).isdigit() else None for text in (total, used, busy)]  # [N/A] where memory is shared, say
+    return Device(name, known[0] or 0.0, known[1] or 0.0, None if known[2] is None else known[2] / 100)
 
 
 def _look(interval_s: float | None) -> Survey:

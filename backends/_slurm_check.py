@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,12 +110,13 @@ def try_on_node(script: str, options: Sequence[str], command: Sequence[str]) -> 
     """What a bash command prints on one node of the kind that the script's first component asks for. Raises OSError in srun's words."""
     part = wanted(script)[0]
     place = [*part.place, *(["--gres=gpu:1"] if part.gpus else ())]
+    name = f"workbench-preflight-{uuid.uuid4().hex[:8]}"
     words = [
         "srun",
         "--nodes=1",
         "--ntasks=1",
         f"--time={NODE_MINUTES}",
-        "--job-name=workbench-preflight",
+        f"--job-name={name}",
         "--mpi=none",
         *place,
         *options,
@@ -124,6 +126,7 @@ def try_on_node(script: str, options: Sequence[str], command: Sequence[str]) -> 
     try:
         done = _slurm_queue.command(*words, *command, timeout_s=NODE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
+        _slurm_queue.command("scancel", f"--name={name}")  # killed srun leaves its request in the queue
         raise OSError(f"no node was free for a try within {NODE_TIMEOUT_S / 60:g} min") from None
     if done.returncode:
         raise OSError("; ".join(done.stderr.strip().splitlines()[-LAST_LINES:]) or f"srun exited with {done.returncode}")

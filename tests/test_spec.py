@@ -112,17 +112,16 @@ def test_overrides_give_the_same_tree(name: str, lr: float, steps: int | None) -
 
 
 @pytest.mark.parametrize(
-    ("words", "gpus", "served"),
+    ("words", "has_gpus", "served"),
     [
-        (["algorithm=ppo"], 0, ("critic", "reward")),
-        (["algorithm=ppo"], 1, ()),
-        (["algorithm=ppo", "backend=slurm"], 0, ()),
-        (["algorithm=grpo"], 0, ()),
-        (["algorithm=ppo", "algorithm.served=[]"], 0, ()),
-        (["algorithm=ppo", "algorithm.served=[auto,critic]"], 0, ("critic",)),
+        (["algorithm=ppo"], False, ("critic", "reward")),
+        (["algorithm=ppo"], True, ()),
+        (["algorithm=ppo", "backend=slurm"], False, ()),
+        (["algorithm=grpo"], False, ()),
+        (["algorithm=ppo", "algorithm.served=[auto,critic]"], False, ("critic",)),
     ],
 )
-def test_what_is_served_where_it_is_left_open(words: list[str], gpus: int, served: tuple[str, ...]) -> None:
-    experiment = settled(compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]), gpus)
+def test_what_is_served_where_it_is_left_open(words: list[str], has_gpus: bool, served: tuple[str, ...]) -> None:
+    experiment = settled(compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]), has_gpus)
     assert experiment.algorithm.served == served  # type: ignore[attr-defined]
     assert [server.role for server in servers(experiment.algorithm, experiment.model)] == list(served)

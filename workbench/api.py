@@ -247,7 +247,11 @@ def script(experiment: Experiment) -> str:
 def _settled(experiment: Experiment) -> Experiment:
     """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
     experiment.check_files()
-    return placement.settled(experiment.with_absolute_paths(), local.survey().nodes[0].gpus)
+    experiment = experiment.with_absolute_paths()
+    if not placement.is_open(experiment):
+        return experiment
+    here = local.survey()
+    return placement.settled(experiment, has_gpus=bool(here.nodes[0].gpus or here.error))
 
 
 def _checked(experiment: Experiment) -> list[Finding]:

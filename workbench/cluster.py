@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SILENT_BEATS = 5
 FORGOTTEN_S = 60.0
+FIRST_LOOK_S = 0.1
 
 _known: dict[tuple[int, float], psutil.Process] = {}  # psutil tells a process's busy share since it was last asked, so it is asked again
 _known_lock = threading.Lock()
@@ -171,7 +172,9 @@ def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(driver)
-        for process in (root, *root.children(recursive=True)):
+        processes = (root, *root.children(recursive=True))
+        _meet(processes)
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 if process.pid not in known:
                     role = "driver" if process.pid == driver else _role(process)
@@ -189,10 +192,22 @@ def _role(process: psutil.Process) -> str:
     return words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
 
 
+def _meet(processes: Sequence[psutil.Process]) -> None:
+    """A process's use is counted since it was asked last: those that were never asked are, and given a moment."""
+    with _known_lock:
+        if len(_known) > 4096:
+            _known.clear()
+        before = len(_known)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if (key := (process.pid, process.create_time())) not in _known:
+                    process.cpu_percent(interval=None)
+                    _known[key] = process
+        if len(_known) > before:
+            time.sleep(FIRST_LOOK_S)
+
+
 def _measure(process: psutil.Process) -> tuple[float, float]:
     with _known_lock:
-        key = process.pid, process.create_time()
-        if key not in _known and len(_known) > 4096:
-            _known.clear()
-        asked = _known.setdefault(key, process)
+        asked = _known[process.pid, process.create_time()]
         return asked.cpu_percent(interval=None) / 100, asked.memory_info().rss / 2**20

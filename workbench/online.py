@@ -22,7 +22,7 @@ from workbench.experience import LEARNT, Experience, fill, trees
 from workbench.rewards import resolve
 from workbench.rewards.shaping import shaped
 from workbench.rollout.ahead import Ahead, Over
-from workbench.rollout.base import Prompt, Sampling
+from workbench.rollout.base import Profile, Prompt, Sampling
 from workbench.serve.reference import reference_client
 from workbench.serve.roles import RewardClient, critic_client, traffic
 from workbench.spec import Experiment
@@ -65,7 +65,7 @@ class Online:
         self._group = parallel.twin_tensor_group() if staleness else parallel.tensor_group()
         self.engine = _engine(spec, policy, directory, tokenizer, self._group)
         self._version, self._sampler_s = -1, 0.0
-        self._ahead = Ahead(staleness, progress.total_steps, self._refit, self._ahead_of_learning) if staleness else None
+        self._ahead = Ahead(staleness, progress.total_steps, self._refit, self._sampling, self._ahead_of_learning) if staleness else None
         self._kept: Sequence[Experience] = ()
         self.reward = RewardClient(run, spec)
         shaping = spec.algorithm.shaping  # type: ignore[attr-defined]
@@ -88,17 +88,21 @@ class Online:
                 self._ask_about(found)
             else:
                 self._refit(step)
-                found = self._answers(rows, self.settings.samples_per_prompt, step + 1, self.spec.seed, self._ask_about)
+                found = self._answers(rows, self.settings.samples_per_prompt, step + 1, self.spec.seed, self._sampling(), self._ask_about)
         return self._scored(found)
 
     def held_out(self, rows: Sequence[Row], seed: int) -> list[Experience]:
         """One scored answer to each row's prompt, by the weights as they are now."""
         if self._ahead:
             self._ahead.wait()
-        with self._timed("generate"):
-            self._refit(self.progress.step)
-            found = self._answers(rows, 1, 0, seed)
-        return self._scored(found)
+        kept = dict(self._times), self.engine.profile, self._sampler_s
+        self.engine.profile = Profile()
+        self._refit(self.progress.step)
+        found = self._scored(self._answers(rows, 1, 0, seed, self._sampling()))
+        self.measured()  # no step's
+        times, self.engine.profile, self._sampler_s = kept
+        self._times.update(times)
+        return found
 
     def close(self) -> None:
         """The end of the run: nothing is sampled any more."""
@@ -108,14 +112,15 @@ class Online:
     def _refit(self, version: int) -> None:
         """The engine's weights are the policy's, which have seen `version` updates."""
         if self._version != version:
-            self.policy.settle()
-            self.engine.update_weights(version)
+            with self._timed("refit"):
+                self.policy.settle()
+                self.engine.update_weights(version)
             self._version = version
 
-    def _ahead_of_learning(self, step: int, over: Over) -> list[Experience]:
+    def _ahead_of_learning(self, step: int, sampling: Sampling, over: Over) -> list[Experience]:
         """Called by the sampler's thread: no collective operation of the other thread's groups, and nothing that it times."""
         started = time.perf_counter()
-        found = self._answers(self.progress.batch(step), self.settings.samples_per_prompt, step + 1, self.spec.seed, over=over)
+        found = self._answers(self.progress.batch(step), self.settings.samples_per_prompt, step + 1, self.spec.seed, sampling, over=over)
         self._sampler_s += time.perf_counter() - started
         return found
 
@@ -125,6 +130,7 @@ class Online:
         samples: int,
         step: int,
         seed: int,
+        sampling: Sampling,
         ask: Callable[[list[Experience]], None] = lambda found: None,
         over: Over = lambda: False,
     ) -> list[Experience]:
@@ -145,7 +151,7 @@ class Online:
         self.engine.resume()
         queue = parallel.shared_queue(len(rows), f"prompts-{step}-{next(self._queues)}", self._group, over)
         prompts = (Prompt(rows[i].prefix, key=i, samples=samples) for i in queue)
-        for rollout in self.engine.generate(prompts, self._sampling(), seed * 1_000_003 + max(step - 1, 0)):
+        for rollout in self.engine.generate(prompts, sampling, seed * 1_000_003 + max(step - 1, 0)):
             if parallel.tensor_rank() == 0:
                 fresh.append(self._experience(rows[rollout.key], rollout, step))
             if len(fresh) >= MICROBATCH:
@@ -252,8 +258,6 @@ class Online:
 
     def measured(self) -> Metrics:
         """The seconds of each phase since it was asked last, the engine's profile, and what asking servers cost. All ranks call it."""
-        from workbench.rollout.base import Profile
-
         times = {f"time_{name}_s": seconds for name, seconds in self._times.items()}
         done, self.engine.profile = self.engine.profile, Profile()
         profile = done.metrics()
@@ -261,7 +265,7 @@ class Online:
         if self._ahead:
             profile["sampler_s"], self._sampler_s = self._sampler_s, 0.0
         asked = traffic(self.reward, self.critic, self.reference) if self.settings.served else {}
-        return {**times, **profile, **asked}
+        return {**profile, **times, **asked}
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

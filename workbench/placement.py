@@ -35,14 +35,16 @@ def servers(algorithm: Any, model: Model) -> list[Server]:
     return [_server(role, algorithm, model) for role in getattr(algorithm, "served", ()) if role != AUTO]
 
 
-def settled(experiment: Experiment, gpus: int) -> Experiment:
-    """The same, with `auto` of `algorithm.served` put into roles; `gpus` are this machine's. Beside other roles it means nothing."""
-    algorithm = experiment.algorithm
-    served = getattr(algorithm, "served", ())
-    if AUTO not in served:
-        return experiment
-    found = tuple(role for role in served if role != AUTO)
-    if not found and hasattr(algorithm, "critic") and experiment.backend.name == "local" and not gpus and find_spec("pytriton"):
+def is_open(experiment: Experiment) -> bool:
+    """Whether `algorithm.served` leaves anything to `settled`."""
+    return AUTO in getattr(experiment.algorithm, "served", ())
+
+
+def settled(experiment: Experiment, has_gpus: bool) -> Experiment:
+    """An open experiment with `auto` put into roles; `has_gpus` is about this machine. Beside other roles `auto` means nothing."""
+    algorithm: Any = experiment.algorithm
+    found = tuple(role for role in algorithm.served if role != AUTO)
+    if not found and hasattr(algorithm, "critic") and experiment.backend.name == "local" and not has_gpus and find_spec("pytriton"):
         found = FASTER_ON_CPUS
     return experiment.model_copy(update={"algorithm": algorithm.model_copy(update={"served": found})})
 

@@ -97,9 +97,22 @@ def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
             folders[name] = path, f"data.{key}"
     if (model := Path(experiment.model.source)).exists():
         folders["model"] = model, "model.source"
+    folders |= {Path(each).name: (Path(each), "algorithm") for each in _named_by_algorithm(experiment)}
     if not (getattr(experiment.backend, "python", None) or getattr(experiment.backend, "container", None)):
         folders["Python"] = Path(sys.prefix), "backend.python"
     return [*found, *(_seen_from_afar(name, path, key) for name, (path, key) in folders.items())] if far else found
+
+
+def _named_by_algorithm(experiment: Experiment) -> list[str]:
+    """The files and folders that the algorithm's settings name: functions of the user's own, reward models."""
+    named: list[str] = []
+
+    def note(path: str) -> str:
+        named.append(path)
+        return path
+
+    experiment.algorithm.with_absolute_paths(note)
+    return [path for path in dict.fromkeys(named) if Path(path).exists()]
 
 
 def _seen_from_afar(name: str, path: Path, key: str) -> Finding:
@@ -125,7 +138,8 @@ def file_system(path: Path) -> tuple[str, str]:
 def _on_node(experiment: Experiment, root: Path, task: Task) -> list[Finding]:
     """Imports, folders and files, as a rank on one of the nodes has them."""
     root.mkdir(parents=True, exist_ok=True)
-    files = [source for source in (experiment.data.train, experiment.data.validation, experiment.model.source) if source and Path(source).exists()]
+    sources = (experiment.data.train, experiment.data.validation, experiment.model.source, *_named_by_algorithm(experiment))
+    files = [source for source in sources if source and Path(source).exists()]
     command = ["-m", "workbench.on_node", str(root), "--", *files]
     try:
         told = json.loads(slurm.try_on_node(task, command).strip().rpartition("\n")[2])

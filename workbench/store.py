@@ -133,11 +133,15 @@ class RunDir:
 
         A run's end is written even on a full disk, in the space kept back for it.
         """
+        states = tuple(allowed)
         with _lock(self.path / ".status.lock", LOCK_TIMEOUT_S):  # a page that stands still does not stop the driver: the status is replaced whole
-            was = self.status
-            if was.state not in tuple(allowed):
-                return None
-            status = replace(was, **changes, updated=time.time())
+            while True:
+                was = self.status
+                if was.state not in states:
+                    return None
+                status = replace(was, **changes, updated=time.time())
+                if self.status == was:  # one that stood still meanwhile begins again
+                    break
             if status.state.ended:
                 (self.path / ".reserve").unlink(missing_ok=True)
             write_atomic(self.path / "status.json", json.dumps(asdict(status)))

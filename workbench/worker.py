@@ -66,7 +66,8 @@ class Worker:
             raise ValueError(f"data.train={self.spec.data.train}: no row is left to train on; `workbench data check` tells why")
 
     def _load_policy(self) -> None:
-        from workbench.engine.checkpoint import Checkpoints
+        from workbench.engine import parallel
+        from workbench.engine.checkpoint import Checkpoints, obeyed
         from workbench.engine.step import Policy
 
         self.emit("phase", message="loading the model")
@@ -76,6 +77,7 @@ class Worker:
             self.validation = self._with_reference(self.validation, "validation")
         self.checkpoints = Checkpoints(self.policy, self.run.checkpoints, self.spec.checkpoint)
         self.step = self.checkpoints.load_newest(self._warn)
+        self._obeyed = parallel.from_first(obeyed(self.run.checkpoints, self.step) if parallel.rank() == 0 else 0.0)
         self._online = None
         if isinstance(self.spec.algorithm, OnlineConfig):
             from workbench.online import Online
@@ -120,7 +122,8 @@ class Worker:
 
     def go(self) -> None:
         """Train to the end or to a stop, whichever comes first."""
-        self.emit("state", state="running", step=self.step, total_steps=self.total_steps)
+        live = {name: getattr(self.settings, name) for name in self.settings.live}
+        self.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=live)
         beats.moved(self.step)
         held_out = self.validate() if self.step == 0 else {}
         reason = "stopped" if self._stop_requested() else "completed"
@@ -153,7 +156,7 @@ class Worker:
             self._report_checkpoint(wait=True)
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
-            self.checkpoints.save(self.step, metric)
+            self.checkpoints.save(self.step, metric, self._obeyed)
             self._report_checkpoint(wait=not self.spec.checkpoint.asynchronous)
 
     def _sound(self, metrics: Metrics) -> None:
@@ -196,7 +199,6 @@ class Worker:
         if not self.validation:
             return {}, []
         found = self.online.held_out(self.validation, VALIDATION_SEED)
-        self.online.measured()
         metrics = {"rewards": sum(e.reward for e in found) / len(found)}
         metrics |= {f"reward/{name}": sum(e.components[name] for e in found) / len(found) for name in found[0].components}
         metrics["response_lengths"] = sum(len(e.tokens) for e in found) / len(found)
@@ -274,11 +276,13 @@ class Worker:
         from workbench.engine import parallel
 
         requests = parallel.from_first(self.run.requests(self._requests) if parallel.rank() == 0 else [])
+        requests = [each for each in requests if each["request"] != "set" or each["time"] > self._obeyed]  # the checkpoint has the others' outcome
         for request in requests:
             self.emit("control", **{key: value for key, value in request.items() if key != "time"}, step=self.step)
             if request["request"] == "set":
                 self._apply(request["values"])
             self._paused = request["request"] == "pause" or (self._paused and request["request"] not in ("unpause", "stop"))
+        self._obeyed = max([self._obeyed, *(each["time"] for each in requests)])
         stop = any(request["request"] == "stop" and request.get("attempt") in (None, self._attempt) for request in requests)
         self._paused = self._paused and not stop
         return stop

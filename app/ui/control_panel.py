@@ -20,12 +20,12 @@ def draw(run: Run) -> None:
     """The settings that may change, pausing, and what was asked for so far."""
     status = run.status
     with feed.history(run) as history:
-        made = list(history.controls)
+        made, live = list(history.controls), dict(history.live)
     asked = [] if status.state.ended else _waiting(run, made)
     if status.state.ended:
         st.info("The run has ended: nothing can be changed any more.", icon=":material/flag:")
     else:
-        _settings(run, made)
+        _settings(run, live)
         _pausing(run, [*made, *asked], status.state == State.STOPPING)
     if made or asked:
         st.markdown("**Asked for so far**")
@@ -39,11 +39,9 @@ def draw(run: Run) -> None:
         )
 
 
-def _settings(run: Run, made: Sequence[Mapping[str, Any]]) -> None:
+def _settings(run: Run, live: Mapping[str, Any]) -> None:
     algorithm = run.spec.algorithm
-    now = {name: getattr(algorithm, name) for name in algorithm.live}
-    for event in made:
-        now |= event.get("values", {})
+    now = {name: live.get(name, getattr(algorithm, name)) for name in algorithm.live}
     with st.form(f"controls-{run.id}"):
         st.markdown("**Settings** :gray[taken over at the next step, on every rank, and kept as an event]")
         columns = st.columns(max(3, len(now)))

@@ -37,8 +37,8 @@ def test_refits_of_every_engine_are_measured(monkeypatch: pytest.MonkeyPatch) ->
     """Each engine runs, `rollout.name=hf` among them; the default shares the policy's weights, and copying them costs more than nothing."""
     monkeypatch.setattr(short_ppo, "ROLLOUTS", 8)
     result = CliRunner().invoke(app, ["bench", "refit", "--steps", "1", "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
     found = {each["engine"]: each for each in json.loads(result.stdout)}
+    assert result.exit_code == any(each["share"] > refit.LIMIT for each in found.values()), result.stderr
     assert list(found) == list(refit.ENGINES)
     assert found["megatron"]["share"] < refit.LIMIT
     assert all(found["megatron"]["refit_s"] < found[name]["refit_s"] < found[name]["step_s"] for name in refit.ENGINES if name != "megatron")

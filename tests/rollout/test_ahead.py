@@ -13,8 +13,10 @@ from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
 from workbench import rollouts
 from workbench.rollout.ahead import Ahead
+from workbench.rollout.base import Sampling
 from workbench.store import State
 
+GREEDY = Sampling(4, temperature=0)
 SLOW = "import time\ndef slow(prompt, response, row):\n    time.sleep(0.05)\n    return -len(response) / 50\n"
 
 
@@ -31,11 +33,11 @@ def test_a_step_learns_from_weights_that_lack_at_most_so_many_updates(ahead: int
         nonlocal now
         now = version
 
-    def sample(step: int, over) -> list:
+    def sample(step: int, sampling: Sampling, over) -> list:
         used[step] = now
         return []
 
-    sampler = Ahead(ahead, 5, refit, sample)
+    sampler = Ahead(ahead, 5, refit, lambda: GREEDY, sample)
     for step in range(begins, 5):
         sampler.take(step)
     sampler.close()
@@ -44,15 +46,33 @@ def test_a_step_learns_from_weights_that_lack_at_most_so_many_updates(ahead: int
 
 def test_the_next_step_is_sampled_while_this_one_learns() -> None:
     learning = threading.Event()
-    sampler = Ahead(1, 3, lambda version: None, lambda step, over: [] if step == 0 else [learning.wait(10)])
+    sampler = Ahead(1, 3, lambda version: None, lambda: GREEDY, lambda step, sampling, over: [] if step == 0 else [learning.wait(10)])
     sampler.take(0)
     learning.set()  # without a thread of its own the sampling would have ended before, empty-handed
     assert sampler.take(1) == [True]
     sampler.close()
 
 
+def test_a_step_is_sampled_as_the_settings_were_when_it_was_asked_for() -> None:
+    """On every rank alike, whenever its thread comes to it."""
+    now, free, used = GREEDY, threading.Event(), {}
+
+    def sample(step: int, sampling: Sampling, over) -> list:
+        used[step] = sampling
+        return [step == 0 or free.wait(10)]
+
+    sampler = Ahead(2, 3, lambda version: None, lambda: now, sample)
+    sampler.take(0)
+    now = Sampling(8)
+    free.set()
+    sampler.take(1)
+    sampler.take(2)
+    sampler.close()
+    assert [used[step] for step in range(3)] == [GREEDY] * 3
+
+
 def test_what_the_sampling_raises_comes_out_and_an_end_cuts_it_short() -> None:
-    def sample(step: int, over) -> list:
+    def sample(step: int, sampling: Sampling, over) -> list:
         if step == 1:
             raise ValueError("no answer")
         deadline = time.monotonic() + 10
@@ -60,10 +80,11 @@ def test_what_the_sampling_raises_comes_out_and_an_end_cuts_it_short() -> None:
             assert time.monotonic() < deadline
         return []
 
-    sampler = Ahead(2, 5, lambda version: None, sample)
+    sampler = Ahead(2, 5, lambda version: None, lambda: GREEDY, sample)
     sampler.take(0)
-    with pytest.raises(ValueError, match="no answer"):
-        sampler.take(1)
+    for asked in (sampler.wait, lambda: sampler.take(1)):
+        with pytest.raises(ValueError, match="no answer"):
+            asked()
     began = time.monotonic()
     sampler.close()
     assert time.monotonic() - began < 5

@@ -138,7 +138,7 @@ def bench_refit(
     steps: Annotated[int, typer.Option(min=1, help="Steps of each run that are counted, after a first that is not.")] = 6,
     as_json: Json = False,
 ) -> None:
-    """What giving the rollout engine new weights costs a step of PPO, by engine. Ends with 1 if the default's share is above 1 %."""
+    """What giving the rollout engine new weights costs a step of PPO, by engine. Ends with 1 if a share is above 1 %."""
     from workbench.bench.refit import compare
     from workbench.bench.short_ppo import TINY
 

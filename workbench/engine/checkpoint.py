@@ -45,6 +45,7 @@ class _Pending:
     step: int
     metric: float | None
     changes: dict[str, tuple[Any, Any]]
+    obeyed: float
     optimizer_steps: int
     started: float
     finalize: list[Callable[[], None]]
@@ -60,11 +61,12 @@ class Checkpoints:
         self.policy, self.folder, self.settings = policy, folder, settings
         self._pending: _Pending | None = None
 
-    def save(self, step: int, metric: float | None = None) -> None:
+    def save(self, step: int, metric: float | None = None, obeyed: float = 0.0) -> None:
         """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
 
         Args:
             metric: the value of `best_metric` at this step, where it was measured.
+            obeyed: the time of the newest request of the run's owner that is part of what is saved.
         """
         assert self._pending is None, "finish the checkpoint before first"
         partial = self._partial(step)
@@ -78,7 +80,7 @@ class Checkpoints:
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         request = dist_checkpointing.save(state, str(partial), sharded_strategy=strategy, async_sharded_save=True)
         steps = max((int(moments["step"]) for moments in _moments(self.policy)), default=0)
-        pending = _Pending(step, metric, self.policy.changes, steps, started, request.finalize_fns)
+        pending = _Pending(step, metric, self.policy.changes, obeyed, steps, started, request.finalize_fns)
         arguments = list(request.async_fn_args)
         if request.preload_fn:
             arguments[1] = request.preload_fn()
@@ -146,7 +148,7 @@ class Checkpoints:
     def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
-        kept = {name: getattr(pending, name) for name in ("step", "metric", "changes", "optimizer_steps")}
+        kept = {name: getattr(pending, name) for name in ("step", "metric", "changes", "obeyed", "optimizer_steps")}
         meta = {**kept, "model": model}
         (partial / "meta.json").write_text(json.dumps(meta))
         rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
@@ -198,6 +200,11 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     for moments in _moments(policy):
         moments["step"] = torch.tensor(float(_meta(path)["optimizer_steps"]))
     policy.repeat(_meta(path).get("changes", {}))
+
+
+def obeyed(folder: Path, step: int) -> float:
+    """The time of the newest request that a checkpoint holds the outcome of; 0 for none."""
+    return _meta(folder / str(step)).get("obeyed", 0.0) if step else 0.0
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:

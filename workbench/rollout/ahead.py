@@ -10,6 +10,7 @@ from typing import Protocol
 
 from workbench.engine import device
 from workbench.experience import Experience
+from workbench.rollout.base import Sampling
 
 Over = Callable[[], bool]
 
@@ -17,7 +18,7 @@ Over = Callable[[], bool]
 class Sample(Protocol):
     """This rank's answers for `step` (from 0). It takes no more prompts once `over()` is true."""
 
-    def __call__(self, step: int, over: Over) -> list[Experience]: ...
+    def __call__(self, step: int, sampling: Sampling, over: Over) -> list[Experience]: ...
 
 
 class Ahead:
@@ -28,10 +29,10 @@ class Ahead:
     from, not of anyone's speed (one step off, for `steps` 1: Noukhovitch et al., arXiv 2410.18252).
     """
 
-    def __init__(self, steps: int, total_steps: int, refit: Callable[[int], None], sample: Sample):
-        self._steps, self._total_steps, self._refit, self._sample = steps, total_steps, refit, sample
+    def __init__(self, steps: int, total_steps: int, refit: Callable[[int], None], sampling: Callable[[], Sampling], sample: Sample):
+        self._steps, self._total_steps, self._refit, self._sampling, self._sample = steps, total_steps, refit, sampling, sample
         self._found: dict[int, Future[list[Experience]]] = {}
-        self._wanted: SimpleQueue[tuple[int, Future[list[Experience]]] | None] = SimpleQueue()
+        self._wanted: SimpleQueue[tuple[int, Sampling, Future[list[Experience]]] | None] = SimpleQueue()
         self._over = threading.Event()
         # A daemon: a rank that fails must end, even if its sampler waits for ranks that are no more.
         self._thread = threading.Thread(target=self._work, name="sampler", daemon=True)
@@ -50,9 +51,9 @@ class Ahead:
         return found
 
     def wait(self) -> None:
-        """Until the sampler has nothing to do, so that its engine may be used for something else."""
+        """Until the sampler has nothing to do, so that its engine may be used for something else. Raises what the sampling raised."""
         for future in self._found.values():
-            future.exception()
+            future.result()
 
     def close(self) -> None:
         """No more prompts are taken; the answers under way are waited for."""
@@ -62,13 +63,13 @@ class Ahead:
 
     def _ask(self, step: int) -> None:
         self._found[step] = Future()
-        self._wanted.put((step, self._found[step]))
+        self._wanted.put((step, self._sampling(), self._found[step]))  # as it is now on every rank, whenever the thread comes to it
 
     def _work(self) -> None:
         with device.beside():
             while (wanted := self._wanted.get()) is not None:
-                step, future = wanted
+                step, sampling, future = wanted
                 try:
-                    future.set_result(self._sample(step, self._over.is_set))
+                    future.set_result(self._sample(step, sampling, self._over.is_set))
                 except BaseException as error:
                     future.set_exception(error)

@@ -79,6 +79,7 @@ class Engine:
         started = time.perf_counter()
         if self._refill:
             self._refill()
+            device.synchronize()  # another thread may decode next, in another stream
         self.profile.refits += 1
         self.profile.refit_s += time.perf_counter() - started
 

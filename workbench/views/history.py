@@ -50,7 +50,7 @@ class History:
     """What the events say so far. Feed it with `extend`; it forgets the steps that a resume has taken back.
 
     `metrics` holds one column a metric, as long as `steps`, with NaN where a step has no such metric. An alarm that is over has the time of that
-    under `over`; a new launch ends all.
+    under `over`; a new launch ends all. `live` holds the settings that may change while the run goes on, as they are now.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -62,6 +62,7 @@ class History:
     warnings: list[str] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
     controls: list[dict[str, Any]] = field(default_factory=list)
+    live: dict[str, Any] = field(default_factory=dict)
     phase: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     total_steps: int = 0
@@ -109,6 +110,7 @@ class History:
         self.total_steps = event.get("total_steps", self.total_steps)
         self.phase = self.end = None
         self._end_alarms(event["time"])
+        self.live = dict(event.get("live", {}))
         step = event.get("step")
         if step is None:
             return
@@ -144,6 +146,7 @@ class History:
 
     def _take_control(self, event: Mapping[str, Any]) -> None:
         self.controls.append(dict(event))
+        self.live |= event.get("values", {})
 
     def _take_phase(self, event: Mapping[str, Any]) -> None:
         self.phase = dict(event)
