@@ -231,9 +231,7 @@ def gang(task: Task) -> Iterator[Client]:
     }
     settings = {
         "distributed.scheduler.allowed-failures": 0,
-        # a node without power says nothing: the kernel tells by the first, dask itself within twice the second
-        "distributed.comm.timeouts.tcp": "15s",
-        "distributed.scheduler.worker-ttl": "20s",
+        "distributed.scheduler.worker-ttl": "20s",  # a node without power says nothing; the kernel tells sooner, see TCP in BODY
     }
     with (
         dask_config.set(settings),
@@ -352,7 +350,7 @@ cd {cwd}
 {env}export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
 export WORKBENCH_FIRST="$SLURMD_NODENAME"
-export DASK_LOGGING__DISTRIBUTED=error
+export DASK_LOGGING__DISTRIBUTED=error DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=15s
 mkdir -p "$WORKBENCH_DASK"
 
 # On each node a dask worker, started again when it dies. SIGTERM to a job's steps is the warning of a preemption.

@@ -12,26 +12,41 @@ from backends import base
 from workbench import api, driver, store
 from workbench.settings import Watch
 
-RANK = """
+RANK = '''
 import json, os, signal, sys, time
 from pathlib import Path
 from workbench import beats
-from workbench.store import EventWriter, RunDir, Cursor
+from workbench.store import EventWriter, RunDir, Cursor, write_atomic
 run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
 events = EventWriter(run) if rank == 0 else None
 def write(kind, **values):
     events and events.write(kind, **values)
-def steps(n, seconds=0.01):
+def steps(n, seconds=0.01, keep=0):
+    """Learns one number; with `keep` it is saved every so many steps and at a stop, and the next attempt goes on from there."""
     write("phase", message="loading the model", done=1, total=1)
-    write("state", state="running", step=0, total_steps=n)
-    for step in range(1, n + 1):
+    saved = run.path / f"saved-{rank}.json"
+    first, loss = json.loads(saved.read_text()) if saved.exists() else (0, 1.0)
+    write("state", state="running", step=first, total_steps=n)
+    for step in range(first + 1, n + 1):
         time.sleep(seconds)
-        write("step", step=step, metrics={"loss": 1 / step})
-        if any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor())):
+        loss = 0.9 * loss + 1 / step
+        write("step", step=step, metrics={"loss": loss})
+        stop = any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor()))
+        if keep and (stop or step % keep == 0):
+            write_atomic(saved, json.dumps([step, loss]))
+        if stop:
             write("end", reason="stopped", step=step)
             sys.exit(0)
     write("end", reason="completed", step=n)
-"""
+'''
+
+
+def curve(n: int) -> list[float]:
+    """The losses of `steps(n)`."""
+    losses = [1.0]
+    for step in range(1, n + 1):
+        losses.append(0.9 * losses[-1] + 1 / step)
+    return losses[1:]
 
 
 def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local", watch: Watch | None = None, **settings: Any) -> base.Task:

@@ -314,7 +314,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 # a requeued job waits for cred_expire, 120 s unless told, before it may start again
-AuthInfo=socket={folder}/munge/sock,cred_expire=10
+AuthInfo=socket={folder}/munge/sock,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -341,7 +341,7 @@ EnforcePartLimits=ALL
 ReturnToService=2
 SlurmdTimeout=20
 SlurmctldTimeout=20
-KillWait=10
+KillWait=5
 MinJobAge=600
 Waittime=0
 InactiveLimit=0

@@ -268,7 +268,13 @@ SCENARIOS = (
     Scenario("rank", "kill -9 of a rank", lambda s: s.kill("workbench.worker", RANK="3"), in_ci=True),
     Scenario("worker", "kill -9 of a node's dask worker", lambda s: s.kill("distributed.cli.dask_worker", SLURM_PROCID="1")),
     Scenario("driver", "kill -9 of the driver", lambda s: s.kill("workbench.driver")),
-    Scenario("critic", "PPO: kill -9 of the critic server, on a node of its own", lambda s: s.kill("workbench.serve", "critic"), algorithm="ppo"),
+    Scenario(
+        "critic",
+        "PPO: kill -9 of the critic server, on a node of its own",
+        lambda s: s.kill("workbench.serve", "critic"),
+        algorithm="ppo",
+        in_ci=True,
+    ),
     Scenario("reward", "PPO: kill -9 of the reward server, on a node of its own", lambda s: s.kill("workbench.serve", "reward"), algorithm="ppo"),
     Scenario("two gangs", "two more gangs want the same nodes", _compete, hits=False),
     Scenario(

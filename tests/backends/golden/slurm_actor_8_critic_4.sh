@@ -41,7 +41,7 @@ cd /home/ada
 export WORKBENCH_DASK="$run/dask/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
 export WORKBENCH_WARNED="$WORKBENCH_DASK/warned"
 export WORKBENCH_FIRST="$SLURMD_NODENAME"
-export DASK_LOGGING__DISTRIBUTED=error
+export DASK_LOGGING__DISTRIBUTED=error DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=15s
 mkdir -p "$WORKBENCH_DASK"
 
 # On each node a dask worker, started again when it dies. SIGTERM to a job's steps is the warning of a preemption.
