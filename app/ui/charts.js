@@ -1,5 +1,5 @@
 // Charts that ask the server for new points themselves and append them: a page rerun never redraws them.
-const EVERY_MS = 1000, IDLE_MS = 5000, SLOWEST_MS = 15000, THIN_AGAIN = 3000;
+const EVERY_MS = 500, IDLE_MS = 5000, SLOWEST_MS = 15000, THIN_AGAIN = 3000;
 const SERIES_COLOUR = { chosen: 1, rejected: 4 };
 const states = new WeakMap();
 let plotly;

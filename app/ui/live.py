@@ -1,4 +1,4 @@
-"""The live-data routes: what the charts in the browser ask for once a second.
+"""The live-data routes: what the charts in the browser ask for twice a second.
 
 A page hands the charts a token that only this server process knows. Besides, a request must come from a page of this very server,
 under a loopback name: other sites, and names that were made to point here, are refused.
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ui import feed
 from workbench import api
+from workbench.store import RunDir
 from workbench.views import History, catalogue, figures, series
 from workbench.views.history import Cursor
 
@@ -55,10 +56,10 @@ class NoSuchRun(ValueError):
 
 def find(run_id: str) -> api.Run:
     """The run with exactly this id. Raises NoSuchRun; a path in place of an id is never followed."""
-    for run in api.runs():
-        if run.id == run_id:
-            return run
-    raise NoSuchRun(f"there is no run {run_id[:100]!r}")
+    run = RunDir(api.runs_root() / run_id)
+    if run_id in (".", "..") or Path(run_id).name != run_id or not (run.path / "status.json").is_file():
+        raise NoSuchRun(f"there is no run {run_id[:100]!r}")
+    return api.Run(run)
 
 
 def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
