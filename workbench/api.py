@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -120,8 +121,8 @@ class Run:
 
     def servers(self) -> list[Report]:
         """How each of the run's servers is; none where it computes everything itself."""
-        spec = yaml.safe_load(self.dir.spec_path.read_text())  # unchecked: a run of an older version is shown too
-        return reports(self.dir.path, spec["algorithm"].get("served", ()), self.status.state.ended)
+        path = self.dir.spec_path
+        return reports(self.dir.path, _served(path, path.stat().st_mtime_ns), self.status.state.ended)
 
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end at the next step boundary; one that waits in a queue is taken out of it.
@@ -342,6 +343,12 @@ def launch(run: RunDir, task: backends.Task) -> None:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise
     run.update(job=asdict(job))
+
+
+@functools.lru_cache(maxsize=256)
+def _served(spec: Path, _changed_ns: int) -> Sequence[str]:
+    """The roles that the settings serve, unchecked: a run of an older version is shown too."""
+    return yaml.safe_load(spec.read_text())["algorithm"].get("served", ())
 
 
 def _backend(status: Status) -> backends.Backend:

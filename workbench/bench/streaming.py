@@ -36,7 +36,7 @@ RANKS = 4
 LIMIT_S = 2.0
 ROLLOUTS_EVERY_S = 2.0
 ANSWERS, ANSWER_TOKENS = 16, 64
-SETTLE_S = 4.0
+SETTLE_S = 60.0
 METRICS = ("loss", "grad_norm", "lr", "rewards", "entropy", "ppo_ratio", "clip_fraction", "critic_loss", "tokens_per_s", "step_time_s")
 RECORD = """pattern => {
   window.wbSeen = [];
@@ -137,14 +137,17 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
                 assert rank.stdin
                 rank.stdin.write(b"go\n")
                 rank.stdin.flush()
-            ranks[0].wait(seconds + 60)
+            assert ranks[0].stdout
+            ranks[0].stdout.readline()  # all is written; the rank lives on, or the run would have ended
             cores = (sum(app.cpu_times()[:2]) - busy) / (time.monotonic() - began)
-            time.sleep(SETTLE_S)
+            events = [(event["time"], event["step"]) for event in run.events() if event["kind"] == "step"][1:]
+            files = [(event["began"], event["rollouts"]) for event in run.events() if event["kind"] == "kept"][1:]
+            for page, (_, last) in zip(pages, (events[-1], files[-1]), strict=True):
+                page.wait_for_function("last => wbSeen.at(-1)[1] >= last", arg=last, timeout=1e3 * SETTLE_S)
+            time.sleep(1)  # for the other viewers
         shown = [[(when, value) for when, value in page.evaluate("() => wbSeen")] for page in pages]
         for page in pages:
             page.context.close()
-    events = [(event["time"], event["step"]) for event in run.events() if event["kind"] == "step"][1:]
-    files = [(event["began"], event["rollouts"]) for event in run.events() if event["kind"] == "kept"][1:]
     return Measured(
         rate, count, Ages(ages(events, shown[0])), Ages(ages(files, shown[1])), Ages([age for seen in feeds for age in ages(events, seen)]), cores
     )
@@ -168,7 +171,10 @@ def ages(written: Sequence[tuple[float, float]], seen: Seen) -> list[float]:
 def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The run's ranks: processes of this module. They wait for a line on their standard input before they begin."""
     words = [sys.executable, "-m", "workbench.bench.streaming", str(run.path), str(rate), str(seconds)]
-    ranks = [subprocess.Popen(words, stdin=subprocess.PIPE, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS)}) for rank in range(RANKS)]
+    ranks = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS)})
+        for rank in range(RANKS)
+    ]
     first = psutil.Process(ranks[0].pid)
     job = Job("local", str(first.pid), os.uname().nodename, first.create_time())
     run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=asdict(job))
@@ -248,11 +254,15 @@ async def _session(url: str, run_id: str) -> None:
     from tornado.httpclient import HTTPRequest
     from tornado.websocket import websocket_connect
 
-    place = {"query_string": f"id={run_id}", "page_name": "run"}
     request = HTTPRequest(f"{url.replace('http', 'ws')}/_stcore/stream", headers={"Origin": url})
     connection = await websocket_connect(request, subprotocols=["streamlit"])
-    send = lambda **more: connection.write_message(BackMsg(rerun_script=ClientState(**place, **more)).SerializeToString(), binary=True)  # noqa: E731
     reruns: dict[str, asyncio.Task[None]] = {}
+    place: dict[str, str] = {"page_name": "run"}
+
+    async def send(**more: Any) -> None:
+        await connection.write_message(
+            BackMsg(rerun_script=ClientState(query_string=f"id={run_id}", **place, **more)).SerializeToString(), binary=True
+        )
 
     async def rerun(fragment_id: str, every_s: float) -> None:
         while True:
@@ -263,6 +273,8 @@ async def _session(url: str, run_id: str) -> None:
         await send()
         while (message := await connection.read_message()) is not None:
             told = ForwardMsg.FromString(message)  # type: ignore[arg-type]
+            if told.WhichOneof("type") == "new_session":
+                place = {"page_script_hash": told.new_session.page_script_hash}
             if told.WhichOneof("type") == "auto_rerun" and told.auto_rerun.fragment_id not in reruns:
                 name = told.auto_rerun.fragment_id
                 reruns[name] = asyncio.create_task(rerun(name, told.auto_rerun.interval))
@@ -334,6 +346,8 @@ def main() -> None:
     beats.begin(run, "actor")
     if os.environ["RANK"] == "0":
         write(run, rate, seconds)
+        print("written", flush=True)
+        sys.stdin.read()
     else:
         sys.stdin.readline()
         for step in range(math.ceil(seconds)):
