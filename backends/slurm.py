@@ -115,6 +115,12 @@ class Config(base.Config):
             raise ValueError(f"ranks_per_node={self.ranks_per_node} is more than gpus_per_node={self.gpus_per_node}: one rank a GPU")
         return self
 
+    @model_validator(mode="after")
+    def _somebody_sees_a_lost_driver(self) -> Config:
+        if self.spare_nodes and self.container and self.container_runtime == "pyxis":
+            raise ValueError("spare_nodes: with Pyxis the surviving nodes cannot ask SLURM whether the driver's node is lost; set spare_nodes=0")
+        return self
+
 
 def script(task: Task, cwd: Path) -> str:
     """The batch script, which works in `cwd`. Depends on this and dask-jobqueue's configuration alone. Raises ValueError for what dask-jobqueue refuses."""

@@ -114,6 +114,8 @@ def test_settings_that_would_break_a_script_are_refused() -> None:
             slurm.Config(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="one rank a GPU"):
         slurm.Config(gpus_per_node=4, ranks_per_node=8)
+    with pytest.raises(ValidationError, match="with Pyxis the surviving nodes cannot ask"):
+        slurm.Config(spare_nodes=1, container="image.sqsh")
     with pytest.raises(ValueError, match="do not divide among its 4 nodes"):
         slurm.Config(critic=slurm.Nodes(nodes=4)).serving("critic", 6, 0)
 

@@ -30,6 +30,7 @@ from rich.table import Table
 from backends.base import Job
 from workbench import beats, rollouts, spec, store
 from workbench.bench.browser import Server, chromium, new_page
+from workbench.preflight import file_system
 from workbench.store import EventWriter, RunDir, State
 
 RANKS = 4
@@ -112,9 +113,13 @@ def measure(
                 status.update(f"{rate:g} events/s, {count} viewers")
                 found.append(_one(server, browser, writes, rate, count, seconds))
     if as_json:
-        print(json.dumps({"file_system": file_system(writes if not seen_at else reads), "found": [each.record for each in found]}, indent=2))
+        print(
+            json.dumps(
+                {"file_system": " at ".join(file_system(writes if not seen_at else reads)), "found": [each.record for each in found]}, indent=2
+            )
+        )
     else:
-        _render(found, file_system(reads), console)
+        _render(found, " at ".join(file_system(reads)), console)
     return all(each.good for each in found)
 
 
@@ -283,13 +288,6 @@ async def _session(url: str, run_id: str) -> None:
         for task in reruns.values():
             task.cancel()
         connection.close()
-
-
-def file_system(path: Path) -> str:
-    """Kind and mount options of the file system that a path is on."""
-    mounts = [line.split()[1:4] for line in Path("/proc/mounts").read_text().splitlines()]
-    at, kind, options = max((m for m in mounts if path.resolve().is_relative_to(m[0])), key=lambda mount: len(mount[0]))
-    return f"{kind} at {at} ({options})"
 
 
 def _render(found: Sequence[Measured], where: str, console: Console) -> None:
