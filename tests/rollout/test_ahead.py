@@ -134,7 +134,7 @@ def test_slow_rewards_cost_a_step_less(tmp_path: Path, monkeypatch: pytest.Monke
     wait_for(lambda: len(steps(run)) >= 4 or run.status.state.ended)
     run.stop()
     assert run.wait(60).state == State.STOPPED, run.status.message
-    told = steps(run)[1:4]
-    assert all(metrics["sampler_s"] > 1.6 for metrics in told)
-    hidden = sum(metrics["sampler_s"] - metrics["time_generate_s"] for metrics in told)
-    assert hidden > 0.5 * sum(metrics["sampler_s"] for metrics in told)
+    told = steps(run)[1:]
+    sampled, waited = (sum(metrics[name] for metrics in told) for name in ("sampler_s", "time_generate_s"))
+    assert sampled > 1.6 * (len(told) - 1)  # what ends between two steps counts for the later one
+    assert waited < 0.5 * sampled
