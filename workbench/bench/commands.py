@@ -51,6 +51,7 @@ Rows = Annotated[str, typer.Option("--data", help="Preference rows; the demo's o
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows in a step.")]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of both sides.")]
 MaxTokens = Annotated[int, typer.Option(min=16, help="Longest side of a row: TRL pads, and runs out of memory on long ones.")]
+Whose = Annotated[list[str] | None, typer.Option(help="Whose PPO (again for more): `tiny`, a random one, or any other, smollm2-135m-instruct say.")]
 DEMO_ROWS = "workbench/data/demo/preferences.jsonl"
 
 
@@ -117,9 +118,7 @@ def bench_serving(
 @bench.command("placement")
 def bench_placement(
     rounds: Rounds = 3,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Whose PPO (again for more): `tiny`, a random one, or any other, smollm2-135m-instruct say.")
-    ] = None,
+    model: Whose = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each run that are counted, after a first that is not.")] = 6,
     as_json: Json = False,
 ) -> None:
@@ -132,9 +131,7 @@ def bench_placement(
 
 @bench.command("refit")
 def bench_refit(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Whose PPO (again for more): `tiny`, a random one, or any other, smollm2-135m-instruct say.")
-    ] = None,
+    model: Whose = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each run that are counted, after a first that is not.")] = 6,
     as_json: Json = False,
 ) -> None:
