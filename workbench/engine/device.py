@@ -76,6 +76,11 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def memory_bytes() -> int:
+    """All of this rank's GPU's memory, or 0 on a CPU."""
+    return torch.cuda.get_device_properties(current()).total_memory if CUDA else 0
+
+
 def import_megatron() -> None:
     """On a CPU, where nothing is compiled: import megatron-core without torch's compiler, so that a rank starts in three quarters of the time."""
     if CUDA:

@@ -3,7 +3,7 @@
 Under pipeline parallelism it decodes a copy of the whole depth instead (`workbench.engine.reshard`), which `refill` renews.
 
 Batches are continuous: an answer that has ended leaves its slot at once and a waiting prompt takes it. A prompt's samples share its prefill.
-With tensor parallelism the ranks of a group call it together with the same prompts.
+With tensor parallelism the ranks of a group call it together with the same prompts. On a GPU a step's kernels are launched as one (CUDA graphs).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.beats import moved
-from workbench.engine import device
+from workbench.engine import device, graphs
 from workbench.engine.model import PackedGPT
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
 
@@ -30,6 +30,8 @@ _ROUND = 64
 """The cache's length grows in steps of so many tokens."""
 _PREFILL = 16_384
 """Prompts' tokens that go through the layers at once, but for a longer prompt."""
+_KEPT = 1 / 16
+"""Caches that take no more of the GPU than this stay while the policy trains, and with them what was recorded."""
 
 
 @dataclass
@@ -56,10 +58,15 @@ class Engine:
         self._values: list[Tensor] = []
         self._rotary: tuple[Tensor, Tensor] | None = None
         self._alone = self.config.tensor_model_parallel_size == 1
+        # Experts wait for the device to count their tokens, and tensor-parallel ranks for each other.
+        recordable = graphs.RECORDS and self._alone and self.config.num_moe_experts is None
+        self._recorder = graphs.Recorder(self._next) if recordable else None
 
     @torch.no_grad()
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling, seed: int) -> Iterator[Rollout]:
         self.model.eval()
+        if self._recorder:
+            self._recorder.bound_to([*self.model.parameters()])
         waiting = _Waiting(prompts, self.slots)
         active: list[_Slot] = []
         with _whole_sequences(self.model):
@@ -84,12 +91,16 @@ class Engine:
         self.profile.refit_s += time.perf_counter() - started
 
     def release(self) -> None:
-        self._keys, self._values = [], []
+        if self._recorder and sum(cache.nbytes for cache in (*self._keys, *self._values)) <= _KEPT * device.memory_bytes():
+            return
+        self.close()
 
     def resume(self) -> None: ...
 
     def close(self) -> None:
-        self.release()
+        self._keys, self._values = [], []
+        if self._recorder:
+            self._recorder.forget()
 
     def _begin(self, active: list[_Slot], taken: list[Prompt], sampling: Sampling, seed: int) -> None:
         """Prefill the prompts, laid end to end without padding, put each one's keys and values into a slot a sample, and draw the first tokens."""
@@ -130,11 +141,33 @@ class Engine:
     def _step(self, active: list[_Slot], sampling: Sampling) -> None:
         """One more token for every answer in the making."""
         started = time.perf_counter()
-        here = device.current()
-        count, longest = len(active), max(slot.length for slot in active) + 1
-        length_B = torch.tensor([slot.length for slot in active], device=here)
-        rows_B = torch.arange(count, device=here)
-        mask = (torch.arange(longest, device=here) <= length_B[:, None])[:, None, None]
+        rows, longest = len(active), max(slot.length for slot in active) + 1
+        if self._recorder:  # a few shapes, each recorded once
+            rows, longest = min(_power_of_two(rows), self.slots), min(_stepped(longest), self._keys[0].shape[2])
+        filled = [0] * (rows - len(active))
+        last_2B = torch.tensor([[slot.tokens[-1] for slot in active] + filled, [slot.length for slot in active] + filled], device=device.current())
+        step = self._recorder or self._next
+        chosen_2B = step((longest, _law(sampling)), last_2B, self._uniform(active, rows)).tolist()
+        for slot, token, logprob in zip(active, *chosen_2B, strict=False):
+            slot.length += 1
+            slot.tokens.append(int(token))
+            slot.logprobs.append(logprob)
+        moved()
+        self.profile.decode_tokens += len(active)
+        self.profile.busy += len(active)
+        self.profile.slot_steps += self.slots
+        self.profile.decode_s += time.perf_counter() - started
+
+    def _next(self, key: tuple[int, Sampling], last_2B: Tensor, uniform_B: Tensor) -> Tensor:
+        """The next token of each slot, and its log-probability [2, B], from its last one and the length of its cache, which grows by that.
+
+        `key` has the longest cache that is looked at and how to draw.
+        """
+        longest, sampling = key
+        token_B, length_B = last_2B
+        count = len(token_B)
+        rows_B = torch.arange(count, device=token_B.device)
+        mask = (torch.arange(longest, device=token_B.device) <= length_B[:, None])[:, None, None]
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = self._keys[i], self._values[i]
@@ -145,23 +178,19 @@ class Engine:
             out = F.scaled_dot_product_attention(grouped, keys[:count, :, :longest], values[:count, :, :longest], attn_mask=mask)
             return out.reshape(count, -1, 1, query.shape[-1])
 
-        tokens_B1 = torch.tensor([[slot.tokens[-1]] for slot in active], device=here)
-        hidden_B1D = self._layers(tokens_B1, length_B[:, None], attend)
-        for slot in active:
-            slot.length += 1
-        self._draw(active, self._logits(hidden_B1D[:, -1]), sampling)
-        moved()
-        self.profile.decode_tokens += count
-        self.profile.busy += count
-        self.profile.slot_steps += self.slots
-        self.profile.decode_s += time.perf_counter() - started
+        hidden_B1D = self._layers(token_B[:, None], length_B[:, None], attend)
+        return torch.stack([each.double() for each in draw(self._logits(hidden_B1D[:, -1]), sampling, uniform_B)])
 
     def _draw(self, slots: Sequence[_Slot], logits_SV: Tensor, sampling: Sampling) -> None:
-        uniform_S = torch.tensor([slot.draws[len(slot.tokens)] for slot in slots], dtype=torch.float32, device=logits_SV.device)
-        token_S, logprob_S = draw(logits_SV, sampling, uniform_S)
+        token_S, logprob_S = draw(logits_SV, sampling, self._uniform(slots, len(slots)))
         for slot, token, logprob in zip(slots, token_S.tolist(), logprob_S.tolist(), strict=True):
             slot.tokens.append(token)
             slot.logprobs.append(logprob)
+
+    def _uniform(self, slots: Sequence[_Slot], rows: int) -> Tensor:
+        """Each slot's next uniform number, and zeros up to `rows`."""
+        numbers = [slot.draws[len(slot.tokens)] for slot in slots]
+        return torch.tensor(numbers + [0.0] * (rows - len(slots)), dtype=torch.float32, device=device.current())
 
     def _settle(self, active: list[_Slot], sampling: Sampling) -> Iterator[Rollout]:
         """The answers that have ended leave their slots; the last one's cache moves into the gap."""
@@ -189,6 +218,8 @@ class Engine:
         """Caches that hold `length` tokens in every slot; what the active ones have so far is kept."""
         if self._keys and self._keys[0].shape[2] >= length:
             return
+        if self._recorder:
+            self._recorder.forget()
         config = self.config
         assert config.num_query_groups
         shape = (self.slots, config.num_query_groups // config.tensor_model_parallel_size, -(-length // _ROUND) * _ROUND, config.kv_channels)
@@ -244,6 +275,21 @@ class Engine:
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.model.logits(hidden_BD).float()
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _stepped(length: int) -> int:
+    """The next of 128, 256, … 1024, 1280, 1536, …: the eighths of the next power of two, so that at most a quarter is looked at in vain."""
+    step = max(128, _power_of_two(length) // 8)
+    return -(-length // step) * step
+
+
+def _law(sampling: Sampling) -> Sampling:
+    """What of it decides a draw."""
+    return replace(sampling, max_tokens=0, stop_tokens=frozenset(), stop_strings=())
 
 
 def _within_budget(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:

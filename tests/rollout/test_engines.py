@@ -1,8 +1,10 @@
-"""transformers' generate as a rollout engine, on a tiny random Llama."""
+"""What every rollout engine that runs here promises, on a tiny random Llama: transformers' generate, the embedded decoder, and that one recorded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,19 +12,60 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests import models
-from workbench.rollout.base import Prompt, Rollout, Sampling
-from workbench.rollout.hf import Engine
+from workbench.algorithms import sft
+from workbench.engine import device, graphs
+from workbench.engine.step import Policy
+from workbench.rollout import hf, megatron
+from workbench.rollout.base import Prompt, Rollout, RolloutEngine, Sampling
+from workbench.settings import Lora, Model
+
+pytestmark = pytest.mark.usefixtures("alone")
+Make = Callable[..., RolloutEngine]
 
 PROMPTS = [[5, 9, 40, 77, 13], [301, 17], [60, 61, 62, 63, 64, 65, 66, 67], [200]]
 
 
-def sorted_answers(engine: Engine, prompts: list[Prompt], sampling: Sampling, seed: int = 0) -> list[Rollout]:
+def sorted_answers(engine: RolloutEngine, prompts: list[Prompt], sampling: Sampling, seed: int = 0) -> list[Rollout]:
     return sorted(engine.generate(iter(prompts), sampling, seed), key=lambda rollout: (rollout.key, rollout.sample))
 
 
+class Replayed:
+    """What stands in for a CUDA graph on a CPU: it computes anew, from the recording's own places into its own output."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], key: Any, places: Sequence[torch.Tensor]):
+        self._again = lambda: function(key, *places)
+        self.output = torch.full_like(self._again(), torch.nan)
+
+    def replay(self) -> None:
+        self.output.copy_(self._again())
+
+
+def recorded(self: graphs.Recorder, key: Any, inputs: Sequence[torch.Tensor]) -> tuple[Any, Sequence[torch.Tensor], torch.Tensor]:
+    places = [each.clone() for each in inputs]
+    graph = Replayed(self._function, key, places)
+    return graph, places, graph.output
+
+
+@pytest.fixture(scope="module", params=["hf", "megatron", "recorded"])
+def make(request: pytest.FixtureRequest, tiny_model: Path, alone: None) -> Iterator[Make]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "RECORDS", request.param == "recorded")
+        if not device.CUDA:
+            patch.setattr(graphs.Recorder, "_record", recorded)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, total_steps=1)
+
+        def made(slots: int = 3, tokenizer: Any = tokenizer) -> RolloutEngine:
+            if request.param == "hf":
+                return hf.Engine(tiny_model, lambda: [], tokenizer, slots=slots)
+            return megatron.Engine(policy.chunks[0], tokenizer, slots)
+
+        yield made
+
+
 @pytest.fixture(scope="module")
-def engine(tiny_model: Path) -> Engine:
-    return Engine(tiny_model, lambda: [], AutoTokenizer.from_pretrained(tiny_model), slots=3)
+def engine(make: Make) -> RolloutEngine:
+    return make()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +80,7 @@ def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: list[int]) ->
     return [logits_TV[len(prompt) + i - 1, token].item() for i, token in enumerate(answer)]
 
 
-def test_greedy_answers_are_transformers_own(engine: Engine, reference: torch.nn.Module) -> None:
+def test_greedy_answers_are_transformers_own(engine: RolloutEngine, reference: torch.nn.Module) -> None:
     """In batches of three with padding, as each prompt alone without."""
     found = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12, temperature=0))
     for rollout, tokens in zip(found, PROMPTS, strict=True):
@@ -47,12 +90,12 @@ def test_greedy_answers_are_transformers_own(engine: Engine, reference: torch.nn
 
 
 @pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.7, top_k=20), Sampling(10, temperature=0), Sampling(10, top_p=0.5)])
-def test_logprobs_are_a_plain_forward_passes_at_temperature_1(engine: Engine, reference: torch.nn.Module, sampling: Sampling) -> None:
+def test_logprobs_are_a_plain_forward_passes_at_temperature_1(engine: RolloutEngine, reference: torch.nn.Module, sampling: Sampling) -> None:
     for rollout in sorted_answers(engine, [Prompt(tokens, key, samples=2) for key, tokens in enumerate(PROMPTS)], sampling):
         assert rollout.logprobs == pytest.approx(logprobs_of(reference, PROMPTS[rollout.key], rollout.tokens), abs=1e-4)
 
 
-def test_a_seed_and_a_key_give_an_answer_whatever_the_batch(engine: Engine) -> None:
+def test_a_seed_and_a_key_give_an_answer_whatever_the_batch(engine: RolloutEngine) -> None:
     prompts = [Prompt(tokens, key, samples=3) for key, tokens in enumerate(PROMPTS)]
     together = sorted_answers(engine, prompts, Sampling(8), seed=4)
     apart = [rollout for prompt in reversed(prompts) for rollout in sorted_answers(engine, [prompt], Sampling(8), seed=4)]
@@ -62,18 +105,18 @@ def test_a_seed_and_a_key_give_an_answer_whatever_the_batch(engine: Engine) -> N
     assert {tuple(r.tokens) for r in sorted_answers(engine, prompts, Sampling(8), seed=5)}.isdisjoint(tuple(r.tokens) for r in together)
 
 
-def test_top_k_leaves_only_the_likeliest(engine: Engine) -> None:
+def test_top_k_leaves_only_the_likeliest(engine: RolloutEngine) -> None:
     greedy = sorted_answers(engine, [Prompt(PROMPTS[0])], Sampling(8, temperature=0))
     assert sorted_answers(engine, [Prompt(PROMPTS[0])], Sampling(8, temperature=2.0, top_k=1))[0].tokens == greedy[0].tokens
 
 
-def test_each_prompt_has_its_limit(engine: Engine) -> None:
+def test_each_prompt_has_its_limit(engine: RolloutEngine) -> None:
     prompts = [Prompt(tokens, key, max_tokens=limit) for key, (tokens, limit) in enumerate(zip(PROMPTS, (3, 7, None, 40), strict=True))]
     found = sorted_answers(engine, prompts, Sampling(9))
     assert [(len(r.tokens), len(r.logprobs), r.finish_reason) for r in found] == [(n, n, "length") for n in (3, 7, 9, 9)]
 
 
-def test_a_stop_token_ends_an_answer_and_stays(engine: Engine) -> None:
+def test_a_stop_token_ends_an_answer_and_stays(engine: RolloutEngine) -> None:
     whole = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12), seed=1)
     stop = whole[1].tokens[4]
     found = sorted_answers(engine, [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)], Sampling(12, stop_tokens=frozenset({stop})), seed=1)
@@ -84,9 +127,9 @@ def test_a_stop_token_ends_an_answer_and_stays(engine: Engine) -> None:
         assert after.finish_reason == ("stop" if stop in before.tokens else "length")
 
 
-def test_a_stop_string_ends_an_answer(engine: Engine, tiny_model: Path) -> None:
+def test_a_stop_string_ends_an_answer(make: Make) -> None:
     """The string lies across two tokens, and the prompt's own text, which ends in it, does not count."""
-    assert engine.tokenizer
+    engine: Any = make()
     whole = sorted_answers(engine, [Prompt(PROMPTS[2])], Sampling(16), seed=2)[0]
     letters = [engine.tokenizer.decode([token]) for token in whole.tokens]
     place = next(i for i in range(2, 15) if (letters[i] + letters[i + 1]).isascii() and letters[i] and letters[i + 1])
@@ -98,12 +141,12 @@ def test_a_stop_string_ends_an_answer(engine: Engine, tiny_model: Path) -> None:
     ending = engine.tokenizer.encode(string, add_special_tokens=False)
     assert len(sorted_answers(engine, [Prompt([*PROMPTS[0], *ending])], asked)[0].tokens) > 1
     with pytest.raises(ValueError, match="need a tokenizer"):
-        list(Engine(tiny_model, lambda: [], None).generate([Prompt([1])], asked, 0))
+        list(make(tokenizer=None).generate([Prompt([1])], asked, 0))
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixtral"])
-def test_refitted_weights_change_the_answers(tmp_path: Path, kind: str) -> None:
-    """To those of a model with them; a mixture's experts, which transformers keeps in another shape, included."""
+def test_transformers_weights_are_refitted(tmp_path: Path, kind: str) -> None:
+    """And give the answers of a model with them; a mixture's experts, which transformers keeps in another shape, included."""
     folder = models.save(tmp_path / "model", kind)
     other = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
@@ -111,7 +154,7 @@ def test_refitted_weights_change_the_answers(tmp_path: Path, kind: str) -> None:
             parameter.mul_(1 + 0.5 * torch.rand_like(parameter))
     other.save_pretrained(tmp_path / "other")
     weights = load_file(tmp_path / "other" / "model.safetensors")
-    engine = Engine(folder, weights.items, None)
+    engine = hf.Engine(folder, weights.items, None)
     prompts = [Prompt(tokens, key) for key, tokens in enumerate(PROMPTS)]
     first = sorted_answers(engine, prompts, Sampling(10))
     engine.release()
@@ -128,11 +171,56 @@ def test_refitted_weights_change_the_answers(tmp_path: Path, kind: str) -> None:
     engine.close()
 
 
-def test_the_profile_counts_the_work(tiny_model: Path) -> None:
+def test_the_profile_counts_the_work(make: Make) -> None:
     """Answers of 2, 5 and 3 tokens in three of four slots: three first tokens by prefill, then 7 in 4 steps of 4 places."""
-    engine = Engine(tiny_model, lambda: [], None, slots=4)
+    engine = make(slots=4)
     list(engine.generate([Prompt(PROMPTS[i], i, max_tokens=n) for i, n in enumerate((2, 5, 3))], Sampling(9), 0))
     profile = engine.profile
     assert (profile.prefill_tokens, profile.decode_tokens, profile.busy, profile.slot_steps) == (15, 7, 7, 16)
     assert profile.prefill_s > 0
     assert profile.decode_s > 0
+
+
+def test_more_samples_than_slots_are_all_answered(make: Make) -> None:
+    found = sorted_answers(make(slots=3), [Prompt(PROMPTS[0], 0, samples=7), Prompt(PROMPTS[1], 1, samples=2)], Sampling(6), seed=3)
+    assert [(r.key, r.sample) for r in found] == [*((0, n) for n in range(7)), (1, 0), (1, 1)]
+    alone = sorted_answers(make(slots=9), [Prompt(PROMPTS[0], 0, samples=7)], Sampling(6), seed=3)
+    assert [r.tokens for r in found[:7]] == [r.tokens for r in alone]
+
+
+def test_a_recorded_step_follows_the_weights(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that change in place are the recording's own; where they have moved, it is made anew."""
+    monkeypatch.setattr(graphs, "RECORDS", True)
+    made: list[graphs.Recorder] = []
+    record = graphs.Recorder._record if device.CUDA else recorded
+
+    def counted(self: graphs.Recorder, key: Any, inputs: Sequence[torch.Tensor]) -> Any:
+        made.append(self)
+        return record(self, key, inputs)
+
+    monkeypatch.setattr(graphs.Recorder, "_record", counted)
+    policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, total_steps=1)
+    engine, prompts = megatron.Engine(policy.chunks[0], slots=4), [Prompt(PROMPTS[i], i) for i in range(4)]
+
+    def answers() -> list[list[int]]:
+        return [rollout.tokens for rollout in sorted_answers(engine, prompts, Sampling(12, temperature=0))]
+
+    first = answers()
+    assert (answers(), len(made)) == (first, 1)
+    with torch.no_grad():
+        for parameter in policy.chunks[0].parameters():
+            parameter.mul_(1 + 0.5 * torch.rand_like(parameter))
+    changed = answers()
+    assert changed != first
+    assert len(made) == 1
+    for parameter in policy.chunks[0].parameters():
+        parameter.data = parameter.data.clone()
+    assert (answers(), len(made)) == (changed, 2)
+    engine.release()
+    assert (answers(), len(made)) == (changed, 2 if device.CUDA else 3)
+    engine.close()
+
+
+@pytest.mark.parametrize("length, looked_at", [(1, 128), (128, 128), (129, 256), (1024, 1024), (1025, 1280), (2049, 2560), (5000, 5120)])
+def test_lengths_are_rounded_up_to_few(length: int, looked_at: int) -> None:
+    assert megatron._stepped(length) == looked_at
