@@ -49,7 +49,6 @@ def recorded(self: graphs.Recorder, key: Any, inputs: Sequence[torch.Tensor]) ->
 @pytest.fixture(scope="module", params=["hf", "megatron", "recorded"])
 def make(request: pytest.FixtureRequest, tiny_model: Path, alone: None) -> Iterator[Make]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "RECORDS", request.param == "recorded")
         if not device.CUDA:
             patch.setattr(graphs.Recorder, "_record", recorded)
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -58,7 +57,7 @@ def make(request: pytest.FixtureRequest, tiny_model: Path, alone: None) -> Itera
         def made(slots: int = 3, tokenizer: Any = tokenizer) -> RolloutEngine:
             if request.param == "hf":
                 return hf.Engine(tiny_model, lambda: [], tokenizer, slots=slots)
-            return megatron.Engine(policy.chunks[0], tokenizer, slots)
+            return megatron.Engine(policy.chunks[0], tokenizer, slots, record=request.param == "recorded")
 
         yield made
 
@@ -190,7 +189,6 @@ def test_more_samples_than_slots_are_all_answered(make: Make) -> None:
 
 def test_a_recorded_step_follows_the_weights(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that change in place are the recording's own; where they have moved, it is made anew."""
-    monkeypatch.setattr(graphs, "RECORDS", True)
     made: list[graphs.Recorder] = []
     record = graphs.Recorder._record if device.CUDA else recorded
 
@@ -200,7 +198,7 @@ def test_a_recorded_step_follows_the_weights(tiny_model: Path, monkeypatch: pyte
 
     monkeypatch.setattr(graphs.Recorder, "_record", counted)
     policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, total_steps=1)
-    engine, prompts = megatron.Engine(policy.chunks[0], slots=4), [Prompt(PROMPTS[i], i) for i in range(4)]
+    engine, prompts = megatron.Engine(policy.chunks[0], slots=4, record=True), [Prompt(PROMPTS[i], i) for i in range(4)]
 
     def answers() -> list[list[int]]:
         return [rollout.tokens for rollout in sorted_answers(engine, prompts, Sampling(12, temperature=0))]

@@ -148,12 +148,13 @@ def bench_decode(
     model: Annotated[
         list[str] | None, typer.Option(help="A model to decode (again for more), or `tiny`, a random one; without it smollm2-135m-instruct and tiny.")
     ] = None,
+    precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
     """The embedded decoder and transformers' generate: the same weights, prompts and answer lengths, in turn."""
     from workbench.bench.decode import MODELS, compare
 
-    compare(model or MODELS, rounds, as_json, err if as_json else out)
+    compare(model or MODELS, rounds, precision, as_json, err if as_json else out)
 
 
 @bench.command("streaming")

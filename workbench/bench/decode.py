@@ -1,8 +1,8 @@
 """Tokens a second of the embedded decoder and of transformers' generate, on the same weights and prompts, in turn.
 
 Each answer has a length of its own, as in training with rollouts: a static batch lasts as long as its longest answer, a continuous one fills
-the places that become free. Both sides count the same tokens: the answers', not what a static batch computes beyond their ends. The embedded
-decoder also gives log-probabilities; transformers is not asked for them.
+the places that become free. All sides count the same tokens: the answers', not what a static batch computes beyond their ends. The embedded
+decoder also gives log-probabilities; transformers is not asked for them. On a GPU a third side is the embedded decoder without CUDA graphs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
-from workbench.engine import device, hf, parallel
+from workbench.engine import device, graphs, hf, parallel
+from workbench.engine.model import DTYPES
 from workbench.rollout.base import Prompt, Sampling
 
 TINY = "tiny"
@@ -32,12 +33,18 @@ MODELS = (hf.EMBEDDED, TINY)
 BATCH, PROMPTS = 32, 64
 SHORTEST, LONGEST = 8, 128
 """Answers' lengths are uniform between them."""
-SIDES = ("transformers", "embedded")
-LABELS = {"transformers": "transformers, tokens/s", "embedded": "embedded, tokens/s", "ratio": "ratio"}
+SIDES = ("transformers", "embedded", "unrecorded") if graphs.POSSIBLE else ("transformers", "embedded")
+LABELS = {
+    "transformers": "transformers, tokens/s",
+    "embedded": "embedded, tokens/s",
+    "unrecorded": "embedded without CUDA graphs, tokens/s",
+    "ratio": "embedded over transformers",
+}
+Precision = Literal["fp32", "bf16"]
 
 
-def compare(models: Sequence[str], rounds: int, as_json: bool, console: Console) -> None:
-    """Measure both sides on each model, and print a table or JSON.
+def compare(models: Sequence[str], rounds: int, precision: Precision, as_json: bool, console: Console) -> None:
+    """Measure all sides on each model, and print a table or JSON.
 
     Raises:
         ValueError: there is no such model, or the embedded decoder does not know its architecture.
@@ -46,21 +53,22 @@ def compare(models: Sequence[str], rounds: int, as_json: bool, console: Console)
     with _alone():
         for model in models:
             with console.status(f"{model}: loading") as status, _directory(model) as directory:
-                found[model] = measure(directory, rounds, lambda said, name=model: status.update(f"{name}: {said}"))
+                found[model] = measure(directory, rounds, precision, lambda said, name=model: status.update(f"{name}: {said}"))
     if as_json:
         print(json.dumps(found))
         return
-    console.print(
-        f"{PROMPTS} prompts, batch {BATCH}, answers of {SHORTEST} to {LONGEST} tokens, fp32, {device.describe()}, {rounds} rounds", highlight=False
-    )
+    asked = f"{PROMPTS} prompts, batch {BATCH}, answers of {SHORTEST} to {LONGEST} tokens"
+    console.print(f"{asked}, {precision}, {device.describe()}, {rounds} rounds", highlight=False)
     _render(found, console)
 
 
-def measure(directory: Path, rounds: int, progress: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
-    """Tokens a second of each side and their ratio, round by round, after one that is not timed. In a gang of one rank."""
+def measure(directory: Path, rounds: int, precision: Precision, progress: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
+    """Tokens a second of each side and a ratio, round by round, after one that is not timed. In a gang of one rank."""
     prompts = questions(hf.config(directory).vocab_size)
     tokens = sum(prompt.max_tokens or 0 for prompt in prompts)
-    runs = {"transformers": _transformers(directory, prompts), "embedded": _embedded(directory, prompts)}
+    runs = {"transformers": _transformers(directory, prompts, precision), "embedded": _embedded(directory, prompts, precision)}
+    if "unrecorded" in SIDES:
+        runs["unrecorded"] = _embedded(directory, prompts, precision, record=False)
     rates: dict[str, list[float]] = {name: [] for name in SIDES}
     for i in range(rounds + 1):
         for name in SIDES if i % 2 == 0 else reversed(SIDES):  # neither side always has the cooler or the busier machine
@@ -88,14 +96,14 @@ def _timed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
     return time.perf_counter() - started, tokens
 
 
-def _embedded(directory: Path, prompts: Sequence[Prompt]) -> Callable[[int], int]:
+def _embedded(directory: Path, prompts: Sequence[Prompt], precision: Precision, record: bool = graphs.POSSIBLE) -> Callable[[int], int]:
     from workbench.engine.step import Policy
     from workbench.rollout.megatron import Engine
     from workbench.settings import Lora, Model
     from workbench.spec import find_algorithm
 
-    policy = Policy(Model(source=str(directory), lora=Lora(rank=0)), find_algorithm("sft").Config(), directory, total_steps=1)
-    engine = Engine(policy.chunks[0], tokenizer=None, slots=BATCH)
+    policy = Policy(Model(source=str(directory), precision=precision, lora=Lora(rank=0)), find_algorithm("sft").Config(), directory, total_steps=1)
+    engine = Engine(policy.chunks[0], tokenizer=None, slots=BATCH, record=record)
 
     def run(seed: int) -> int:
         return sum(len(rollout.tokens) for rollout in engine.generate(iter(prompts), Sampling(LONGEST), seed))
@@ -103,9 +111,9 @@ def _embedded(directory: Path, prompts: Sequence[Prompt]) -> Callable[[int], int
     return run
 
 
-def _transformers(directory: Path, prompts: Sequence[Prompt]) -> Callable[[int], int]:
+def _transformers(directory: Path, prompts: Sequence[Prompt], precision: Precision) -> Callable[[int], int]:
     """`generate` by batches of neighbours, each to its longest answer."""
-    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=DTYPES[precision])
     model.to(device.current()).eval()
     model.generation_config = GenerationConfig()  # its own would add an end token or a penalty
     batches = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
@@ -158,6 +166,8 @@ def _render(found: dict[str, dict[str, Any]], console: Console) -> None:
     table = Table("model", "", "min", "median", "max", box=None)
     for model, result in found.items():
         for name, label in LABELS.items():
+            if name not in result:
+                continue
             row = [f"{result[name][column]:,.2f}" if name == "ratio" else f"{result[name][column]:,.0f}" for column in ("min", "median", "max")]
             table.add_row(model if name == "transformers" else "", label, *row)
     console.print(table)

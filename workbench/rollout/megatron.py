@@ -48,9 +48,14 @@ class _Slot:
 
 
 class Engine:
-    """Batched decoding of one model with up to `slots` answers at a time. `tokenizer` is needed for stop strings only."""
+    """Batched decoding of one model with up to `slots` answers at a time. `tokenizer` is needed for stop strings only.
 
-    def __init__(self, model: PackedGPT, tokenizer: Any = None, slots: int = 32, refill: Callable[[], None] | None = None):
+    With `record` a GPU launches a step's kernels as one, where the model allows it.
+    """
+
+    def __init__(
+        self, model: PackedGPT, tokenizer: Any = None, slots: int = 32, refill: Callable[[], None] | None = None, record: bool = graphs.POSSIBLE
+    ):
         self.model, self.tokenizer, self.slots, self._refill = model, tokenizer, slots, refill
         self.config = model.config
         self.profile = Profile()
@@ -59,8 +64,8 @@ class Engine:
         self._rotary: tuple[Tensor, Tensor] | None = None
         self._alone = self.config.tensor_model_parallel_size == 1
         # Experts wait for the device to count their tokens, and tensor-parallel ranks for each other.
-        recordable = graphs.RECORDS and self._alone and self.config.num_moe_experts is None
-        self._recorder = graphs.Recorder(self._next) if recordable else None
+        recordable = self._alone and self.config.num_moe_experts is None
+        self._recorder = graphs.Recorder(self._next) if record and recordable else None
 
     @torch.no_grad()
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling, seed: int) -> Iterator[Rollout]:
