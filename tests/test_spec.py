@@ -27,11 +27,16 @@ def test_experiments_compose() -> None:
 
 
 def test_a_reward_is_a_program_or_a_model() -> None:
-    assert problem("algorithm=ppo") == "algorithm.rewards: is required"
+    assert problem("algorithm=ppo").startswith("algorithm.rewards: needs at least one component, such as {")
     for both in ("{}", "{program: math, model: there}"):
         assert "a reward is a program or a model" in problem("algorithm=ppo", f"algorithm.rewards={{it: {both}}}")
     assert "names a part twice" in problem("experiment=ppo_demo", "algorithm.served=[critic,critic_reward]")
     assert "no multiple of samples_per_prompt=3" in problem("experiment=ppo_demo", "algorithm.samples_per_prompt=3")
+
+
+def test_a_problem_says_how_to_write_it_and_is_short() -> None:
+    assert problem("experiment=dpo_demo", "name=ü") == "name: 'ü' is no value; a text goes in quotes: 'name=\"…\"'"
+    assert len(problem("experiment=dpo_demo", f"name={'x' * 5000}")) < 200
 
 
 def test_a_servers_processes_must_fit_its_layout() -> None:

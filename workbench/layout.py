@@ -37,8 +37,12 @@ def known_shape(source: str) -> Shape | None:
     """The shape of a model whose config.json is at hand: a directory, the embedded model, or a hub model that was fetched before."""
     if source in _EMBEDDED:
         return _EMBEDDED[source]
-    path = Path(source).expanduser() / "config.json"
-    if not path.is_file():
+    try:
+        path = Path(source).expanduser() / "config.json"
+        is_file = path.is_file()
+    except (OSError, RuntimeError):  # no path and no hub id
+        return None
+    if not is_file:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 

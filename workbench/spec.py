@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -18,11 +19,13 @@ from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, Validati
 
 from backends import base as backends
 from workbench import placement
+from workbench.data.readers import locate
 from workbench.layout import check as check_layout
 from workbench.layout import known_shape
 from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+SHOWN = 80
 
 
 def algorithm_names() -> list[str]:
@@ -105,13 +108,16 @@ class Experiment(Frozen):
         return self.model_copy(update={"data": data, "model": model, "algorithm": self.algorithm.with_absolute_paths(_absolute)})
 
     def check_files(self) -> None:
-        """Look whether the functions that the settings name are there, before anything is launched. Nothing of the user's is run.
+        """Look whether what the settings name is there, before anything is launched: functions, and for a run here data, model and PyTriton.
+
+        Nothing of the user's is run. For a run elsewhere `preflight` looks at the files.
 
         Raises:
-            SpecError: with every one that is not; the message names the nearest there is.
+            SpecError: with all that is not; the message names the nearest there is.
         """
-        if found := self.algorithm.problems():
-            raise SpecError([(f"algorithm.{key}", what) for key, what in found])
+        found = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
+        if found := [*found, *(_missing_here(self) if self.backend.name == "local" else ())]:
+            raise SpecError(found)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -207,7 +213,7 @@ def _hydra_words(overrides: Sequence[str]) -> list[str]:
 def _hydra(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The composed tree, and which choice each group has in it."""
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -217,6 +223,9 @@ def _hydra(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         choice = {group: name for group, name in config.hydra.runtime.choices.items() if group in groups()}
         del config.hydra  # before the interpolations are resolved: Hydra's own refer to a job that there is not
         return OmegaConf.to_container(config, resolve=True), choice  # type: ignore[return-value]
+    except OverrideParseException as error:
+        key, _, value = error.override.lstrip("+~").partition("=")
+        raise SpecError([(key, f"{_shown(value)} is no value; a text goes in quotes: '{key}=\"…\"'")]) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise SpecError([("", str(error))]) from None
 
@@ -243,11 +252,33 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """What a run on this machine would not find, by key."""
+    for key in ("train", "validation"):
+        try:
+            if source := getattr(experiment.data, key):
+                locate(source)
+        except ValueError as error:
+            yield f"data.{key}", str(error)
+    source = experiment.model.source
+    if source.startswith((".", "/", "~")) and not _is_there(source):
+        yield "model.source", f"there is no directory or file {source[:SHOWN]}"
+    if placement.servers(experiment.algorithm, experiment.model) and not find_spec("pytriton"):
+        yield "algorithm.served", "servers need PyTriton: pip install -c constraints.txt nvidia-pytriton; or have none: algorithm.served=[]"
+
+
 def _absolute(source: str) -> str:
     """A hub id, and what comes with the project, stay as they are."""
-    if (CONF.parent / source).exists() or not (path := Path(source).expanduser()).exists():
+    if not _is_there(source) or (CONF.parent / source).exists():
         return source
-    return str(path.resolve())
+    return str(Path(source).expanduser().resolve())
+
+
+def _is_there(source: str) -> bool:
+    try:
+        return Path(source).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a path, or below the home of a user who is not there
+        return False
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -282,7 +313,13 @@ def _explain(error: dict[str, Any], tree: dict[str, Any]) -> tuple[str, str]:
     if error["type"] == "missing":
         return key, "is required"
     message = error["msg"].removeprefix("Value error, ")
-    return key, f"{message[:1].lower()}{message[1:]}" + ("" if isinstance(error["input"], dict | BaseModel) else f" (got {error['input']!r})")
+    return key, f"{message[:1].lower()}{message[1:]}" + ("" if isinstance(error["input"], dict | BaseModel) else f" (got {_shown(error['input'])})")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… of {len(text):,} characters"
 
 
 def _known_keys(path: Sequence[str], tree: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workbench import functional as F
 from workbench.settings import AlgorithmConfig, Processes, Reward
@@ -35,7 +35,7 @@ class OnlineConfig(AlgorithmConfig):
     top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
     stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
-    rewards: dict[str, Reward] = Field(min_length=1, description="What an answer is worth: components by name, each a program or a model, weighted.")
+    rewards: dict[str, Reward] = Field({}, description="What an answer is worth: components by name, each a program or a model, weighted.")
     shaping: str | None = Field(
         None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
     )
@@ -65,6 +65,13 @@ class OnlineConfig(AlgorithmConfig):
         ge=0,
         description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
     )
+
+    @field_validator("rewards")
+    @classmethod
+    def _some_reward(cls, rewards: dict[str, Reward]) -> dict[str, Reward]:
+        if not rewards:
+            raise ValueError("needs at least one component, such as {concise: {program: workbench/rewards/example.py:concise}}")
+        return rewards
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> OnlineConfig:

@@ -93,6 +93,13 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
 
 def locate(source: str) -> Path | None:
     """The file that a source names, or None for a hub id. Raises DataError for a file that is not there."""
+    try:
+        return _located(source)
+    except (OSError, RuntimeError) as error:  # no path at all: too long, or of a user who is not there
+        raise DataError(f"{source[:80]}: {error.args[-1]}") from None
+
+
+def _located(source: str) -> Path | None:
     given = Path(source).expanduser()
     for path in (given, _REPOSITORY / given):
         if path.is_file():
