@@ -50,9 +50,11 @@ def test_what_the_user_got_wrong_is_told_without_a_traceback(runs: Path) -> None
         (("run", "algorithm.bta=1"), "did you mean 'beta'?"),
         (("run", "algorithm=grpo", "data.train=x", "algorithm.rewards={a: {program: maths}}"), "did you mean 'math'?"),
         (("run", "--dry-run", "algorithm=ppo", "data.train=x", "algorithm.rewards={a: {program: math}}", "algorithm.shaping=x.py:y"), "no file x.py"),
-        (("show", "latest"), "there is none in"),
+        (("show", "latest"), "there are no runs in"),
+        (("run", "experiment=dpo_demo", "data.train=nope.jsonl"), "data.train: there is no file nope.jsonl"),
+        (("list", "--state", "runing"), "'running'"),
         (("data", "check", "nope.jsonl"), "there is no file nope.jsonl"),
-        (("export", "latest", "--out", "x"), "there is none in"),
+        (("export", "latest", "--out", "x"), "there are no runs in"),
     ):
         done = workbench(runs, *words)
         assert done.returncode == 2, done

@@ -189,7 +189,7 @@ class Run:
     def _check_live(self) -> Status:
         status = self.status
         if status.state.ended:
-            raise ValueError(f"run {self.id} is {status.state} already")
+            raise ValueError(f"run {self.id} has already {status.state}")
         return status
 
     def logs(self, role: str = "", rank: int | None = None) -> list[Path]:
@@ -321,9 +321,11 @@ def get(run_id: str) -> Run:
         return known[0]
     exact = [run for run in known if run.id == run_id]
     found = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
+    if not known:
+        raise ValueError(f"there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
     if len(found) != 1 or not run_id:
-        names = ", ".join(run.id for run in (found or known)[:5]) or f"there is none in {runs_root()}"
-        raise ValueError(f"{len(found)} runs match {run_id!r}; runs: {names}")
+        names = ", ".join(run.id for run in (found or known)[:5])
+        raise ValueError(f"{len(found) if found else 'no'} runs match {run_id!r}; {'they are' if found else 'the newest are'}: {names}")
     return found[0]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,26 +15,22 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from workbench import api
 from workbench.bench.commands import bench, parity
 from workbench.chaos.commands import chaos
 from workbench.data.readers import Kind
+from workbench.store import State
 from workbench.terminal.cluster import cluster, preflight
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.follow import number
+from workbench.views.text import clock
 
 app = typer.Typer(
     help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
-app.add_typer(data, name="data")
-app.add_typer(bench, name="bench")
-app.command()(parity)
-app.command()(chaos)
-app.command()(cluster)
-app.command()(preflight)
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
@@ -63,28 +60,34 @@ def run(
     if as_json:
         print(json.dumps(_summary(launched)))
     else:
-        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}")
+        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
     if follow:
         follow_to_end(launched, quiet=as_json)
 
 
 @app.command("list")
-def list_(as_json: Json = False, state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None) -> None:
+def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None) -> None:
     """Every run, newest first."""
     found = [_summary(item) for item in api.runs()]
     found = [item for item in found if state in (None, item["state"])]
     if as_json:
         print(json.dumps(found))
         return
-    if not found:
-        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo")
+    if not found and state:
+        out.print(f"No run in {api.runs_root()} is {state}.", soft_wrap=True)
         return
-    table = Table("run", "algorithm", "state", "step", "started", "message", box=None, header_style="dim")
+    if not found:
+        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo", soft_wrap=True)
+        return
+    table = Table(Column("run", overflow="fold"), "algorithm", "state", "step", "started", box=None, header_style="dim")
+    table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.expand = True
     for item in found:
-        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(item["created"]))
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
         message = (item["message"].splitlines() or [""])[0]
-        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", started, escape(message))
+        table.add_row(
+            item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), escape(message)
+        )
     out.print(table)
 
 
@@ -107,15 +110,19 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         print(json.dumps(summary))
         return
     color = STATE_COLORS.get(summary["state"], "default")
-    out.print(f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}")
+    out.print(
+        f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}",
+        soft_wrap=True,
+    )
     if summary["message"]:
         out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
     for server in servers:
         out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
-    table = Table("metric", "last step", "held out", box=None, header_style="dim")
-    for name in sorted({*summary["metrics"], *summary["validation"]}):
-        table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
-    out.print(table)
+    if names := sorted({*summary["metrics"], *summary["validation"]}):
+        table = Table("metric", "last step", "held out", box=None, header_style="dim")
+        for name in names:
+            table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
+        out.print(table)
     out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
 
 
@@ -231,11 +238,17 @@ def export(
 ) -> None:
     """Write a checkpoint as a Hugging Face directory that transformers loads."""
     found = api.get(run_id)
-    with out.status("exporting"):
+    with out.status("exporting"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about how megatron reads checkpoints
+        from transformers.utils import logging
+
         from workbench.engine.export import export as write
 
+        logging.disable_progress_bar()
+
         difference = write(found.dir, target, step, adapter, check)
-    out.print(f"{target}: written" + ("" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"))
+    told = "" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"
+    out.print(f"{target}: written{told}", markup=False, highlight=False, soft_wrap=True)
 
 
 @data.command("check")
@@ -292,6 +305,12 @@ def _summary(item: api.Run) -> dict[str, Any]:
     }
 
 
+for command in (cluster, preflight, parity, chaos):  # after those that everyone needs, as --help lists them
+    app.command()(command)
+app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
+
+
 def main() -> None:
     """The entry point: what the user got wrong, or the disk refused, is told without a traceback, with exit code 2."""
     with contextlib.suppress(BrokenPipeError):
@@ -301,7 +320,7 @@ def main() -> None:
             raise
         except (ValueError, OSError) as error:
             err.print("[red]error[/]", end=" ")
-            err.print(str(error), markup=False, highlight=False)
+            err.print(str(error), markup=False, highlight=False, soft_wrap=True)
             sys.exit(2)
 
 

@@ -236,6 +236,7 @@ def _disk_full(path: Path) -> str:
 
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of a killed driver it would be the log's last word
     attempt = begin(run)
     from workbench.spec import Experiment
 

@@ -178,7 +178,7 @@ def test_stop_then_resume_counts_attempts(start: Callable[..., api.Run]) -> None
     status = run.wait(10)
     assert status.state == State.STOPPED
     assert 3 <= status.step < 1000
-    with pytest.raises(ValueError, match="is stopped already"):
+    with pytest.raises(ValueError, match="has already stopped"):
         run.stop()
     stand_in.again(run, "steps(5)")
     status = run.wait(30)

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 
 from workbench import api
 from workbench.store import Cursor, State
@@ -40,13 +41,13 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     actor, driver = Cursor(), Cursor()
     columns = (
         "{task.description}",
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[metrics]}"),
+        TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out, disable=quiet) as progress:
+    with Progress(*columns, console=out, disable=quiet, expand=True) as progress:
         bar = progress.add_task("starting", total=None, metrics="")
         while True:
             ended = item.status.state.ended
