@@ -100,3 +100,9 @@ def test_the_readme_names_everything() -> None:
 @pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text()))
 def test_the_readmes_pictures_are_there(picture: str) -> None:
     assert (ROOT / picture).is_file()
+
+
+def test_every_fragment_has_a_place_of_its_own() -> None:
+    """Elsewhere its container may be lost on the way to the browser: `ui.frame.refreshed` tells."""
+    used = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "app").rglob("*.py")) if "st.fragment(" in path.read_text()]
+    assert used == ["app/ui/frame.py"]

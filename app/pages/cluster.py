@@ -1,7 +1,7 @@
 """Nodes, queue, and what my runs use of them; on a machine without SLURM, this machine."""
 
 import streamlit as st
-from ui import cluster_panels
+from ui import cluster_panels, frame
 
 from workbench import api
 
@@ -15,4 +15,4 @@ with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             where = st.segmented_control(
                 "What to look at", places, default=where, required=True, format_func=cluster_panels.PLACES.get, label_visibility="collapsed"
             )
-st.fragment(cluster_panels.draw, run_every=cluster_panels.EVERY_S[where])(where)
+frame.refreshed(cluster_panels.draw, cluster_panels.EVERY_S[where])(where)

@@ -1,7 +1,7 @@
 """Several runs in one chart, and the settings in which they differ."""
 
 import streamlit as st
-from ui import choose, compare_panels, feed
+from ui import choose, compare_panels, feed, frame
 
 from workbench import api
 from workbench.views import tables
@@ -27,7 +27,7 @@ if not chosen:
     st.stop()
 
 going = any(not run.dir.status.state.ended for run in chosen)
-st.fragment(compare_panels.curves, run_every=5.0 if going else None)(chosen)
+frame.refreshed(compare_panels.curves, 5.0 if going else None)(chosen)
 st.markdown("#### Settings that differ", anchors=False)
 diff = tables.config_diff({compare_panels.label(run): feed.spec_tree(run.dir.spec_path) for run in chosen})
 if len(chosen) < 2:

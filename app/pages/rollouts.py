@@ -11,15 +11,15 @@ often = None if ended else 2.0
 rollout_panels.title(run)
 frame.note_page(f"{run.id} · Rollouts")
 if not rollouts.steps(run.dir):
-    st.fragment(rollout_panels.none_yet, run_every=often)(run, ended)
+    frame.refreshed(rollout_panels.none_yet, often)(run, ended)
     st.stop()
 
-st.fragment(rollout_panels.numbers, run_every=often)(run, ended)
+frame.refreshed(rollout_panels.numbers, often)(run, ended)
 browse, two_steps = st.tabs([":material/table_rows: Browse", ":material/compare: Compare two steps"], key=f"tab-rollouts-{run.id}", on_change="rerun")
 with browse:
     if browse.open:
-        st.fragment(rollout_panels.table, run_every=None if ended else 1.0)(run)
-        st.fragment(rollout_panels.chosen)(run)
+        frame.refreshed(rollout_panels.table, None if ended else 1.0)(run)
+        frame.refreshed(rollout_panels.chosen)(run)
 with two_steps:
     if two_steps.open:
-        st.fragment(rollout_panels.compare, run_every=often)(run)
+        frame.refreshed(rollout_panels.compare, often)(run)

@@ -9,8 +9,8 @@ run = choose.run_of_page()
 ended = run.status.state.ended
 often = None if ended else 2.0
 diagnosed = run_panels.diagnosed(run)
-st.fragment(run_panels.head, run_every=5.0 if ended else 1.0)(run, ended, diagnosed)
-st.fragment(alarm_panel.draw, run_every=often)(run)
+frame.refreshed(run_panels.head, 5.0 if ended else 1.0)(run, ended, diagnosed)
+frame.refreshed(alarm_panel.draw, often)(run)
 names = [
     ":material/show_chart: Curves",
     ":material/forum: Answers",
@@ -32,23 +32,23 @@ with curves:
     charts.draw(run.id, not ended, SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")
 with answers:
     if answers.open:
-        st.fragment(run_panels.answers, run_every=often)(run)
+        frame.refreshed(run_panels.answers, often)(run)
 with profile:
     if profile.open:
-        st.fragment(profile_panel.draw, run_every=often and 5.0)(run)
+        frame.refreshed(profile_panel.draw, often and 5.0)(run)
 with log:
     if log.open:
-        st.fragment(run_panels.log, run_every=often)(run)
+        frame.refreshed(run_panels.log, often)(run)
 with checkpoints:
     if checkpoints.open:
-        st.fragment(run_panels.checkpoints, run_every=often)(run)
+        frame.refreshed(run_panels.checkpoints, often)(run)
 with settings:
     if settings.open:
         run_panels.settings(run)
 with controls:
     if controls.open:
-        st.fragment(control_panel.draw, run_every=often)(run)
+        frame.refreshed(control_panel.draw, often)(run)
 if diagnosed and tabs[-1].open:
     with tabs[-1]:
-        st.fragment(run_panels.diagnostics, run_every=often)(run)
+        frame.refreshed(run_panels.diagnostics, often)(run)
 frame.note_page(f"{run.id} · Run")

@@ -1,7 +1,7 @@
 """All runs: find one, see how it goes, act on it."""
 
 import streamlit as st
-from ui import choose, run_table
+from ui import choose, frame, run_table
 
 from workbench import api
 
@@ -17,4 +17,4 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     states = st.pills("State", list(run_table.FILTERS), selection_mode="multi", key="runs-state")
     with st.container(horizontal=True, horizontal_alignment="right"):
         st.page_link("pages/launch.py", label="New run", icon=":material/add:")
-st.fragment(run_table.draw, run_every=2.0)(words or "", tuple(states or ()))
+frame.refreshed(run_table.draw, 2.0)(words or "", tuple(states or ()))

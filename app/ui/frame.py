@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -32,6 +34,20 @@ def state_badge(status: Status) -> None:
 def plain(words: str) -> str:
     """Text from elsewhere, for markdown: nothing in it is markup."""
     return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>~:$" else char for char in words)
+
+
+def refreshed(draw: Callable[..., None], every: float | None = None) -> Callable[..., None]:
+    """`draw` as a fragment in a place of its own, drawn again every so many seconds.
+
+    What a fragment drew is dropped where its next run begins before that was sent to the browser (streamlit 1.67). Without a container around it
+    the elements after it would move up meanwhile, and be overwritten when it is drawn again.
+    """
+
+    def placed(*args: Any) -> None:
+        with st.container():
+            st.fragment(draw, run_every=every)(*args)
+
+    return placed
 
 
 def note_page(title: str) -> None:
