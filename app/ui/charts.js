@@ -43,10 +43,10 @@ function create(root, first) {
       const Plotly = await loadPlotly();
       const answer = await ask();
       if (stopped) return;
-      if (mine === epoch) {
-        await draw(Plotly, answer);
+      if (mine === epoch) await draw(Plotly, answer);
+      if (mine === epoch) {  // still: what was asked for did not change while this was drawn
+        cursor = [...charts.values()].some((chart) => chart.points > THIN_AGAIN) ? '' : answer.cursor;
         next = answer.live ? EVERY_MS : IDLE_MS;
-        if ([...charts.values()].some((chart) => chart.points > THIN_AGAIN)) cursor = '';
       } else next = 0;
       failures = 0;
       say('');
@@ -72,8 +72,6 @@ function create(root, first) {
       theme = colours(root);
       await layOut(Plotly, answer);
     } else for (const chart of charts.values()) await append(Plotly, chart, answer);
-    cursor = answer.cursor;
-    root.dataset.cursor = cursor;
   }
 
   async function layOut(Plotly, answer) {

@@ -9,7 +9,6 @@ With tensor parallelism the ranks of a group call it together with the same prom
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +29,8 @@ _ROUND = 64
 """The cache's length grows in steps of so many tokens."""
 _PREFILL = 16_384
 """Prompts' tokens that go through the layers at once, but for a longer prompt."""
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""From a layer's number, queries [B, H, T, d], keys and values [B, G, T, d] to [B, H, T, d]; it keeps and uses the caches."""
 _KEPT = 1 / 16
 """Caches that take no more of the GPU than this stay while the policy trains, and with them what was recorded."""
 
@@ -113,26 +114,15 @@ class Engine:
         here = device.current()
         lengths = [len(prompt.tokens) for prompt in taken]
         limits = [min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens) for prompt in taken]
-        first = len(active)
         self._reserve(max(length + limit for length, limit in zip(lengths, limits, strict=True)), active)
         tokens_1T = torch.tensor([[token for prompt in taken for token in prompt.tokens]], device=here)
-        positions_1T = torch.cat([torch.arange(length, device=here) for length in lengths])[None]
+        positions_1T = torch.cat([torch.arange(length) for length in lengths])[None].to(here)
         rows = [row for row, prompt in enumerate(taken) for _ in range(prompt.samples)]
-        slots = [first + offset for offset in itertools.accumulate([0, *(prompt.samples for prompt in taken)])]
-
-        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            parts = zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
-            out = []
-            for row, (query_p, key_p, value_p) in enumerate(parts):
-                self._keys[i][slots[row] : slots[row + 1], :, : lengths[row]] = key_p
-                self._values[i][slots[row] : slots[row + 1], :, : lengths[row]] = value_p
-                grouped = query_p.shape[1] != key_p.shape[1]
-                out.append(F.scaled_dot_product_attention(query_p, key_p, value_p, is_causal=True, enable_gqa=grouped))
-            return torch.cat(out, dim=2)
-
+        attend = self._prefilling(lengths, rows, len(active))
         hidden_1TD = self._layers(tokens_1T, positions_1T, attend)
         last_P = torch.tensor(lengths, device=here).cumsum(0) - 1
         logits_SV = self._logits(hidden_1TD[0, last_P])[torch.tensor(rows, device=here)]
+        first = len(active)
         for row, prompt in enumerate(taken):
             for sample in range(prompt.samples):
                 number = _first_sample(prompt) + sample
@@ -142,6 +132,29 @@ class Engine:
         moved()
         self.profile.prefill_tokens += sum(lengths)
         self.profile.prefill_s += time.perf_counter() - started
+
+    def _prefilling(self, lengths: Sequence[int], rows: Sequence[int], first: int) -> Attend:
+        """Attention of prompts that lie end to end, all together: each filled up to the longest. `rows` has each new slot's prompt.
+
+        A slot may get more than its length: what lies beyond is never looked at.
+        """
+        longest, here = max(lengths), device.current()
+        rows_S = torch.tensor(rows, device=here)
+        place_T = torch.cat([row * longest + torch.arange(length) for row, length in enumerate(lengths)]).to(here)
+
+        def filled(packed: Tensor) -> Tensor:  # [1, H, T, d] to [P, H, longest, d]
+            out = packed.new_zeros(len(lengths) * longest, packed.shape[1], packed.shape[3])
+            out[place_T] = packed[0].transpose(0, 1)
+            return out.view(len(lengths), longest, *out.shape[1:]).transpose(1, 2)
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            query, key, value = filled(query), filled(key), filled(value)
+            for cache, new in ((self._keys[i], key), (self._values[i], value)):
+                cache[first : first + len(rows), :, :longest] = new[rows_S]
+            out = _causal(query, key, value).transpose(1, 2).flatten(0, 1)
+            return out[place_T].transpose(0, 1)[None]
+
+        return attend
 
     def _step(self, active: list[_Slot], sampling: Sampling) -> None:
         """One more token for every answer in the making."""
@@ -238,8 +251,8 @@ class Engine:
         angle = torch.cat([angle, angle], dim=-1)
         self._rotary = angle.cos().to(dtype), angle.sin().to(dtype)
 
-    def _layers(self, tokens_BT: Tensor, position_BT: Tensor, attend: Any) -> Tensor:
-        """The last hidden states [B, T, D]. `attend(layer, query [B, H, T, d], key, value [B, G, T, d])` keeps and uses the cache."""
+    def _layers(self, tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
+        """The last hidden states [B, T, D]."""
         assert self._rotary is not None
         cos, sin = (table[position_BT][:, None] for table in self._rotary)
         hidden = self.model.embedding.word_embeddings(tokens_BT)
@@ -248,7 +261,7 @@ class Engine:
             hidden = hidden + self._mlp(layer.mlp, layer.pre_mlp_layernorm(hidden))
         return self.model.decoder.final_layernorm(hidden)
 
-    def _attention(self, i: int, attention: Any, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor], attend: Any) -> Tensor:
+    def _attention(self, i: int, attention: Any, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         config = self.config
         assert config.num_query_groups
         groups, dim = config.num_query_groups // config.tensor_model_parallel_size, config.kv_channels
@@ -367,6 +380,10 @@ def _cut(probs_BV: Tensor, top_k: int, top_p: float) -> Tensor:
     before_BK = highest_BK.cumsum(-1) - highest_BK
     kept_BK = highest_BK.where(before_BK < top_p * highest_BK.sum(-1, keepdim=True), torch.zeros_like(highest_BK))
     return torch.zeros_like(probs_BV).scatter(1, token_BK, kept_BK)
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1])
 
 
 @contextlib.contextmanager
