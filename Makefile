@@ -33,7 +33,7 @@ slow: .venv/test
 	$(PY) -m pytest -m slow
 
 gpu: .venv/test
-	$(PY) -m pytest tests/gpu -m gpu
+	$(PY) -m pytest -m 'gpu or not slow' tests/gpu tests/rollout/test_engines.py tests/engine/test_swap.py
 
 bench: .venv/demo
 	.venv/bin/workbench bench dpo
