@@ -185,7 +185,8 @@ class Engine:
         token_B, length_B = last_2B
         count = len(token_B)
         rows_B = torch.arange(count, device=token_B.device)
-        mask = (torch.arange(longest, device=token_B.device) <= length_B[:, None])[:, None, None]
+        unseen_BL = torch.arange(longest, device=token_B.device) > length_B[:, None]
+        mask = torch.zeros_like(unseen_BL, dtype=self._keys[0].dtype).masked_fill_(unseen_BL, -torch.inf)[:, None, None]
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = self._keys[i], self._values[i]
@@ -248,13 +249,12 @@ class Engine:
             for new, was in zip(caches, old, strict=False):
                 new[: len(active), :, : was.shape[2]] = was[: len(active)]
         angle = torch.arange(shape[2], device=device.current())[:, None].float() * self.model.inv_freq.to(device.current())
-        angle = torch.cat([angle, angle], dim=-1)
-        self._rotary = angle.cos().to(dtype), angle.sin().to(dtype)
+        self._rotary = torch.cat([angle, angle], dim=-1).cos().to(dtype), torch.cat([-angle, angle], dim=-1).sin().to(dtype)
 
     def _layers(self, tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
         """The last hidden states [B, T, D]."""
         assert self._rotary is not None
-        cos, sin = (table[position_BT][:, None] for table in self._rotary)
+        cos, sin = (table[position_BT][:, :, None, None] for table in self._rotary)
         hidden = self.model.embedding.word_embeddings(tokens_BT)
         for i, layer in enumerate(self.model.decoder.layers):
             hidden = hidden + self._attention(i, layer.self_attention, layer.input_layernorm(hidden), (cos, sin), attend)
@@ -268,9 +268,9 @@ class Engine:
         heads = config.num_attention_heads // config.num_query_groups
         batch, length = hidden_BTD.shape[:2]
         mixed = self._linear(attention.linear_qkv, hidden_BTD).view(batch, length, groups, heads + 2, dim)
-        query = _rotate(mixed[..., :heads, :].reshape(batch, length, -1, dim).transpose(1, 2), rotary)
-        key = _rotate(mixed[..., heads, :].transpose(1, 2), rotary)
-        value = mixed[..., heads + 1, :].transpose(1, 2)
+        turned = _rotate(mixed[..., : heads + 1, :], rotary)
+        query = turned[..., :heads, :].reshape(batch, length, -1, dim).transpose(1, 2)
+        key, value = turned[..., heads, :].transpose(1, 2), mixed[..., heads + 1, :].transpose(1, 2)
         out = attend(i, query, key, value)
         return self._linear(attention.linear_proj, out.transpose(1, 2).reshape(batch, length, -1))
 
@@ -401,7 +401,7 @@ def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """RoPE (Su et al., arXiv 2104.09864) in the half-split layout that Hugging Face and megatron use."""
+    """RoPE (Su et al., arXiv 2104.09864) in the half-split layout that Hugging Face and megatron use; the sines' first half has its sign turned."""
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return x * cos + torch.cat([second, first], dim=-1) * sin
