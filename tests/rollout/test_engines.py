@@ -180,6 +180,13 @@ def test_the_profile_counts_the_work(make: Make) -> None:
     assert profile.decode_s > 0
 
 
+@pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.7, top_k=20), Sampling(10, top_p=0.5)])
+def test_all_engines_draw_alike(make: Make, tiny_model: Path, sampling: Sampling) -> None:
+    prompts = [Prompt(tokens, key, samples=2) for key, tokens in enumerate(PROMPTS)]
+    other = hf.Engine(tiny_model, lambda: [], None, slots=8)
+    assert [r.tokens for r in sorted_answers(make(), prompts, sampling)] == [r.tokens for r in sorted_answers(other, prompts, sampling)]
+
+
 def test_more_samples_than_slots_are_all_answered(make: Make) -> None:
     found = sorted_answers(make(slots=3), [Prompt(PROMPTS[0], 0, samples=7), Prompt(PROMPTS[1], 1, samples=2)], Sampling(6), seed=3)
     assert [(r.key, r.sample) for r in found] == [*((0, n) for n in range(7)), (1, 0), (1, 1)]

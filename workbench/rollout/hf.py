@@ -24,14 +24,12 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from workbench.beats import moved
 from workbench.engine import device
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+from workbench.rollout.draw import draw
 
 Asked = tuple[Prompt, int]
 """A prompt and the number of one of its samples."""
@@ -118,19 +116,19 @@ class Engine:
         padded = [[*[0] * (longest - len(prompt.tokens)), *prompt.tokens] for prompt, _ in batch]
         real = [[int(i >= longest - length) for i in range(longest)] for length in lengths]
         draws = [np.random.default_rng((seed, prompt.key, sample)).random(limit) for (prompt, sample), limit in zip(batch, limits, strict=True)]
-        draw = _Draw(draws, sampling)
+        drawn = _Draw(draws, sampling)
         strings = StopStringCriteria(self.tokenizer, list(sampling.stop_strings)) if sampling.stop_strings else None
         ends = _Ends(longest, limits, sampling.stop_tokens, strings)
         self.model.generate(
             torch.tensor(padded, device=device.current()),
             attention_mask=torch.tensor(real, device=device.current()),
             generation_config=GenerationConfig(max_new_tokens=max(limits), do_sample=False, pad_token_id=0),
-            logits_processor=LogitsProcessorList([draw]),
+            logits_processor=LogitsProcessorList([drawn]),
             stopping_criteria=StoppingCriteriaList([ends]),
         )
-        tokens, logprobs = torch.stack(draw.tokens, dim=1).tolist(), torch.stack(draw.logprobs, dim=1).tolist()
+        tokens, logprobs = torch.stack(drawn.tokens, dim=1).tolist(), torch.stack(drawn.logprobs, dim=1).tolist()
         sizes, stopped = ends.size_B.tolist(), ends.stopped_B.tolist()
-        self._count(lengths, sizes, draw.first_s - started, time.perf_counter() - draw.first_s)
+        self._count(lengths, sizes, drawn.first_s - started, time.perf_counter() - drawn.first_s)
         return [
             Rollout(tokens[i][: sizes[i]], logprobs[i][: sizes[i]], "stop" if stopped[i] else "length", prompt.key, sample)
             for i, (prompt, sample) in enumerate(batch)
@@ -148,7 +146,7 @@ class Engine:
 
 
 class _Draw(LogitsProcessor):
-    """Draws each row's token by its own uniform numbers, after transformers' temperature, top-k and top-p, and leaves `generate` no other choice.
+    """Draws each row's token by its own uniform numbers, and leaves `generate` no other choice.
 
     `generate` itself draws by one generator for the whole batch, so that an answer would depend on its neighbours.
     """
@@ -157,14 +155,7 @@ class _Draw(LogitsProcessor):
         self.tokens: list[Tensor] = []
         self.logprobs: list[Tensor] = []
         self.first_s = 0.0
-        self._greedy = sampling.temperature == 0
-        self._warpers = LogitsProcessorList()
-        if not self._greedy and sampling.temperature != 1:
-            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
-        if sampling.top_k:
-            self._warpers.append(TopKLogitsWarper(sampling.top_k))
-        if sampling.top_p < 1:
-            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._sampling = sampling
         longest = max(map(len, draws))
         uniform_BT = np.stack([np.pad(row, (0, longest - len(row))) for row in draws])
         self._uniform_BT = torch.tensor(uniform_BT, dtype=torch.float32, device=device.current())
@@ -173,17 +164,10 @@ class _Draw(LogitsProcessor):
         if not self.tokens:
             device.synchronize()
             self.first_s = time.perf_counter()
-        logits_BV = scores.float()
-        if self._greedy:
-            token_B = logits_BV.argmax(-1)
-        else:
-            cumulative_BV = self._warpers(input_ids, logits_BV).softmax(-1).cumsum(-1)
-            uniform_B1 = self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1), None]
-            wanted_B1 = uniform_B1 * cumulative_BV[:, -1:]
-            token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+        token_B, logprob_B = draw(scores.float(), self._sampling, self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1)])
         moved()
         self.tokens.append(token_B)
-        self.logprobs.append(logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(-1))
+        self.logprobs.append(logprob_B)
         return torch.full_like(scores, -torch.inf).scatter(1, token_B[:, None], 0.0)
 
 
