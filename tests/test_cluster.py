@@ -21,7 +21,7 @@ from backends import _machine, _slurm_nodes
 from backends.base import Device, Entry, Survey
 from tests.backends import stand_in
 from tests.backends.test_slurm_check import node, survey
-from workbench import api
+from workbench import api, beats, cluster, store
 from workbench.cluster import Allocation, Cluster, Use
 from workbench.store import State
 from workbench.terminal import cluster as terminal
@@ -147,6 +147,34 @@ def test_rows_of_nodes_partitions_queue_and_ranks() -> None:
     assert second["Doing"] == "silent for 42 s; all reduce"
     assert views.totals(found.allocations[0]) == "2 ranks on 2 nodes (n1 … n2) · 8.0 CPUs · 6.0 GiB · 120 GiB of GPU memory"
     assert views.totals(found.allocations[1]) == "SLURM job 8: waiting for nodes (Resources)"
+
+
+def test_a_rank_is_silent_whatever_the_clocks_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A viewer whose clock is a minute ahead; then a file system that takes each writer's time, with the ranks' clocks a minute behind or ahead."""
+    run = store.create(tmp_path, "one", "{}")
+    heart, folder = beats.Heart(run, "actor"), run.path / "beats"
+
+    def looked(written_s_ago: float = 0.0) -> tuple[bool, float]:
+        (path,) = folder.glob("*.json")
+        os.utime(path, (real() - written_s_ago,) * 2)
+        (use,) = cluster._ranks(folder, beats.read(run), 1)
+        return use.silent, use.age_s
+
+    real = time.time
+    heart._beat()
+    monkeypatch.setattr(time, "time", lambda: real() + 60)
+    assert looked() == (False, pytest.approx(0, abs=2))
+    cluster._beaten.clear()
+    assert looked(30) == (True, pytest.approx(30, abs=2))
+    assert looked() == (False, pytest.approx(0, abs=2))
+    for behind_s in (60, -60):
+        cluster._beaten.clear()
+        looked(behind_s)
+        for beat in range(3):
+            assert looked(behind_s - beat) == (False, pytest.approx(0, abs=2))
+        monkeypatch.setattr(time, "monotonic", lambda then=time.monotonic: then() + 20)
+        (use,) = cluster._ranks(folder, beats.read(run), 1)
+        assert (use.silent, use.age_s) == (True, pytest.approx(20, abs=2))
 
 
 def test_the_terminal_shows_the_same() -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from backends import local, slurm
 from backends.base import Survey
-from workbench import beats
+from workbench import beats, store
 from workbench.beats import Beat
 from workbench.store import State
 
@@ -32,6 +32,8 @@ FIRST_LOOK_S = 0.1
 
 _known: dict[tuple[int, float], psutil.Process] = {}  # psutil tells a process's busy share since it was last asked, so it is asked again
 _known_lock = threading.Lock()
+_beaten: dict[Path, tuple[float, float]] = {}  # a beat's time by its file, and by this process's monotonic clock
+MOST_BEATS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,21 @@ class Allocation:
         return tuple(use for use in self.uses if use.rank is not None)
 
 
+def _user() -> str:
+    """In a container a user may be a number without a name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 @dataclass(frozen=True)
 class Cluster:
     """All of it at one time. `user` is who looks."""
 
     survey: Survey
     allocations: tuple[Allocation, ...] = ()
-    user: str = field(default_factory=lambda: pwd.getpwuid(os.getuid()).pw_name)
+    user: str = field(default_factory=_user)
 
 
 Where = Literal["slurm", "local"]
@@ -141,10 +151,10 @@ def _spec(run: Run) -> dict[str, Any]:
 
 def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
     """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
-    found = []
+    found, now = [], store.now_on(folder)
     for beat in told:
         with contextlib.suppress(FileNotFoundError):
-            age_s = max(0.0, time.time() - (folder / f"{beat.role}-{beat.rank}.json").stat().st_mtime)
+            age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)
             if beat.ended or (age_s > FORGOTTEN_S and beat.attempt < attempt):
                 continue
             found.append(
@@ -164,6 +174,20 @@ def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
                 )
             )
     return sorted(found, key=lambda use: (use.role != "actor", use.role, use.rank))
+
+
+def _age_s(path: Path, now: float) -> float:
+    """How old a beat is. At the first look by its file system's clock; then by this process's own: a beat that is another one is new.
+
+    Some file systems take the time of the host that writes, and the clocks of two hosts may differ.
+    """
+    stamp, here = path.stat().st_mtime, time.monotonic()
+    known = _beaten.get(path)
+    if known is None or known[0] != stamp:
+        if len(_beaten) > MOST_BEATS:
+            _beaten.clear()
+        known = _beaten[path] = stamp, here - (0.0 if known else max(0.0, now - stamp))
+    return here - known[1]
 
 
 def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:

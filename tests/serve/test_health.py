@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -44,7 +45,31 @@ def test_what_a_server_says_of_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     assert told(tmp_path, ended=True) == f"ended; {rest}"
     assert told(tmp_path, host="elsewhere").startswith("busy with critic_train; ")  # its own word is all there is
     assert told(tmp_path, doing="", endpoints={}).startswith("ready; no request yet; ")
-    assert told(tmp_path, updated=time.time() - 60).startswith("silent for 60 s; ")
+    assert told(tmp_path, updated=time.time() - 60).startswith("ready; ")  # its host's clock is another
+    os.utime(tmp_path / "health" / "critic.json", (time.time() - 60,) * 2)
+    assert told(tmp_path).startswith("silent for 60 s; ")
+
+
+def test_it_says_so_again_when_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(health, "WRITE_S", 0.01)
+    full = 3
+
+    def write(path: Path, text: str) -> None:
+        nonlocal full
+        full -= 1
+        if full >= 0:
+            raise OSError(28, "No space left on device")
+        write_atomic(path, text)
+
+    monkeypatch.setattr(health, "write_atomic", write)
+    server = Health(tmp_path, "critic")
+    server.start()
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "health" / "critic.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    server.close()
+    assert capfd.readouterr().err.count("No space left") == 1
 
 
 def test_it_goes_on_saying_what_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

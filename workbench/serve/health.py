@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.serve import discovery
-from workbench.store import write_atomic
+from workbench.store import now_on, write_atomic
 
 WRITE_S = 1.0
 SILENT_S = 10.0
@@ -61,11 +62,18 @@ class Health:
             self._thread.join()
 
     def _write(self) -> None:
+        """A full disk ends neither the server nor, once there is room again, this."""
+        told = False
         while True:
             ended = self._ended.wait(WRITE_S)
             with self._lock:
                 text = json.dumps({**self._said, "doing": self._doing, "since": self._since, "updated": time.time(), **self._more()})
-            write_atomic(self._path, text)
+            try:
+                write_atomic(self._path, text)
+            except OSError as error:
+                if not told:
+                    print(f"warning: the server's account of itself cannot be written ({error}); it goes on", file=sys.stderr, flush=True)
+                told = True
             if ended:
                 return
 
@@ -106,7 +114,8 @@ def _report(run_dir: Path, role: str, ended: bool) -> Report:
 
 
 def _state(run_dir: Path, role: str, said: dict[str, Any]) -> str:
-    silent = time.time() - said["updated"]
+    path = run_dir / "health" / f"{role}.json"
+    silent = now_on(path.parent) - path.stat().st_mtime  # not by what it says: clocks of two hosts may differ
     if silent > SILENT_S:
         return f"silent for {silent:.0f} s"
     if said["host"] == socket.gethostname():
