@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from workbench.algorithms._online import OnlineConfig
 from workbench.placement import servers, settled
-from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, find_algorithm, overrides_between, parse
+from workbench.spec import Experiment, SpecError, algorithm_names, choices, compose, compose_tree, filled, find_algorithm, overrides_between, parse
 
 
 def problem(*overrides: str) -> str:
@@ -37,6 +37,13 @@ def test_a_reward_is_a_program_or_a_model() -> None:
 def test_a_problem_says_how_to_write_it_and_is_short() -> None:
     assert problem("experiment=dpo_demo", "name=ü") == "name: 'ü' is no value; a text goes in quotes: 'name=\"…\"'"
     assert len(problem("experiment=dpo_demo", f"name={'x' * 5000}")) < 200
+    assert "did you mean 'program'?" in problem("experiment=ppo_demo", "algorithm.rewards.concise.progam=math")
+
+
+@pytest.mark.parametrize("words", [("experiment=dpo_demo",), ("experiment=ppo_demo", "backend=slurm"), ("algorithm=sft",)])
+def test_filled_has_what_a_parse_would_add(words: tuple[str, ...]) -> None:
+    tree = compose_tree(words)
+    assert filled(tree) == parse(tree).model_dump(mode="json")
 
 
 def test_a_servers_processes_must_fit_its_layout() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -145,6 +145,35 @@ def parse(tree: dict[str, Any]) -> Experiment:
         return Experiment.model_validate(tree)
     except ValidationError as error:
         raise SpecError([_explain(dict(e), tree) for e in error.errors()]) from None
+
+
+def filled(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with every default in its place, unchecked: also one that lacks what only its owner knows, as the reward of a PPO."""
+    return _filled(Experiment, tree)
+
+
+def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, info in model.model_fields.items():
+        default = {} if info.is_required() else info.get_default(call_default_factory=True)
+        value, part = tree.get(name, default), _part(name, info.annotation, tree)
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
+        if part and isinstance(value, dict):
+            by_name = get_origin(info.annotation) is dict
+            value = {key: _filled(part, item) for key, item in value.items()} if by_name else _filled(part, value)
+        if name in tree or not info.is_required():
+            values[name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _part(name: str, annotation: Any, tree: dict[str, Any]) -> type[BaseModel] | None:
+    """The settings below a field, if any; for the algorithm and the backend those that their name gives."""
+    if name == "algorithm":
+        return find_algorithm(tree[name]["name"]).Config
+    if name == "backend":
+        return backends.find(tree[name]["name"]).Config
+    return next((part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, BaseModel)), None)
 
 
 def compose(overrides: Sequence[str] = ()) -> Experiment:
@@ -324,14 +353,12 @@ def _shown(value: Any) -> str:
 
 def _known_keys(path: Sequence[str], tree: dict[str, Any]) -> list[str]:
     model: type[BaseModel] = Experiment
+    by_name = False
     for part in path:
-        value = tree.get(part, {}) if isinstance(tree, dict) else {}
-        if part == "algorithm":
-            model = find_algorithm(value["name"]).Config
-        elif part == "backend":
-            model = backends.find(value["name"]).Config  # type: ignore[assignment]
+        if by_name:  # the name of one of several, as of a reward
+            by_name = False
         else:
             annotation = model.model_fields[part].annotation
-            model = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
-        tree = value
+            model, by_name = _part(part, annotation, tree) or model, get_origin(annotation) is dict
+        tree = tree.get(part, {}) if isinstance(tree, dict) else {}
     return list(model.model_fields)

@@ -15,7 +15,7 @@ asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_
 picked = st.multiselect(
     "Runs",
     list(known),
-    default=asked or list(known)[:3],
+    default=asked or [run.id for run in known.values() if run.dir.status.step][:3] or list(known)[:1],
     format_func=lambda run_id: compare_panels.label(known[run_id]),
     key=f"runs-{','.join(asked)}",
     placeholder="Choose runs",

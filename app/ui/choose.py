@@ -42,9 +42,9 @@ def no_runs_yet() -> None:
             width=560,
         )
         st.page_link("pages/launch.py", label="Launch the first run", icon=":material/rocket_launch:")
-        st.caption("Or in a terminal:")
+        st.caption("Or in a terminal:", text_alignment="center")
         st.code("workbench run experiment=dpo_demo", language="bash", width=360)
-        st.caption(f"Runs are read from `{api.runs_root()}`.")
+        st.caption(f"Runs are read from `{api.runs_root()}`.", text_alignment="center")
 
 
 def open_run(run_id: str) -> None:

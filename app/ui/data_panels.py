@@ -76,7 +76,7 @@ def nothing_asked() -> None:
 
 def refused(message: str) -> None:
     first, _, rest = message.partition("\n")
-    st.error(frame.plain(first), icon=":material/report:")
+    st.error(frame.plain(first[:1].upper() + first[1:]), icon=":material/report:")
     if rest:
         st.code(rest, language=None, wrap_lines=True)
 
@@ -114,7 +114,8 @@ def lengths(report: CheckReport) -> None:
     with st.container(border=True):
         st.markdown("**Length** of a row in tokens: its prompt and its longer answer")
         st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key="lengths")
-    st.caption(" · ".join(f"{name} {value:,.0f}" for name, value in report.percentiles.items()))
+    names = {"p0": "shortest", "p50": "median", "p100": "longest"}
+    st.caption(" · ".join(f"{names.get(name, f'{name[1:]} % up to')} {value:,.0f}" for name, value in report.percentiles.items()))
 
 
 def rows(asked: Asked, report: CheckReport) -> None:
@@ -136,7 +137,9 @@ def malformed(report: CheckReport) -> None:
 
 def _row(row: Sample) -> None:
     with st.container(border=True):
-        st.caption(f"`{Path(row.where).name}` · {row.tokens:,} tokens" + (f" · {frame.plain(row.note)}" if row.note else ""))
+        st.caption(
+            f"`{Path(row.where).name}` · {row.tokens:,} tokens{' in all' if row.chosen else ''}" + (f" · {frame.plain(row.note)}" if row.note else "")
+        )
         st.html(f'<div class="wb-row">{_spans(row.pieces)}</div>')
         if row.chosen is not None and row.rejected is not None:
             for column, label, pieces in zip(st.columns(2), ("Chosen", "Rejected"), (row.chosen, row.rejected), strict=True):

@@ -78,7 +78,7 @@ class Form:
         values |= self._part(path, {name: info for name, info in fields.items() if name not in values and name not in hidden}, tree)
         for title, names in folded.items():
             changed = any(tree.get(name, default) != default for name in names for default in [_default(fields[name])])
-            with st.expander(title, expanded=changed):
+            with st.expander(f"{title} of the {text.title(path.rpartition('.')[2]).lower()}" if "." in path else title, expanded=changed):
                 values |= self._part(path, {name: fields[name] for name in names}, tree)
         return values
 
@@ -97,8 +97,9 @@ class Form:
 
     def _grid(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
         """Texts in wide columns, then numbers and choices, then switches; the values in the fields' own order."""
-        values = {}
-        for width, names in _rows(fields) if path else [(COLUMNS, list(fields))]:
+        values = {name: get_args(kind)[0] for name, info in fields.items() if len(get_args(kind := _choice_of(info))) == 1}
+        drawn = {name: info for name, info in fields.items() if name not in values}
+        for width, names in _rows(drawn) if path else [(COLUMNS, list(drawn))]:
             for start in range(0, len(names), width):
                 for name, column in zip(names[start : start + width], st.columns(width, gap="medium"), strict=False):
                     key = f"{path}.{name}" if path else name
@@ -126,7 +127,7 @@ class Form:
         if kind is bool:
             return st.toggle(label, value=bool(value), **common)
         if kind in (int, float):
-            return _number(label, kind, value, info, optional, common)
+            return _number(label, kind, value, optional, common)
         typed = st.text_input(label, value="" if value is None else str(value), placeholder="empty" if optional else "required", live=True, **common)
         return typed if typed or not optional else None
 
@@ -139,23 +140,18 @@ def _mapping(typed: str) -> Any:
         return typed
 
 
-def _number(label: str, kind: type, value: Any, info: FieldInfo, optional: bool, common: dict[str, Any]) -> Any:
-    low, high = _bounds(info, kind)
+def _number(label: str, kind: type, value: Any, optional: bool, common: dict[str, Any]) -> Any:
+    """Without bounds: a widget would keep a value that is out of them to itself, and the form would go on with the one before."""
     number = kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
-        low = high = None  # a value that is out of bounds is shown with its problem, not refused by the widget
     step: Any = 1 if kind is int else 10.0 ** math.floor(math.log10(abs(number))) if number else 0.1
     layout = {"format": "%d" if kind is int else "%g", "placeholder": "empty" if optional else "required"}
-    return st.number_input(label, min_value=low, max_value=high, value=number, step=step, **layout, **common)
+    return st.number_input(label, value=number, step=step, **layout, **common)
 
 
-def _bounds(info: FieldInfo, kind: type) -> tuple[Any, Any]:
-    """The inclusive bounds; an exclusive one is left to the check, which says so beside the field."""
-    low = next((kind(m.ge) for m in info.metadata if isinstance(m, annotated_types.Ge)), None)
-    high = next((kind(m.le) for m in info.metadata if isinstance(m, annotated_types.Le)), None)
-    if kind is int:
-        high = next((int(m.lt) - 1 for m in info.metadata if isinstance(m, annotated_types.Lt)), high)
-    return low, high
+def _choice_of(info: FieldInfo) -> Any:
+    """The type of a field that is one of some words; nothing that has arguments for others."""
+    kind, optional = _unwrap(info.annotation)
+    return kind if get_origin(kind) is Literal and not optional else None
 
 
 def _bounds_text(info: FieldInfo) -> str:

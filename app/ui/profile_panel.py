@@ -50,7 +50,7 @@ def _numbers(found: Profile) -> None:
     if refit := found.phase("refit"):
         shown.append(("Refit of the weights", f"{1e3 * refit.seconds:,.2f} ms", f"{refit.share:.2%} of a step"))
     with st.container(key="profile-headline"):
-        for column, (label, value, note) in zip(st.columns(len(shown), gap="small"), shown, strict=True):
+        for column, (label, value, note) in zip(st.columns(max(4, len(shown)), gap="small"), shown, strict=False):
             column.metric(label, value, note, delta_color="off", delta_arrow="off", border=True, height="stretch")
 
 

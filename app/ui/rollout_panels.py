@@ -61,9 +61,9 @@ def none_yet(run: Run, ended: bool) -> None:
     """What stands here before the first file, and when there will be none."""
     if rollouts.steps(run.dir) or run.status.state.ended != ended:
         st.rerun()
-    algorithm = str(feed.spec_tree(run.dir.spec_path).get("algorithm", {}).get("name", "?"))
+    settings = feed.spec_tree(run.dir.spec_path).get("algorithm", {})
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"### {'No rollouts' if ended else 'No rollouts yet'}", anchors=False, text_alignment="center")
+        st.markdown(f"### {'No rollouts' if ended or 'rewards' not in settings else 'No rollouts yet'}", anchors=False, text_alignment="center")
         st.markdown(
             "PPO, GRPO and REINFORCE sample what they learn from: each step's answers are listed here as soon as the step is done,"
             " with their rewards and every token's numbers.",
@@ -71,7 +71,8 @@ def none_yet(run: Run, ended: bool) -> None:
             width=560,
         )
         wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
-        st.caption(f"This run's algorithm is `{algorithm}`. {wait}")
+        wait = wait if "rewards" in settings else "It learns from data, and samples nothing to learn from."
+        st.caption(f"This run's algorithm is `{settings.get('name', '?')}`. {wait}", text_alignment="center")
         st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
     _warn_of_damage(run)
 
@@ -163,6 +164,7 @@ def compare(run: Run) -> None:
         middle.selectbox("After: step", [after], disabled=True, key=_key(run, f"after-{after}"))
     shared = _shared(run, int(after), rollouts.version(run.dir))
     if not shared:
+        left.selectbox("Before: step", (), placeholder="none has the same prompts", disabled=True, key=_key(run, f"before-none-{after}"))
         st.info(f"No other step answered a prompt of step {after:,}. Prompts come again in the next pass over the data.", icon=":material/compare:")
         return
     before = left.selectbox(
@@ -316,7 +318,10 @@ def _tokens(rollout: dict[str, Any], run: Run) -> None:
 
 def _follow(rollout: dict[str, Any], run: Run) -> None:
     answers = rollouts.follow(run.dir, rollout["prompt_id"])
-    st.markdown(f"**{len(answers):,}** answers at **{answers['step'].nunique():,}** steps :gray[to] {frame.plain(views.gist(rollout['prompt']))}")
+    steps = answers["step"].nunique()
+    st.markdown(
+        f"**{len(answers):,}** answers at **{steps:,}** {'step' if steps == 1 else 'steps'} :gray[to] {frame.plain(views.gist(rollout['prompt']))}"
+    )
     st.plotly_chart(
         views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
     )

@@ -12,8 +12,10 @@ from workbench.api import Run
 from workbench.store import COMPLETE, State, Status
 from workbench.views import History, catalogue, tables, text
 from workbench.views import diagnostics as views
+from workbench.views.rollouts import gist
 
 LOG_LINES = 300
+LOG_LINES_SHOWN = 20
 
 
 def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
@@ -44,7 +46,7 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     if problem := feed.problem(run):
         st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
     with st.container(key="headline"):
-        for column, figure in zip(st.columns(len(figures), gap="small"), figures, strict=True):
+        for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
             column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
 
 
@@ -85,10 +87,11 @@ def _failure(run: Run, status: Status) -> None:
     reason, _, rest = (status.message or "the run failed without a message").partition("\n")
     with st.container(key="failure"):
         st.error(f"**The run failed.** {frame.plain(reason)}", icon=":material/error:")
-        tail = run.log_tail("actor", lines=25) or run.log_tail("driver", lines=25)
-        if tail or rest:
-            st.code(tail or rest, language=None, height=190)
-        logs = run.logs()
+        role = "actor" if run.logs("actor") else "driver"
+        if tail := run.log_tail(role, lines=25) or rest:
+            with st.container(height=190, border=False, autoscroll=True):
+                st.code(tail, language=None)
+        logs = run.logs(role)
         st.caption(f"The whole log: `{logs[-1]}`" if logs else f"There is no log in `{run.dir.logs}`.")
 
 
@@ -140,7 +143,7 @@ def _before_after(validations: list, steps: list[int], run: Run) -> None:
     for sample in by_step[first].samples:
         with st.container(border=True, gap="small"):
             st.caption("Prompt")
-            st.text(sample["prompt"])
+            st.text(gist(sample["prompt"]))
             before_column, after_column = st.columns(2)
             _answer(before_column, f"Step {first}", sample["response"])
             _answer(after_column, f"Step {second}", after.get(sample["prompt"], "(this prompt was not sampled here)"))
@@ -148,7 +151,7 @@ def _before_after(validations: list, steps: list[int], run: Run) -> None:
 
 def _over_steps(validations: list, run: Run) -> None:
     prompts = tables.followed(validations)
-    prompt = st.selectbox("Prompt", list(prompts), key=f"prompt-{run.id}")
+    prompt = st.selectbox("Prompt", list(prompts), format_func=gist, key=f"prompt-{run.id}")
     for step, response in reversed(prompts[prompt].items()):
         with st.container(border=True):
             _answer(st.container(), f"Step {step}", response)
@@ -166,13 +169,15 @@ def log(run: Run) -> None:
     if not logs:
         st.info("The log appears when the backend has started the run.", icon=":material/terminal:")
         return
-    names = [path.name for path in reversed(logs)]
+    newest_first = logs[::-1]
+    names = [path.name for path in sorted(newest_first, key=lambda path: not (path.name.startswith("actor-0.") and path.stat().st_size))]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     name = left.selectbox("Log file", names, format_func=text.log_title, key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
     lines = [line for line in tail_lines(path) if not wanted or wanted.lower() in line.lower()]
-    st.code("\n".join(lines) or "(no such line)", language=None, height=460)
+    with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
+        st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
     st.caption(f"The last {LOG_LINES} lines of `{path}`")
 
 
@@ -193,7 +198,7 @@ def checkpoints(run: Run) -> None:
     rows = [{"Step": path.name, "Saved": text.ago((path / COMPLETE).stat().st_mtime), "Size": _size(path), "Folder": str(path)} for path in folders]
     st.dataframe(rows, hide_index=True, alt="Complete checkpoints", column_config={"Folder": st.column_config.TextColumn(width="large")})
     st.markdown("**Export as a Hugging Face directory**")
-    st.code(f"workbench export {run.id} {run.id}-hf", language="bash")
+    st.code(f"workbench export {run.id} --out exports/{run.id}", language="bash")
 
 
 def _size(folder: object) -> str:

@@ -15,6 +15,7 @@ from workbench.api import Run
 from workbench.store import LIVE, State, Status
 from workbench.views import text
 
+ROWS_SHOWN = 18
 FILTERS = {
     "Live": LIVE,
     "Completed": (State.COMPLETED,),
@@ -43,7 +44,7 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         rows,
         key="runs-table",
         hide_index=True,
-        height=min(760, 38 * len(rows) + 42),
+        height="content" if len(rows) <= ROWS_SHOWN else 760,
         row_height=38,
         on_select="rerun",
         selection_mode="multi-row",
@@ -65,7 +66,8 @@ def _matches(run: Run, words: list[str]) -> bool:
 
 def _row(run: Run, status: Status) -> dict[str, Any]:
     spec = feed.spec_tree(run.dir.spec_path)
-    look = feed.glance(run, status.total_steps)
+    curve = "rewards" if "rewards" in spec.get("algorithm", {}) else "loss"
+    look = feed.glance(run, status.total_steps, curve)
     newest = dict(look.metrics)
     return {
         "state": [status.state.capitalize()],
@@ -75,8 +77,8 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
         "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
         "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
         "curve": [value for value in look.curve if math.isfinite(value)],
-        "loss": text.number(newest.get("loss")),
-        "accuracy": f"{newest['held_out_accuracy']:.1%}" if "held_out_accuracy" in newest else "–",
+        "loss": text.number(newest.get(curve)),
+        "accuracy": f"{newest['held_out_accuracy']:.1%}" if "held_out_accuracy" in newest else text.number(newest.get("held_out_rewards")),
         "started": text.ago(status.created),
         "time": _time(status, look),
     }
@@ -99,14 +101,16 @@ def _columns() -> dict[str, Any]:
     colours = [text.STATE_COLOURS[state] for state in State]
     return {
         "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=98),
-        "name": column.TextColumn("Name", width=150),
+        "name": column.TextColumn("Name", width=130),
         "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=74),
         "algorithm": column.TextColumn("Algorithm", width=76),
-        "model": column.TextColumn("Model", width=126),
+        "model": column.TextColumn("Model", width=152),
         "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
-        "curve": column.LineChartColumn("Loss", width=110),
-        "loss": column.TextColumn("Last", width=62, alignment="right", help="Training loss of the last step"),
-        "accuracy": column.TextColumn("Held out", width=74, alignment="right", help="Accuracy on the held-out rows at the last validation"),
+        "curve": column.LineChartColumn("Curve", width=110, help="Training loss, or of a run that learns from rollouts the mean reward"),
+        "loss": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
+        "accuracy": column.TextColumn(
+            "Held out", width=74, alignment="right", help="Accuracy, or the mean reward, on the held-out rows at the last validation"
+        ),
         "started": column.TextColumn("Started", width=78),
         "time": column.TextColumn("Time", width=104, alignment="right", help="Time left while it trains; how long it took when it has ended"),
     }

@@ -49,7 +49,7 @@ def resolved(words: Sequence[str]) -> dict[str, Any]:
 
 def command(words: Sequence[str], tree: dict[str, Any]) -> str:
     """`workbench run …`: the choices, then only what differs from them."""
-    changed = spec.overrides_between(resolved(words), tree)
+    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), tree)
     return " ".join(["workbench run", *(shlex.quote(word) for word in (*words, *changed))])
 
 

@@ -295,7 +295,7 @@ class TestRun:
         (run.checkpoints / "80").mkdir()
         page = on_tab(app("run", id=run.id), run, "Checkpoints")
         assert list(page.dataframe[0].value["Step"]) == ["60", "40"]
-        assert f"workbench export {run.id}" in words(page)
+        assert f"workbench export {run.id} --out exports/{run.id}" in words(page)
 
     def test_settings_give_the_same_run_again(self, app, runs):
         run = synthetic.make(runs, "beta three", 5, overrides=("algorithm.beta=0.3", "data.limit=7"))
@@ -389,6 +389,27 @@ class TestLaunch:
         assert "did you mean 'math'?" in settled(page).error[0].value
         assert by_label(page.button, "Launch run").disabled
 
+    def test_a_number_out_of_bounds_is_a_problem_not_the_one_before(self, app):
+        page = app("launch")
+        by_label(page.number_input, "Learning rate").set_value(99.0).run()
+        assert "less than or equal to 1" in settled(page).error[0].value
+        assert by_label(page.button, "Launch run").disabled
+
+    def test_an_algorithm_that_lacks_something_has_a_short_command_line(self, app):
+        page = app("launch")
+        by_label(page.selectbox, "Algorithm").set_value("ppo").run()
+        assert "such as" in settled(page).error[0].value
+        assert page.code[0].value == "workbench run experiment=dpo_demo algorithm=ppo"
+        by_label(page.text_area, "Rewards").set_value("{short: {program: brevity}}").run()
+        assert composed(settled(page).code[0].value).algorithm.rewards["short"].program == "brevity"
+
+    def test_a_file_that_is_not_there(self, app):
+        page = app("launch")
+        by_label(page.text_input, "Train").set_value("/nowhere/rows.jsonl").run()
+        by_label(page.text_input, "Source").set_value("x" * 100_000).run()
+        by_label(page.number_input, "Ranks per node").set_value(2).run()
+        assert "there is no file /nowhere/rows" in settled(page).error[0].value
+
     def test_a_required_text_that_is_empty(self, app):
         page = app("launch")
         by_label(page.text_input, "Train").set_value("").run()
@@ -458,6 +479,11 @@ class TestCompare:
         page = app("compare")
         by_label(page.selectbox, "Metric").set_value(("held", "accuracy")).run()
         assert settled(page).dataframe[0].value["Last"][0] == text.number(synthetic.validation(30)["metrics"]["accuracy"])
+
+    def test_begins_with_runs_that_have_made_steps(self, app, runs):
+        run = synthetic.make(runs, "one", 30)
+        store.create(runs, "z-new", synthetic.spec_yaml())
+        assert app("compare").multiselect[0].value == [run.id]
 
     def test_runs_without_steps(self, app, runs):
         store.create(runs, "new", synthetic.spec_yaml())

@@ -33,7 +33,7 @@ def test_empty_says_who_writes_rollouts(app, runs):  # noqa: F811
     assert "No runs yet" in words(app("rollouts"))
     run = synthetic.make(runs, steps=5)
     page = app("rollouts", id=run.id)
-    assert "No rollouts yet" in words(page)
+    assert "samples nothing to learn from" in words(page)
     assert "algorithm is `dpo`" in words(page)
     run.update(state=State.COMPLETED)
     assert "### No rollouts\n" in words(app("rollouts", id=run.id))
@@ -44,7 +44,7 @@ def test_newest_run_with_rollouts_without_an_id(app, runs, run):  # noqa: F811
     page = app("rollouts")
     assert by_label(page.selectbox, "Run").value == run.id
     by_label(page.selectbox, "Run").set_value(store.list_runs(runs)[0].id).run()
-    assert "No rollouts yet" in words(settled(page))
+    assert "samples nothing to learn from" in words(settled(page))
 
 
 def test_headline_and_table(app, run):  # noqa: F811

@@ -148,7 +148,7 @@ def test_an_action_in_the_table_of_runs(server, page):
     assert store.list_runs(server.runs)[0].status.state == State.RUNNING
     canvas = page.get_by_test_id("stDataFrame").locator("canvas").first
     box = canvas.bounding_box()
-    page.mouse.click(box["x"] + 32 + 98 + 150 + 37, box["y"] + 32 + 19)
+    page.mouse.click(box["x"] + 32 + 98 + 130 + 37, box["y"] + 32 + 19)
     page.get_by_text("Stop", exact=True).last.click()
     page.wait_for_timeout(1500)
     assert store.list_runs(server.runs)[0].status.state == State.STOPPING

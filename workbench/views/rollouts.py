@@ -18,6 +18,7 @@ from workbench.views.figures import LIGHT, Theme, rgba, style
 from workbench.views.tables import Figure
 
 Values = Sequence[float | None]
+FEW_STEPS = 8
 STRONGEST = 0.6
 """Opacity of the strongest colour: dark text on it, or light text in the dark theme, stays readable."""
 OUTLIERS = 98
@@ -88,6 +89,7 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
     figure.add_scatter(
         x=[*x, *x[::-1]],
         y=[*high, *low[::-1]],
+        mode="lines",
         fill="toself",
         fillcolor=rgba(theme.palette[0], 0.16),
         line={"width": 0},
@@ -95,7 +97,7 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
         showlegend=False,
     )
     _line(figure, steps, mean, spread, theme.palette[0], "%{y:.4g} ± %{customdata:.3g}")
-    return _small(figure, "reward", theme)
+    return _small(figure, "reward", theme, steps)
 
 
 def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
@@ -103,7 +105,7 @@ def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
     figure = go.Figure()
     steps, mean, cut = (summary[name].to_numpy(float) for name in ("step", "length_mean", "truncated"))
     _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} cut")
-    return _small(figure, "tokens", theme)
+    return _small(figure, "tokens", theme, steps)
 
 
 def followed(rollouts: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
@@ -122,7 +124,7 @@ def followed(rollouts: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
         hovertemplate="sample %{customdata}: %{y:.4g}<extra></extra>",
         showlegend=False,
     )
-    return _small(figure, "reward", theme)
+    return _small(figure, "reward", theme, rollouts["step"].to_numpy(float))
 
 
 def headline(summary: pd.DataFrame) -> list[Figure]:
@@ -220,5 +222,7 @@ def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarra
     )
 
 
-def _small(figure: go.Figure, y_title: str, theme: Theme) -> go.Figure:
-    return style(figure, "step", y_title, theme, height=210).update_xaxes(tickformat=",d")
+def _small(figure: go.Figure, y_title: str, theme: Theme, steps: np.ndarray) -> go.Figure:
+    """A whole number at each tick: plotly would put several between few steps."""
+    ticks: dict[str, Any] = {"tick0": 0, "dtick": 1} if len(steps) and np.ptp(steps) < FEW_STEPS else {}
+    return style(figure, "step", y_title, theme, height=210).update_xaxes(tickformat=",d", **ticks)

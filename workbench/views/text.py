@@ -99,8 +99,8 @@ def log_title(name: str) -> str:
 
 def title(key: str) -> str:
     """A field's or a metric's name for people: `global_batch_size` -> `Global batch size`."""
-    words = [WORDS.get(word, word) for word in key.split("_")]
-    text = " ".join(words)
+    *words, last = (WORDS.get(word, word) for word in key.split("_"))
+    text = " ".join([*words, "(s)" if last == "s" else last])
     return text[:1].upper() + text[1:]
 
 
@@ -115,4 +115,8 @@ WORDS = {
     "logprobs": "log-probs",
     "gib": "GiB",
     "sft": "SFT",
+    "gpus": "GPUs",
+    "cpus": "CPUs",
+    "gae": "GAE",
+    "qos": "QOS",
 }
