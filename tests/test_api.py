@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Job
+from backends import _slurm_queue, slurm
+from backends.base import Job, Sight
 from tests.backends import stand_in
 from workbench import api, driver, store
 from workbench.store import EventWriter, State
@@ -58,10 +59,9 @@ def test_folders_that_are_no_runs_are_passed_over(root: Path, run: api.Run) -> N
 def test_interrupted_launch_is_noticed(run: api.Run) -> None:
     run.dir.begin_attempt("waiting")
     assert run.status.state == State.QUEUED
-    run.dir.update(state=State.QUEUED)
-    late = run.dir.status.updated - api.LAUNCH_TIMEOUT_S - 1
-    text = (run.dir.path / "status.json").read_text().replace(str(run.dir.status.updated), str(late))
-    store.write_atomic(run.dir.path / "status.json", text)
+    assert api.LAUNCH_TIMEOUT_S > slurm.SUBMIT_TIMEOUT_S + 2 * _slurm_queue.COMMAND_TIMEOUT_S  # sbatch may still answer
+    for name in ("status.json", ".beat"):
+        age(run.dir.path / name, api.LAUNCH_TIMEOUT_S + 1)
     assert run.status.state == State.FAILED
     assert "launch was interrupted" in run.status.message
 
@@ -76,6 +76,43 @@ def test_driver_on_another_host_is_believed_while_it_gives_signs_of_life(run: ap
     age(run.dir.path / ".beat", 3600)
     assert run.status.state == State.FAILED
     assert "no sign of life from the driver on host another-host" in run.status.message
+
+
+def test_a_run_in_a_queue_that_cannot_be_seen_from_here_is_left_alone(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM does not answer, or this host has no squeue: there is no driver yet that could give a sign of life."""
+    run.dir.begin_attempt("waiting")
+    run.dir.update(job=asdict(Job("slurm", "7", "login", 0.0)))
+    monkeypatch.setattr(slurm, "look", lambda job: Sight(None))
+    for name in ("status.json", ".beat"):
+        age(run.dir.path / name, 3600)
+    assert run.status.state == State.QUEUED
+    run.dir.update(state=State.RUNNING)
+    age(run.dir.path / "status.json", 3600)
+    assert run.status.state == State.FAILED
+
+
+def test_what_was_seen_of_one_attempt_is_not_said_of_the_next(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one viewer waits for the scheduler's word on a dead job, another has seen it too, and resumed the run."""
+    run.dir.begin_attempt("waiting")
+    run.dir.update(state=State.RUNNING, job=asdict(Job("slurm", "7", "login", 0.0)))
+
+    def look(job: Job) -> Sight:
+        run.dir.update(state=State.FAILED)
+        run.dir.begin_attempt("waiting")
+        run.dir.update(job=asdict(Job("slurm", "8", "login", 0.0)))
+        return Sight(False, ended="it is gone")
+
+    monkeypatch.setattr(slurm, "look", look)
+    status = run.status
+    assert (status.state, status.attempt, status.message) == (State.QUEUED, 2, "waiting")
+
+
+def test_the_runs_of_others_are_passed_over(root: Path, run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several users share a folder of runs; root may read everything, so the kernel's answer is played."""
+    theirs = store.create(root, "theirs", "{}").path
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: theirs not in Path(path).parents and real(path, mode))
+    assert [found.id for found in api.runs()] == [run.id]
 
 
 def test_an_end_is_never_overwritten(run: api.Run) -> None:

@@ -156,7 +156,7 @@ def test_a_rank_is_silent_whatever_the_clocks_say(tmp_path: Path, monkeypatch: p
 
     def looked(written_s_ago: float = 0.0) -> tuple[bool, float]:
         (path,) = folder.glob("*.json")
-        os.utime(path, (real() - written_s_ago,) * 2)
+        os.utime(path, times=(real() - written_s_ago, real() - written_s_ago))
         (use,) = cluster._ranks(folder, beats.read(run), 1)
         return use.silent, use.age_s
 

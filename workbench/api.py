@@ -61,7 +61,8 @@ __all__ = [
     "submit",
 ]
 
-LAUNCH_TIMEOUT_S = 60.0
+LAUNCH_TIMEOUT_S = 240.0
+"""A scheduler that is asked for the job may take its time: longer than any backend waits for it."""
 SILENCE_TIMEOUT_S = 300.0
 
 
@@ -91,30 +92,31 @@ class Run:
         if status.state.ended or status.state == State.CREATED:
             return status
         if status.job is None:
-            if time.time() - status.updated < LAUNCH_TIMEOUT_S:
+            if self.dir.silence_s < LAUNCH_TIMEOUT_S:
                 return status
-            return self._ended(State.FAILED, "the launch was interrupted before the backend gave a job")
+            return self._ended(status, State.FAILED, "the launch was interrupted before the backend gave a job")
         sight = _backend(status).look(_job(status))
         if sight.waiting:
             return self._waits(status, sight)
-        if sight.alive or (sight.alive is None and self.dir.silence_s < SILENCE_TIMEOUT_S):
+        if sight.alive or (sight.alive is None and (_in_a_queue(status) or self.dir.silence_s < SILENCE_TIMEOUT_S)):
             return status
         if sight.alive is None:
-            return self._ended(State.FAILED, f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s")
+            return self._ended(status, State.FAILED, f"no sign of life from the driver on host {_job(status).host} for {self.dir.silence_s:.0f} s")
         if sight.cancelled:
-            return self._ended(State.STOPPED, f"{sight.ended}; resume goes on from the last checkpoint")
+            return self._ended(status, State.STOPPED, f"{sight.ended}; resume goes on from the last checkpoint")
         tail = self.log_tail("driver", lines=5) or self.log_tail("slurm", lines=5)
-        return self._ended(State.FAILED, sight.ended + (f"; the end of its log:\n{tail}" if tail else ""))
+        return self._ended(status, State.FAILED, sight.ended + (f"; the end of its log:\n{tail}" if tail else ""))
 
-    def _ended(self, state: State, reason: str) -> Status:
-        return self.dir.move(LIVE, state=state, message=reason) or self.dir.status
+    def _ended(self, seen: Status, state: State, reason: str) -> Status:
+        return self.dir.move(LIVE, since=seen, state=state, message=reason) or self.dir.status
 
     def _waits(self, status: Status, sight: backends.Sight) -> Status:
         """The status of a run whose job is in the queue, or in it again. What the driver wrote after the look counts more."""
         known = status.state == State.QUEUED and status.message == sight.waiting
         if known or status.state == State.STOPPING or sight.time < status.updated:
             return status
-        return self.dir.move([state for state in LIVE if state != State.STOPPING], state=State.QUEUED, message=sight.waiting) or self.dir.status
+        going = [state for state in LIVE if state != State.STOPPING]
+        return self.dir.move(going, since=status, state=State.QUEUED, message=sight.waiting) or self.dir.status
 
     def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
         return self.dir.events(cursor)
@@ -131,7 +133,7 @@ class Run:
         """
         status = self._check_live()
         if status.state == State.QUEUED and status.job and _backend(status).withdraw(_job(status)):
-            self._ended(State.STOPPED, "taken out of the queue; resume queues it again")
+            self._ended(status, State.STOPPED, "taken out of the queue; resume queues it again")
             return
         self.dir.request("stop")
         self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
@@ -351,6 +353,11 @@ def launch(run: RunDir, task: backends.Task) -> None:
 def _served(spec: Path, _changed_ns: int) -> Sequence[str]:
     """The roles that the settings serve, unchecked: a run of an older version is shown too."""
     return yaml.safe_load(spec.read_text())["algorithm"].get("served", ())
+
+
+def _in_a_queue(status: Status) -> bool:
+    """No driver has begun, so none can be silent. On this or another machine without a queue it begins at once."""
+    return status.state in (State.QUEUED, State.PREEMPTED) and _job(status).backend != "local"
 
 
 def _backend(status: Status) -> backends.Backend:

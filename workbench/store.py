@@ -128,16 +128,17 @@ class RunDir:
         assert status is not None
         return status
 
-    def move(self, allowed: Iterable[State], **changes: Any) -> Status | None:
+    def move(self, allowed: Iterable[State], *, since: Status | None = None, **changes: Any) -> Status | None:
         """As `update`, but only from one of the allowed states: None, and nothing changed, in any other.
 
-        A run's end is written even on a full disk, in the space kept back for it.
+        With `since` only while the run is in the attempt and the job that this status tells of: what was found out about those is not said of
+        others. A run's end is written even on a full disk, in the space kept back for it.
         """
         states = tuple(allowed)
         with _lock(self.path / ".status.lock", LOCK_TIMEOUT_S):  # a page that stands still does not stop the driver: the status is replaced whole
             while True:
                 was = self.status
-                if was.state not in states:
+                if was.state not in states or (since and (was.attempt, was.job) != (since.attempt, since.job)):
                     return None
                 status = replace(was, **changes, updated=time.time())
                 if self.status == was:  # one that stood still meanwhile begins again
@@ -349,7 +350,15 @@ def list_runs(root: Path) -> list[RunDir]:
     """The runs of one folder, newest first. A folder without a status is not a run (or not yet)."""
     if not root.is_dir():
         return []
-    return sorted((RunDir(path) for path in root.iterdir() if (path / "status.json").is_file()), key=lambda run: run.id, reverse=True)
+    return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: run.id, reverse=True)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run that this user may read: where several users share a folder of runs, each sees their own."""
+    try:
+        return os.access(path / "status.json", os.R_OK)
+    except ValueError:
+        return False  # a name that no file has
 
 
 def _end_torn_line(path: Path) -> None:

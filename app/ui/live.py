@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ui import feed
-from workbench import api
+from workbench import api, store
 from workbench.store import RunDir
 from workbench.views import History, catalogue, figures, series
 from workbench.views.history import Cursor
@@ -57,7 +57,7 @@ class NoSuchRun(ValueError):
 def find(run_id: str) -> api.Run:
     """The run with exactly this id. Raises NoSuchRun; a path in place of an id is never followed."""
     run = RunDir(api.runs_root() / run_id)
-    if run_id in (".", "..") or Path(run_id).name != run_id or not (run.path / "status.json").is_file():
+    if run_id in (".", "..") or Path(run_id).name != run_id or not store.is_run(run.path):
         raise NoSuchRun(f"there is no run {run_id[:100]!r}")
     return api.Run(run)
 

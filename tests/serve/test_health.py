@@ -46,7 +46,7 @@ def test_what_a_server_says_of_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     assert told(tmp_path, host="elsewhere").startswith("busy with critic_train; ")  # its own word is all there is
     assert told(tmp_path, doing="", endpoints={}).startswith("ready; no request yet; ")
     assert told(tmp_path, updated=time.time() - 60).startswith("ready; ")  # its host's clock is another
-    os.utime(tmp_path / "health" / "critic.json", (time.time() - 60,) * 2)
+    os.utime(tmp_path / "health" / "critic.json", times=(time.time() - 60, time.time() - 60))
     assert told(tmp_path).startswith("silent for 60 s; ")
 
 
