@@ -14,7 +14,7 @@ import pytest
 
 from tests.app import synthetic
 from tests.backends import stand_in
-from workbench.store import State
+from workbench.store import EventWriter, State
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +90,16 @@ def test_interrupting_the_follower_leaves_the_run_and_says_how_to_go_on(runs: Pa
     assert run.status.state == State.RUNNING
     assert workbench(runs, "stop", "latest", "--wait").stdout.strip() == f"{run.id} is stopped"
     assert workbench(runs, "stop", "latest").returncode == 2
+
+
+def test_a_pause_leaves_the_bar_as_it_is(runs: Path) -> None:
+    run = synthetic.make(runs, "dpo-demo", 20, 200)
+    for message in ("paused at step 20", ""):
+        EventWriter(run).write("phase", message=message)
+    run.update(state=State.STOPPED, step=20, total_steps=200)
+    shown = follow(runs).communicate(timeout=30)[0]
+    assert "training" in shown
+    assert "20/200" in shown
 
 
 def test_logs_of_a_rank_and_of_the_driver(runs: Path) -> None:

@@ -86,8 +86,8 @@ def act(change: object) -> None:
 def _failure(run: Run, status: Status) -> None:
     reason, _, rest = (status.message or "the run failed without a message").partition("\n")
     with st.container(key="failure"):
-        st.error(f"**The run failed.** {frame.plain(reason)}", icon=":material/error:")
-        role = "actor" if run.logs("actor") else "driver"
+        st.error(f"**The run failed.** {frame.plain(reason[:1].upper() + reason[1:])}", icon=":material/error:")
+        role = "actor" if run.log_tail("actor", lines=1) else "driver"
         if tail := run.log_tail(role, lines=25) or rest:
             with st.container(height=190, border=False, autoscroll=True):
                 st.code(tail, language=None)
@@ -98,13 +98,16 @@ def _failure(run: Run, status: Status) -> None:
 def _progress(history: History, status: Status) -> None:
     for message in history.warnings:
         st.warning(frame.plain(message[:1].upper() + message[1:]), icon=":material/warning:")
-    if status.state.ended or history.steps:
+    phase = history.phase or {}
+    if status.state.ended or (history.steps and status.state != State.STARTING):
+        if status.state == State.RUNNING and phase.get("message", "").startswith("paused"):
+            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** below let it go on.", icon=":material/pause_circle:")
         if status.state == State.STOPPING:
             st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
             st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
         return
-    phase = history.phase or {}
+    phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
     words = phase.get("message") or status.message or "waiting for the backend"
     done, total = phase.get("done"), phase.get("total")
     share = min(1.0, done / total) if done is not None and total else 0.0

@@ -283,6 +283,19 @@ class TestRun:
         by_label(page.selectbox, "Prompt").set_value(synthetic.PROMPTS[1]).run()
         assert [item.value for item in settled(page).text] == [synthetic.validation(n)["samples"][1]["response"] for n in (30, 20, 10, 0)]
 
+    def test_a_pause_is_said_at_the_top(self, app, runs):
+        run = synthetic.make(runs, steps=20)
+        store.EventWriter(run).write("phase", message="paused at step 20")
+        assert "Paused at step 20" in words(app("run", id=run.id))
+        store.EventWriter(run).write("phase", message="")
+        assert "Paused at" not in words(app("run", id=run.id))
+
+    def test_a_resumed_run_that_starts_says_how_far_it_is(self, app, runs):
+        run = synthetic.make(runs, steps=20)
+        run.update(state=State.STARTING, message="loading the model", attempt=2)
+        page = app("run", id=run.id)
+        assert any("Loading the model" in item.proto.text for item in page.get("progress"))
+
     def test_log(self, app, runs):
         run = synthetic.make(runs, steps=60)
         page = on_tab(app("run", id=run.id), run, "Log")

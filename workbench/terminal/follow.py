@@ -48,14 +48,17 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=out, disable=quiet, expand=True) as progress:
-        bar = progress.add_task("starting", total=None, metrics="")
+        bar, training = progress.add_task("starting", total=None, metrics=""), False
         while True:
             ended = item.status.state.ended
             for event in (*item.events(actor), *item.dir.events(driver, role="driver")):
                 match event["kind"]:
+                    case "phase" if training and not event.get("total"):  # a pause, or its end
+                        progress.update(bar, description=escape(event["message"]) or "training")
                     case "phase":
                         progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
                     case "state":
+                        training = True
                         progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
                     case "step":
                         progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
