@@ -132,7 +132,7 @@ def test_eta_is_the_median_pace_of_what_is_left():
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.69314, "0.6931"), (12.3456, "12.35"), (1234.5, "1,234"), (5e-5, "5e-5"), (0.0, "0"), (-0.25, "-0.2500"), (math.nan, "nan"), (None, "–")],
+    [(0.69314, "0.6931"), (12.3456, "12.35"), (1234.5, "1,234"), (5e-5, "5e-5"), (0.0, "0"), (-0.25, "−0.2500"), (math.nan, "nan"), (None, "–")],
 )
 def test_number(value, words):
     assert text.number(value) == words

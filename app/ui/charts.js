@@ -24,6 +24,7 @@ export default function ({ parentElement, data }) {
 function create(root, first) {
   const banner = element('p', 'wb-banner', { role: 'status', hidden: '' });
   const body = element('div', 'wb-groups');
+  body.append(element('p', 'wb-empty', {}, 'Loading the curves…'));
   root.replaceChildren(banner, body);
   const charts = new Map();   // chart key -> {spec, card, plot, traces, points}
   let data = first, signature = '', cursor = '', epoch = 0, failures = 0, stopped = false, timer, theme, busy = false;

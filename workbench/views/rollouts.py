@@ -135,7 +135,7 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
         Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
         Figure(
             "Reward",
-            _signed(now["reward_mean"]),
+            text.number(now["reward_mean"]),
             f"± {text.number(now['reward_std'], 3)}",
             "Mean and deviation.",
         ),
@@ -143,7 +143,7 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
         Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
     ]
     if math.isfinite(now["kl_mean"]):
-        figures.append(Figure("KL", _signed(now["kl_mean"]), "nats an answer", "To the reference policy."))
+        figures.append(Figure("KL", text.number(now["kl_mean"]), "nats an answer", "To the reference policy."))
     return figures
 
 
@@ -191,7 +191,7 @@ def _scale(values: Values, signed: bool | None) -> tuple[float, bool]:
 
 
 def _span(piece: str, value: float | None, scale: tuple[float, bool], theme: Theme) -> str:
-    shown = "–" if value is None else _signed(value)
+    shown = "–" if value is None else text.number(value)
     ground = "transparent" if value is None else _colour(value, scale, theme)
     ends = " wb-newline" if piece.lstrip(" ").startswith("\n") else ""
     title = html.escape(f"{piece.strip() or repr(piece)}: {shown}", quote=True)
@@ -203,10 +203,6 @@ def _colour(value: float, scale: tuple[float, bool], theme: Theme) -> str:
     if not math.isfinite(value) or not top:
         return "transparent"
     return rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
-
-
-def _signed(value: float) -> str:
-    return text.number(float(value)).replace("-", "−", 1) if value < 0 else text.number(float(value))
 
 
 def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, words: str) -> None:

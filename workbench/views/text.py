@@ -41,12 +41,14 @@ def number(value: float | None, digits: int = 4) -> str:
         return "–"
     if not math.isfinite(value):
         return str(value)
-    if value == 0 or abs(value) >= 10 ** (digits - 1):
+    if value < 0:
+        return f"−{number(-value, digits)}"
+    if value == 0 or value >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    if abs(value) < 1e-3:
+    if value < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(value)))}f}"
 
 
 def duration(seconds: float | None) -> str:
