@@ -55,6 +55,8 @@ class System:
     ask: Sequence[str]
     account_key: str = "project"
     id_pattern: str = r"(\d+)"
+    gone_pattern: str = r"(?i)unknown job|not found|not exist|has finished|no (matching |such )?job"
+    """How `ask` says on its standard error that it knows no such job (any more). Other errors tell nothing: its server may be away for a while."""
     from_stdin: bool = False
     """The script is the command's standard input."""
     inline: str = ""
@@ -109,7 +111,7 @@ class System:
 
     def look(self, job: Job) -> Sight:
         """Whether the system still lists the job."""
-        listed = _listed((*self.ask, job.id), int(time.time() // LOOK_S))
+        listed = _listed((*self.ask, job.id), self.gone_pattern, int(time.time() // LOOK_S))
         return Sight(listed, ended="" if listed else f"the {self.name} job {job.id} ended before the run did")
 
     def withdraw(self, job: Job) -> bool:
@@ -129,10 +131,12 @@ class System:
 
 
 @functools.lru_cache(maxsize=256)
-def _listed(words: tuple[str, ...], _moment: int) -> bool | None:
+def _listed(words: tuple[str, ...], gone_pattern: str, _moment: int) -> bool | None:
     try:
         done = _command(words)
     except OSError:
+        return None
+    if done.returncode and not re.search(gone_pattern, done.stderr + done.stdout):
         return None
     return done.returncode == 0 and bool(done.stdout.strip())
 
@@ -141,7 +145,15 @@ def _command(words: Sequence[str], env: dict[str, str] | None = None, stdin: str
     """Never through a shell. Raises OSError where the command is not there or does not answer."""
     try:
         return subprocess.run(
-            words, input=stdin, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, umask=0o077
+            words,
+            input=stdin,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=TIMEOUT_S,
+            umask=0o077,
         )
     except FileNotFoundError:
         raise OSError(f"{words[0]}: no such command on this machine") from None

@@ -9,7 +9,6 @@ import argparse
 import math
 import re
 import shlex
-import subprocess
 import tempfile
 import uuid
 from collections import Counter
@@ -76,7 +75,7 @@ def check(script: str, survey: Survey, working: int, ranks_per_node: int, server
     """This SLURM's version and commands, then each component of the script against the nodes: the policy's `working` nodes, then the servers'."""
     try:
         found = [_commands(script)]
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return [Finding("SLURM", "error", str(error), "backend.name")]
     if survey.error and not survey.nodes:
         return [*found, Finding("nodes", "warning", f"SLURM does not say what its nodes have: {survey.error}")]
@@ -95,7 +94,7 @@ def estimate(script: str, env: Mapping[str, str]) -> Finding:
         file.flush()
         try:
             done = _slurm_queue.command("sbatch", "--test-only", file.name, env=dict(env), timeout_s=TEST_TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             return Finding("start", "error", str(error))
     told = re.sub(r"^sbatch: (error: )?", "", (done.stderr or done.stdout).strip(), flags=re.MULTILINE)
     if done.returncode:
@@ -125,7 +124,7 @@ def try_on_node(script: str, options: Sequence[str], command: Sequence[str]) -> 
     ]
     try:
         done = _slurm_queue.command(*words, *command, timeout_s=NODE_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         _slurm_queue.command("scancel", f"--name={name}")  # killed srun leaves its request in the queue
         raise OSError(f"no node was free for a try within {NODE_TIMEOUT_S / 60:g} min") from None
     if done.returncode:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ _last: dict[str, Survey] = {}
 
 def survey(max_age_s: float = MAX_AGE_S) -> Survey:
     """Nodes, partitions and everyone's jobs. Where SLURM does not answer the survey holds its words."""
-    key = os.environ.get("SLURM_CONF", "")
+    key, oldest = os.environ.get("SLURM_CONF", ""), time.time() - max_age_s
     with _lock:
         known = _last.get(key)
-        if known is None or known.time < time.time() - max_age_s:
+        if known is None or known.time < oldest:
             _last[key] = known = _ask()
         return known
 
@@ -63,8 +62,8 @@ def _ask() -> Survey:
         title = f"SLURM {'.'.join(map(str, _slurm_queue.version()))}"
         shown = nodes(_show("--details", "node"))
         queues = partitions(_show("partition"))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Survey("slurm", "SLURM", began, error=str(error))
+    except OSError as error:
+        return Survey("slurm", "SLURM", time.time(), error=str(error))
     jobs = _slurm_queue.queue(everyone=True)
     return Survey("slurm", title, began, shown, queues, tuple(jobs.jobs.values()), jobs.error)
 
@@ -78,10 +77,10 @@ def _show(*words: str) -> str:
 
 
 def _records(text: str, first: str) -> Iterator[dict[str, str]]:
-    """Each line as its keys and values. A value may have blanks (a reason, an operating system), but no ` Key=`."""
+    """Each line as its keys and values. A value may have blanks (a reason, an operating system). In a reason, which comes late, ` Key=` is no key."""
     for line in text.splitlines():
         if line.startswith(f"{first}="):
-            yield {key: value.strip() for key, value in re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line)}
+            yield {key: value.strip() for key, value in reversed(re.findall(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)", line))}
 
 
 def _node(record: dict[str, str]) -> Node:

@@ -57,11 +57,21 @@ _last: dict[tuple[str, bool], Queue] = {}
 
 
 def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):  # type: ignore[no-untyped-def]
-    """Run a SLURM command, never through a shell. Raises OSError where there is no such command, subprocess.TimeoutExpired."""
+    """Run a SLURM command, never through a shell. Raises OSError where there is no such command, TimeoutError (an OSError) where it does not answer."""
     try:
         return subprocess.run(
-            words, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=timeout_s, umask=0o077
+            words,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # others' jobs and nodes may be called anything
+            check=False,
+            timeout=timeout_s,
+            umask=0o077,
         )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{words[0]} did not answer within {timeout_s:g} s") from None
     except FileNotFoundError:
         raise OSError(f"{words[0]}: no such command on this machine; backend=slurm needs SLURM's commands, as a login node has them") from None
 
@@ -80,19 +90,24 @@ def too_old() -> str:
     return f"this is SLURM {'.'.join(map(str, have))}; the job's steps share its nodes with srun --overlap, which SLURM has since {oldest}"
 
 
-def queue(max_age_s: float = MAX_AGE_S, not_before: float = 0.0, everyone: bool = False) -> Queue:
-    """This user's jobs, those that ended lately among them; or everyone's that wait or run. Several callers share one squeue."""
-    key = os.environ.get("SLURM_CONF", ""), everyone
+def queue(max_age_s: float = MAX_AGE_S, everyone: bool = False) -> Queue:
+    """This user's jobs, those that ended lately among them; or everyone's that wait or run. Several callers share one squeue.
+
+    Those that wait for it while it takes long are served by it too: its age counts from when they asked.
+    """
+    key, oldest = (os.environ.get("SLURM_CONF", ""), everyone), time.time() - max_age_s
     with _lock:
         known = _last.get(key)
-        if known is None or known.time < max(not_before, time.time() - max_age_s):
+        if known is None or known.time < oldest:
             _last[key] = known = _ask(() if everyone else ("--states=all", f"--user={os.getuid()}"))
         return known
 
 
 def look(job: Job, max_age_s: float = MAX_AGE_S) -> Sight:
     """What is known of one job."""
-    job_id, now = job.id, queue(max_age_s, not_before=job.started)
+    job_id, now = job.id, queue(max_age_s)
+    if not now.error and job_id not in now.jobs:
+        now = queue(max_age_s=0)  # it may have been handed in since
     if now.error:
         return Sight(None, time=now.time)
     entry = now.jobs.get(job_id)
@@ -116,13 +131,15 @@ def waiting(entry: Entry) -> str:
 def _ask(whose: Sequence[str]) -> Queue:
     began = time.time()
     try:
-        done = command("squeue", "--noheader", *whose, f"--format={FORMAT}")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Queue(began, {}, str(error))
+        done = command("squeue", "--noheader", "--noconvert", *whose, f"--format={FORMAT}")
+    except OSError as error:
+        return Queue(time.time(), {}, str(error))
     if done.returncode:
-        return Queue(began, {}, done.stderr.strip() or f"squeue exited with {done.returncode}")
+        return Queue(time.time(), {}, done.stderr.strip() or f"squeue exited with {done.returncode}")
     jobs = {}
-    for line in done.stdout.splitlines():
+    for line in done.stdout.split("\n"):
+        if line.count(SEPARATOR) != FORMAT.count(SEPARATOR):
+            continue  # a job's name may have a line break in it
         name, state, reason, start, num_nodes, *rest = line.split(SEPARATOR)
         job_id, plus, component = name.partition("+")
         if not plus or component == "0":  # of a heterogeneous job the first component, which has the driver
@@ -135,7 +152,7 @@ def _accounted(job_id: str, _minute: int) -> tuple[str, str]:
     """(state, exit code) in the accounting; empty where there is none or it does not know the job."""
     try:
         done = command("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}", "--format=State,ExitCode")
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return "", ""
     state, _, code = done.stdout.strip().partition("\n")[0].partition("|")
     return state, code

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -187,8 +186,8 @@ def launch(task: Task) -> Job:
     path.write_text(text)
     try:
         done = _slurm_queue.command("sbatch", "--parsable", str(path), env=dict(task.env), timeout_s=SUBMIT_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise OSError(f"sbatch did not answer within {SUBMIT_TIMEOUT_S:g} s; `squeue --me` tells whether the job is there") from None
+    except TimeoutError as error:
+        raise OSError(f"{error}; `squeue --me` tells whether the job is there") from None
     if done.returncode:
         raise OSError(done.stderr.strip() or f"sbatch exited with {done.returncode}")
     return Job(backend="slurm", id=done.stdout.strip().partition(";")[0], host=socket.gethostname(), started=time.time())
@@ -389,8 +388,8 @@ while :; do
 done
 : > "$WORKBENCH_DASK/over"
 if [ $code = {again} ]; then
-  # A job that was cancelled, or that SLURM is taking off its nodes, is SLURM's to end.
-  if [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then scontrol requeue $SLURM_JOB_ID; else sleep 120; fi
+  # A job that was cancelled, or that SLURM is taking off its nodes, is SLURM's to end. Of a heterogeneous job each component is listed.
+  if [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T | sort -u)" = RUNNING ]; then scontrol requeue $SLURM_JOB_ID; else sleep 120; fi
 fi
 exit $code
 """

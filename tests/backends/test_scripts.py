@@ -71,7 +71,11 @@ def test_other_systems(name: str) -> None:
 
 def test_other_systems_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for bsub, bjobs and bkill: the script on standard input, the id from the answer, its errors in its own words."""
-    for name, does in {"bsub": "cat > seen; echo 'Job <42> is submitted'", "bjobs": "test -e alive && echo RUN", "bkill": "rm alive"}.items():
+    for name, does in {
+        "bsub": "cat > seen; echo 'Job <42> is submitted'",
+        "bjobs": "test -e alive && echo RUN || { echo 'Job <42> is not found' >&2; exit 255; }",
+        "bkill": "rm alive",
+    }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{does}\n")
         (tmp_path / name).chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -87,6 +91,8 @@ def test_other_systems_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert lsf.look(job).alive
     lsf.kill(job)
     assert lsf.look(job).alive is False
+    (tmp_path / "bjobs").write_text("#!/bin/sh\necho 'LSF is down. Please wait ...' >&2\nexit 255\n")
+    assert lsf.look(job).alive is None
     (tmp_path / "bsub").write_text("#!/bin/sh\necho 'normal: No such queue' >&2\nexit 255\n")
     with pytest.raises(OSError, match="normal: No such queue"):
         lsf.launch(task)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from backends import _slurm_queue, slurm
+from backends import _slurm_nodes, _slurm_queue, slurm
 from backends.base import Job, Task
 
 SEP = _slurm_queue.SEPARATOR
@@ -66,10 +67,46 @@ def test_a_look_before_the_job_was_submitted_tells_nothing_of_it(commands) -> No
     commands("squeue", "")
     slurm.look(job("1"))
     commands("squeue", line("2", "PENDING"))
-    assert slurm.look(Job("slurm", "2", "login", time.time())).waiting == "SLURM job 2: in the queue"
+    assert slurm.look(Job("slurm", "2", "login", time.time() - 3600)).waiting == "SLURM job 2: in the queue"  # by a host whose clock is behind
+
+
+def test_those_that_wait_for_a_slow_slurm_share_its_answer(commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Each in turn would stand still for as long again: a page that lists runs would not come back."""
+    monkeypatch.setattr(_slurm_queue, "MAX_AGE_S", 0.3)
+    commands("squeue", line("2", "RUNNING"))
+    script = (tmp_path / "squeue").read_text()
+    for ends, alive in (("", True), ("exit 1", None)):
+        (tmp_path / "squeue").write_text(script.replace("cat ", f"sleep 1; {ends}\ncat "))
+        (tmp_path / "squeue.calls").unlink(missing_ok=True)
+        _slurm_queue._last.clear()
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(_slurm_queue.look, job("2"), 0.3) for _ in range(8)]
+        assert [each.result().alive for each in asked] == [alive] * 8
+        assert (tmp_path / "squeue.calls").read_text().count("x") <= 2
+
+
+def test_what_others_call_their_jobs_breaks_nothing(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    commands("squeue", "")
+    odd = line("1", "RUNNING").replace("run", "a\nb").encode() + line("3", "RUNNING").replace("run", "ab\u2028c").encode()
+    (tmp_path / "squeue.out").write_bytes(odd + line("2", "RUNNING").encode().replace(b"run", b"\xff"))
+    assert set(_slurm_queue.queue(everyone=True).jobs) == {"2", "3"}
+
+
+def test_a_slurm_that_stands_still_is_an_error_in_words(commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    commands("scancel", "")
+    (tmp_path / "scancel").write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(OSError, match=r"scancel did not answer within 0\.1 s"):
+        _slurm_queue.command("scancel", "1", timeout_s=0.1)
 
 
 def test_an_old_slurm_is_refused(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     commands("sbatch", "slurm 19.05.5\n")
     with pytest.raises(OSError, match=r"this is SLURM 19\.5\.5; .* since 20\.11"):
         slurm.launch(Task(tmp_path, ("worker",), ("python", "driver"), slurm.Config()))
+
+
+def test_a_nodes_reason_says_nothing_of_the_node() -> None:
+    """Health checks write what they measured."""
+    told = "NodeName=n1 CPUAlloc=0 CPUTot=8 RealMemory=64000 State=DOWN Reason=NHC: RealMemory=12kB State=odd [root@2026-11-25T10:00:00]\n"
+    (found,) = _slurm_nodes.nodes(told)
+    assert (found.memory_mib, found.state, found.usable) == (64000.0, "down", False)

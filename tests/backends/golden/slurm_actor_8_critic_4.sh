@@ -75,8 +75,8 @@ while :; do
 done
 : > "$WORKBENCH_DASK/over"
 if [ $code = 75 ]; then
-  # A job that was cancelled, or that SLURM is taking off its nodes, is SLURM's to end.
-  if [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then scontrol requeue $SLURM_JOB_ID; else sleep 120; fi
+  # A job that was cancelled, or that SLURM is taking off its nodes, is SLURM's to end. Of a heterogeneous job each component is listed.
+  if [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T | sort -u)" = RUNNING ]; then scontrol requeue $SLURM_JOB_ID; else sleep 120; fi
 fi
 exit $code
 
