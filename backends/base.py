@@ -85,12 +85,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """A launched driver. `id` is the backend's own name for it (a pid, a SLURM job id); `started` is in seconds since the epoch."""
+    """A launched driver. `id` is the backend's own name for it (a pid, a SLURM job id); `started` is in seconds since the epoch.
+
+    `mark` tells it from another one that is given the same id later, where that can be.
+    """
 
     backend: str
     id: str
     host: str
     started: float
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
@@ -24,7 +25,7 @@ from backends.base import Finding, Job, Sight, Survey, Task
 if TYPE_CHECKING:
     from distributed import Client
 
-CLOCK_TOLERANCE_S = 5.0  # psutil derives a process's start from the wall clock, which may be adjusted while it runs
+CLOCK_TOLERANCE_S = 5.0  # of a job without a mark, which had ended before it was looked at, or is of an earlier version
 KILL_TIMEOUT_S = 10.0
 
 
@@ -62,11 +63,7 @@ def launch(task: Task) -> Job:
             check=True,
         )
     pid = int(shell.stdout)
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        started = time.time()
-    return Job(backend="local", id=str(pid), host=socket.gethostname(), started=started)
+    return Job(backend="local", id=str(pid), host=socket.gethostname(), started=time.time(), mark=mark(pid))
 
 
 def look(job: Job) -> Sight:
@@ -88,12 +85,13 @@ def kill(job: Job) -> None:
     process = _process(job)
     if process is None:
         return
-    process.terminate()
-    deadline = time.monotonic() + KILL_TIMEOUT_S
-    while _process(job):
-        if time.monotonic() > deadline:
-            process.kill()
-        time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while _process(job):
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.05)
 
 
 def survey() -> Survey:
@@ -109,6 +107,7 @@ def gang(task: Task) -> Iterator[Client]:
 
     settings = {
         "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.no-workers-timeout": "10s",  # what is sent to a node that was just lost fails, it does not wait for ever
         "distributed.worker.memory.terminate": False,
         "distributed.nanny.pre-spawn-environ": {},  # dask would set one thread for BLAS, and the ranks would inherit it
     }
@@ -135,7 +134,19 @@ def _process(job: Job) -> psutil.Process | None:
     """The driver's process; None when it has ended, also when its pid went to another process."""
     try:
         process = psutil.Process(int(job.id))
-        same = abs(process.create_time() - job.started) < CLOCK_TOLERANCE_S
+        same = mark(process.pid) == job.mark if job.mark else abs(process.create_time() - job.started) < CLOCK_TOLERANCE_S
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+
+
+def mark(pid: int) -> str:
+    """What no other process of this pid has: when it started, counted from the machine's boot, and which boot that was. Empty where there is none.
+
+    Not the time of day: a clock that is set right, as after a virtual machine stood still, would make it another process.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}:{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -236,6 +236,7 @@ def gang(task: Task) -> Iterator[Client]:
     }
     settings = {
         "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.no-workers-timeout": "10s",  # what is sent to a node that was just lost fails, it does not wait for ever
         "distributed.scheduler.worker-ttl": "20s",  # a node without power says nothing; the kernel tells sooner, see TCP in BODY
     }
     with (

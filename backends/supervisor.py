@@ -99,7 +99,7 @@ def supervise_with_servers(client: Client, task: Task, watch: Callable[[int], bo
             failures.append(GangFailed(f"the {server.role} server ended while it was needed"))
         except GangEnded:
             return
-        except (GangFailed, TimeoutError) as error:
+        except (GangFailed, OSError) as error:
             failures.append(type(error)(f"the {server.role} server failed: {error}"))
 
     threads = [threading.Thread(target=serve, args=(server,), name=server.role) for server in task.servers]
@@ -155,9 +155,16 @@ def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], b
 
 def _seats(client: Client, task: Task, attempt: int) -> dict[str, Seat]:
     """A seat for each dask worker, by its address; rank 0's node comes first."""
-    addresses = _nodes(client, task)
+    from distributed.scheduler import KilledWorker, NoValidWorkerError
+
+    while True:
+        addresses = _nodes(client, task)
+        try:
+            master_port = client.submit(free_port, workers=addresses[:1], pure=False, retries=0).result()
+            break
+        except (KilledWorker, NoValidWorkerError):
+            print(f"the {task.role} gang's first node was lost before it began", flush=True)
     hosts = [urlparse(address).hostname or "" for address in addresses]
-    master_port = client.submit(free_port, workers=addresses[:1], pure=False).result()
     return {
         address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], master_port)
         for node, (address, host) in enumerate(zip(addresses, hosts, strict=True))

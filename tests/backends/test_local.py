@@ -233,9 +233,11 @@ def test_odd_names_and_folders(tmp_path: Path) -> None:
 
 def test_a_reused_pid_is_not_the_driver() -> None:
     me = psutil.Process()
-    job = Job("local", str(me.pid), os.uname().nodename, me.create_time())
+    job = Job("local", str(me.pid), os.uname().nodename, me.create_time(), local.mark(me.pid))
     assert local.look(job).alive is True
-    assert local.look(replace(job, started=job.started - 60)).alive is False
+    assert local.look(replace(job, mark=f"{job.mark}0")).alive is False
+    assert local.look(replace(job, mark="", started=job.started - 60)).alive is False
+    assert local.look(replace(job, started=job.started - 3600)).alive is True  # the clock was an hour slow when it started
     assert local.look(replace(job, host="elsewhere")).alive is None
     with pytest.raises(ValueError, match="runs on host elsewhere"):
         local.kill(replace(job, host="elsewhere"))

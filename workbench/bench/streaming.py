@@ -27,6 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from backends import local
 from backends.base import Job
 from workbench import beats, rollouts, spec, store
 from workbench.bench.browser import Server, chromium, new_page
@@ -180,8 +181,7 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS)})
         for rank in range(RANKS)
     ]
-    first = psutil.Process(ranks[0].pid)
-    job = Job("local", str(first.pid), os.uname().nodename, first.create_time())
+    job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
     run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=asdict(job))
     try:
         yield ranks
