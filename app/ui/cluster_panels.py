@@ -20,6 +20,8 @@ PLACES = {"slurm": "SLURM", "local": "This machine"}
 EVERY_S = {"slurm": 5.0, "local": 2.0}
 LARGE_TILES = 32
 MOST_ROWS = 12
+MOST_JOBS = 500
+"""Mine come first. Tens of thousands would travel to each browser every few seconds."""
 KINDS = {"idle": "idle", "part": "partly given", "full": "full", "down": "takes no jobs"}
 
 
@@ -166,13 +168,16 @@ def _queue(cluster: Cluster) -> None:
         return
     column = st.column_config
     st.dataframe(
-        rows,
+        rows[:MOST_JOBS],
         hide_index=True,
         height="content" if len(rows) <= MOST_ROWS else 35 * (MOST_ROWS + 1),
         key="cluster-queue",
         alt=f"{len(rows)} jobs in SLURM's queue",
         column_config={"Job": column.TextColumn(width=64), "Start": column.TextColumn(width=190), "Reason": column.TextColumn(width="medium")},
     )
+
+    if len(rows) > MOST_JOBS:
+        st.caption(f"And {len(rows) - MOST_JOBS:,} more of others.")
 
 
 def _partitions(cluster: Cluster) -> None:

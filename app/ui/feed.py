@@ -18,6 +18,8 @@ from workbench.views import History, text
 from workbench.views.history import numbers
 
 KEPT = 64
+KEPT_SPECS = 16384
+"""More than there are runs in a list: one entry too few, and a list that is read from its top to its end finds none of them."""
 SPARK_POINTS = 48
 TAIL_BYTES = 24_000
 
@@ -62,7 +64,7 @@ def problem(run: Run) -> str:
     return feed.problem if feed else ""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=KEPT_SPECS)
 def spec_tree(path: Path) -> dict[str, Any]:
     """A run's resolved settings. The file never changes, so it is parsed once; a file that is no YAML mapping gives an empty one."""
     import yaml
@@ -93,7 +95,7 @@ def glance(run: Run, total_steps: int, metric: str = "loss") -> Glance:
     return _glance(path, size, total_steps, metric)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=KEPT_SPECS)
 def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
     points: list[tuple[int, float]] = []
     with path.open("rb") as file:

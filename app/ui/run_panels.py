@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import streamlit as st
 
@@ -193,19 +196,23 @@ def tail_lines(path: object) -> list[str]:
 
 def checkpoints(run: Run) -> None:
     """The complete checkpoints, and how to get a model out of one."""
-    folders = [path for path in run.dir.checkpoints.glob("*") if (path / COMPLETE).exists()]
-    folders.sort(key=lambda path: (len(path.name), path.name), reverse=True)
-    if not folders:
+    rows = []
+    for path in sorted(run.dir.checkpoints.glob("*"), key=lambda path: (len(path.name), path.name), reverse=True):
+        with contextlib.suppress(FileNotFoundError):  # not complete yet, or its time is over
+            saved = (path / COMPLETE).stat().st_mtime
+            rows.append({"Step": path.name, "Saved": text.ago(saved), "Size": _size(path, saved), "Folder": str(path)})
+    if not rows:
         st.info("No complete checkpoint yet. How often one is saved: `checkpoint.every_steps`.", icon=":material/save:")
         return
-    rows = [{"Step": path.name, "Saved": text.ago((path / COMPLETE).stat().st_mtime), "Size": _size(path), "Folder": str(path)} for path in folders]
     st.dataframe(rows, hide_index=True, alt="Complete checkpoints", column_config={"Folder": st.column_config.TextColumn(width="large")})
     st.markdown("**Export as a Hugging Face directory**")
     st.code(f"workbench export {run.id} --out exports/{run.id}", language="bash")
 
 
-def _size(folder: object) -> str:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())  # type: ignore[attr-defined]
+@functools.lru_cache(maxsize=1024)
+def _size(folder: Path, _saved: float) -> str:
+    """What is complete stays as it is: hundreds of files on a network file system are not asked twice a second. Raises FileNotFoundError."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.0f} {unit}"

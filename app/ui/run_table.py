@@ -32,13 +32,14 @@ OPEN, STOP, RESUME, CLONE = (
 
 def draw(words: str, filters: tuple[str, ...]) -> None:
     """The runs that match, newest first."""
-    runs = [run for run in api.runs() if _matches(run, words.lower().split())]
+    known = api.runs()
+    runs = [run for run in known if _matches(run, words.lower().split())]
     wanted = {state for name in filters for state in FILTERS[name]} or set(State)
     shown = [(run, status) for run in runs if (status := run.status).state in wanted]
     if not shown:
         st.info("No run matches the search and the filter.", icon=":material/search_off:")
         return
-    st.session_state["runs-shown"] = [run.id for run, _ in shown]
+    _keep_selected([run.id for run, _ in shown])
     rows = pd.DataFrame([_row(run, status) for run, status in shown])
     event = st.dataframe(
         rows,
@@ -51,11 +52,20 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         alt=f"{len(rows)} runs with state, progress, loss and actions",
         column_config=_columns(),
     )
-    _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(api.runs()))
+    _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
     for problem in st.session_state.pop("runs-problems", []):
         st.error(problem, icon=":material/error:")
     if target := st.session_state.pop("runs-go", None):
         {OPEN: choose.open_run, CLONE: choose.clone}[target[0]](target[1])
+
+
+def _keep_selected(shown: list[str]) -> None:
+    """The selected rows are places in the table: where a new run moves the others down, they move with their runs."""
+    before = st.session_state.get("runs-shown", shown)
+    if before != shown and "runs-table" in st.session_state:
+        selected = [before[row] for row in st.session_state["runs-table"]["selection"]["rows"] if row < len(before)]
+        st.session_state["runs-table"] = {"selection": {"rows": [shown.index(run_id) for run_id in selected if run_id in shown]}}
+    st.session_state["runs-shown"] = shown
 
 
 def _matches(run: Run, words: list[str]) -> bool:

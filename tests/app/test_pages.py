@@ -71,6 +71,22 @@ class TestRuns:
         assert ":material/resume: Resume" in by_name.loc["dpo-lr-too-high", "actions"]
         assert len(by_name.loc["dpo-beta-03", "actions"]) == 2
 
+    def test_the_selection_moves_with_its_runs(self, app, runs):
+        """A run that is launched meanwhile is the newest, and every other one has another place."""
+        for name in ("one", "two"):
+            synthetic.make(runs, name=name, steps=3)
+        page = app("runs")
+        before = list(page.session_state["runs-shown"])
+        page.session_state["runs-table"] = {"selection": {"rows": [0]}}
+        settled(page.run())
+        synthetic.make(runs, name="three", steps=3).path.rename(runs / "99990101-000000-three-0000")
+        settled(page.run())
+        shown = page.session_state["runs-shown"]
+        assert shown == ["99990101-000000-three-0000", *before]
+        assert [shown[row] for row in page.session_state["runs-table"]["selection"]["rows"]] == [before[0]]
+        page.text_input(key="runs-search").set_value("three").run()
+        assert page.session_state["runs-table"]["selection"]["rows"] == []
+
     def test_search_and_filter(self, app, runs):
         synthetic.gallery(runs)
         page = app("runs")
