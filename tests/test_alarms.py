@@ -35,6 +35,13 @@ def test_entropy_collapse_is_a_fall_to_a_fifth() -> None:
     assert names(*[CALM] * 5, *[{**CALM, "entropy": 0.3}] * 5) == ["entropy collapse"]
 
 
+def test_what_is_no_number_neither_rises_nor_falls() -> None:
+    for name in ("rewards", "response_lengths", "entropy"):
+        steps = [*[CALM] * 5, *[{**CALM, "response_lengths": 60.0, "rewards": 0.05, name: math.nan}] * 5]
+        assert names(*steps) == ["not a number"], name
+    assert names(*[{**CALM, "entropy": 0.0}] * 10) == []
+
+
 def test_a_long_run_costs_no_more_than_a_short_one() -> None:
     """Only the first and the newest steps are looked at: a reader of every step would make a run's cost grow with its square."""
 

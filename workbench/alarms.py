@@ -77,7 +77,7 @@ def _at_limit(step: Mapping[str, Any], limit: Limit) -> Alarm | None:
 
 def _length_explosion(steps: Steps) -> Alarm | None:
     lengths, rewards = _change(steps, "response_lengths"), _change(steps, "rewards")
-    if lengths is None or rewards is None or lengths[1] < 1.5 * lengths[0] or rewards[1] <= rewards[0]:
+    if lengths is None or rewards is None or not (lengths[1] >= 1.5 * lengths[0] and rewards[1] > rewards[0]):
         return None
     before, now = lengths
     return Alarm("length", f"the reward rises while answers grow from {before:.0f} to {now:.0f} tokens: is length what it pays for?", "length")
@@ -85,7 +85,7 @@ def _length_explosion(steps: Steps) -> Alarm | None:
 
 def _entropy_collapse(steps: Steps) -> Alarm | None:
     entropies = _change(steps, "entropy")
-    if entropies is None or entropies[1] > 0.2 * entropies[0]:
+    if entropies is None or not 0.2 * entropies[0] >= entropies[1] < entropies[0]:
         return None
     before, now = entropies
     return Alarm("entropy collapse", f"the entropy of a token fell from {before:.2f} to {now:.2f} nats: answers are becoming the same", "entropy")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ class Journal:
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.folder / f"{step}.npz")
 
     def read(self, step: int) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,7 +17,7 @@ from workbench.layout import Layout
 from workbench.rewards import resolve
 from workbench.settings import AlgorithmConfig, Checkpoint, Critic, Lora, Model
 from workbench.spec import Experiment
-from workbench.store import RunDir
+from workbench.store import COMPLETE, RunDir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,12 +84,23 @@ class LocalCritic:
     def restore(self, step: int) -> None:
         from workbench.engine import checkpoint, parallel
 
-        if step == 0:
-            return
         steps = parallel.from_first(checkpoint.complete_steps(self.folder))
-        if step not in steps:
-            raise ValueError(f"the policy goes on from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
-        checkpoint.load(self.policy, self.folder, step)
+        if step:
+            if step not in steps:
+                raise ValueError(f"the policy goes on from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
+            checkpoint.load(self.policy, self.folder, step)
+        if parallel.rank() == 0:
+            forget_after(self.folder, step)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the checkpoints of later steps, which are done anew: a server that starts again goes on from its newest, and the newest ones are kept."""
+    from workbench.engine import checkpoint
+
+    for later in checkpoint.complete_steps(folder):
+        if later > step:
+            (folder / str(later) / COMPLETE).unlink()
+            shutil.rmtree(folder / str(later))
 
 
 class Colocated:
