@@ -7,7 +7,7 @@ from ui import frame
 
 STATIC = Path(__file__).parent / "static"
 
-st.set_page_config(page_title="Alignment Workbench", page_icon=str(STATIC / "favicon.svg"), layout="wide", initial_sidebar_state="expanded")
+st.set_page_config(page_title="Alignment Workbench", page_icon=str(STATIC / "favicon.svg"), layout="wide", initial_sidebar_state="auto")
 frame.draw(STATIC)
 
 HOME = "pages/runs.py"

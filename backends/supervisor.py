@@ -60,7 +60,7 @@ class Failure:
 
     def __str__(self) -> str:
         """One line with the reason and the last thing the rank said, then the end of its log."""
-        last = self.log_tail.strip().rpartition("\n")[2]
+        last = self.log_tail.strip().rpartition("\n")[2].removeprefix(f"[rank{self.rank}]: ")
         return self.reason + (f": {last}" if last else "") + (f"\n{self.log_tail}" if self.log_tail else "")
 
 

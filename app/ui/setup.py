@@ -96,10 +96,11 @@ def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     """A select for each group. Returns the words and the tree with the choices in it."""
     words, tree = list(begin.words), copy.deepcopy(begin.tree)
     listed = groups()
+    where = begin.name if begin.name in spec.choices("experiment") else "the run"
     for group, column in zip(listed, st.columns(len(listed), gap="medium"), strict=True):
         options, now = spec.choices(group), begin.chosen[group]
         index = options.index(now) if now in options else None
-        kept = f"as in {begin.name}" if begin.tree.get(group) else "none"
+        kept = f"as in {where}" if begin.tree.get(group) else "none"
         picked = column.selectbox(
             text.title(group),
             options,

@@ -98,8 +98,6 @@ def test_picture(request, where, scheme, width):
         with browser_page(color_scheme=scheme) as (page, seen):
             page.set_viewport_size({"width": width, "height": 1500})
             page.goto(f"{server.url}/cluster")
-            if width < 800:
-                page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
             expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=20_000)
             page.wait_for_timeout(3000)
             page.screenshot(path=PICTURE.format(f"{where}-{scheme}-{width}"))
