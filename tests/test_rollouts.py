@@ -168,6 +168,19 @@ def test_damaged_files_are_left_out_and_named(run):
     assert rollouts.steps(run) == [1, 4, 6]
 
 
+def test_a_file_that_cannot_be_opened_now_is_no_damaged_one(run, monkeypatch):
+    """Too many files are open, say: at the next look it is there."""
+    rollouts.write(run, 1, [record()])
+
+    def full(path):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "read_schema", full)
+        assert rollouts.steps(run) == []
+    assert (rollouts.steps(run), rollouts.damaged(run)) == ([1], [])
+
+
 def test_a_failed_write_leaves_the_old_file(run, monkeypatch):
     rollouts.write(run, 1, [record("old")])
 

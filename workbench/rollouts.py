@@ -260,15 +260,27 @@ def _listed(directory: Path) -> Iterator[_File]:
             yield _File(Path(entry.path), (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
-@functools.lru_cache(maxsize=100_000)
 def _components(file: _File) -> tuple[str, ...] | None:
-    """The reward's components in a file; None where it is no rollout file, or its end is damaged."""
+    """The reward's components in a file; None where it is no rollout file, its end is damaged, or it cannot be opened now."""
+    try:
+        return _components_told(file)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=100_000)
+def _components_told(file: _File) -> tuple[str, ...] | None:
+    """As `_components`, once and for all. Raises OSError, with the system's number, where the next look may tell more."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         found = pq.read_schema(file.path)
-    except (OSError, pa.ArrowException):
+    except pa.ArrowException:
+        return None
+    except OSError as error:
+        if error.errno is not None:
+            raise
         return None
     if not all(field.name in found.names and found.field(field.name).type == field.type for field in schema()):
         return None
@@ -323,8 +335,10 @@ def _whole(file: _File) -> bool:
 
     try:
         pq.read_table(file.path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
+    except pa.ArrowException:
         return False
+    except OSError as error:
+        return error.errno is not None  # the system's word, not the file's
     return True
 
 
