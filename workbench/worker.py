@@ -42,7 +42,7 @@ class Worker:
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._requests = Cursor()
         self._attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
-        self._paused = False
+        self._paused, self._first_look = False, True
         self._history: list[Metrics] = []
         self._sounding: set[str] = set()
         self._directory = self._ready_on_first(lambda: hf.local_directory(experiment.model.source), "fetching the model")
@@ -276,9 +276,11 @@ class Worker:
         from workbench.engine import parallel
 
         requests = parallel.from_first(self.run.requests(self._requests) if parallel.rank() == 0 else [])
-        requests = [each for each in requests if each["request"] != "set" or each["time"] > self._obeyed]  # the checkpoint has the others' outcome
+        if self._first_look:  # a gang that was started again reads them again; the checkpoint has the outcome of those before it
+            requests = [each for each in requests if each["request"] != "set" or each["time"] > self._obeyed]
+            self._first_look = False
         for request in requests:
-            self.emit("control", **{key: value for key, value in request.items() if key != "time"}, step=self.step)
+            self.emit("control", **{"asked" if key == "time" else key: value for key, value in request.items()}, step=self.step)
             if request["request"] == "set":
                 self._apply(request["values"])
             self._paused = request["request"] == "pause" or (self._paused and request["request"] not in ("unpause", "stop"))

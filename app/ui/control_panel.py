@@ -72,9 +72,9 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
 
 
 def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was asked for since the run last took requests."""
-    taken = max((event["time"] for event in made), default=0.0)
-    return [request for request in run.dir.requests(Cursor()) if request["time"] > taken]
+    """What was asked for and is not taken yet. A request is known by its time, which is by the clock of whoever asked."""
+    taken = {event.get("asked") for event in made}
+    return [request for request in run.dir.requests(Cursor()) if request["time"] not in taken]
 
 
 def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ def test_a_change_and_a_pause_are_asked_for(server, page, seen):
     assert [(each["request"], each.get("values")) for each in asked] == [("set", {"kl_coefficient": 0.07}), ("pause", None)]
     events = EventWriter(run)
     for each in asked:
-        events.write("control", step=12, **{key: value for key, value in each.items() if key != "time"})
+        events.write("control", step=12, **{"asked" if key == "time" else key: value for key, value in each.items()})
     expect(field).to_have_value("0.07", timeout=10_000)
     assert seen.errors == []
 
