@@ -30,7 +30,7 @@ def test_a_lesson_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
     real, synced = os.fsync, []
 
     def fsync(handle: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         assert not list(tmp_path.glob("*.npz"))
         real(handle)
 
