@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from workbench.bench.browser import CHROMIUM, Server, chromium, new_page
+
+expect.set_options(timeout=20_000)  # a busy machine draws late; what has to come soon is timed where that is promised
 
 
 @dataclass

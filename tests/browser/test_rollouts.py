@@ -38,7 +38,7 @@ def test_a_new_file_is_listed_within_two_seconds(server, page, seen):
     for step in range(13, 18):
         synthetic_rollouts.write(run, step)
         began = time.perf_counter()
-        expect(caption(page, rf"of {16 * step} rollouts")).to_be_visible(timeout=5000)
+        expect(caption(page, rf"of {16 * step} rollouts")).to_be_visible()
         delays.append(time.perf_counter() - began)
         time.sleep(0.37)
     print("from the file to the table: " + ", ".join(f"{delay:.2f}" for delay in delays) + " s")
@@ -54,18 +54,18 @@ def test_the_first_file_opens_the_list(server, page):
     page.goto(f"{server.url}/rollouts?id={run.id}")
     expect(page.get_by_text("No rollouts yet")).to_be_visible(timeout=30_000)
     synthetic_rollouts.write(run, 1)
-    expect(caption(page, r"of 16 rollouts")).to_be_visible(timeout=5000)
+    expect(caption(page, r"of 16 rollouts")).to_be_visible()
 
 
 def test_search_select_and_colours(server, page, seen):
     run = synthetic_rollouts.make(server.runs, 12)
     opened(server, page, run)
     page.get_by_role("textbox", name="Search").fill("sleepy cats")
-    expect(caption(page, r"1–\d+ of (?!192)\d+ rollouts")).to_be_visible(timeout=5000)
+    expect(caption(page, r"1–\d+ of (?!192)\d+ rollouts")).to_be_visible()
     found, _ = rollouts.page(run, rollouts.Query(search="sleepy cats"))
     step, number = (int(value) for value in found.loc[2, ["step", "rollout"]])
     pick(page, 2)
-    expect(page.get_by_role("heading", name=f"Step {step} · rollout {number}")).to_be_visible(timeout=5000)
+    expect(page.get_by_role("heading", name=f"Step {step} · rollout {number}")).to_be_visible()
     synthetic_rollouts.write(run, 13)
     page.wait_for_timeout(2600)
     expect(page.get_by_role("heading", name=f"Step {step} · rollout {number}")).to_be_visible()
