@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, ANY = 4, 20, 0xFFFFFFFF
-WORDS = "This app belongs to another user of this machine. Start your own on a port of its own: streamlit run app --server.port=8502"
+OTHERS = "This app belongs to another user of this machine. Start your own on a port of its own: streamlit run app --server.port=8502"
+PROXY = "The app does not tell users apart behind a proxy, and answers none. From another machine: ssh -L 8501:localhost:8501 this-machine"
 
 
 class Owner:
@@ -28,20 +29,23 @@ class Owner:
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._may(HTTPConnection(scope)):
+        refusal = self._refusal(HTTPConnection(scope)) if scope["type"] in ("http", "websocket") else ""
+        if not refusal:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await WebSocketClose(1008, WORDS[:100])(scope, receive, send)
+            await WebSocketClose(1008, refusal[:100])(scope, receive, send)
         else:
-            await PlainTextResponse(WORDS, 403)(scope, receive, send)
+            await PlainTextResponse(refusal, 403)(scope, receive, send)
 
-    def _may(self, asked: HTTPConnection) -> bool:
+    def _refusal(self, asked: HTTPConnection) -> str:
+        """Why the connection is not answered; nothing where it is."""
         server = asked.scope.get("server")
         if not self._told or not server or not _loopback(server[0]):  # who opens it to a network means to
-            return True
+            return ""
         if "x-forwarded-for" in asked.headers or asked.client is None:
-            return False  # whoever writes this header names the client: the connection is not known any more
-        return user_of((asked.client.host, asked.client.port), (server[0], server[1])) in (0, os.getuid())
+            return PROXY  # whoever writes this header names the client: the connection is not known any more
+        mine = user_of((asked.client.host, asked.client.port), (server[0], server[1])) in (0, os.getuid())
+        return "" if mine else OTHERS
 
 
 def user_of(client: tuple[str, int], server: tuple[str, int]) -> int | None:

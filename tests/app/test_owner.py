@@ -69,7 +69,9 @@ def test_another_user_is_not(port):
 def test_a_client_that_says_who_it_is_is_not_believed(port):
     """uvicorn takes over what this header says of the client."""
     for said in ("8.8.8.8", "127.0.0.1"):
-        assert " 403 " in answer(os.getuid(), port, more=f"X-Forwarded-For: {said}\r\n{CLOSE}")
+        refused = answer(os.getuid(), port, more=f"X-Forwarded-For: {said}\r\n{CLOSE}")
+        assert " 403 " in refused
+        assert "behind a proxy" in refused
 
 
 def test_a_kernel_that_does_not_tell(monkeypatch, capsys):

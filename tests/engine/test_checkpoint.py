@@ -140,6 +140,7 @@ def test_a_damaged_checkpoint_is_passed_over(trained: Policy, tmp_path: Path, da
     assert said in warnings[0]
     assert str(tmp_path / "4") in warnings[0]
     assert str(tmp_path / "2") in warnings[0]
+    assert (checkpoint.complete_steps(tmp_path), (tmp_path / "4.damaged").is_dir()) == ([2], True)
 
 
 def test_retention(trained: Policy, tmp_path: Path) -> None:

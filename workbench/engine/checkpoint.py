@@ -220,7 +220,10 @@ def complete_steps(folder: Path) -> list[int]:
 
 
 def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
-    """The newest step whose files are what its marker says; 0 without one. The ranks share the reading; a damaged one is warned of."""
+    """The newest step whose files are what its marker says; 0 without one. The ranks share the reading.
+
+    A damaged one is warned of and set aside: it is no step that the run has, and would be kept in place of sound ones.
+    """
     damaged: list[tuple[int, str]] = []
     found = 0
     for step in reversed(parallel.from_first(complete_steps(folder))):
@@ -231,7 +234,10 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
         damaged.append((step, what))
     for step, what in damaged:
         instead = f"goes on from {folder / str(found)}" if found else "starts from the beginning: there is no other"
-        warn(f"checkpoint {folder / str(step)} is damaged ({what}); the run {instead}")
+        warn(f"checkpoint {folder / str(step)} is damaged ({what}) and set aside as {step}.damaged; the run {instead}")
+        if parallel.rank() == 0:
+            shutil.rmtree(folder / f"{step}.damaged", ignore_errors=True)
+            (folder / str(step)).rename(folder / f"{step}.damaged")
     return found
 
 
