@@ -206,7 +206,7 @@ const fade = (colour, alpha) => colour + Math.round(alpha * 255).toString(16).pa
 function show(value) {
   if (value === null || value === undefined) return '–';
   if (typeof value === 'string') return value;
-  const size = Math.abs(value);
-  if (size >= 1000) return Math.round(value).toLocaleString('en');
-  return size && size < 1e-3 ? value.toExponential(2) : value.toPrecision(4).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '');
+  if (value < 0) return `−${show(-value)}`;
+  if (value >= 1000) return Math.round(value).toLocaleString('en');
+  return value && value < 1e-3 ? value.toExponential(2) : value.toPrecision(4).replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '');
 }

@@ -156,7 +156,7 @@ def _processes(rows: list[dict[str, Any]], run: Allocation, cluster: Cluster) ->
 
 def _nothing_goes_on(where: Where) -> None:
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"No run goes on {'here' if where == 'local' else 'now'}.", text_alignment="center")
+        st.markdown(f"Nothing of yours runs {'here' if where == 'local' else 'there now'}.", text_alignment="center")
         st.page_link("pages/launch.py", label="Launch a run", icon=":material/rocket_launch:")
 
 

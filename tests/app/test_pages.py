@@ -528,7 +528,7 @@ class TestCluster:
         page = app("cluster")
         shown = {metric.label: metric.value for metric in page.metric}
         assert {"CPUs busy", "Memory busy", "My runs"} <= shown.keys()
-        assert "No run goes on here" in words(page)
+        assert "Nothing of yours runs here" in words(page)
         assert not page.dataframe
 
     def test_with_slurm_nodes_queue_partitions_and_ranks(self, app, runs, monkeypatch):

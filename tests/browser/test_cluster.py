@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_this_machine_shows_a_runs_processes_and_refreshes_by_itself(server, page, seen):
     page.goto(f"{server.url}/cluster")
-    expect(page.get_by_text("No run goes on here.")).to_be_visible()
+    expect(page.get_by_text("Nothing of yours runs here.")).to_be_visible()
     run = api.Run(stand_in.start(server.runs, BUSY).dir)
     try:
         run.dir.spec_path.chmod(0o600)
