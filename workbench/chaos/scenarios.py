@@ -40,14 +40,21 @@ class Scene:
 
     def kill(self, *words: str, **env: str) -> None:
         """kill -9 of the run's processes with these words in their command line and these values in their environment. At least one is."""
+        for process in self._processes(*words, **env):
+            process.kill()
+
+    def node_of(self, rank: int) -> str:
+        """The name of the node on which this rank of the policy works."""
+        return self._processes("workbench.worker", RANK=str(rank))[0].environ()["SLURMD_NODENAME"]
+
+    def _processes(self, *words: str, **env: str) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter(["cmdline"]):
             with suppress(psutil.Error):
                 if {*words} <= {*(process.info["cmdline"] or ())} and str(self.run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
                     found += [process] if all(process.environ().get(name) == value for name, value in env.items()) else []
         assert found, f"no process of {self.run.id} has {words} in its command line and {env}"
-        for process in found:
-            process.kill()
+        return found
 
     @property
     def job(self) -> str:
@@ -243,10 +250,19 @@ def _outlast(scene: Scene) -> float:
     return next(request["time"] for request in scene.run.dir.requests(Cursor()) if request["request"] == "stop")
 
 
-def _lose(scene: Scene, node: int) -> None:
-    nodes = scene.lab.run("scontrol", "show", "hostnames", scene.lab.run("squeue", "-h", "-j", scene.job, "-o", "%N")).split()
-    scene.lab.fail_node(nodes[node])
-    scene.lab.notice_failed_node(nodes[node])
+def _lose_first(scene: Scene) -> None:
+    """The driver lives on the first of the job's nodes."""
+    _lose(scene, scene.lab.run("scontrol", "show", "hostnames", scene.lab.run("squeue", "-h", "-j", scene.job, "-o", "%N")).split()[0])
+
+
+def _lose_last(scene: Scene) -> None:
+    """Which node the last rank has is not sure where there is a spare one: those that come first work."""
+    _lose(scene, scene.node_of(3))
+
+
+def _lose(scene: Scene, node: str) -> None:
+    scene.lab.fail_node(node)
+    scene.lab.notice_failed_node(node)
 
 
 def _fill(scene: Scene) -> None:
@@ -285,10 +301,10 @@ SCENARIOS = (
     ),
     Scenario("preempted", "a job of a higher partition takes all nodes", _preempt),
     Scenario("time limit", "the time limit comes before the end", _outlast, ("backend.time_limit='1'", "backend.warn_s=40")),
-    Scenario("node, spare", "a node loses power; a spare one takes over", lambda s: _lose(s, 1), ("backend.spare_nodes=1",)),
-    Scenario("node", "a node loses power; there is no spare one", lambda s: _lose(s, 1)),
-    Scenario("first node", "the driver's node loses power", lambda s: _lose(s, 0)),
-    Scenario("first node, spare", "the driver's node loses power; the job has a spare one", lambda s: _lose(s, 0), ("backend.spare_nodes=1",)),
+    Scenario("node, spare", "a node loses power; a spare one takes over", _lose_last, ("backend.spare_nodes=1",)),
+    Scenario("node", "a node loses power; there is no spare one", _lose_last),
+    Scenario("first node", "the driver's node loses power", _lose_first),
+    Scenario("first node, spare", "the driver's node loses power; the job has a spare one", _lose_first, ("backend.spare_nodes=1",)),
     Scenario(
         *("full disk", "the run's disk is full; then resume", _fill),
         ends=State.FAILED,
