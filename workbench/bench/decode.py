@@ -2,7 +2,8 @@
 
 Each answer has a length of its own, as in training with rollouts: a static batch lasts as long as its longest answer, a continuous one fills
 the places that become free. All sides count the same tokens: the answers', not what a static batch computes beyond their ends. The embedded
-decoder also gives log-probabilities; transformers is not asked for them. On a GPU a third side is the embedded decoder without CUDA graphs.
+decoder also gives log-probabilities; transformers is not asked for them. Where a third side is measured it tells what of the difference is the
+engine's products or its recording: transformers with the engine's products on a CPU, the embedded decoder without CUDA graphs on a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
-from workbench.engine import device, graphs, hf, parallel
+from workbench.engine import device, graphs, hf, parallel, products
 from workbench.engine.model import DTYPES
 from workbench.rollout.base import Prompt, Sampling
 
@@ -33,9 +34,9 @@ MODELS = (hf.EMBEDDED, TINY)
 BATCH, PROMPTS = 32, 64
 SHORTEST, LONGEST = 8, 128
 """Answers' lengths are uniform between them."""
-SIDES = ("transformers", "embedded", "unrecorded") if graphs.POSSIBLE else ("transformers", "embedded")
 LABELS = {
     "transformers": "transformers, tokens/s",
+    "exchanged": "transformers with oneDNN's products, tokens/s",
     "embedded": "embedded, tokens/s",
     "unrecorded": "embedded without CUDA graphs, tokens/s",
     "ratio": "embedded over transformers",
@@ -66,12 +67,15 @@ def measure(directory: Path, rounds: int, precision: Precision, progress: Callab
     """Tokens a second of each side and a ratio, round by round, after one that is not timed. In a gang of one rank."""
     prompts = questions(hf.config(directory).vocab_size)
     tokens = sum(prompt.max_tokens or 0 for prompt in prompts)
-    runs = {"transformers": _transformers(directory, prompts, precision), "embedded": _embedded(directory, prompts, precision)}
-    if "unrecorded" in SIDES:
+    transformers = _transformers(directory, prompts, precision)
+    runs = {"transformers": products.stock()(transformers), "embedded": _embedded(directory, prompts, precision)}
+    if graphs.POSSIBLE:
         runs["unrecorded"] = _embedded(directory, prompts, precision, record=False)
-    rates: dict[str, list[float]] = {name: [] for name in SIDES}
+    elif products.slow() and precision == "fp32":
+        runs["exchanged"] = transformers
+    rates: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds + 1):
-        for name in SIDES if i % 2 == 0 else reversed(SIDES):  # neither side always has the cooler or the busier machine
+        for name in runs if i % 2 == 0 else reversed(runs):  # neither side always has the cooler or the busier machine
             progress(f"round {i} of {rounds}, {name}" if i else f"warming up, {name}")
             seconds, sizes = _timed(runs[name], i)
             assert sizes == tokens, f"{name} gave {sizes} tokens of {tokens}"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from workbench import beats
+from workbench.engine import products
 
 CUDA = torch.cuda.is_available()
 BACKEND = "nccl" if CUDA else "gloo"
@@ -44,6 +45,8 @@ def select() -> None:
         beats.gauge = functools.partial(_gpu_use, index)
     elif "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if not CUDA:
+        products.exchange()
 
 
 def _gpu_use(index: int) -> tuple[float, float | None]:
