@@ -50,6 +50,11 @@ class Failure:
     log_tail: str = ""
 
     @property
+    def order(self) -> tuple[bool, float]:
+        """The first was the cause. What no other rank's death brings about comes before all that it may, whatever the nodes' clocks say."""
+        return self.code not in (None, -signal.SIGKILL), self.time
+
+    @property
     def reason(self) -> str:
         if self.code is None:
             return f"rank {self.rank} could not be started" if self.log_tail else f"the node of rank {self.rank} ({self.host}) was lost"
@@ -124,7 +129,7 @@ def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: 
 
     Raises:
         GangFailed: a rank died or a node was lost, and no restart is left.
-        GangEnded: `watch` returned False.
+        GangEnded: `watch` returned False, also while it waits for nodes.
         TimeoutError: a node did not come (back).
     """
     for attempt in range(task.attempt, task.attempt + task.config.max_restarts + 1):
@@ -137,7 +142,7 @@ def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: 
 
 def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], bool], poll_s: float) -> Failure | None:
     """One attempt of the whole gang; its first failure, or None."""
-    seats = _seats(client, task, attempt)
+    seats = _seats(client, task, attempt, watch)
     agents = {client.submit(node_agent, task, seat, workers=[address], pure=False, retries=0): seat for address, seat in seats.items()}
     wanted, ending = True, False
     while not all(agent.done() for agent in agents):
@@ -150,15 +155,15 @@ def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], b
     if not wanted:
         raise GangEnded
     failures = [failure for agent, seat in agents.items() if (failure := _failure(agent, task, seat))]
-    return min(failures, key=lambda failure: failure.time, default=None)
+    return min(failures, key=lambda failure: failure.order, default=None)
 
 
-def _seats(client: Client, task: Task, attempt: int) -> dict[str, Seat]:
-    """A seat for each dask worker, by its address; rank 0's node comes first."""
+def _seats(client: Client, task: Task, attempt: int, watch: Callable[[int], bool]) -> dict[str, Seat]:
+    """A seat for each dask worker, by its address; rank 0's node comes first. Raises as `_nodes` does."""
     from distributed.scheduler import KilledWorker, NoValidWorkerError
 
     while True:
-        addresses = _nodes(client, task)
+        addresses = _nodes(client, task, lambda: watch(attempt))
         try:
             master_port = client.submit(free_port, workers=addresses[:1], pure=False, retries=0).result()
             break
@@ -171,8 +176,13 @@ def _seats(client: Client, task: Task, attempt: int) -> dict[str, Seat]:
     }
 
 
-def _nodes(client: Client, task: Task) -> list[str]:
-    """The addresses of the gang's dask workers, in the order of their names. Raises TimeoutError while there are too few."""
+def _nodes(client: Client, task: Task, wanted: Callable[[], bool]) -> list[str]:
+    """The addresses of the gang's dask workers, in the order of their names.
+
+    Raises:
+        TimeoutError: too few came in time.
+        GangEnded: the gang is not `wanted` any more.
+    """
     group, num_nodes = task.config.group(task.role), task.config.num_nodes
     deadline = time.monotonic() + task.config.nodes_timeout_s
     while True:
@@ -183,6 +193,8 @@ def _nodes(client: Client, task: Task) -> list[str]:
             return [address for _, address in ours[:num_nodes]]
         if time.monotonic() > deadline:
             raise TimeoutError(f"only {len(ours)} of the {num_nodes} nodes of the {task.role} gang came within {task.config.nodes_timeout_s:g} s")
+        if not wanted():
+            raise GangEnded
         time.sleep(NODES_POLL_S)
 
 

@@ -184,7 +184,9 @@ class _Drive:
         except GangEnded:
             if self._leaves:
                 return self._left("the allocation ends")
-            return State.STOPPED, "killed; resume goes on from the last checkpoint" if self._terminated else "stopped before the first step"
+            if self._ran or self._terminated:
+                return State.STOPPED, f"{'killed' if self._terminated else 'stopped'}; resume goes on from the last checkpoint"
+            return State.STOPPED, "stopped before the first step"
         except GangFailed as error:
             hung = f"hang: {self._hangs.ended}\n" if self._hangs.ended else ""
             return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, f"{hung}{error}")
