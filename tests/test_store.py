@@ -59,6 +59,21 @@ def test_a_broken_line_is_named(run: store.RunDir) -> None:
         list(run.events())
 
 
+@given(st.integers(0, 200), st.integers(1, 100))
+def test_zeros_of_a_power_failure_lose_their_lines_alone(tmp_path_factory: pytest.TempPathFactory, start: int, length: int) -> None:
+    run = store.create(tmp_path_factory.mktemp("runs"), "zeros", "{}")
+    writer = EventWriter(run)
+    for step in range(1, 6):
+        writer.write("step", step=step)
+    writer.close()
+    whole = run.events_path().read_bytes()
+    holed = whole[:start] + bytes(min(length, max(0, len(whole) - start))) + whole[start + length :]
+    run.events_path().write_bytes(holed)
+    lines = [line for line in holed.split(b"\n") if line and b"\0" not in line]
+    EventWriter(run).write("step", step=6)
+    assert [e["step"] for e in run.events()] == [*(json.loads(line)["step"] for line in lines), 6]
+
+
 def test_two_writers_of_the_status(run: store.RunDir) -> None:
     """A hundred updates of each of two fields from two threads: none is lost, and every reading is whole."""
 

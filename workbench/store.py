@@ -260,6 +260,8 @@ def finite(value: Any) -> Any:
 def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
     """The whole JSON lines after the cursor, which moves on past each.
 
+    A host that loses power may leave zeros where it had not written yet: a line with zeros is lost, and passed over.
+
     Raises:
         ValueError: a complete line that is not JSON; the message names the file and the byte.
     """
@@ -273,11 +275,12 @@ def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                event = json.loads(line)
+                event = None if b"\0" in line else json.loads(line)
             except ValueError:
                 raise ValueError(f"{path}: no JSON at byte {cursor.offset}: {line[:80]!r}") from None
             cursor.offset += len(line)
-            yield event
+            if event is not None:
+                yield event
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
