@@ -118,7 +118,7 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"there, but does not answer ({type(error).__name__})"
     text = (done.stdout or done.stderr).strip().splitlines()
-    return ("; ".join(text) if done.returncode == 0 else f"there, but failed: {' '.join(text)[:200]}") or "there"
+    return ("; ".join(text) if done.returncode == 0 else f"there, but failed: {(text or [''])[-1][:200]}") or "there"
 
 
 def _embedded() -> str | None:

@@ -5,7 +5,7 @@ from ui import choose, frame, rollout_panels
 
 from workbench import rollouts
 
-run = choose.run_of_page(preferred=lambda run: bool(rollouts.steps(run.dir)))
+run = choose.run_of_page("Rollouts", preferred=lambda run: bool(rollouts.steps(run.dir)))
 ended = run.status.state.ended
 often = None if ended else 2.0
 rollout_panels.title(run)

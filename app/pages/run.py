@@ -5,7 +5,7 @@ from ui import alarm_panel, charts, choose, control_panel, frame, profile_panel,
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
-run = choose.run_of_page()
+run = choose.run_of_page("Run")
 ended = run.status.state.ended
 often = None if ended else 2.0
 diagnosed = run_panels.diagnosed(run)

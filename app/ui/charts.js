@@ -169,7 +169,8 @@ function create(root, first) {
       height: spec.key === 'loss' ? 260 : 214, margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, uirevision: `${data.run}:${data.axis}`, hovermode: 'x unified',
       font: { family: theme.font, size: 12, color: theme.ink }, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       hoverlabel: { bgcolor: theme.surface, bordercolor: theme.grid, font: { color: theme.ink, size: 12 } },
-      xaxis: { ...axis, showgrid: false, title: { text: data.axis === 'step' ? 'step' : 'training time (minutes)', font: { size: 11, color: theme.muted }, standoff: 6 }, hoverformat: '~r', unifiedhovertitle: { text: data.axis === 'step' ? 'step %{x}' : '%{x:.1f} min' } },
+      // half steps there are none: the axis is wide enough for whole ones from the first step on
+      xaxis: { ...axis, showgrid: false, ...(data.axis === 'step' ? { autorangeoptions: { include: 6 } } : {}), title: { text: data.axis === 'step' ? 'step' : 'training time (minutes)', font: { size: 11, color: theme.muted }, standoff: 6 }, hoverformat: '~r', unifiedhovertitle: { text: data.axis === 'step' ? 'step %{x}' : '%{x:.1f} min' } },
       yaxis: { ...axis, rangemode: spec.stacked || spec.group === 'Speed and memory' ? 'tozero' : 'normal' },
     };
   }

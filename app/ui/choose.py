@@ -9,21 +9,23 @@ import streamlit as st
 from workbench import api
 
 
-def run_of_page(preferred: Callable[[api.Run], bool] = lambda run: not run.dir.status.state.ended) -> api.Run:
+def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: not run.dir.status.state.ended) -> api.Run:
     """The run that the page's address names with `?id=`; where it names none the newest that is preferred, else the newest.
 
-    Without any run the page says how to make one, and ends.
+    Without any run the page has its own name as its heading, says how to make one, and ends.
     """
     known = api.runs()
     wanted = st.query_params.get("id")
     if wanted:
         found = next((run for run in known if run.id == wanted), None)
         if found is None:
+            st.markdown(f"## {page}", anchors=False)
             st.error(f"There is no run `{wanted[:120]}` in `{api.runs_root()}`.", icon=":material/search_off:")
             st.page_link("pages/runs.py", label="All runs", icon=":material/list_alt:")
             st.stop()
         return found
     if not known:
+        st.markdown(f"## {page}", anchors=False)
         no_runs_yet()
         st.stop()
     run = next(filter(preferred, known), known[0])
