@@ -72,8 +72,8 @@ def _show(*words: str) -> str:
     *options, what = words
     done = _slurm_queue.command("scontrol", "--oneliner", *options, "show", what)
     if done.returncode:
-        words = re.sub(r"^\w+: (error|fatal): ", "", (done.stderr or done.stdout).strip().rpartition("\n")[2])
-        raise OSError(f"SLURM's commands are here, but nothing answers them: {words or f'scontrol exited with {done.returncode}'}")
+        said = re.sub(r"^\w+: (error|fatal): ", "", (done.stderr or done.stdout).strip().rpartition("\n")[2])
+        raise OSError(f"SLURM's commands are here, but nothing answers them: {said or f'scontrol exited with {done.returncode}'}")
     return done.stdout
 
 
