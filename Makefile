@@ -7,7 +7,7 @@ DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app test lint slow gpu bench clean
+.PHONY: demo app test lint slow slurm-versions gpu bench clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -31,6 +31,11 @@ lint: .venv/test
 
 slow: .venv/test
 	$(PY) -m pytest -m slow
+
+slurm-versions: .venv/test
+	for release in bullseye trixie sid; do \
+	    echo "the SLURM of Debian $$release:" && WORKBENCH_SLURM=$$release $(PY) -m pytest tests/slurm/test_jobs.py tests/slurm/test_cluster.py || exit 1; \
+	done
 
 gpu: .venv/test
 	$(PY) -m pytest -m 'gpu or not slow' tests/gpu tests/rollout/test_engines.py tests/engine/test_swap.py

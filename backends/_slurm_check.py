@@ -163,7 +163,7 @@ def _wanted(words: Sequence[str]) -> Wanted:
 
 def _commands(script: str) -> Finding:
     """The version, and whether srun has the options that the script's steps use: a cluster may lack a plugin."""
-    have = ".".join(map(str, _slurm_queue.version())) or "of an unknown version"
+    have = _slurm_queue.named(_slurm_queue.version()) or "of an unknown version"
     if why := _slurm_queue.too_old():
         return Finding("SLURM", "error", why, "backend.name")
     used = [name for name in ("--overlap", "--het-group", "--container-image") if re.search(rf"^\s*srun .*{name}\b", script, re.MULTILINE)]

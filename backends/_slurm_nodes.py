@@ -59,7 +59,7 @@ def count_gpus(gres: str) -> tuple[int, str]:
 def _ask() -> Survey:
     began = time.time()
     try:
-        title = f"SLURM {'.'.join(map(str, _slurm_queue.version()))}"
+        title = f"SLURM {_slurm_queue.named(_slurm_queue.version())}"
         shown = nodes(_show("--details", "node"))
         queues = partitions(_show("partition"))
     except OSError as error:

@@ -81,13 +81,17 @@ def version() -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", command("sbatch", "--version").stdout)[:3])
 
 
+def named(version: tuple[int, ...]) -> str:
+    """A version as SLURM writes it: 22.05.8."""
+    return ".".join(f"{part:02}" if place == 1 else str(part) for place, part in enumerate(version))
+
+
 def too_old() -> str:
     """Why this SLURM cannot run our jobs; empty where it can. Raises OSError without SLURM."""
     have = version()
     if not have or have >= OLDEST:
         return ""
-    oldest = ".".join(map(str, OLDEST))
-    return f"this is SLURM {'.'.join(map(str, have))}; the job's steps share its nodes with srun --overlap, which SLURM has since {oldest}"
+    return f"this is SLURM {named(have)}; the job's steps share its nodes with srun --overlap, which SLURM has since {named(OLDEST)}"
 
 
 def queue(max_age_s: float = MAX_AGE_S, everyone: bool = False) -> Queue:

@@ -78,7 +78,7 @@ def test_a_preflight_tells_of_nodes_files_and_start(cluster: Path, words: list[s
     found = {each.name: each for each in api.preflight(api.compose([*words, "backend.gpus_per_node=8", "backend.ranks_per_node=8"]))}
     assert found["nodes"].message == "1 node of partition h100 with 8 GPUs, 8 CPUs: 2 fit, 2 of them idle"
     assert found["start"].message == "SLURM expects 2026-11-25 21:30:00 on n1 of h100, if it were submitted now"
-    assert found["SLURM"].message == "22.5.8; srun has --overlap"
+    assert found["SLURM"].message == "22.05.8; srun has --overlap"
     assert found["training data"].level == "warning"
     assert "each node has one of its own there" in found["training data"].message
     assert not (cluster / "runs").exists()

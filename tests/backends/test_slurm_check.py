@@ -174,7 +174,7 @@ def test_minutes(words: str, expected: float | None) -> None:
 def test_options_that_a_cluster_lacks_are_found_out(commands) -> None:  # type: ignore[no-untyped-def]
     commands("sbatch", "slurm 22.05.8\n")
     commands("srun", "  --overlap  --het-group=value\n")
-    assert _slurm_check._commands((GOLDEN / "slurm_actor_8_critic_4.sh").read_text()).message == "22.5.8; srun has --overlap, --het-group"
+    assert _slurm_check._commands((GOLDEN / "slurm_actor_8_critic_4.sh").read_text()).message == "22.05.8; srun has --overlap, --het-group"
     found = _slurm_check._commands((GOLDEN / "slurm_pyxis.sh").read_text())
     assert (found.level, found.key) == ("error", "backend.container_runtime")
     assert "has no --container-image; it comes with Pyxis" in found.message

@@ -101,7 +101,7 @@ def test_a_slurm_that_stands_still_is_an_error_in_words(commands, tmp_path: Path
 
 def test_an_old_slurm_is_refused(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     commands("sbatch", "slurm 19.05.5\n")
-    with pytest.raises(OSError, match=r"this is SLURM 19\.5\.5; .* since 20\.11"):
+    with pytest.raises(OSError, match=r"this is SLURM 19\.05\.5; .* since 20\.11"):
         slurm.launch(Task(tmp_path, ("worker",), ("python", "driver"), slurm.Config()))
 
 

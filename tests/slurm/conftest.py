@@ -12,14 +12,15 @@ from workbench.chaos.scenarios import Stage
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[labs.Lab]:
+def lab(request: pytest.FixtureRequest) -> Iterator[labs.Lab]:
+    """Of this machine's SLURM, of that of the Debian release which WORKBENCH_SLURM names, or as a test's parameter says."""
     if why := labs.missing():
         pytest.skip(why)
-    with labs.Lab() as cluster:
-        os.environ.update(cluster.env)
+    settings = getattr(request, "param", {"release": os.environ.get("WORKBENCH_SLURM", "")})
+    with labs.Lab(**settings) as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.env.items():
+            patch.setenv(name, value)
         yield cluster
-        for name in cluster.env:
-            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

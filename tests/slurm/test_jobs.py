@@ -133,6 +133,38 @@ def test_two_gangs_that_want_the_same_nodes_take_turns(start: Callable[..., api.
     assert [run.wait(120).state for run in runs] == [State.COMPLETED] * 2
 
 
+def test_servers_with_resources_of_their_own_make_a_heterogeneous_job(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(30, 0.1)", num_nodes=2, critic={"nodes": 1, "partition": URGENT, "cpus_per_node": 2})
+    running(run)
+    components = lab.run("squeue", "-h", "-j", job_id(run), "-o", "%i %P %D %C").splitlines()
+    assert sorted(components) == [f"{job_id(run)}+0 main 2 8", f"{job_id(run)}+1 urgent 1 4"]  # exclusive: all of a node's CPUs
+    workers = until(lambda: len(found := processes(run, "distributed.cli.dask_worker")) == 3 and found, 20)
+    assert sorted(worker.cmdline()[worker.cmdline().index("--name") + 1] for worker in workers) == ["actor-00000", "actor-00001", "critic-00000"]
+    assert len({worker.environ()["SLURMD_NODENAME"] for worker in workers}) == 3
+    status = run.wait(100)
+    assert (status.state, status.attempt) == (State.COMPLETED, 1), status
+
+
+@pytest.mark.slow
+def test_a_heterogeneous_job_is_queued_again_after_its_time_limit_or_a_lost_node(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("steps(50, 0.1 if attempt > 1 else 1.0, keep=5)", time_limit="1", warn_s=45, critic={"nodes": 1, "partition": URGENT})
+    learnt_as_undisturbed(run)
+    run = start("steps(50, 0.1 if attempt > 1 else 0.5, keep=5)", num_nodes=2, critic={"nodes": 1, "cpus_per_node": 2})
+    running(run, 8)
+    with lost(lab, "node3"):
+        run.wait(120)
+        learnt_as_undisturbed(run, run.status.attempt)  # the gang may have begun again while SLURM ended it node by node
+
+
+@pytest.mark.slow
+def test_a_heterogeneous_job_can_be_killed(start: Callable[..., api.Run], lab: Lab) -> None:
+    run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2, critic={"nodes": 1, "cpus_per_node": 2})
+    running(run)
+    run.kill()
+    assert run.status.state == State.STOPPED
+    until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"), 30)
+
+
 def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path: Path) -> None:
     odd = 'it\'s a "folder"\n#SBATCH --nodes=9\n$(touch wb-owned) `touch wb-owned`; & | > x 100%j \\ -rf * ü→ '
     folder = tmp_path / odd

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import os
 import secrets
 import shutil
@@ -19,12 +20,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge", "iproute2")
+from workbench.chaos import releases
+
+PACKAGES = ("munge", "iproute2")
 ACCOUNTING_PACKAGES = ("slurmdbd", "mariadb-server")
 NETWORK = "10.77.0"
 BRIDGE = "wblab0"
 PR_SET_PDEATHSIG = 1
 SMALL_MIB = 64
+LAST_LINES = 5
 LOCK_TIMEOUT_S = 240
 LOCK = Path("/tmp/workbench-lab.lock")
 MAIN, URGENT = "main", "urgent"
@@ -53,6 +57,8 @@ class Lab:
     nodes: int = 4
     cpus: int = 4
     accounting: bool = False
+    release: str = ""
+    """The Debian release whose SLURM it is, see `releases`; empty: the machine's own."""
     failed: list[str] = field(default_factory=list)
     _lock: int = -1
     _pids: list[int] = field(default_factory=list)
@@ -64,9 +70,18 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self.down()
 
-    @property
+    @functools.cached_property
     def env(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        conf = {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        return {**conf, "PATH": f"{releases.unpack(self.release)}/bin:{os.environ['PATH']}"} if self.release else conf
+
+    @property
+    def _everything(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
+
+    @property
+    def _plugins(self) -> str:
+        return f"PluginDir={releases.unpack(self.release) / releases.PLUGINS}\n" if self.release else ""
 
     @property
     def names(self) -> list[str]:
@@ -83,7 +98,7 @@ class Lab:
             raise NoLab(why)
         self._lock = os.open(LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         _until(self._locked, LOCK_TIMEOUT_S, f"another SLURM lab of this machine has been up for {LOCK_TIMEOUT_S} s; see who has {LOCK} open")
-        install((*PACKAGES, *(ACCOUNTING_PACKAGES if self.accounting else ())))
+        install((*PACKAGES, *(releases.NEEDS if self.release else ("slurm-wlm",)), *(ACCOUNTING_PACKAGES if self.accounting else ())))
         self._clear()
         for name in ("state", "spool", "log", "munge", "small"):
             (self.folder / name).mkdir(parents=True)
@@ -92,14 +107,16 @@ class Lab:
         try:
             self._network()
             self._munge()
+            self._configure()
             if self.accounting:
                 self._database()
-            self._configure()
             self._start(["slurmctld", "-D", "-f", self.env["SLURM_CONF"]], "slurmctld")
             for name in self.names:
                 self.start_node(name)
-            _until(self._all_idle, 30, f"the lab's nodes did not come up; see {self.folder / 'log'}")
-        except BaseException:
+            _until(self._all_idle, 30, "the lab's nodes did not come up")
+        except BaseException as error:
+            for log in sorted((self.folder / "log").glob("*.out")):  # they go with the folder
+                error.add_note(f"{log.name}: {' | '.join(log.read_text(errors='replace').splitlines()[-LAST_LINES:])}")
             self.down()
             raise
 
@@ -122,8 +139,7 @@ class Lab:
 
     def run(self, *words: str, timeout_s: float = 30) -> str:
         """A SLURM command's output. Raises subprocess.CalledProcessError."""
-        env = {**os.environ, **self.env}
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=timeout_s, env=env).stdout.strip()
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=timeout_s, env=self._everything).stdout.strip()
 
     def start_node(self, name: str) -> None:
         """Boot one node: slurmd in its namespaces."""
@@ -131,7 +147,8 @@ class Lab:
         # Not `ip netns exec`, which mounts another /sys. The name server is a closed port: torch's store looks every peer up, and
         # would wait 10 s each time for a server that the namespace does not reach.
         files = f"mount --bind {self.folder}/hosts /etc/hosts; mount --bind {self.folder}/resolv.conf /etc/resolv.conf"
-        inside = f"hostname {name}; {files}; exec slurmd -D -N {name} -f {self.env['SLURM_CONF']}"
+        stepd = f" -d {releases.unpack(self.release)}/bin/slurmstepd" if self.release else ""
+        inside = f"hostname {name}; {files}; exec slurmd -D -N {name} -f {self.env['SLURM_CONF']}{stepd}"
         words = ["nsenter", f"--net=/run/netns/{_namespace(name)}", "unshare", "--uts", "--mount", "sh", "-c", inside]
         self._start(words, f"slurmd-{name}")
 
@@ -173,6 +190,7 @@ class Lab:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             process = subprocess.Popen(
                 words,
+                env=self._everything,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -219,12 +237,13 @@ class Lab:
         (folder / "key").chmod(0o400)
         options = (f"--key-file={folder}/key", f"--pid-file={folder}/pid", f"--log-file={folder}/log", f"--seed-file={folder}/seed")
         self._start(["munged", "--foreground", "--force", f"--socket={folder}/sock", *options], "munged")
-        _until((folder / "sock").exists, 10, f"munged did not start; see {self.folder / 'log'}")
+        _until((folder / "sock").exists, 10, "munged did not start")
 
     def _configure(self) -> None:
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\nNodeName={','.join(self.names)} Name=gpu File=/dev/tty[0-1]\n")
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        (self.folder / "cgroup.conf").write_text(releases.CGROUP_CONF[self.release])
         lines = [CONF.format(folder=self.folder, host=os.uname().nodename, address=f"{NETWORK}.1")]
+        lines.append(self._plugins)
         lines += [ACCOUNTING.format(folder=self.folder, host=os.uname().nodename)] if self.accounting else []
         shape = f"CPUs={self.cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory=8000 Gres=gpu:2"
         for number, name in enumerate(self.names, 11):
@@ -246,22 +265,14 @@ class Lab:
         sql = (
             "create database slurm_acct_db; create user 'slurm'@'127.0.0.1' identified by 'lab'; grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1';"
         )
-        _until(lambda: _works("mariadb", "-S", f"{data}/sock", "-uroot", "-e", sql), 30, f"MariaDB did not start; see {self.folder / 'log'}")
+        _until(lambda: _works("mariadb", "-S", f"{data}/sock", "-uroot", "-e", sql), 30, "MariaDB did not start")
         conf = self.folder / "slurmdbd.conf"
-        conf.write_text(SLURMDBD.format(folder=self.folder, host=os.uname().nodename))
+        conf.write_text(SLURMDBD.format(folder=self.folder, host=os.uname().nodename) + self._plugins)
         conf.chmod(0o600)
-        (self.folder / "slurm.conf").write_text(CONF.format(folder=self.folder, host=os.uname().nodename, address=f"{NETWORK}.1"))
-        os.environ["SLURM_CONF"], before = self.env["SLURM_CONF"], os.environ.get("SLURM_CONF")
-        try:
-            self._start(["slurmdbd", "-D"], "slurmdbd")
-            accounts = self.folder / "slurm.conf"
-            accounts.write_text(accounts.read_text() + ACCOUNTING.format(folder=self.folder, host=os.uname().nodename))
-            _until(lambda: _works("sacctmgr", "-i", "add", "cluster", "lab"), 30, f"slurmdbd did not start; see {self.folder / 'log'}")
-            _sh("sacctmgr", "-i", "add", "account", "research", "Cluster=lab")
-            _sh("sacctmgr", "-i", "add", "user", "root", "Account=research")
-        finally:
-            os.environ.pop("SLURM_CONF")
-            os.environ.update({"SLURM_CONF": before} if before else {})
+        self._start(["slurmdbd", "-D"], "slurmdbd")
+        _until(lambda: _works("sacctmgr", "-i", "add", "cluster", "lab", env=self._everything), 30, "slurmdbd did not start")
+        self.run("sacctmgr", "-i", "add", "account", "research", "Cluster=lab")
+        self.run("sacctmgr", "-i", "add", "user", "root", "Account=research")
 
 
 def install(packages: tuple[str, ...]) -> None:
@@ -293,8 +304,8 @@ def _sh(*words: str) -> str:
     return done.stdout
 
 
-def _works(*words: str) -> bool:
-    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+def _works(*words: str, env: dict[str, str] | None = None) -> bool:
+    return subprocess.run(words, capture_output=True, check=False, env=env).returncode == 0
 
 
 def _until(ready: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
