@@ -34,8 +34,9 @@ slow: .venv/test
 
 slurm-versions: .venv/test
 	for release in bullseye trixie sid; do \
-	    echo "the SLURM of Debian $$release:" && WORKBENCH_SLURM=$$release $(PY) -m pytest tests/slurm/test_jobs.py tests/slurm/test_cluster.py || exit 1; \
+	    echo "the SLURM of Debian $$release:" && WORKBENCH_SLURM=$$release $(PY) -m pytest -m "" tests/slurm/test_jobs.py tests/slurm/test_cluster.py || exit 1; \
 	done
+	$(PY) -m pytest -m "" tests/slurm/test_versions.py
 
 gpu: .venv/test
 	$(PY) -m pytest -m 'gpu or not slow' tests/gpu tests/rollout/test_engines.py tests/engine/test_swap.py

@@ -152,7 +152,7 @@ def _ask(whose: Sequence[str]) -> Queue:
 
 
 @functools.lru_cache(maxsize=256)
-def _accounted(job_id: str, _minute: int) -> tuple[str, str]:
+def _accounted(job_id: str, _cluster: str, _minute: int) -> tuple[str, str]:
     """(state, exit code) in the accounting; empty where there is none or it does not know the job."""
     try:
         done = command("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job_id}", "--format=State,ExitCode")
@@ -163,7 +163,7 @@ def _accounted(job_id: str, _minute: int) -> tuple[str, str]:
 
 
 def _from_accounting(job_id: str, when: float) -> Sight:
-    state, code = _accounted(job_id, int(time.time() // 60))
+    state, code = _accounted(job_id, os.environ.get("SLURM_CONF", ""), int(time.time() // 60))
     word = state.partition(" ")[0]
     if not state:
         return Sight(False, ended=f"SLURM knows no job {job_id} any more", time=when)

@@ -1,15 +1,18 @@
-"""The SLURM of other Debian releases. `make slurm-versions` runs more than this on each of them."""
+"""The SLURM of other Debian releases, and slurmdbd's answers. `make slurm-versions` runs more than this on each of them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from backends import _slurm_nodes
+from backends import _slurm_nodes, slurm
+from backends.base import Job
 from tests.slurm import test_jobs
-from tests.slurm.test_jobs import start
+from tests.slurm.test_jobs import start, until
 from workbench import api
+from workbench.chaos import releases
 from workbench.chaos.lab import Lab
 
 __all__ = ["start"]
@@ -29,3 +32,20 @@ def test_a_gang_on_the_slurm_of_another_release(start: Callable[..., api.Run], l
     assert _slurm_nodes.survey(0).title.startswith(f"SLURM {version}")
     assert _slurm_nodes.survey(0).title.removeprefix("SLURM ") in lab.run("scontrol", "show", "config")
     test_jobs.test_a_gang_of_two_nodes(start, lab)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lab", [pytest.param({"accounting": True, "release": release}, id=release or "bookworm") for release in releases.CGROUP_CONF], indirect=True
+)
+def test_jobs_that_the_controller_forgot_are_asked_of_the_accounting(lab: Lab) -> None:
+    conf = lab.folder / "slurm.conf"
+    conf.write_text(conf.read_text().replace("MinJobAge=600", "MinJobAge=2"))
+    lab.run("scontrol", "reconfigure")
+    fails, cancelled = (lab.run("sbatch", "--parsable", "--output=/dev/null", f"--wrap={command}") for command in ("exit 3", "sleep 600"))
+    until(lambda: lab.run("squeue", "-h", "-t", "running", "-j", cancelled), 30)
+    lab.run("scancel", cancelled)
+    until(lambda: not lab.run("squeue", "-h", "--states=all"), 120)
+    told = {job: slurm.look(Job("slurm", job, "", time.time())) for job in (fails, cancelled)}
+    assert told[fails].ended == f"SLURM job {fails} ended as FAILED (exit code 3:0)"
+    assert (told[cancelled].ended, told[cancelled].cancelled) == (f"SLURM job {cancelled} was cancelled by 0 (scancel)", True)

@@ -20,7 +20,8 @@ CACHE = Path("~/.cache/workbench-lab").expanduser()
 PACKAGES = ("slurmctld", "slurmd", "slurmdbd", "slurm-client", "slurm-wlm-basic-plugins")
 PROGRAMS = (
     *(Path("usr/bin") / name for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo", "sacct", "sacctmgr")),
-    *(Path("usr/sbin") / f"{name}-wlm" for name in ("slurmctld", "slurmd", "slurmstepd", "slurmdbd")),
+    *(Path("usr/sbin") / f"{name}-wlm" for name in ("slurmctld", "slurmd", "slurmstepd")),
+    Path("usr/sbin/slurmdbd"),
 )
 LOADER = "ld-linux-x86-64.so.2"
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
