@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests import models
+from tests.hold import Hold
 from workbench import api
 from workbench.store import State
 
@@ -64,7 +65,7 @@ def submit(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def undisturbed(submit: Callable[..., api.Run]) -> api.Run:
     run = submit("name=undisturbed")
-    assert run.wait(120).state == State.COMPLETED, run.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     return run
 
 
@@ -73,7 +74,7 @@ def losses(run: api.Run) -> dict[int, float]:
 
 
 def wait_for_step(run: api.Run, step: int) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while step not in losses(run):
         assert not run.status.state.ended, run.status.message
         assert time.monotonic() < deadline
@@ -104,53 +105,58 @@ def test_learns_and_reports(undisturbed: api.Run) -> None:
     assert sorted(path.name for path in undisturbed.dir.checkpoints.iterdir()) == ["12", "9"]
 
 
-def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], undisturbed: api.Run) -> None:
+def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], undisturbed: api.Run, hold: Hold) -> None:
     """kill -9 of the rank in mid-run, a half-written checkpoint and one without its marker left behind: the curve is the undisturbed one."""
+    hold.at(5)
     run = submit("name=killed", "checkpoint.asynchronous=false")
     wait_for_step(run, 5)
-    killed = time.monotonic()
     os.kill(rank_pids(run)[0], signal.SIGKILL)
-    assert run.wait(10).state == State.FAILED
-    assert time.monotonic() - killed < 10
+    assert run.wait(240).state == State.FAILED
     assert "rank 0 was killed by SIGKILL" in run.status.message
     newest = max(path for path in run.dir.checkpoints.iterdir() if path.name.isdigit())
     shutil.copytree(newest, run.dir.checkpoints / "99", ignore=shutil.ignore_patterns("COMPLETE"))
     (run.dir.checkpoints / ".98.partial").mkdir()
+    hold.release()
     run.resume()
-    assert run.wait(120).state == State.COMPLETED, run.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     resumed = next(event["step"] for event in list(run.events())[::-1] if event["kind"] == "state")
-    assert 3 <= resumed <= 6
+    assert resumed == 3
     ours, theirs = losses(run), losses(undisturbed)
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-6
 
 
-def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturbed: api.Run) -> None:
+def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturbed: api.Run, hold: Hold) -> None:
+    hold.at(2)
     run = submit("name=stopped")
     wait_for_step(run, 2)
     run.stop()
-    assert run.wait(20).state == State.STOPPED
+    hold.release()
+    assert run.wait(240).state == State.STOPPED
     stopped_at = run.status.step
+    assert stopped_at == 2
     assert (run.dir.checkpoints / str(stopped_at) / "COMPLETE").is_file()
     run.resume()
-    assert run.wait(120).state == State.COMPLETED, run.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     ours, theirs = losses(run), losses(undisturbed)
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-6
 
 
-def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_path: Path) -> None:
+def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_path: Path, hold: Hold) -> None:
     """Four ranks share each layer and the layers, one is killed; four ranks with a whole model each go on along one rank's curve."""
     models.save(tmp_path / "model", num_hidden_layers=2)
     same = (f"model.source={tmp_path / 'model'}", "model.lora.dropout=0")
     alone = submit("name=alone", *same)
+    hold.at(4)
     run = submit(
         "name=moved", *same, "model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4", "checkpoint.asynchronous=false"
     )
     wait_for_step(run, 4)
     os.kill(rank_pids(run)[-1], signal.SIGKILL)
-    assert run.wait(20).state == State.FAILED
+    assert run.wait(240).state == State.FAILED
+    hold.release()
     run.resume(["model.tensor_parallel=1", "model.pipeline_parallel=1"])
-    assert run.wait(180).state == State.COMPLETED, run.status.message
-    assert alone.wait(60).state == State.COMPLETED, alone.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
+    assert alone.wait(240).state == State.COMPLETED, alone.status.message
     ours, theirs = losses(run), losses(alone)
     assert sorted(ours) == list(range(1, STEPS + 1))
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-4
@@ -165,7 +171,7 @@ def test_two_ranks_equal_one(submit: Callable[..., api.Run]) -> None:
     """Data parallel over two processes: the same losses and gradient norms as one, to 1e-5, without dropout."""
     runs = [submit("model.lora.dropout=0", f"backend.ranks_per_node={ranks}", "algorithm.max_steps=4") for ranks in (1, 2)]
     for run in runs:
-        assert run.wait(120).state == State.COMPLETED, run.status.message
+        assert run.wait(240).state == State.COMPLETED, run.status.message
     one, two = ([event["metrics"] for event in run.events() if event["kind"] == "step"] for run in runs)
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
@@ -179,7 +185,7 @@ def test_sft_full_fine_tuning_in_bf16(submit: Callable[..., api.Run], tmp_path: 
     from workbench.engine.export import export
 
     run = submit("algorithm=sft", "algorithm.lr=1e-3", "model.lora.rank=0", "model.precision=bf16")
-    assert run.wait(120).state == State.COMPLETED, run.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     curve = losses(run)
     assert curve[STEPS] < curve[1] - 0.1
     export(run.dir, tmp_path / "out")
@@ -189,5 +195,5 @@ def test_sft_full_fine_tuning_in_bf16(submit: Callable[..., api.Run], tmp_path: 
 def test_failure_tells_its_reason(submit: Callable[..., api.Run], tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
     run = submit(f"data.train={tmp_path / 'bad.jsonl'}")
-    assert run.wait(90).state == State.FAILED
+    assert run.wait(240).state == State.FAILED
     assert "bad.jsonl:1" in run.status.message

@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from hypothesis import strategies as st
 
 from workbench import store
 from workbench.store import Cursor, EventWriter, State
+
+
+def until(ready: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -101,23 +109,24 @@ def test_of_two_launches_one_wins(run: store.RunDir) -> None:
 
 
 def test_events_are_flushed_soon_and_the_writer_waits_for_no_disk(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes a second for each flush: a thousand events are written meanwhile, and all of them are flushed."""
+    """A disk that stands still in its first flush: a thousand events are written meanwhile, and all of them are flushed."""
+    begun, moves = threading.Event(), threading.Event()
     flushed = []
 
     def slow(handle: int) -> None:
-        time.sleep(1)
+        begun.set()
+        assert moves.wait(120)
         flushed.append(sum(1 for _ in run.events()))
 
     monkeypatch.setattr(store.os, "fdatasync", slow)
     writer = EventWriter(run)
-    began = time.monotonic()
-    for number in range(1000):
+    writer.write("step", step=0, metrics={})
+    assert begun.wait(120)
+    for number in range(1, 1000):
         writer.write("step", step=number, metrics={})
-        time.sleep(0.0005)
-    assert time.monotonic() - began < 2
-    while not flushed or flushed[-1] < 1000:
-        assert time.monotonic() - began < 10
-        time.sleep(0.05)
+    assert flushed == []
+    moves.set()
+    until(lambda: flushed and flushed[-1] == 1000)
     assert len(flushed) <= 4
 
 
@@ -128,6 +137,6 @@ def test_what_a_flush_finds_is_raised_at_the_next_event(run: store.RunDir, monke
     monkeypatch.setattr(store.os, "fdatasync", full)
     writer = EventWriter(run)
     writer.write("step", step=1, metrics={})
-    time.sleep(store.FLUSH_AFTER_S + 0.5)
+    until(lambda: writer._failed)
     with pytest.raises(OSError, match="no space left"):
         writer.write("step", step=2, metrics={})

@@ -137,8 +137,10 @@ def drive(run: RunDir, task: Task, watch: Watch | None = None) -> State:
         state, message = State.FAILED, str(error)
     if state == State.FAILED and (full := _disk_full(run.path)):
         message = f"{full}\n{message}"
-    run.move(LIVE, state=state, message=message)
-    print(f"{state}: {message}", flush=True)
+    try:
+        print(f"{state}: {message}", flush=True)  # before who follows the log sees that the run has ended
+    finally:
+        run.move(LIVE, state=state, message=message)
     return state
 
 

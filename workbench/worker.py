@@ -259,7 +259,8 @@ class Worker:
 
     def _stop_requested(self) -> bool:
         """Act on what was asked for since the last step, and wait while the run is to pause."""
-        stop = self._obey()
+        with beats.doing("requests"):
+            stop = self._obey()
         if not self._paused:
             return stop
         self.emit("phase", message=f"paused at step {self.step}")

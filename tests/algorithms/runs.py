@@ -31,7 +31,7 @@ def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.M
         "backend.threads_per_rank=1",
     )
     run = api.submit(api.compose([*words, *overrides]))
-    assert run.wait(120).state == State.COMPLETED, run.status.message
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     return run
 
 

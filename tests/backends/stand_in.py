@@ -21,8 +21,13 @@ run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.
 events = EventWriter(run) if rank == 0 else None
 def write(kind, **values):
     events and events.write(kind, **values)
-def steps(n, seconds=0.01, keep=0):
-    """Learns one number; with `keep` it is saved every so many steps and at a stop, and the next attempt goes on from there."""
+def stopping():
+    return any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor()))
+def steps(n, seconds=0.01, keep=0, hold=0):
+    """Learns one number; with `keep` it is saved every so many steps and at a stop, and the next attempt goes on from there.
+
+    With `hold` the first attempt stands still after that step: what is done to it there need not be quick.
+    """
     write("phase", message="loading the model", done=1, total=1)
     saved = run.path / f"saved-{rank}.json"
     first, loss = json.loads(saved.read_text()) if saved.exists() else (0, 1.0)
@@ -31,7 +36,8 @@ def steps(n, seconds=0.01, keep=0):
         time.sleep(seconds)
         loss = 0.9 * loss + 1 / step
         write("step", step=step, metrics={"loss": loss})
-        stop = any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor()))
+        while not (stop := stopping()) and step == hold and attempt == 1:
+            time.sleep(0.05)
         if keep and (stop or step % keep == 0):
             write_atomic(saved, json.dumps([step, loss]))
         if stop:

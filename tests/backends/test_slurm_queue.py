@@ -72,15 +72,15 @@ def test_a_look_before_the_job_was_submitted_tells_nothing_of_it(commands) -> No
 
 def test_those_that_wait_for_a_slow_slurm_share_its_answer(commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     """Each in turn would stand still for as long again: a page that lists runs would not come back."""
-    monkeypatch.setattr(_slurm_queue, "MAX_AGE_S", 0.3)
+    monkeypatch.setattr(_slurm_queue, "MAX_AGE_S", 1.0)
     commands("squeue", line("2", "RUNNING"))
     script = (tmp_path / "squeue").read_text()
     for ends, alive in (("", True), ("exit 1", None)):
-        (tmp_path / "squeue").write_text(script.replace("cat ", f"sleep 1; {ends}\ncat "))
+        (tmp_path / "squeue").write_text(script.replace("cat ", f"sleep 2; {ends}\ncat "))
         (tmp_path / "squeue.calls").unlink(missing_ok=True)
         _slurm_queue._last.clear()
         with ThreadPoolExecutor(8) as threads:
-            asked = [threads.submit(_slurm_queue.look, job("2"), 0.3) for _ in range(8)]
+            asked = [threads.submit(_slurm_queue.look, job("2"), 1.0) for _ in range(8)]
         assert [each.result().alive for each in asked] == [alive] * 8
         assert (tmp_path / "squeue.calls").read_text().count("x") <= 2
 

@@ -49,7 +49,7 @@ def test_a_relay_hands_on_what_it_reads_that_much_later() -> None:
             assert time.perf_counter() - started >= 0.05
             far.sendall(b"and back")
             assert near.recv(100) == b"and back"
-            assert 0.1 <= time.perf_counter() - started < 2
+            assert time.perf_counter() - started >= 0.1
             near.shutdown(socket.SHUT_WR)
             assert far.recv(100) == b""
             far.close()

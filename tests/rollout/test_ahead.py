@@ -46,7 +46,7 @@ def test_a_step_learns_from_weights_that_lack_at_most_so_many_updates(ahead: int
 
 def test_the_next_step_is_sampled_while_this_one_learns() -> None:
     learning = threading.Event()
-    sampler = Ahead(1, 3, lambda version: None, lambda: GREEDY, lambda step, sampling, over: [] if step == 0 else [learning.wait(10)])
+    sampler = Ahead(1, 3, lambda version: None, lambda: GREEDY, lambda step, sampling, over: [] if step == 0 else [learning.wait(240)])
     sampler.take(0)
     learning.set()  # without a thread of its own the sampling would have ended before, empty-handed
     assert sampler.take(1) == [True]
@@ -59,7 +59,7 @@ def test_a_step_is_sampled_as_the_settings_were_when_it_was_asked_for() -> None:
 
     def sample(step: int, sampling: Sampling, over) -> list:
         used[step] = sampling
-        return [step == 0 or free.wait(10)]
+        return [step == 0 or free.wait(240)]
 
     sampler = Ahead(2, 3, lambda version: None, lambda: now, sample)
     sampler.take(0)
@@ -75,7 +75,7 @@ def test_what_the_sampling_raises_comes_out_and_an_end_cuts_it_short() -> None:
     def sample(step: int, sampling: Sampling, over) -> list:
         if step == 1:
             raise ValueError("no answer")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 240
         while step and not over():
             assert time.monotonic() < deadline
         return []
@@ -87,7 +87,7 @@ def test_what_the_sampling_raises_comes_out_and_an_end_cuts_it_short() -> None:
             asked()
     began = time.monotonic()
     sampler.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 120
 
 
 def test_answers_are_those_of_the_weights_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
@@ -102,7 +102,7 @@ def test_answers_are_those_of_the_weights_before(tmp_path: Path, monkeypatch: py
         }.items()
     }
     for run in runs.values():
-        assert run.wait(200).state == State.COMPLETED, run.status.message
+        assert run.wait(240).state == State.COMPLETED, run.status.message
     for step in (1, 2, 3):
         still, ahead = (rollouts.of_step(runs[name].dir, step) for name in ("still", "still ahead"))
         assert still.response.tolist() == ahead.response.tolist()
@@ -119,7 +119,7 @@ def test_two_stages_of_two_ranks_do_what_one_rank_does(tmp_path: Path, monkeypat
     model = models.save(tmp_path / "even", num_hidden_layers=2)
     shared, whole = begun(tmp_path / "shared", monkeypatch, model, *words, *layout), begun(tmp_path / "whole", monkeypatch, model, *words)
     for run in (shared, whole):
-        assert run.wait(200).state == State.COMPLETED, run.status.message
+        assert run.wait(240).state == State.COMPLETED, run.status.message
     for ours, theirs in zip(steps(shared), steps(whole), strict=True):
         for name in ("rewards", "response_lengths", "loss", "grad_norm", "entropy", "logprob_mismatch_mean"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
@@ -133,7 +133,7 @@ def test_slow_rewards_cost_a_step_less(tmp_path: Path, monkeypatch: pytest.Monke
     run = begun(tmp_path, monkeypatch, tiny, *words, reward, "rollout.max_staleness=1")
     wait_for(lambda: len(steps(run)) >= 4 or run.status.state.ended)
     run.stop()
-    assert run.wait(60).state == State.STOPPED, run.status.message
+    assert run.wait(240).state == State.STOPPED, run.status.message
     told = steps(run)[1:]
     sampled, waited = (sum(metrics[name] for metrics in told) for name in ("sampler_s", "time_generate_s"))
     assert sampled > 1.6 * (len(told) - 1)  # what ends between two steps counts for the later one

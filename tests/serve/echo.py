@@ -26,6 +26,15 @@ def slow(arrays: Arrays) -> Arrays:
     return {"pid": np.array([os.getpid()])}
 
 
+def held(arrays: Arrays) -> Arrays:
+    """Says that it was asked, and answers when there is no file `hold` (any more)."""
+    run = Path(sys.argv[1])
+    (run / f"asked.{os.getpid()}").touch()
+    while (run / "hold").exists():
+        time.sleep(0.02)
+    return {"pid": np.array([os.getpid()])}
+
+
 def texts(arrays: Arrays) -> Arrays:
     return {"upper": np.array([text.upper() for text in arrays["texts"]])}
 
@@ -34,6 +43,7 @@ def main() -> None:
     endpoints = [
         Endpoint("echo", (TOKENS, LENGTHS), (Field("sums", np.float32, 1), PID), echo),
         Endpoint("slow", (Field("seconds", np.float32, 1),), (PID,), slow),
+        Endpoint("held", (Field("seconds", np.float32, 1),), (PID,), held),
         Endpoint("texts", (Field("texts", bytes, 1),), (Field("upper", bytes, 1),), texts),
     ]
     Server(Path(sys.argv[1]), "echo", endpoints, max_request_bytes=1 << 20).run()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, tiny, wait_for
+from tests.hold import Hold
 from workbench import rollouts
 from workbench.store import State
 
@@ -18,18 +19,20 @@ __all__ = ["tiny"]
 
 @pytest.mark.parametrize("rank", [4, 0])
 def test_a_served_reference_is_the_colocated_one_and_survives_its_death(
-    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, hold: Hold
 ) -> None:
     """With adapters the colocated reference is the policy without them, else a frozen copy; served it is the base model."""
     words = ("algorithm=grpo", "algorithm.samples_per_prompt=4", "algorithm.max_steps=4", "algorithm.lr=3e-4", f"model.lora.rank={rank}")
     alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
-    assert alone.wait(150).state == State.COMPLETED, alone.status.message
+    assert alone.wait(240).state == State.COMPLETED, alone.status.message
+    hold.at(2)
     run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[reference]")
     wait_for(lambda: len(steps(run)) >= 2 or run.status.state.ended)
     victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == [str(run.dir.path), "reference"]]
     assert len(victims) == 1, run.status
     victims[0].kill()
-    assert run.wait(200).state == State.COMPLETED, run.status.message
+    hold.release()
+    assert run.wait(240).state == State.COMPLETED, run.status.message
     assert len(steps(run)) == 4
     for step in range(1, 5):
         for number in range(8):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,13 +69,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[Client]:
-    client = Client(served[0], "echo", patience_s=10)
+    client = Client(served[0], "echo", patience_s=120)
     yield client
     client.close()
 
 
 def ask(client: Client) -> dict[str, np.ndarray]:
-    return client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result(30)
+    return client.call("echo", tokens=TOKENS, sequence_lengths=LENGTHS).result(120)
 
 
 def test_a_request_is_answered_and_counted(client: Client) -> None:
@@ -86,13 +87,13 @@ def test_a_request_is_answered_and_counted(client: Client) -> None:
 
 
 def test_texts_of_any_length_come_back(client: Client) -> None:
-    answer = client.call("texts", texts=np.array([b"a", "schön".encode(), b""])).result(30)
+    answer = client.call("texts", texts=np.array([b"a", "schön".encode(), b""])).result(120)
     assert [text.decode() for text in answer["upper"]] == ["A", "SCHöN", ""]
 
 
 def test_calls_at_the_same_time_are_answered_each_with_its_own(client: Client) -> None:
     asked = [client.call("echo", tokens=TOKENS + i, sequence_lengths=LENGTHS) for i in range(20)]
-    assert [future.result(30)["sums"].tolist() for future in asked] == [(TOKENS + i).sum(1).tolist() for i in range(20)]
+    assert [future.result(120)["sums"].tolist() for future in asked] == [(TOKENS + i).sum(1).tolist() for i in range(20)]
 
 
 def test_a_seal_tells_arrays_and_requests_apart() -> None:
@@ -160,7 +161,7 @@ def test_an_answer_to_another_request_is_not_taken(client: Client, monkeypatch: 
 )
 def test_a_bad_request_is_told_and_the_server_lives_on(client: Client, endpoint: str, arrays: dict[str, np.ndarray], said: str) -> None:
     with pytest.raises(BadRequest, match=said) as refused:
-        client.call(endpoint, **arrays).result(30)
+        client.call(endpoint, **arrays).result(120)
     assert "Traceback" not in str(refused.value)
     assert ask(client)["sums"].tolist() == TOKENS.sum(1).tolist()
 
@@ -173,7 +174,7 @@ def test_without_the_token_nothing_is_answered(served: Served, tmp_path: Path, c
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
     assert not any(right in word for process in family(served[1]) for word in process.cmdline())
-    connection = http.client.HTTPConnection(urlsplit(address.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(address.url).netloc, timeout=120)
     headers = {
         "nothing": {},
         "wrong": {"triton-access-token": "wrong", discovery.TOKEN_HEADER: right},
@@ -198,7 +199,7 @@ def test_it_listens_on_loopback_only_and_says_that_it_is_ready(served: Served, c
 def test_nobody_there_is_said_with_the_role_the_place_and_the_time_waited(tmp_path: Path) -> None:
     discovery.publish(tmp_path, "echo", "http://127.0.0.1:9", "token")
     with pytest.raises(
-        Unreachable, match=rf"echo of the echo server: no answer in \d s of 1 s patience; http://127.0.0.1:9: .*refused.*; see {tmp_path}/logs"
+        Unreachable, match=rf"echo of the echo server: no answer in \d+ s of 1 s patience; http://127.0.0.1:9: .*refused.*; see {tmp_path}/logs"
     ):
         ask(Client(tmp_path, "echo", patience_s=1))
 
@@ -212,37 +213,51 @@ def test_an_answer_that_is_not_what_was_promised_is_the_servers_fault() -> None:
 def test_servers_that_are_killed_or_fail_or_end(served: Served) -> None:
     """The lives of four servers, the last test of this file: what one does not answer is answered by the next."""
     run, servers = served[0], [served[1]]
-    client = Client(run, "echo", patience_s=90)
-    faulty, short, long = (np.array([seconds], np.float32) for seconds in (-1, 0, 1.5))
+    client = Client(run, "echo", patience_s=300)
+    faulty, short = (np.array([seconds], np.float32) for seconds in (-1, 0))
+    hold = run / "hold"
+
+    def begun() -> Future:
+        """A request that the newest server is at work on."""
+        hold.touch()
+        asked = client.call("held", seconds=short)
+        deadline = time.monotonic() + 120
+        while not (run / f"asked.{servers[-1].pid}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return asked
+
     try:
         first = discovery.find(run, "echo")[0]
-        asked = client.call("slow", seconds=long)
-        time.sleep(0.5)
+        asked = begun()
         servers[0].kill()
         servers[0].wait()
+        hold.unlink()
         servers.append(start(run))
         assert discovery.find(run, "echo")[0].url != first.url
-        assert asked.result(60)["pid"][0] == servers[1].pid
+        assert asked.result(120)["pid"][0] == servers[1].pid
 
         next(child for child in family(servers[1]) if child.name() == "tritonserver").kill()
-        assert servers[1].wait(30) == 1
+        assert servers[1].wait(120) == 1
         assert "tritonserver of the echo server died" in (run / "echo.log").read_text()
 
         servers.append(start(run))
         fault = client.call("slow", seconds=faulty)
-        assert servers[2].wait(30) == 1
+        assert servers[2].wait(120) == 1
         assert "ValueError: sleep length must be non-negative" in (run / "echo.log").read_text()
         assert not fault.done()
         client.close()
 
         servers.append(start(run))
-        client = Client(run, "echo", patience_s=90)
-        assert client.call("slow", seconds=short).result(30)["pid"][0] == servers[3].pid
-        last = client.call("slow", seconds=long)
-        time.sleep(0.5)
+        client = Client(run, "echo", patience_s=300)
+        assert client.call("slow", seconds=short).result(120)["pid"][0] == servers[3].pid
+        last = begun()
         servers[3].send_signal(signal.SIGTERM)
-        assert last.result(30)["pid"][0] == servers[3].pid
-        assert servers[3].wait(30) == 0
+        time.sleep(0.5)  # it is asked to end while it is at work
+        assert not last.done() and servers[3].poll() is None
+        hold.unlink()
+        assert last.result(120)["pid"][0] == servers[3].pid
+        assert servers[3].wait(120) == 0
         assert not (run / "endpoints" / "echo.json").exists()
     finally:
         client.close()

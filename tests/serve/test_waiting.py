@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 
 import pytest
 
@@ -46,14 +45,12 @@ def test_the_other_groups_turn_comes() -> None:
 
 
 def test_a_change_waits_a_little_for_one_of_the_same_group() -> None:
-    waiting: Waiting[str] = Waiting(linger_s=5.0)
+    waiting: Waiting[str] = Waiting(linger_s=600.0)
     waiting.put("a", "reward")
     assert waiting.get(0) == "a"
     waiting.put("B", "critic")
     threading.Timer(0.1, waiting.put, ("b", "reward")).start()
-    started = time.monotonic()
-    assert waiting.get(0) == "b"
-    assert time.monotonic() - started < 2
+    assert waiting.get(0) == "b"  # as soon as it is there
     hurried: Waiting[str] = Waiting(linger_s=0.05)
     for item, group in (("a", "reward"), ("B", "critic")):
         hurried.put(item, group)

@@ -68,11 +68,11 @@ def common(stage: Stage) -> dict[str, object]:
 
 
 def drawn(page: Page, step: int) -> None:
-    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=120_000)
+    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=240_000)
 
 
 def ends_well(page: Page, run: api.Run, stage: Stage, algorithm: str) -> None:
-    expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=120_000)
+    expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=240_000)
     assert run.status.state == State.COMPLETED
     drawn(page, STEPS)
     assert stage.difference(run, algorithm) <= LIMIT
@@ -96,7 +96,7 @@ def test_dpo_on_two_nodes_of_two_ranks(server: Server, stage: Stage) -> None:
         run = launch(page, server)
         drawn(page, 1)
         first = run.status.step
-        drawn(page, first + 3)
+        drawn(page, min(first + 3, STEPS))
         ends_well(page, run, stage, "dpo")
         assert seen.errors == []
     assert len(hosts(run)["actor"]) == 2
@@ -118,10 +118,10 @@ def test_ppo_with_critic_and_reward_on_other_nodes_than_the_actor(server: Server
         drawn(page, 1)
         page.goto(f"{server.url}/rollouts?id={run.id}")
         caption = page.get_by_text(re.compile(r"of [\d,]+ rollouts"))
-        expect(caption).to_be_visible(timeout=60_000)
+        expect(caption).to_be_visible(timeout=240_000)
         before = len(rollouts.steps(run.dir))
         shown = "() => +document.body.innerText.match(/of ([\\d,]+) rollouts/)[1].replace(',', '')"
-        page.wait_for_function(f"least => ({shown})() >= least", arg=8 * min(before + 3, STEPS), timeout=60_000)
+        page.wait_for_function(f"least => ({shown})() >= least", arg=8 * min(before + 3, STEPS), timeout=240_000)
         page.goto(f"{server.url}/run?id={run.id}")
         ends_well(page, run, stage, "ppo")
         assert seen.errors == []

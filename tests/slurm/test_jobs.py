@@ -19,7 +19,8 @@ from workbench.chaos.lab import URGENT, Lab
 from workbench.store import State
 
 HANG = "time.sleep(300)"
-LEARNS = "steps(50, 0.1, keep=5)"
+LEARNS = "steps(50, 0.1, keep=5, hold=8)"
+ENDLESS = "steps(1_000_000, 0.05)"
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def start(tmp_path: Path, lab: Lab) -> Iterator[Callable[..., api.Run]]:
     for run in runs:
         if not run.status.state.ended:
             run.kill()
-    until(lambda: not lab.run("squeue", "-h"), 30)
+    until(lambda: not lab.run("squeue", "-h"))
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 240) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -51,10 +52,11 @@ def running(run: api.Run, step: int = 1) -> None:
     assert not run.status.state.ended, run.status
 
 
-def learnt_as_undisturbed(run: api.Run, attempts: int = 2) -> None:
+def learnt_as_undisturbed(run: api.Run, attempts: int | None = 2) -> None:
     """The run of LEARNS has ended in so many attempts with the losses of one that is left alone."""
-    status = run.wait(200)
-    assert (status.state, status.attempt) == (State.COMPLETED, attempts), (status, run.log_tail("driver"), run.log_tail("slurm"))
+    status = run.wait(400)
+    told = status, run.log_tail("driver"), run.log_tail("slurm")
+    assert (status.state, status.attempt) == (State.COMPLETED, attempts or status.attempt), told
     losses = {event["step"]: event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"}
     assert [losses[step] for step in sorted(losses)] == stand_in.curve(50)
 
@@ -78,7 +80,7 @@ def job_id(run: api.Run) -> str:
 def test_a_gang_of_two_nodes(start: Callable[..., api.Run], lab: Lab) -> None:
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "SLURMD_NODENAME"]
     run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(30)", num_nodes=2, ranks_per_node=2)
-    status = run.wait(150)
+    status = run.wait(240)
     assert (status.state, status.step, status.message) == (State.COMPLETED, 30, ""), status
     said = [run.log_tail("actor", rank=rank).split() for rank in range(4)]
     expected = [[str(r), str(r % 2), "4", "2", "10.77.0.11", "eth0", f"node{1 + r // 2}"] for r in range(4)]
@@ -90,7 +92,7 @@ def test_a_gang_of_two_nodes(start: Callable[..., api.Run], lab: Lab) -> None:
 
 
 def test_scheduler_and_workers_answer_to_the_runs_certificate_only(start: Callable[..., api.Run], lab: Lab) -> None:
-    run = start("steps(2000, 0.05)", num_nodes=2)
+    run = start(ENDLESS, num_nodes=2)
     running(run)
     listening = [*processes(run, stand_in.__file__), *processes(run, "distributed.cli.dask_worker")]
     assert len(listening) == 3
@@ -101,7 +103,7 @@ def test_scheduler_and_workers_answer_to_the_runs_certificate_only(start: Callab
             # as a neighbour would: no certificate of the run
             words = ["nsenter", "--net=/run/netns/wblab-node4", "openssl", "s_client", "-connect", f"10.77.0.11:{entry.laddr.port}", "-brief"]
             if entry.laddr.ip in ("10.77.0.11", "0.0.0.0", "::"):
-                done = subprocess.run(words, input="", capture_output=True, text=True, check=False, timeout=20)
+                done = subprocess.run(words, input="", capture_output=True, text=True, check=False, timeout=120)
                 assert "certificate required" in done.stderr or "refused" in done.stderr, (process.cmdline(), entry, done.stderr)
             else:
                 assert entry.laddr.ip in ("127.0.0.1", "10.77.0.12"), entry
@@ -115,22 +117,22 @@ def test_what_sbatch_refuses_is_told_at_once(start: Callable[..., api.Run]) -> N
 
 
 def test_a_waiting_job_says_why_and_can_be_withdrawn(start: Callable[..., api.Run]) -> None:
-    first = start("steps(2000, 0.05)", num_nodes=3)
+    first = start(ENDLESS, num_nodes=3)
     running(first)
     second = start("steps(1)", num_nodes=3)
-    until(lambda: "waiting for nodes (Resources)" in second.status.message, 30)
+    until(lambda: "waiting for nodes (Resources)" in second.status.message)
     assert second.status.state == State.QUEUED
-    until(lambda: "expected to start 20" in second.status.message, 30)
+    until(lambda: "expected to start 20" in second.status.message)
     second.stop()
     assert second.status.state == State.STOPPED
     first.stop()
-    assert first.wait(30).state == State.STOPPED
+    assert first.wait(240).state == State.STOPPED
 
 
 def test_two_gangs_that_want_the_same_nodes_take_turns(start: Callable[..., api.Run]) -> None:
     """Each wants three of four nodes: as one-node jobs they would deadlock."""
     runs = [start("steps(20)", num_nodes=3) for _ in range(2)]
-    assert [run.wait(120).state for run in runs] == [State.COMPLETED] * 2
+    assert [run.wait(240).state for run in runs] == [State.COMPLETED] * 2
 
 
 def test_servers_with_resources_of_their_own_make_a_heterogeneous_job(start: Callable[..., api.Run], lab: Lab) -> None:
@@ -170,7 +172,7 @@ def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path
     folder = tmp_path / odd
     folder.mkdir()
     run = start("steps(1)", folder, odd)
-    assert run.wait(120).state == State.COMPLETED, (run.status, run.log_tail("slurm"))
+    assert run.wait(240).state == State.COMPLETED, (run.status, run.log_tail("slurm"))
     assert sorted(path.name for path in run.dir.logs.iterdir()) == ["actor-0.1.log", "driver.1.log", f"slurm.{job_id(run)}.0.log"]
     assert not Path("wb-owned").exists()
 
@@ -199,7 +201,7 @@ def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Calla
     assert len(ranks) == 3
     processes(run, stand_in.__file__)[0].kill()
     killed = time.monotonic()
-    until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks), 5)
+    until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))
     print(f"the ranks ended {time.monotonic() - killed:.1f} s after the driver")
     learnt_as_undisturbed(run)
 
@@ -208,7 +210,7 @@ def test_a_cancelled_job_is_marked_and_can_be_resumed(start: Callable[..., api.R
     run = start(LEARNS, num_nodes=2)
     running(run, 8)
     lab.run("scancel", job_id(run))
-    status = run.wait(120)
+    status = run.wait(240)
     assert (status.state, status.message.partition(";")[0]) == (State.STOPPED, f"SLURM job {job_id(run)} was cancelled (scancel)")
     stand_in.again(run, LEARNS, backend="slurm", num_nodes=1)
     learnt_as_undisturbed(run, run.status.attempt)  # the gang may have begun again while SLURM ended it node by node
@@ -219,7 +221,7 @@ def test_a_kill_leaves_nothing(start: Callable[..., api.Run], lab: Lab) -> None:
     running(run)
     run.kill()
     assert run.status.state == State.STOPPED
-    until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"), 30)
+    until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"))
 
 
 def test_a_preempted_run_goes_on_when_the_nodes_are_free(start: Callable[..., api.Run]) -> None:
@@ -227,21 +229,22 @@ def test_a_preempted_run_goes_on_when_the_nodes_are_free(start: Callable[..., ap
     run = start(LEARNS, num_nodes=2)
     running(run, 8)
     urgent = start("steps(20, 0.1)", num_nodes=4, partition=URGENT)
-    until(lambda: run.status.state == State.QUEUED, 60)
+    until(lambda: run.status.state == State.QUEUED)
     assert run.status.attempt == 1
-    assert urgent.wait(90).state == State.COMPLETED
+    assert urgent.wait(240).state == State.COMPLETED
     learnt_as_undisturbed(run)
     assert "before the allocation ends" in run.log_tail("driver", 1000) + (run.dir.logs / "driver.1.log").read_text()
 
 
 def test_a_run_goes_on_after_its_time_limit(start: Callable[..., api.Run]) -> None:
-    """The warning comes after 15 s of one minute; the first attempt would be under way much longer."""
-    run = start("steps(50, 0.1 if attempt > 1 else 1.0, keep=5)", time_limit="1", warn_s=45)
-    learnt_as_undisturbed(run)
+    """The first attempt would be under way for ever. The warning comes after half a minute, or sooner: SLURM does not promise more."""
+    run = start(LEARNS, time_limit="1", warn_s=30)
+    learnt_as_undisturbed(run, attempts=None)
+    assert run.status.attempt >= 2
 
 
 def test_a_spare_node_takes_over(start: Callable[..., api.Run], lab: Lab) -> None:
-    run = start("steps(50, 0.1 if attempt > 1 else 0.5, keep=5)", num_nodes=2, spare_nodes=1)
+    run = start(LEARNS, num_nodes=2, spare_nodes=1)
     running(run, 8)
     working = next(p for p in processes(run, str(run.dir.path)) if p.environ().get("RANK") == "1")  # on whichever came first, node2 or node3
     with lost(lab, working.environ()["SLURMD_NODENAME"]):
@@ -252,20 +255,20 @@ def test_a_spare_node_takes_over(start: Callable[..., api.Run], lab: Lab) -> Non
 def test_the_job_is_queued_again_without_a_spare_and_where_the_drivers_node_is_lost(
     start: Callable[..., api.Run], lab: Lab, node: str, spare_nodes: int
 ) -> None:
-    run = start("steps(50, 0.1 if attempt > 1 else 0.5, keep=5)", num_nodes=2, spare_nodes=spare_nodes)
+    run = start(LEARNS, num_nodes=2, spare_nodes=spare_nodes)
     running(run, 8)
     with lost(lab, node):
         learnt_as_undisturbed(run)
 
 
 def test_a_full_disk_is_named_and_a_resume_goes_on(start: Callable[..., api.Run], lab: Lab) -> None:
-    run = start(LEARNS, lab.small / "runs", num_nodes=2)
+    run = start("steps(50, 0.1 if attempt > 1 else 1.0, keep=5)", lab.small / "runs", num_nodes=2)
     running(run, 8)
     fill = lab.small / "fill"
     with suppress(OSError), fill.open("wb", buffering=0) as file:
         while file.write(bytes(1 << 16)):
             pass
-    status = run.wait(60)
+    status = run.wait(240)
     assert (status.state, status.message.partition(" (")[0]) == (State.FAILED, f"the disk of {run.dir.path} is full"), status
     fill.unlink()
     stand_in.again(run, LEARNS, backend="slurm", num_nodes=2)

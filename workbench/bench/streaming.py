@@ -150,7 +150,7 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
             files = [(event["began"], event["rollouts"]) for event in run.events() if event["kind"] == "kept"][1:]
             for page, (_, last) in zip(pages, (events[-1], files[-1]), strict=True):
                 page.wait_for_function("last => wbSeen.at(-1)[1] >= last", arg=last, timeout=1e3 * SETTLE_S)
-            time.sleep(1)  # for the other viewers
+            _wait_for(feeds, events[-1][1])
         shown = [[(when, value) for when, value in page.evaluate("() => wbSeen")] for page in pages]
         for page in pages:
             page.context.close()
@@ -233,6 +233,13 @@ def _watching(url: str, run_id: str, token: str, count: int) -> Iterator[list[Se
             raise failed[0]
 
 
+def _wait_for(feeds: Sequence[Seen], last: float) -> None:
+    """Until the other viewers have seen as much; `ages` tells of those that never do."""
+    deadline = time.monotonic() + SETTLE_S
+    while not all(seen and seen[-1][1] >= last for seen in feeds) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 async def _viewer(url: str, run_id: str, token: str, seen: Seen) -> None:
     await asyncio.sleep(random.random())  # not all in the same instant
     await asyncio.gather(_session(url, run_id), _feed(url, run_id, token, seen))
@@ -311,7 +318,7 @@ def write(run: RunDir, rate: float, seconds: float) -> None:
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
         _step(events, number + 1)
         beats.moved(number)
-        if time.monotonic() - began >= kept * ROLLOUTS_EVERY_S:
+        if number / rate >= kept * ROLLOUTS_EVERY_S:
             kept += 1
             _keep(run, events, kept)
 
