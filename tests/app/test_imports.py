@@ -40,11 +40,11 @@ from tests.app import synthetic
 from pathlib import Path
 synthetic.gallery(Path({str(runs)!r}))
 import ui.live
-page = AppTest.from_file({str(APP / "main.py")!r}, default_timeout=60).run().switch_page("pages/{page}.py").run()
+page = AppTest.from_file({str(APP / "main.py")!r}, default_timeout=240).run().switch_page("pages/{page}.py").run()
 assert not page.exception, page.exception
 assert page.markdown
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=os.environ, cwd=APP.parent, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, env=os.environ, cwd=APP.parent, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -19,7 +19,7 @@ import os, socket, sys
 "".encode("idna")  # what Python looks up as root, it may not find as another user
 user, port, what, more = sys.argv[1:]
 os.setuid(int(user))
-with socket.create_connection(("127.0.0.1", int(port)), 10) as end:
+with socket.create_connection(("127.0.0.1", int(port)), 120) as end:
     end.sendall(f"{what} HTTP/1.1\\r\\nHost: localhost\\r\\n{more}\\r\\n".encode())
     while part := end.recv(4096):
         print(part.decode(errors="replace"))
@@ -46,7 +46,7 @@ def port():
         thread.start()
         yield listening.getsockname()[1]
         server.should_exit = True
-        thread.join(10)
+        thread.join(120)
 
 
 def answer(user: int, port: int, what: str = "GET /", more: str = CLOSE) -> str:

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from workbench.bench.browser import CHROMIUM, Server, chromium, new_page
 
-expect.set_options(timeout=20_000)  # a busy machine draws late; what has to come soon is timed where that is promised
+expect.set_options(timeout=60_000)  # a busy machine draws late; what has to come soon is timed where that is promised
 
 
 @dataclass
@@ -34,6 +34,12 @@ class Seen:
         probe = re.search(r"/_stcore/(health|host-config)$", message.location.get("url", ""))
         if message.type == "error" and not probe:
             self.errors.append(f"{message.text} {message.location.get('url', '')}")
+
+
+def settled(page: Page) -> None:
+    """Wait until the app has told all, and what is on the canvas is that."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 @pytest.fixture

@@ -61,8 +61,8 @@ def test_this_machine_shows_a_runs_processes_and_refreshes_by_itself(server, pag
         run.dir.spec_path.chmod(0o600)
         run.dir.spec_path.write_text(synthetic.spec_yaml())
         box = page.locator(f"[class*='st-key-allocation-{run.id}']")
-        expect(box).to_be_visible(timeout=20_000)
-        expect(box).to_contain_text("1 rank on", timeout=20_000)
+        expect(box).to_be_visible(timeout=120_000)
+        expect(box).to_contain_text("1 rank on", timeout=120_000)
         box.get_by_role("button", name="Open").click()
         expect(page).to_have_url(f"{server.url}/run?id={run.id}")
     finally:
@@ -79,7 +79,7 @@ def test_slurms_nodes_are_tiles_that_say_what_they_do(slurm, server, page, seen)
     expect(tiles.nth(9)).to_contain_text("2 / 8")
     expect(page.get_by_test_id("stMetric").filter(has_text="Nodes")).to_contain_text("of 24 · 9 idle")
     (slurm / "node.out").write_text((slurm / "node.out").read_text().replace("fan 3 stands still", "fan 3 repaired, to be tested"))
-    expect(tiles.nth(22)).to_contain_text("to be tested", timeout=25_000)
+    expect(tiles.nth(22)).to_contain_text("to be tested", timeout=120_000)
     page.get_by_role("radio", name="This machine").or_(page.get_by_role("button", name="This machine")).first.click()
     expect(page.locator(".wb-cores > div")).to_have_count(len(os.sched_getaffinity(0)))
     assert seen.errors == []
@@ -98,7 +98,7 @@ def test_picture(request, where, scheme, width):
         with browser_page(color_scheme=scheme) as (page, seen):
             page.set_viewport_size({"width": width, "height": 1500})
             page.goto(f"{server.url}/cluster")
-            expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=20_000)
+            expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=120_000)
             page.wait_for_timeout(3000)
             page.screenshot(path=PICTURE.format(f"{where}-{scheme}-{width}"))
             assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

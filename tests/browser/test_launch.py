@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.algorithms.test_online import wait_for
 from workbench.store import RunDir, State
 
 pytestmark = pytest.mark.browser
@@ -21,10 +22,10 @@ def curve(page: Page) -> tuple[list[int], list[float]]:
 
 
 def wait_for_step(page: Page, step: int) -> None:
-    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=90_000)
+    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=240_000)
 
 
-def test_launch_watch_stop_resume(server, page, seen, tiny_model: Path, tmp_path: Path) -> None:
+def test_launch_watch_stop_resume(hold, server, page, seen, tiny_model: Path, tmp_path: Path) -> None:
     rows = tmp_path / "pairs.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No."}) + "\n" for i in range(40)))
     page.goto(f"{server.url}/launch")
@@ -36,19 +37,23 @@ def test_launch_watch_stop_resume(server, page, seen, tiny_model: Path, tmp_path
         field.press("Enter")
     expect(page.get_by_text(f"algorithm.max_steps={STEPS}")).to_be_visible()
     expect(page.get_by_text("Every setting is valid.")).to_be_visible()
+    hold.at(20)
     page.get_by_role("button", name="Launch run").click()
 
     page.wait_for_url("**/run?id=*")
     run = RunDir(server.runs / page.url.partition("id=")[2])
     wait_for_step(page, 3)
     before = len(curve(page)[0])
+    hold.at(40)
     wait_for_step(page, before + 5)
     assert len(curve(page)[0]) > before
     page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=30_000)
+    wait_for(lambda: run.status.state == State.STOPPING)
+    hold.release()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=240_000)
     expect(page.get_by_text(re.compile("Stopped$")).first).to_be_visible()
     stopped = run.status.step
-    assert 3 <= stopped < STEPS
+    assert before + 5 <= stopped <= 40
     assert (run.checkpoints / str(stopped) / "COMPLETE").is_file()
     wait_for_step(page, stopped)
     history = curve(page)
@@ -61,6 +66,6 @@ def test_launch_watch_stop_resume(server, page, seen, tiny_model: Path, tmp_path
     page.reload()
     wait_for_step(page, stopped + 5)
     assert curve(page)[1][:stopped] == pytest.approx(history[1])
-    expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=90_000)
+    expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=240_000)
     assert run.status.state == State.COMPLETED
     assert seen.errors == []

@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
+from tests.browser.conftest import settled
 
 pytestmark = pytest.mark.browser
 CUT = """() => [...document.querySelectorAll('[data-testid=stMetricLabel] p, [data-testid=stMetricValue] > div, [data-testid=stButton] p')]
@@ -16,7 +17,7 @@ def test_at_800_pixels(server, page, seen, name):
     page.set_viewport_size({"width": 800, "height": 900})
     page.goto(f"{server.url}/{name}")
     expect(page.get_by_role("heading", level=2).first).to_be_visible()
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    settled(page)
     expect(page.get_by_text("Page not found")).to_have_count(0)
     assert page.evaluate(CUT) == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

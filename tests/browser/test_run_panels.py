@@ -21,7 +21,7 @@ def test_the_profile_is_drawn_and_follows_the_run(server, page, seen):
     assert names[0] == "Generate"
     assert {"Forward and backward", "Log-probabilities", "Everything else"} <= set(names)
     EventWriter(run).write("step", step=13, metrics=synthetic_rollouts.step_metrics(13))
-    page.wait_for_function(f"() => ({bars})()[0].x.length === 13", timeout=15_000)
+    page.wait_for_function(f"() => ({bars})()[0].x.length === 13", timeout=60_000)
     expect(page.get_by_test_id("stMetric").filter(has=page.get_by_text("Refit of the weights"))).to_contain_text("0.00% of a step")
     assert seen.errors == []
 
@@ -40,7 +40,7 @@ def test_a_change_and_a_pause_are_asked_for(server, page, seen):
     events = EventWriter(run)
     for each in asked:
         events.write("control", step=12, **{"asked" if key == "time" else key: value for key, value in each.items()})
-    expect(field).to_have_value("0.07", timeout=10_000)
+    expect(field).to_have_value("0.07")
     assert seen.errors == []
 
 
@@ -51,13 +51,13 @@ def test_an_alarm_leads_to_its_rollout_and_goes_when_it_is_over(server, page, se
     expect(page.get_by_role("tab", name="Curves")).to_be_visible()
     events.write("alarm", step=12, name="KL blow-up", message="the policy is 61.2 nats from its reference", rollouts=[7])
     alert = page.get_by_role("alert").filter(has_text="KL blow-up")
-    expect(alert).to_be_visible(timeout=10_000)
+    expect(alert).to_be_visible()
     events.write("alarm_over", step=12, name="KL blow-up")
-    expect(alert).to_be_hidden(timeout=10_000)
+    expect(alert).to_be_hidden()
     expect(page.get_by_text("1 alarm before")).to_be_visible()
     events.write("alarm", step=12, name="KL blow-up", message="again", rollouts=[7])
     page.get_by_role("button", name="Rollout 7").click()
-    expect(page.get_by_role("heading", name="Step 12 · rollout 7")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="Step 12 · rollout 7")).to_be_visible()
     assert seen.errors == []
 
 

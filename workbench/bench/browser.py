@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 240
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -59,7 +59,7 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1):
+                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
@@ -68,7 +68,7 @@ class Server:
     def stop(self) -> None:
         if self.process:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(120)
 
 
 @contextmanager
@@ -89,5 +89,5 @@ def chromium() -> Iterator[Browser]:
 def new_page(browser: Browser, **options: Any) -> Any:
     """A page in a context of its own, with the defaults of the project's pictures."""
     page = browser.new_context(viewport={"width": 1440, "height": 1000}, **options).new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     return page
