@@ -215,6 +215,7 @@ class Lab:
 
     def _network(self) -> None:
         _sh("ip", "link", "add", BRIDGE, "type", "bridge")
+        _quiet(BRIDGE)
         _sh("ip", "addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _sh("ip", "link", "set", BRIDGE, "up")
         hosts = ["127.0.0.1 localhost", f"{NETWORK}.1 {os.uname().nodename}"]
@@ -222,6 +223,7 @@ class Lab:
             space = _namespace(name)
             _sh("ip", "netns", "add", space)
             _sh("ip", "link", "add", f"wb{name}", "type", "veth", "peer", "name", "eth0", "netns", space)
+            _quiet(f"wb{name}")
             _sh("ip", "link", "set", f"wb{name}", "master", BRIDGE, "up")
             _sh("ip", "-n", space, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
             _sh("ip", "-n", space, "link", "set", "eth0", "up")
@@ -295,6 +297,11 @@ def _die_with_parent() -> None:
 
 def _namespace(node: str) -> str:
     return f"wblab-{node}"
+
+
+def _quiet(link: str) -> None:
+    """Without an address of its own, which it would get a while after it is up: a browser on this machine drops its requests when addresses change."""
+    _works("ip", "link", "set", link, "addrgenmode", "none")  # refused where the kernel has no IPv6: then there is no such address
 
 
 def _sh(*words: str) -> str:
