@@ -78,7 +78,7 @@ def test_following_a_run_that_fails_exits_1_with_the_reason_and_the_log(runs: Pa
 
 
 def test_interrupting_the_follower_leaves_the_run_and_says_how_to_go_on(runs: Path) -> None:
-    run = stand_in.start(runs, "steps(1_000_000)")
+    run = stand_in.start(runs, "steps(100_000)")
     EventWriter(run.dir, "driver").write("warning", message="the follower is there")
     process = follow(runs)
     assert process.stdout is not None

@@ -57,7 +57,7 @@ def test_a_frozen_rank_of_a_real_gang_is_named(tmp_path: Path, monkeypatch: pyte
     words = (
         f"model.source={tiny_model}",
         f"data.train={rows}",
-        "algorithm.max_steps=100000",
+        "algorithm.max_steps=5000",
         "algorithm.global_batch_size=8",
         "validation.every_steps=0",
     )
@@ -84,7 +84,7 @@ def test_a_frozen_rank_of_a_real_gang_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_frozen_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, running: list[api.Run]) -> None:
-    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.max_steps=100000", "algorithm.served=[critic]")
+    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.max_steps=5000", "algorithm.served=[critic]")
     run = begun(tmp_path, monkeypatch, tiny_model, *words, f"watch.hang_after_s={AFTER_S}")
     running.append(run)
     wait_for(lambda: any(event["kind"] == "step" for event in run.events()), 240)

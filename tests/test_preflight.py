@@ -100,7 +100,7 @@ def test_warnings_are_kept_with_the_run(cluster: Path, words: list[str]) -> None
 
 def test_a_resume_that_no_node_can_run_is_refused_and_changes_nothing(cluster: Path, words: list[str]) -> None:
     run = api.submit(api.compose(words))
-    assert run.wait(20).state == State.FAILED  # the queue does not list its job
+    assert run.wait(240).state == State.FAILED  # the queue does not list its job
     with pytest.raises(SpecError, match=r"backend\.num_nodes: nodes: 4 nodes .* partition h100 has 2 such"):
         run.resume(["backend.num_nodes=4"])
     assert (run.status.attempt, run.dir.spec_path.name) == (1, "spec.yaml")

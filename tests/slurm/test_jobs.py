@@ -20,7 +20,7 @@ from workbench.store import State
 
 HANG = "time.sleep(300)"
 LEARNS = "steps(50, 0.1, keep=5, hold=8)"
-ENDLESS = "steps(1_000_000, 0.05)"
+ENDLESS = "steps(100_000, 0.05)"
 
 
 @pytest.fixture
@@ -69,6 +69,11 @@ def processes(run: api.Run, word: str) -> list[psutil.Process]:
             if word in (process.info["cmdline"] or ()) and str(run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
                 found.append(process)
     return found
+
+
+def process(run: api.Run, word: str, **env: str) -> psutil.Process:
+    """The one with these values in its environment; a gang's first rank may be far before its last has begun."""
+    return until(lambda: [p for p in processes(run, word) if all(p.environ().get(name) == value for name, value in env.items())])[0]
 
 
 def job_id(run: api.Run) -> str:
@@ -180,7 +185,7 @@ def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path
 def test_a_killed_rank_restarts_the_gang(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2, ranks_per_node=2)
     running(run, 8)
-    next(p for p in processes(run, str(run.dir.path)) if p.environ().get("RANK") == "3").kill()
+    process(run, str(run.dir.path), RANK="3").kill()
     learnt_as_undisturbed(run)
     assert "attempt 1: rank 3 was killed by SIGKILL" in run.log_tail("driver")
     assert {path.name for path in run.logs("actor", 0)} == {"actor-0.1.log", "actor-0.2.log"}
@@ -189,7 +194,7 @@ def test_a_killed_rank_restarts_the_gang(start: Callable[..., api.Run]) -> None:
 def test_a_killed_dask_worker_comes_back(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2)
     running(run, 8)
-    next(p for p in processes(run, "distributed.cli.dask_worker") if p.environ().get("SLURM_PROCID") == "1").kill()
+    process(run, "distributed.cli.dask_worker", SLURM_PROCID="1").kill()
     learnt_as_undisturbed(run)
     assert "the node of rank 1 (10.77.0.12) was lost" in run.log_tail("driver")
 
@@ -197,8 +202,7 @@ def test_a_killed_dask_worker_comes_back(start: Callable[..., api.Run]) -> None:
 def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2)
     running(run, 8)
-    ranks = processes(run, str(run.dir.path))
-    assert len(ranks) == 3
+    ranks = until(lambda: len(found := processes(run, str(run.dir.path))) == 3 and found)
     processes(run, stand_in.__file__)[0].kill()
     killed = time.monotonic()
     until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))
@@ -246,7 +250,7 @@ def test_a_run_goes_on_after_its_time_limit(start: Callable[..., api.Run]) -> No
 def test_a_spare_node_takes_over(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start(LEARNS, num_nodes=2, spare_nodes=1)
     running(run, 8)
-    working = next(p for p in processes(run, str(run.dir.path)) if p.environ().get("RANK") == "1")  # on whichever came first, node2 or node3
+    working = process(run, str(run.dir.path), RANK="1")  # on whichever came first, node2 or node3
     with lost(lab, working.environ()["SLURMD_NODENAME"]):
         learnt_as_undisturbed(run)
 
