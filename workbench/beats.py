@@ -132,10 +132,8 @@ class Heart(threading.Thread):
         now = time.monotonic()
         phase, since = (_doing[main] or [("starting", _moved_at)])[-1]
         collective, place = _where(sys._current_frames().get(main))
-        (then, before), self._spent = (
-            self._spent,
-            (time.monotonic(), time.process_time()),
-        )  # one right after the other: the quotient is of the same time
+        spent = time.monotonic(), time.process_time()  # one right after the other: the quotient is of the same time
+        (then, before), self._spent = self._spent, spent
         gpu_memory_mib, gpu_busy = gauge()
         return Beat(
             role=self.role,
@@ -153,7 +151,7 @@ class Heart(threading.Thread):
             moves=_moves,
             quiet_s=now - _moved_at,
             ended=self._over.is_set(),
-            cpus=(self._spent[1] - before) / max(self._spent[0] - then, 1e-3),
+            cpus=(spent[1] - before) / max(spent[0] - then, 1e-3),
             memory_mib=self._process.memory_info().rss / 2**20,
             gpu_memory_mib=gpu_memory_mib,
             gpu_busy=gpu_busy,

@@ -67,6 +67,7 @@ def _download(release: str, folder: Path) -> list[Path]:
         "Dir::Cache": folder / "cache",
         "Dir::Cache::Archives": folder / "cache/archives",
         "Acquire::Languages": "none",
+        "Acquire::Retries": 3,
         "APT::Sandbox::User": "root",
     }
     options = [f"--option={key}={value}" for key, value in settings.items()]
