@@ -111,7 +111,7 @@ def _progress(history: History, status: Status) -> None:
             st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
-    words = phase.get("message") or status.message or "waiting for the backend"
+    words = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
     done, total = phase.get("done"), phase.get("total")
     share = min(1.0, done / total) if done is not None and total else 0.0
     counted = f" · {done:,} of {total:,}" if total else ""
