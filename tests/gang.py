@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from workbench.layout import Layout
+from workbench.settings.layout import Layout
 
 
 def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: int = 1) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.store import write_atomic
+from workbench.rundir.store import write_atomic
 
 SITE = """
 import os, time
@@ -15,7 +15,7 @@ from pathlib import Path
 
 held = Path(os.environ["WORKBENCH_TEST_HOLD"])
 if os.environ.get("RANK") == "0":
-    from workbench import store
+    from workbench.rundir import store
 
     def last() -> float:
         try:

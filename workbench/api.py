@@ -22,18 +22,19 @@ from pydantic import ValidationError
 from backends import base as backends
 from backends import local
 from backends.base import Finding
-from workbench import cluster as clusters
-from workbench import placement, store
-from workbench import preflight as preflights
-from workbench.cluster import Allocation, Cluster, Where
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import locate
-from workbench.driver import task_of
+from workbench.jobs import preflight as preflights
+from workbench.machines import usage as clusters
+from workbench.machines.usage import Allocation, Cluster, Where
+from workbench.processes.driver import task_of
+from workbench.rundir import store
+from workbench.rundir.store import LIVE, Cursor, EventWriter, RunDir, State, Status
 from workbench.serve.health import Report, reports
-from workbench.spec import Experiment, SpecError, changed, compose
-from workbench.store import LIVE, Cursor, EventWriter, RunDir, State, Status
+from workbench.settings import placement
+from workbench.settings.spec import Experiment, SpecError, changed, compose
 
 __all__ = [
     "Allocation",
@@ -251,10 +252,10 @@ def _settled(experiment: Experiment) -> Experiment:
     """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
     experiment.check_files()
     experiment = experiment.with_absolute_paths()
-    if not placement.is_open(experiment):
+    if not placement.is_open(experiment.algorithm):
         return experiment
     here = local.survey()
-    return placement.settled(experiment, has_gpus=bool(here.nodes[0].gpus or here.error))
+    return experiment.settled(has_gpus=bool(here.nodes[0].gpus or here.error))
 
 
 def _checked(experiment: Experiment) -> list[Finding]:
@@ -290,7 +291,7 @@ def browse_data(source: str, kind: str, offset: int, count: int, format: str = "
 
 
 def _data_check(source: str, *words: str) -> str:
-    command = [sys.executable, "-m", "workbench.cli", "data", "check", "--json", *words, "--", source]
+    command = [sys.executable, "-m", "workbench.terminal.cli", "data", "check", "--json", *words, "--", source]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr.strip().removeprefix("error ") or f"the check exited with {done.returncode}")

@@ -5,8 +5,9 @@ import copy
 import streamlit as st
 from ui import choose, form, frame, preflight_panel, setup
 
-from workbench import api, spec
-from workbench.spec import SpecError
+from workbench import api
+from workbench.settings import spec
+from workbench.settings.spec import SpecError
 from workbench.views.tables import leaves
 
 st.markdown("## Launch a run", anchors=False)

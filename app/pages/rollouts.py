@@ -3,7 +3,7 @@
 import streamlit as st
 from ui import choose, frame, rollout_panels
 
-from workbench import rollouts
+from workbench.rundir import rollouts
 
 run = choose.run_of_page("Rollouts", preferred=lambda run: bool(rollouts.steps(run.dir)))
 ended = run.status.state.ended

@@ -12,8 +12,8 @@ from backends.base import Node
 from ui import choose, frame
 from workbench import api
 from workbench.api import Allocation, Cluster, Where
-from workbench.store import Status
-from workbench.views import cluster as views
+from workbench.rundir.store import Status
+from workbench.views import machines as views
 from workbench.views import text
 
 PLACES = {"slurm": "SLURM", "local": "This machine"}

@@ -10,7 +10,7 @@ import streamlit as st
 
 from ui import feed, run_panels
 from workbench.api import Run
-from workbench.store import Cursor, State
+from workbench.rundir.store import Cursor, State
 from workbench.views import text
 
 WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}

@@ -9,8 +9,9 @@ from pathlib import Path
 import streamlit as st
 
 from ui import frame
-from workbench import api, spec
+from workbench import api
 from workbench.api import SCHEMAS, CheckReport, Piece, Sample
+from workbench.settings import spec
 from workbench.views import figures
 
 KINDS = {

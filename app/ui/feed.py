@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.api import Run
-from workbench.store import Cursor
+from workbench.rundir.store import Cursor
 from workbench.views import History, text
 from workbench.views.history import numbers
 

@@ -16,9 +16,8 @@ from pydantic.fields import FieldInfo
 
 from backends import base as backends
 from ui import frame
-from workbench import spec
-from workbench.settings import AlgorithmConfig
-from workbench.spec import Experiment
+from workbench.settings import AlgorithmConfig, spec
+from workbench.settings.spec import Experiment
 from workbench.views import text
 
 COLUMNS = 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from workbench.store import Status
+from workbench.rundir.store import Status
 from workbench.views import figures, text
 
 

@@ -22,8 +22,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ui import feed
-from workbench import api, store
-from workbench.store import RunDir
+from workbench import api
+from workbench.rundir import store
+from workbench.rundir.store import RunDir
 from workbench.views import History, catalogue, figures, series
 from workbench.views.history import Cursor
 

@@ -9,9 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from ui import compare_panels, feed, frame
-from workbench import api, rollouts
+from workbench import api
 from workbench.api import Run
-from workbench.rollouts import Query
+from workbench.rundir import rollouts
+from workbench.rundir.rollouts import Query
 from workbench.views import rollouts as views
 from workbench.views import text
 

@@ -12,7 +12,7 @@ import streamlit as st
 
 from ui import choose, feed, frame
 from workbench.api import Run
-from workbench.store import COMPLETE, State, Status
+from workbench.rundir.store import COMPLETE, State, Status
 from workbench.views import History, catalogue, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist

@@ -12,7 +12,7 @@ import streamlit as st
 from ui import choose, feed
 from workbench import api
 from workbench.api import Run
-from workbench.store import LIVE, State, Status
+from workbench.rundir.store import LIVE, State, Status
 from workbench.views import text
 
 ROWS_SHOWN = 18

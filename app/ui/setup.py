@@ -13,9 +13,9 @@ from typing import Any
 import streamlit as st
 
 from ui import feed, frame
-from workbench import spec
 from workbench.api import Run
-from workbench.spec import SpecError
+from workbench.settings import spec
+from workbench.settings.spec import SpecError
 from workbench.views import text
 
 NOTHING = "none"

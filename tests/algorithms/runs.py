@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from workbench import api
-from workbench.store import State
+from workbench.rundir.store import State
 
 
 def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:

@@ -5,8 +5,8 @@ import torch
 
 from workbench.algorithms import dpo, sft
 from workbench.data.packing import Row
-from workbench.runtime import Batch
-from workbench.spec import SpecError, compose
+from workbench.engine.batch import Batch
+from workbench.settings.spec import SpecError, compose
 
 
 def batch(logprobs: list[float], reference: list[float], sequence: list[int], **values: float) -> Batch:

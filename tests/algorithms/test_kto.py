@@ -13,7 +13,7 @@ import torch
 from tests.algorithms.runs import finished, held_out, steps
 from workbench.algorithms import kto
 from workbench.data.packing import Row, pack, targets
-from workbench.runtime import Batch
+from workbench.engine.batch import Batch
 
 ROWS = [
     Row([1, 2], ((3, 4), (5,)), values={"desirable": 1.0}, reference_logprobs_N=np.array([-1.5, -2.5, -2.0], np.float32)),

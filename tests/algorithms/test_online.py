@@ -13,8 +13,9 @@ import pytest
 from tests import models
 from tests.algorithms.runs import held_out, steps
 from tests.hold import Hold
-from workbench import api, rollouts
-from workbench.store import State
+from workbench import api
+from workbench.rundir import rollouts
+from workbench.rundir.store import State
 
 REWARD = "def short(prompt, response, row): return -len(response) / 50\n"
 
@@ -121,7 +122,7 @@ def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(tmp_path: Path,
     hold.at(3)
     run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[critic]", "backend.max_restarts=1")
     wait_for(lambda: len(steps(run)) >= 3 or run.status.state.ended)
-    victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.worker", str(run.dir.path)]]
+    victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
     assert len(victims) == 1, run.status
     victims[0].kill()
     hold.release()

@@ -13,8 +13,8 @@ import torch
 from workbench.algorithms import _online as online
 from workbench.algorithms import grpo, ppo, reinforce
 from workbench.data.packing import Row
-from workbench.experience import LEARNT, Experience, trees
-from workbench.runtime import Batch
+from workbench.engine.batch import Batch
+from workbench.rollout.experience import LEARNT, Experience, trees
 from workbench.settings import Reward
 
 REWARDS = {"short": Reward(program="brevity")}

@@ -13,8 +13,9 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
-from workbench import api, rollouts
-from workbench.store import State
+from workbench import api
+from workbench.rundir import rollouts
+from workbench.rundir.store import State
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, 
     assert expected[-1] == pytest.approx(0.01 * 0.8 * 1.2**4)  # no KL at first, then 1.2 times each step: 8 answers are the horizon
     run = begun(tmp_path / "killed", monkeypatch, tiny, *words, "backend.max_restarts=1")
     wait_for(lambda: len(steps(run)) >= 3 or run.status.state.ended)
-    (victim,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.worker", str(run.dir.path)]]
+    (victim,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
     victim.kill()
     completed(run)
     assert run.status.attempt == 2

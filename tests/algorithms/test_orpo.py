@@ -9,7 +9,7 @@ import torch
 
 from workbench.algorithms import orpo
 from workbench.data.packing import Row
-from workbench.runtime import Batch
+from workbench.engine.batch import Batch
 
 
 def test_loss_of_one_pair() -> None:

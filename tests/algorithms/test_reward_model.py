@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.algorithms.runs import finished, held_out, steps
-from workbench import diagnostics
 from workbench.algorithms import reward_model
 from workbench.data.packing import Row
-from workbench.runtime import Batch
-from workbench.spec import SpecError, compose
+from workbench.engine.batch import Batch
+from workbench.monitoring import score_diagnostics as diagnostics
+from workbench.settings.spec import SpecError, compose
 
 
 def batch(scores: list[list[float]], *values: Mapping[str, float]) -> Batch:

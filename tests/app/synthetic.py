@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from workbench import diagnostics, store
-from workbench.spec import compose
-from workbench.store import EventWriter, RunDir, State
+from workbench.monitoring import score_diagnostics as diagnostics
+from workbench.rundir import store
+from workbench.rundir.store import EventWriter, RunDir, State
+from workbench.settings.spec import compose
 
 PROMPTS = (
     "How do I keep basil alive indoors?",

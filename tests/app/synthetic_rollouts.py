@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 from tests.app import synthetic
-from workbench import rollouts
-from workbench.store import RunDir
+from workbench.rundir import rollouts
+from workbench.rundir.store import RunDir
 
 ANSWERS = (
     "A hash table is a wall of small drawers.\n\nEvery word has its own drawer, so you never look through them all.",

@@ -10,7 +10,16 @@ import pytest
 from tests.app.conftest import APP
 
 HEAVY = ("torch", "megatron", "dask", "distributed", "dask_jobqueue", "transformers", "peft", "datasets")
-ALLOWED = ("workbench.api", "workbench.views", "workbench.settings", "workbench.spec", "workbench.store", "workbench.rollouts", "backends.base", "ui")
+ALLOWED = (
+    "workbench.api",
+    "workbench.views",
+    "workbench.settings",
+    "workbench.settings.spec",
+    "workbench.rundir.store",
+    "workbench.rundir.rollouts",
+    "backends.base",
+    "ui",
+)
 SCRIPTS = sorted(APP.rglob("*.py"))
 
 

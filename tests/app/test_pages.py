@@ -10,9 +10,11 @@ from backends.base import Survey
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.conftest import APP
 from tests.test_cluster import sample
-from workbench import api, spec, store
-from workbench.cluster import Cluster
-from workbench.store import State
+from workbench import api
+from workbench.machines.usage import Cluster
+from workbench.rundir import store
+from workbench.rundir.store import State
+from workbench.settings import spec
 from workbench.views import text
 
 

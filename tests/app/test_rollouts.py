@@ -6,8 +6,8 @@ import pytest
 
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.test_pages import app, by_label, settled, words  # noqa: F401
-from workbench import rollouts, store
-from workbench.store import State
+from workbench.rundir import rollouts, store
+from workbench.rundir.store import State
 from workbench.views import rollouts as views
 from workbench.views import text
 

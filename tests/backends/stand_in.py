@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from backends import base
-from workbench import api, driver, store
+from workbench import api
+from workbench.processes import driver
+from workbench.rundir import store
 from workbench.settings import Watch
 
 RANK = '''
 import json, os, signal, sys, time
 from pathlib import Path
-from workbench import beats
-from workbench.store import EventWriter, RunDir, Cursor, write_atomic
+from workbench.rundir import beats
+from workbench.rundir.store import EventWriter, RunDir, Cursor, write_atomic
 run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
 events = EventWriter(run) if rank == 0 else None
 def write(kind, **values):

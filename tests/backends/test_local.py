@@ -19,8 +19,9 @@ import pytest
 from backends import local
 from backends.base import Job
 from tests.backends import stand_in
-from workbench import api, store
-from workbench.store import State
+from workbench import api
+from workbench.rundir import store
+from workbench.rundir.store import State
 
 HANG = "time.sleep(600)"
 ENDLESS = "steps(100_000)"

@@ -38,13 +38,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def other_script(name: str) -> str:
     config = base.find(name).Config(ranks_per_node=4, prologue=("export A=1",), python="/venv/bin/python", **OTHERS[name])
-    driver = ("/venv/bin/python", "-m", "workbench.driver", f"{RUN} it's")
+    driver = ("/venv/bin/python", "-m", "workbench.processes.driver", f"{RUN} it's")
     return base.find(name).script(base.Task(RUN, ("worker",), driver, config), cwd=Path("/home/ada"))  # type: ignore[attr-defined]
 
 
 def slurm_script(name: str) -> str:
     attempt = 2 if name == "slurm_resume" else 1
-    driver = ("/venv/bin/python", "-m", "workbench.driver", str(RUN))
+    driver = ("/venv/bin/python", "-m", "workbench.processes.driver", str(RUN))
     config = slurm.Config(**SLURM[name])
     servers = [base.Task(RUN, ("serve",), driver, config, role=role) for role in config.groups]
     settings = {"python": "/venv/bin/python"} if not config.container else {}
@@ -84,7 +84,7 @@ def test_other_systems_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (run / "logs").mkdir(parents=True)
     (tmp_path / "alive").touch()
     lsf = base.find("lsf")
-    task = base.Task(run, ("worker",), ("python", "-m", "workbench.driver", str(run)), lsf.Config())
+    task = base.Task(run, ("worker",), ("python", "-m", "workbench.processes.driver", str(run)), lsf.Config())
     job = lsf.launch(task)
     assert (job.backend, job.id) == ("lsf", "42")
     assert (tmp_path / "seen").read_text() == (run / "job.1.sh").read_text()
@@ -104,14 +104,14 @@ def test_jobqueue_yaml_is_honoured(tmp_path: Path) -> None:
         "    python: /site/python\n    job-extra-directives: ['--mail-type=FAIL']\n    job-script-prologue: ['source /site/env.sh']\n"
     )
     config = slurm.Config(directives=("--nice=5",), prologue=("export A=1",), time_limit="4:00:00")
-    text = slurm.script(base.Task(RUN, ("worker",), ("python", "-m", "workbench.driver", str(RUN)), config), cwd=Path("/"))
+    text = slurm.script(base.Task(RUN, ("worker",), ("python", "-m", "workbench.processes.driver", str(RUN)), config), cwd=Path("/"))
     lines = text.splitlines()
     for line in ("#SBATCH -p gold", "#SBATCH --cpus-per-task=6", "#SBATCH --mem=12G", "#SBATCH -t 4:00:00", "#SBATCH --mail-type=FAIL"):
         assert line in lines, line
     assert lines.index("#SBATCH --mail-type=FAIL") < lines.index("#SBATCH --nice=5")
     assert lines.index("source /site/env.sh") < lines.index("export A=1")
     assert "--interface ib1" in text
-    assert "/site/python -m workbench.driver" in text
+    assert "/site/python -m workbench.processes.driver" in text
 
 
 def test_settings_that_would_break_a_script_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.bench import decode
-from workbench.cli import app
+from workbench.terminal.cli import app
 
 
 def test_prompts_and_limits_are_the_same_each_time() -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from workbench import api, store
+from workbench import api
 from workbench.bench import reward
-from workbench.cli import app
 from workbench.data.rows import Message, Preference
-from workbench.store import EventWriter, State
+from workbench.rundir import store
+from workbench.rundir.store import EventWriter, State
+from workbench.terminal.cli import app
 
 
 def pair(prompt: str, chosen: str, rejected: str) -> Preference:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from workbench.bench import links, serving
 from workbench.bench.links import Link
 from workbench.bench.relay import relayed
-from workbench.cli import app
+from workbench.terminal.cli import app
 
 
 def test_loopback_is_measured_and_drawn_and_what_the_kernel_cannot_make_is_left_out_or_emulated(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from workbench.bench import communication, refit, short_ppo
 from workbench.bench.placement import PHASES, measured
-from workbench.cli import app
+from workbench.terminal.cli import app
 
 
 def test_both_placements_are_run_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from workbench.bench import streaming
 from workbench.bench.browser import CHROMIUM
-from workbench.cli import app
+from workbench.terminal.cli import app
 
 
 def test_the_age_of_an_event_is_that_when_it_was_first_seen() -> None:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.algorithms.test_online import wait_for
-from workbench.store import RunDir, State
+from workbench.rundir.store import RunDir, State
 
 pytestmark = pytest.mark.browser
 LOSS = '[data-chart="loss"]'

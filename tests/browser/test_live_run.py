@@ -7,8 +7,8 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic
 from tests.browser.conftest import settled
-from workbench import store
-from workbench.store import EventWriter, State
+from workbench.rundir import store
+from workbench.rundir.store import EventWriter, State
 
 pytestmark = pytest.mark.browser
 LOSS = '[data-chart="loss"]'

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
 from tests.browser.conftest import browser_page, settled
-from workbench import rollouts
+from workbench.rundir import rollouts
 
 pytestmark = pytest.mark.browser
 PICTURE = "/tmp/rollouts.png"

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
 from tests.browser.conftest import browser_page
-from workbench.store import Cursor, EventWriter
+from workbench.rundir.store import Cursor, EventWriter
 
 pytestmark = pytest.mark.browser
 PICTURE = "/tmp/run-{}-{}.png"

@@ -17,8 +17,8 @@ from workbench.engine import checkpoint, parallel
 from workbench.engine.checkpoint import Checkpoints
 from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
-from workbench.layout import Layout
 from workbench.settings import Checkpoint, Lora, Model
+from workbench.settings.layout import Layout
 
 LORA = Lora(rank=4)
 FULL = Lora(rank=0)

@@ -9,7 +9,7 @@ from tests import gang
 from workbench.engine import parallel
 from workbench.engine.head import target_logprobs, target_logprobs_and_entropy
 from workbench.functional.sequences import count_by_sequence, sum_by_sequence
-from workbench.layout import Layout
+from workbench.settings.layout import Layout
 
 
 @pytest.mark.parametrize("entropy", [False, True])

@@ -14,8 +14,8 @@ from tests import gang
 from workbench.engine import hf, parallel
 from workbench.engine.head import target_logprobs
 from workbench.engine.model import build, named_parameters
-from workbench.layout import Layout
 from workbench.settings import Lora, Model
+from workbench.settings.layout import Layout
 
 MIB = 2**20
 SLACK = 96 * MIB

@@ -17,10 +17,10 @@ from workbench.data.packing import Row
 from workbench.engine import hf, lora, parallel
 from workbench.engine.model import rope_frequencies, transformer_config
 from workbench.engine.step import Policy
-from workbench.layout import Layout
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.megatron import Engine
 from workbench.settings import Critic, Lora, Model
+from workbench.settings.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -13,7 +13,7 @@ from workbench.data.packing import Row
 from workbench.engine import device
 from workbench.engine.step import Policy
 from workbench.engine.swap import Stage
-from workbench.serve.roles import frozen
+from workbench.models.roles import frozen
 from workbench.settings import Model
 
 pytestmark = pytest.mark.usefixtures("alone")

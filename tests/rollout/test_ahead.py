@@ -11,10 +11,10 @@ import pytest
 from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
-from workbench import rollouts
 from workbench.rollout.ahead import Ahead
 from workbench.rollout.base import Sampling
-from workbench.store import State
+from workbench.rundir import rollouts
+from workbench.rundir.store import State
 
 GREEDY = Sampling(4, temperature=0)
 SLOW = "import time\ndef slow(prompt, response, row):\n    time.sleep(0.05)\n    return -len(response) / 50\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.serve.endpoint import Arrays, Endpoint, Field, check_tokens
+from workbench.models.endpoint import Arrays, Endpoint, Field, check_tokens
 from workbench.serve.server import Server
 
 TOKENS, LENGTHS, PID = Field("tokens", np.int32, 2), Field("sequence_lengths", np.int32, 1), Field("pid", np.int64, 1)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from workbench.rundir.store import write_atomic
 from workbench.serve import discovery, health
 from workbench.serve.health import Health, reports
-from workbench.store import write_atomic
 
 
 def told(run: Path, ended: bool = False, **said: Any) -> str:

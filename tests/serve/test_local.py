@@ -11,16 +11,18 @@ import pytest
 from tests import gang
 from tests.serve.test_servers import reward, tiny
 from workbench.data.packing import Row
-from workbench.layout import Layout
+from workbench.settings.layout import Layout
 
 __all__ = ["reward", "tiny"]
 
 
 def score(folder: Path) -> None:
     """On every rank of a layout."""
-    from workbench.engine import parallel
-    from workbench.serve.roles import LocalReward
-    from workbench.spec import compose
+    from workbench.engine import hf, parallel
+    from workbench.models.protocol import Surroundings
+    from workbench.models.roles.reward import RewardModels
+    from workbench.rundir.store import RunDir
+    from workbench.settings.spec import compose
 
     sources = json.loads((folder / "sources.json").read_text())
     layout = (f"model.tensor_parallel={parallel.tensor_size()}", f"model.pipeline_parallel={parallel.pipeline_size()}")
@@ -29,7 +31,8 @@ def score(folder: Path) -> None:
     spec = compose(["algorithm=grpo", f"model.source={sources['tiny']}", rewards, "algorithm.samples_per_prompt=8", *layout, ranks])
     rng = np.random.default_rng(3)
     rows = [Row(rng.integers(3, 250, 5 + i).tolist(), tuple(rng.integers(3, 250, 4 + i).tolist() for _ in "ab")) for i in range(3)]
-    found = LocalReward(spec, spec.model.layout).score(rows, [{}] * 6)
+    directory = hf.local_directory(spec.model.source)
+    found = RewardModels(Surroundings(RunDir(folder), spec, spec.model.layout, directory)).score(rows, [{}] * 6)
     if parallel.rank() == 0:
         np.save(folder / f"{parallel.world_size()}.npy", found)
 

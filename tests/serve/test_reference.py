@@ -11,8 +11,8 @@ import pytest
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, tiny, wait_for
 from tests.hold import Hold
-from workbench import rollouts
-from workbench.store import State
+from workbench.rundir import rollouts
+from workbench.rundir.store import State
 
 __all__ = ["tiny"]
 

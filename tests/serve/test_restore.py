@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench.serve.journal import Journal
-from workbench.serve.roles import forget_after
-from workbench.store import COMPLETE
+from workbench.models.journal import Journal
+from workbench.models.roles.critic import forget_after
+from workbench.rundir.store import COMPLETE
 
 
 def test_checkpoints_of_steps_that_are_done_anew_are_dropped(tmp_path: Path) -> None:

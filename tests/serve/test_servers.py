@@ -18,10 +18,10 @@ from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
 from workbench import api
-from workbench.cli import app
+from workbench.models.endpoint import BadRequest
+from workbench.rundir.store import State
 from workbench.serve.client import Client
-from workbench.serve.endpoint import BadRequest
-from workbench.store import State
+from workbench.terminal.cli import app
 
 STEPS = 3
 BEGUN: list[api.Run] = []
@@ -74,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, reward: Path) ->
 
 def ranks(run: api.Run, role: str) -> dict[int, psutil.Process]:
     """A server's processes by their rank."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["workbench.serve", str(run.dir.path), role]]
+    found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-3:] == ["workbench.processes.server", str(run.dir.path), role]]
     return {int(process.environ()["RANK"]): process for process in found}
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 import pytest
 
+from workbench.models.endpoint import BadRequest, Endpoint, Field, seal
 from workbench.serve import discovery
 from workbench.serve.client import Client, Unreachable, _TryAgain
-from workbench.serve.endpoint import BadRequest, Endpoint, Field, seal
 
 TOKENS, LENGTHS = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([4, 4, 2], np.int32)
 SERVER_STARTS_S = 180

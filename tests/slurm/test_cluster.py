@@ -17,10 +17,10 @@ from tests.test_cluster import BUSY
 from tests.test_preflight import without_id
 from workbench import api
 from workbench.chaos.lab import Lab
-from workbench.cluster import Use
-from workbench.spec import SpecError
-from workbench.store import State
-from workbench.views import cluster as views
+from workbench.machines.usage import Use
+from workbench.rundir.store import State
+from workbench.settings.spec import SpecError
+from workbench.views import machines as views
 
 __all__ = ["start"]
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab:
     assert (queue[job_id(waits)]["State"], queue[job_id(waits)]["Reason"]) == ("Pending", "Resources")
     assert queue[job_id(run)]["Nodes"] == "node[1-2]"
     shown = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "cluster"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=240
+        [sys.executable, "-m", "workbench.terminal.cli", "cluster"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=240
     ).stdout
     print(shown)
     for word in ("node4", "urgent", "actor 3", run.id):
@@ -96,7 +96,7 @@ def test_a_node_that_is_down_is_shown_with_its_reason(lab: Lab) -> None:
 @pytest.mark.usefixtures("fresh")
 def test_a_dry_run_prints_what_slurm_is_handed(lab: Lab, words: list[str], tmp_path: Path) -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "run", *words, "--dry-run"], capture_output=True, text=True, check=True, cwd=Path.cwd()
+        [sys.executable, "-m", "workbench.terminal.cli", "run", *words, "--dry-run"], capture_output=True, text=True, check=True, cwd=Path.cwd()
     ).stdout
     run = api.submit(api.compose(words))
     kept = lab.run("scontrol", "write", "batch_script", job_id(run), "-")

@@ -10,11 +10,12 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import CHROMIUM, browser_page
-from workbench import api, rollouts
+from workbench import api
 from workbench.bench.browser import Server
 from workbench.chaos.lab import MAIN, Lab
 from workbench.chaos.scenarios import LIMIT, STEPS, Stage
-from workbench.store import RunDir, State
+from workbench.rundir import rollouts
+from workbench.rundir.store import RunDir, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")]
 LOSS = '[data-chart="loss"]'
@@ -80,7 +81,7 @@ def ends_well(page: Page, run: api.Run, stage: Stage, algorithm: str) -> None:
 
 def hosts(run: api.Run) -> dict[str, set[str]]:
     """The nodes that each role's ranks beat from."""
-    from workbench import beats
+    from workbench.rundir import beats
 
     found: dict[str, set[str]] = {}
     for beat in beats.read(run.dir):

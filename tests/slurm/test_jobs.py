@@ -16,7 +16,7 @@ import pytest
 from tests.backends import stand_in
 from workbench import api
 from workbench.chaos.lab import URGENT, Lab
-from workbench.store import State
+from workbench.rundir.store import State
 
 HANG = "time.sleep(300)"
 LEARNS = "steps(50, 0.1, keep=5, hold=8)"

@@ -1,1 +1,80 @@
-"""One file an algorithm: its `Config`, its pure `loss`, its `train` loop. See `workbench/algorithms/dpo.py` for the shape."""
+"""One file an algorithm: its `Config`, its pure `loss`, its `train` loop. See `workbench/algorithms/dpo.py` for the shape.
+
+Here is what an algorithm's file imports: the batch for its loss, and the runtime for its loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from workbench.engine.batch import Batch, Loss, Metrics
+
+if TYPE_CHECKING:
+    from workbench.data.packing import Row
+    from workbench.rollout.experience import Experience
+
+__all__ = ["Batch", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
+
+
+class Runtime(Protocol):
+    """What the worker hands to an algorithm's `train`."""
+
+    def batches(self) -> Iterator[Sequence[Row]]:
+        """The global batch of each remaining step."""
+        ...
+
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        """The loss's metrics on rows, averaged over all of them and all ranks, without learning from them."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """The algorithm's settings as they are now: some may be changed while the run goes on."""
+        ...
+
+    def set(self, **values: Any) -> None:
+        """Change settings from now on."""
+        ...
+
+    @property
+    def online(self) -> OnlineRuntime:
+        """Rollouts, for an algorithm whose settings extend `OnlineConfig`."""
+        ...
+
+    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
+        ...
+
+
+class OnlineRuntime(Protocol):
+    """What an algorithm does with its own rollouts, in the order of a step."""
+
+    def rollout(self, rows: Sequence[Row]) -> list[Experience]:
+        """Sampled answers to the rows' prompts with their rewards, all of them on every rank, prompt by prompt."""
+        ...
+
+    def measure(self, experiences: Sequence[Experience]) -> None:
+        """Fill the trainer's own log-probabilities and entropies, and the reference policy's log-probabilities."""
+        ...
+
+    def values(self, experiences: Sequence[Experience]) -> None:
+        """Fill the critic's values."""
+        ...
+
+    def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
+        """Begin the critic's lesson on values and returns; what is returned waits for its metrics."""
+        ...
+
+    def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
+        """The policy's updates on the experiences: `update_epochs` passes in minibatches of `global_batch_size`."""
+        ...
+
+    def keep(self, experiences: Sequence[Experience]) -> None:
+        """Store the step's rollouts for whoever looks at the run."""
+        ...

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from workbench.algorithms import Batch, Loss, Metrics, Runtime
     from workbench.data.packing import Row
-    from workbench.experience import Experience
-    from workbench.runtime import Batch, Loss, Metrics, Runtime
+    from workbench.rollout.experience import Experience
 
     Advantages = Callable[[Sequence[Experience], Any], None]
     """`advantages(experiences, cfg)`: fills those of each experience's tokens."""
@@ -79,15 +79,6 @@ class OnlineConfig(AlgorithmConfig):
             raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
         if self.rollout_batch_size % self.global_batch_size:
             raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
-        return self
-
-    @model_validator(mode="after")
-    def _served_once(self) -> OnlineConfig:
-        parts = [part for role in self.served for part in role.split("_")]
-        if len(set(parts)) < len(parts):
-            raise ValueError(f"served={','.join(self.served)} names a part twice")
-        if "critic" in parts and not hasattr(self, "critic"):
-            raise ValueError(f"{self.name} has no critic to serve")
         return self
 
     @property

@@ -13,10 +13,10 @@ from workbench.settings import AlgorithmConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.runtime import Batch, Metrics, Runtime
+    from workbench.algorithms import Batch, Metrics, Runtime
 
 ROWS = "preference"
-REFERENCE = True
+ROLES = ("reference",)
 
 
 class Config(AlgorithmConfig):

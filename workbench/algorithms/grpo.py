@@ -14,11 +14,11 @@ from workbench.algorithms._online import OnlineConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.experience import Experience
-    from workbench.runtime import Batch, Metrics, Runtime
+    from workbench.algorithms import Batch, Metrics, Runtime
+    from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-REFERENCE = False
+ROLES = ("reward", "reference")
 
 
 class Config(OnlineConfig):

@@ -19,11 +19,11 @@ from workbench.settings import AlgorithmConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.algorithms import Batch, Metrics, Runtime
     from workbench.data.packing import Row
-    from workbench.runtime import Batch, Metrics, Runtime
 
 ROWS = "unpaired"
-REFERENCE = True
+ROLES = ("reference",)
 
 
 class Config(AlgorithmConfig):

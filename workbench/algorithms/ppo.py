@@ -13,14 +13,12 @@ from workbench.algorithms._online import OnlineConfig, loss
 from workbench.settings import Critic
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from workbench.experience import Experience
-    from workbench.runtime import Batch, Metrics, Runtime
+    from workbench.algorithms import Metrics, Runtime
+    from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-REFERENCE = False  # computed of every rollout
-__all__ = ["Config", "loss", "train", "value_loss"]
+ROLES = ("reward", "reference", "critic")
+__all__ = ["Config", "loss", "train"]
 
 
 class Config(OnlineConfig):
@@ -32,14 +30,6 @@ class Config(OnlineConfig):
     kl_target: float = Field(0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
     kl_horizon: int = Field(10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
     critic: Critic = Field(Critic(), description="The value function.")
-
-
-def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
-    """0.5 max((clip(v) - R)^2, (v - R)^2), one value a token."""
-    assert batch.scores_SK is not None
-    values_N, returns_N = batch.scores_SK[:, 0], batch.arrays["returns"]
-    loss_N = F.policy_gradient.clipped_value(values_N, batch.arrays["values"], returns_N, cfg.value_clip)
-    return loss_N, {"loss": loss_N, "values_mean": values_N.detach(), "squared_error": (values_N.detach() - returns_N).square()}
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:

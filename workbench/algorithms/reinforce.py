@@ -12,11 +12,11 @@ from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
 
 if TYPE_CHECKING:
-    from workbench.experience import Experience
-    from workbench.runtime import Metrics, Runtime
+    from workbench.algorithms import Metrics, Runtime
+    from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-REFERENCE = False
+ROLES = ("reward", "reference")
 __all__ = ["Config", "loss", "train"]
 
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from workbench import diagnostics
 from workbench import functional as F
+from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.settings import AlgorithmConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.algorithms import Batch, Metrics, Runtime
     from workbench.data.packing import Row
     from workbench.data.readers import Kind
-    from workbench.runtime import Batch, Metrics, Runtime
 
-REFERENCE = False
+ROLES = ()
 STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
@@ -95,7 +95,7 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
 
 
 def diagnose(rows: Sequence[Row], outputs: Sequence[np.ndarray], cfg: Config) -> dict[str, Any]:
-    """What held-out scores tell beyond the loss: see `workbench.diagnostics`.
+    """What held-out scores tell beyond the loss: see `workbench.monitoring.score_diagnostics`.
 
     Args:
         outputs: for each row the scores [S, K] of its S sequences.

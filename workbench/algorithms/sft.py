@@ -12,10 +12,10 @@ from workbench.settings import AlgorithmConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.runtime import Batch, Metrics, Runtime
+    from workbench.algorithms import Batch, Metrics, Runtime
 
 ROWS = "conversation"
-REFERENCE = False
+ROLES = ()
 
 
 class Config(AlgorithmConfig):

@@ -104,7 +104,7 @@ def _embedded(directory: Path, prompts: Sequence[Prompt], precision: Precision, 
     from workbench.engine.step import Policy
     from workbench.rollout.megatron import Engine
     from workbench.settings import Lora, Model
-    from workbench.spec import find_algorithm
+    from workbench.settings.spec import find_algorithm
 
     policy = Policy(Model(source=str(directory), precision=precision, lora=Lora(rank=0)), find_algorithm("sft").Config(), directory, total_steps=1)
     engine = Engine(policy.chunks[0], tokenizer=None, slots=BATCH, record=record)

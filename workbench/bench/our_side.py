@@ -18,7 +18,7 @@ from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel
 from workbench.engine.step import Policy
 from workbench.settings import Lora, Model
-from workbench.spec import find_algorithm
+from workbench.settings.spec import find_algorithm
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     from workbench.engine.gather import gathered
     from workbench.engine.step import Policy
-    from workbench.spec import find_algorithm
+    from workbench.settings.spec import find_algorithm
 
     for name in ALGORITHMS:
         algorithm = find_algorithm(name)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from workbench import alarms, api
-from workbench.terminal.follow import follow
+from workbench import api
+from workbench.monitoring import alarms
 
 SHOWN = 4
 """Held-out prompts whose answers are printed, before and after."""
@@ -32,13 +32,16 @@ class Outcome:
         return self.rewards[max(self.rewards)] - self.rewards[min(self.rewards)]
 
 
-def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Console) -> bool:
-    """Run `experiment=ppo_demo` once a seed, and print what came of it. Returns whether the rise is beyond the seeds' spread at a bounded KL."""
+def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Console, follow: Callable[[api.Run], object]) -> bool:
+    """Run `experiment=ppo_demo` once a seed, `follow` each to its end, and print what came of it.
+
+    Returns whether the rise is beyond the seeds' spread at a bounded KL.
+    """
     outcomes = []
     for seed in range(seeds):
         run = api.submit(api.compose(["experiment=ppo_demo", f"name=ppo-demo-seed-{seed}", f"seed={seed}", *overrides]))
         console.print(f"seed {seed}: {run.id}", highlight=False)
-        follow(run, quiet=as_json)
+        follow(run)
         outcomes.append(outcome(run.id, list(run.events())))
     if as_json:
         print(json.dumps([asdict(each) for each in outcomes]))

@@ -27,8 +27,8 @@ from workbench.data.dataset import prompt_text
 from workbench.data.readers import read
 from workbench.data.rows import Preference
 from workbench.engine import hf
-from workbench.spec import Experiment
-from workbench.store import State
+from workbench.rundir.store import State
+from workbench.settings.spec import Experiment
 
 HELD_OUT = 0.2
 MAX_LENGTH = 1024

@@ -29,9 +29,9 @@ from workbench.bench import communication, links, short_ppo
 from workbench.bench.communication import Share
 from workbench.bench.links import Link
 from workbench.bench.relay import relayed
+from workbench.models.endpoint import Arrays, Endpoint, Field
 from workbench.serve import discovery
 from workbench.serve.client import Client
-from workbench.serve.endpoint import Arrays, Endpoint, Field
 from workbench.serve.server import Server
 
 SHAPES = ((1, 16), (32, 256), (128, 1024))

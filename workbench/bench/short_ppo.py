@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workbench import api
-from workbench.store import State
+from workbench.rundir.store import State
 
 TINY = "tiny"
 """A random Llama of 0.6M parameters, made on the spot."""

@@ -29,10 +29,11 @@ from rich.table import Table
 
 from backends import local
 from backends.base import Job
-from workbench import beats, rollouts, spec, store
 from workbench.bench.browser import Server, chromium, new_page
-from workbench.preflight import file_system
-from workbench.store import EventWriter, RunDir, State
+from workbench.jobs.preflight import file_system
+from workbench.rundir import beats, rollouts, store
+from workbench.rundir.store import EventWriter, RunDir, State
+from workbench.settings import spec
 
 RANKS = 4
 LIMIT_S = 2.0

@@ -19,7 +19,7 @@ import psutil
 
 from workbench import api
 from workbench.chaos.lab import MAIN, URGENT, Lab
-from workbench.store import Cursor, State
+from workbench.rundir.store import Cursor, State
 
 STEPS = 40
 AT_STEP = 8
@@ -45,7 +45,7 @@ class Scene:
 
     def node_of(self, rank: int) -> str:
         """The name of the node on which this rank of the policy works."""
-        return self._processes("workbench.worker", RANK=str(rank))[0].environ()["SLURMD_NODENAME"]
+        return self._processes("workbench.processes.worker", RANK=str(rank))[0].environ()["SLURMD_NODENAME"]
 
     def _processes(self, *words: str, **env: str) -> list[psutil.Process]:
         found = []
@@ -281,17 +281,19 @@ ALGORITHMS = {
 }
 
 SCENARIOS = (
-    Scenario("rank", "kill -9 of a rank", lambda s: s.kill("workbench.worker", RANK="3"), in_ci=True),
+    Scenario("rank", "kill -9 of a rank", lambda s: s.kill("workbench.processes.worker", RANK="3"), in_ci=True),
     Scenario("worker", "kill -9 of a node's dask worker", lambda s: s.kill("distributed.cli.dask_worker", SLURM_PROCID="1")),
-    Scenario("driver", "kill -9 of the driver", lambda s: s.kill("workbench.driver")),
+    Scenario("driver", "kill -9 of the driver", lambda s: s.kill("workbench.processes.driver")),
     Scenario(
         "critic",
         "PPO: kill -9 of the critic server, on a node of its own",
-        lambda s: s.kill("workbench.serve", "critic"),
+        lambda s: s.kill("workbench.processes.server", "critic"),
         algorithm="ppo",
         in_ci=True,
     ),
-    Scenario("reward", "PPO: kill -9 of the reward server, on a node of its own", lambda s: s.kill("workbench.serve", "reward"), algorithm="ppo"),
+    Scenario(
+        "reward", "PPO: kill -9 of the reward server, on a node of its own", lambda s: s.kill("workbench.processes.server", "reward"), algorithm="ppo"
+    ),
     Scenario("two gangs", "two more gangs want the same nodes", _compete, hits=False),
     Scenario(
         *("scancel", "scancel, then resume", lambda s: s.lab.run("scancel", s.job) and None),

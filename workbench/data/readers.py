@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import json
 import zlib
@@ -13,12 +12,11 @@ from typing import Any, Literal
 
 from workbench.data.formats import SCHEMAS, Malformed, detect, parse
 from workbench.data.rows import TextRow
+from workbench.settings.sources import DATA_ENDINGS, DataError, locate
 
 Kind = Literal["preference", "conversation", "rated", "unpaired", "prompt"]
 MAX_LINE_BYTES = 8 << 20
 _SHOWN = 5
-_REPOSITORY = Path(__file__).resolve().parents[2]
-_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,6 @@ class Rows:
     rows: list[TextRow]
     bad: list[BadRow]
     format: str
-
-
-class DataError(ValueError):
-    """A source cannot be read as it is. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -91,37 +85,14 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
     return Rows(rows, bad, name)
 
 
-def locate(source: str) -> Path | None:
-    """The file that a source names, or None for a hub id. Raises DataError for a file that is not there."""
-    try:
-        return _located(source)
-    except (OSError, RuntimeError) as error:  # no path at all: too long, or of a user who is not there
-        raise DataError(f"{source[:80]}: {error.args[-1]}") from None
-
-
-def _located(source: str) -> Path | None:
-    given = Path(source).expanduser()
-    for path in (given, _REPOSITORY / given):
-        if path.is_file():
-            return path
-        if path.is_dir():
-            raise DataError(f"{source} is a directory; name a file in it: {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'it is empty'}")
-    if given.name.endswith(_ENDINGS) or source.startswith((".", "/", "~")):
-        folder = given.parent if given.parent.is_dir() else _REPOSITORY / given.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        close = difflib.get_close_matches(given.name, names, n=1)
-        raise DataError(f"there is no file {source}" + (f"; did you mean {folder / close[0]}?" if close else ""))
-    return None
-
-
 def _raw_rows(source: str) -> Iterator[tuple[str, Any]]:
     path = locate(source)
     if path is None:
         return _hub_rows(source)
     if path.name.endswith(".parquet"):
         return _parquet_rows(path)
-    if not path.name.endswith(_ENDINGS):
-        raise DataError(f"{source}: a data file ends in one of {', '.join(_ENDINGS)}")
+    if not path.name.endswith(DATA_ENDINGS):
+        raise DataError(f"{source}: a data file ends in one of {', '.join(DATA_ENDINGS)}")
     return _json_rows(path)
 
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench import beats
 from workbench.engine import products
+from workbench.rundir import beats
 
 CUDA = torch.cuda.is_available()
 BACKEND = "nccl" if CUDA else "gloo"

@@ -163,6 +163,13 @@ def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: s
     return out
 
 
+def with_adapter(model: Any, folder: Path) -> Any:
+    """transformers' model with the adapters of a peft directory."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder))
+
+
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 

@@ -23,8 +23,8 @@ from workbench.engine import device, mended, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
 from workbench.engine.head import ScoreHead, VocabularyHead
 from workbench.engine.hf import head_dim
-from workbench.layout import Shape, check
 from workbench.settings import Model
+from workbench.settings.layout import Shape, check
 
 FAMILY = ("llama", "mistral", "qwen2", "mixtral")
 """`model_type`s of the Llama family: RMSNorm, SwiGLU, RoPE, grouped queries; qwen2 adds biases to q, k and v, mixtral experts."""

@@ -14,7 +14,7 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from workbench.engine import device
-from workbench.layout import Layout
+from workbench.settings.layout import Layout
 
 T = TypeVar("T")
 

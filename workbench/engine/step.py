@@ -17,13 +17,13 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from workbench import beats
 from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
+from workbench.engine.batch import Batch, Loss, Metrics
 from workbench.engine.mended import interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
-from workbench.runtime import Batch, Loss, Metrics
+from workbench.rundir import beats
 from workbench.settings import AlgorithmConfig, Model
 
 Consume = Callable[[Pack, Tensor], tuple[Tensor, Tensor, Any]]

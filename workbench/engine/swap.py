@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from workbench.engine import device
 from workbench.engine.step import Policy
 
-T = TypeVar("T")
+
+class Models(Protocol):
+    """What has models. `constant`: their weights stay as they are."""
+
+    constant: bool
+
+
+T = TypeVar("T", bound=Models)
 
 
 class Stage:
@@ -26,12 +33,12 @@ class Stage:
         self._copies: dict[str, list[tuple[Policy, device.HostCopy]]] = {}
         self._constant: set[str] = set()
 
-    def build(self, name: str, make: Callable[[], T], models: Callable[[T], Sequence[Policy]], constant: bool) -> T:
-        """Make something of which `models` gives the models, on an accelerator that the others have left. `constant`: their weights stay as they are."""
+    def build(self, name: str, make: Callable[[], T], models: Callable[[T], Sequence[Policy]]) -> T:
+        """Make something of which `models` gives the models, on an accelerator that the others have left."""
         self._leave()
         made = make()
         self._models[name], self.here = lambda: models(made), name
-        if constant:
+        if made.constant:
             self._constant.add(name)
         return made
 

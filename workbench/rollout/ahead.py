@@ -9,8 +9,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from workbench.engine import device
-from workbench.experience import Experience
 from workbench.rollout.base import Sampling
+from workbench.rollout.experience import Experience
 
 Over = Callable[[], bool]
 

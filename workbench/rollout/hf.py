@@ -26,10 +26,10 @@ from transformers import (
     StopStringCriteria,
 )
 
-from workbench.beats import moved
 from workbench.engine import device
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
+from workbench.rundir.beats import moved
 
 Asked = tuple[Prompt, int]
 """A prompt and the number of one of its samples."""

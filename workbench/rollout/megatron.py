@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.beats import moved
 from workbench.engine import device, graphs
 from workbench.engine.model import PackedGPT
 from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
+from workbench.rundir.beats import moved
 
 _ROUND = 64
 """The cache's length grows in steps of so many tokens."""

@@ -64,7 +64,7 @@ class Engine:
             import tensorrt_llm
             from tensorrt_llm.llmapi import KvCacheConfig
         except ImportError as error:
-            from workbench.doctor import TENSORRT_LLM
+            from workbench.machines.doctor import TENSORRT_LLM
 
             raise ValueError(
                 f"rollout.name=tensorrt_llm needs an NVIDIA GPU and the package tensorrt-llm ({error}): {TENSORRT_LLM}; rollout.name=megatron needs neither"

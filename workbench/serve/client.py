@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tenacity
 
+from workbench.models.endpoint import SECONDS, Arrays, BadRequest, seal
 from workbench.serve import discovery
-from workbench.serve.endpoint import SECONDS, Arrays, BadRequest, seal
 from workbench.serve.server import DENIED, END, REFUSED
 
 CONNECT_S = 10.0

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.rundir.store import now_on, write_atomic
 from workbench.serve import discovery
-from workbench.store import now_on, write_atomic
 
 WRITE_S = 1.0
 SILENT_S = 10.0

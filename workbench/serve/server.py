@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from workbench.models.endpoint import SECONDS, Arrays, BadRequest, Endpoint, Field, seal
 from workbench.serve import discovery
-from workbench.serve.endpoint import SECONDS, Arrays, BadRequest, Endpoint, Field, seal
 from workbench.serve.health import Health
 from workbench.serve.waiting import Waiting
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column
 
 from workbench import api
-from workbench.store import Cursor, State
+from workbench.rundir.store import Cursor, State
 
 out, err = Console(), Console(stderr=True)
 

@@ -1,4 +1,4 @@
-"""Figures of a reward model's diagnostics, as `workbench.diagnostics` makes them and a validation event carries them."""
+"""Figures of a reward model's diagnostics, as `workbench.monitoring.score_diagnostics` makes them and a validation event carries them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.store import Status
+from workbench.rundir.store import Status
 from workbench.views import text
 from workbench.views.history import History
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from workbench.store import State
+from workbench.rundir.store import State
 
 RECENT_STEPS = 30
 STATE_COLOURS = {

@@ -12,7 +12,7 @@ MY.DaskWorkerDisk = 8000000000
 +Group = align
 requirements = HasGpu
 
-Arguments = "-c 'export A=1; umask 077; cd /home/ada; exec /venv/bin/python -m workbench.driver ''/shared/runs/20261125-101502-dpo-3f9a it''""''""''s'' >> /shared/runs/20261125-101502-dpo-3f9a/logs/htcondor.1.log 2>&1'"
+Arguments = "-c 'export A=1; umask 077; cd /home/ada; exec /venv/bin/python -m workbench.processes.driver ''/shared/runs/20261125-101502-dpo-3f9a it''""''""''s'' >> /shared/runs/20261125-101502-dpo-3f9a/logs/htcondor.1.log 2>&1'"
 Executable = /bin/sh
 
 Queue

@@ -8,4 +8,4 @@
 #PBS -m e
 
 export A=1
-umask 077; cd /home/ada; exec /venv/bin/python -m workbench.driver '/shared/runs/20261125-101502-dpo-3f9a it'"'"'s' >> /shared/runs/20261125-101502-dpo-3f9a/logs/pbs.1.log 2>&1
+umask 077; cd /home/ada; exec /venv/bin/python -m workbench.processes.driver '/shared/runs/20261125-101502-dpo-3f9a it'"'"'s' >> /shared/runs/20261125-101502-dpo-3f9a/logs/pbs.1.log 2>&1

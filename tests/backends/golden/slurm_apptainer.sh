@@ -46,7 +46,7 @@ trap ': > "$WORKBENCH_WARNED"' USR1 TERM
 died=0
 while :; do
   rm -f "$WORKBENCH_DASK/scheduler.json"
-  WORKBENCH_RESTARTS=$((${SLURM_RESTART_COUNT:-0} + died)) apptainer exec --nv --bind /shared/runs:/shared/runs --bind /data:/data '/images/our image.sif' python3 -m workbench.driver /shared/runs/20261125-101502-dpo-3f9a &
+  WORKBENCH_RESTARTS=$((${SLURM_RESTART_COUNT:-0} + died)) apptainer exec --nv --bind /shared/runs:/shared/runs --bind /data:/data '/images/our image.sif' python3 -m workbench.processes.driver /shared/runs/20261125-101502-dpo-3f9a &
   driver=$!
   while kill -0 $driver 2> /dev/null; do wait $driver; code=$?; done
   if [ $code -le 128 ] || [ $died -ge 3 ]; then break; fi

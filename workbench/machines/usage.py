@@ -1,0 +1,247 @@
+"""What there is to run on and what runs there: nodes, partitions, the queue, and each live run's processes with what they use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import psutil
+import yaml
+
+from backends import local, slurm
+from backends.base import Survey
+from workbench.rundir import beats, store
+from workbench.rundir.beats import Beat
+from workbench.rundir.store import RunDir, State, Status
+
+SILENT_BEATS = 5
+FORGOTTEN_S = 60.0
+FIRST_LOOK_S = 0.1
+
+_known: dict[tuple[int, float], psutil.Process] = {}  # psutil tells a process's busy share since it was last asked, so it is asked again
+_known_lock = threading.Lock()
+_beaten: dict[Path, tuple[float, float]] = {}  # a beat's time by its file, and by this process's monotonic clock
+MOST_BEATS = 1 << 16
+
+
+class Run(Protocol):
+    """A run, wherever it executes."""
+
+    @property
+    def dir(self) -> RunDir: ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def status(self) -> Status: ...
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one process of a run uses: `cpus` busy CPUs, memory in MiB. `rank` and what follows are a rank's own words; None for other processes.
+
+    `age_s` is how old the rank's words are, `silent` whether it should have said something since.
+    """
+
+    role: str
+    rank: int | None
+    host: str
+    pid: int
+    cpus: float
+    memory_mib: float
+    gpu_memory_mib: float | None = None
+    gpu_busy: float | None = None
+    step: int | None = None
+    phase: str = ""
+    age_s: float = 0.0
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A live run, where it runs, and its processes: ranks first."""
+
+    run_id: str
+    name: str
+    algorithm: str
+    state: State
+    message: str
+    backend: str
+    job_id: str
+    started: float
+    step: int
+    total_steps: int
+    uses: tuple[Use, ...] = ()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(use.host for use in self.uses))
+
+    @property
+    def ranks(self) -> tuple[Use, ...]:
+        return tuple(use for use in self.uses if use.rank is not None)
+
+
+def _user() -> str:
+    """In a container a user may be a number without a name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All of it at one time. `user` is who looks."""
+
+    survey: Survey
+    allocations: tuple[Allocation, ...] = ()
+    user: str = field(default_factory=_user)
+
+
+Where = Literal["slurm", "local"]
+
+
+def places() -> list[Where]:
+    """What can be looked at from here: SLURM, where its commands are, and this machine; what answers comes first."""
+    if not (shutil.which("scontrol") and shutil.which("squeue")):
+        return ["local"]
+    return ["slurm", "local"] if slurm.survey().nodes else ["local", "slurm"]
+
+
+def look(runs: Iterable[Run], where: Where) -> Cluster:
+    """The place and the live runs; on this machine only those that run on it."""
+    survey = slurm.survey() if where == "slurm" else local.survey()
+    found = [allocation for run in runs if not run.dir.status.state.ended and (allocation := _allocation(run))]
+    here = [each for each in found if where == "slurm" or (each.backend == "local" and each.hosts in ((), (socket.gethostname(),)))]
+    return Cluster(survey, tuple(here))
+
+
+def _allocation(run: Run) -> Allocation | None:
+    """A live run; None where it turns out to have ended."""
+    status = run.status
+    if status.state.ended:
+        return None
+    job, spec = status.job or {}, _spec(run)
+    ranks = _ranks(run.dir.path / "beats", beats.read(run.dir), status.attempt)
+    others = _others(int(job["id"]), ranks) if job.get("backend") == "local" and job.get("host") == socket.gethostname() else []
+    return Allocation(
+        run_id=run.id,
+        name=str(spec.get("name", run.id)),
+        algorithm=spec.get("algorithm", {}).get("name", "?"),
+        state=status.state,
+        message=status.message,
+        backend=job.get("backend") or spec.get("backend", {}).get("name", "?"),
+        job_id=job.get("id", ""),
+        started=job.get("started") or status.created,
+        step=status.step,
+        total_steps=status.total_steps,
+        uses=(*ranks, *others),
+    )
+
+
+def _spec(run: Run) -> dict[str, Any]:
+    """Unchecked: a run of an older version is shown too, and one whose file is no mapping does not hide the others."""
+    try:
+        tree = yaml.safe_load(run.dir.spec_path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
+    """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
+    found, now = [], store.now_on(folder)
+    for beat in told:
+        with contextlib.suppress(FileNotFoundError):
+            age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)
+            if beat.ended or (age_s > FORGOTTEN_S and beat.attempt < attempt):
+                continue
+            found.append(
+                Use(
+                    role=beat.role,
+                    rank=beat.rank,
+                    host=beat.host,
+                    pid=beat.pid,
+                    cpus=beat.cpus,
+                    memory_mib=beat.memory_mib,
+                    gpu_memory_mib=beat.gpu_memory_mib,
+                    gpu_busy=beat.gpu_busy,
+                    step=beat.step,
+                    phase=beat.collective or beat.phase,
+                    age_s=age_s,
+                    silent=age_s > SILENT_BEATS * beat.interval_s,
+                )
+            )
+    return sorted(found, key=lambda use: (use.role != "actor", use.role, use.rank))
+
+
+def _age_s(path: Path, now: float) -> float:
+    """How old a beat is. At the first look by its file system's clock; then by this process's own: a beat that is another one is new.
+
+    Some file systems take the time of the host that writes, and the clocks of two hosts may differ.
+    """
+    stamp, here = path.stat().st_mtime, time.monotonic()
+    known = _beaten.get(path)
+    if known is None or known[0] != stamp:
+        if len(_beaten) > MOST_BEATS:
+            _beaten.clear()
+        known = _beaten[path] = stamp, here - (0.0 if known else max(0.0, now - stamp))
+    return here - known[1]
+
+
+def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:
+    """The driver of a run on this machine, and what it started beside the ranks: dask's workers, inference servers."""
+    known = {use.pid for use in ranks}
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(driver)
+        processes = (root, *root.children(recursive=True))
+        _meet(processes)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if process.pid not in known:
+                    role = "driver" if process.pid == driver else _role(process)
+                    cpus, memory_mib = _measure(process)
+                    found.append(Use(role, None, socket.gethostname(), process.pid, cpus, memory_mib))
+    return found
+
+
+def _role(process: psutil.Process) -> str:
+    """A process by what it runs: the module of a Python, else the program's name."""
+    words = process.cmdline()
+    for name in ("spawn_main", "resource_tracker"):
+        if name in " ".join(words):
+            return {"spawn_main": "dask worker"}.get(name, name.replace("_", " "))
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
+
+
+def _meet(processes: Sequence[psutil.Process]) -> None:
+    """A process's use is counted since it was asked last: those that were never asked are, and given a moment."""
+    with _known_lock:
+        if len(_known) > 4096:
+            _known.clear()
+        before = len(_known)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if (key := (process.pid, process.create_time())) not in _known:
+                    process.cpu_percent(interval=None)
+                    _known[key] = process
+        if len(_known) > before:
+            time.sleep(FIRST_LOOK_S)
+
+
+def _measure(process: psutil.Process) -> tuple[float, float]:
+    with _known_lock:
+        asked = _known[process.pid, process.create_time()]
+        return asked.cpu_percent(interval=None) / 100, asked.memory_info().rss / 2**20

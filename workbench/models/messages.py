@@ -1,0 +1,57 @@
+"""Experiences as the arrays of a request, and back as rows: what NeMo-Aligner's endpoints take, with the prompts' lengths besides.
+
+`tokens` [B, T] are padded on the right, `sequence_lengths` and `prompt_lengths` [B] count each row's. Values of a token stand at the token's place.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from workbench.data.packing import Row
+from workbench.rollout.experience import Experience
+
+
+def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a request; `arrays` names further ones, and which of an experience's they are."""
+    wholes = [[*e.row.prefix, *e.tokens] for e in experiences]
+    prompts = [len(e.row.prefix) for e in experiences]
+    shape = (len(wholes), max(map(len, wholes)))
+    found = {
+        "tokens": np.zeros(shape, np.int32),
+        "sequence_lengths": np.array([len(w) for w in wholes], np.int32),
+        "prompt_lengths": np.array(prompts, np.int32),
+        **{name: np.zeros(shape, np.float32) for name in arrays or {}},
+    }
+    for i, (e, whole) in enumerate(zip(experiences, wholes, strict=True)):
+        found["tokens"][i, : len(whole)] = whole
+        for name, source in (arrays or {}).items():
+            found[name][i, prompts[i] : len(whole)] = getattr(e, source)
+    return found
+
+
+def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = None) -> list[Row]:
+    """The request as rows: neighbours with the same prompt are its branches. `names` gives the arrays that the rows carry: in the row, in the request."""
+    tokens_BT, lengths_B, prompts_B = arrays["tokens"], arrays["sequence_lengths"], arrays["prompt_lengths"]
+    prefixes = [tuple(tokens[:prompt].tolist()) for tokens, prompt in zip(tokens_BT, prompts_B, strict=True)]
+    found = []
+    for prefix, places in itertools.groupby(range(len(tokens_BT)), key=lambda i: prefixes[i]):
+        same = list(places)
+        spans = [slice(int(prompts_B[i]), int(lengths_B[i])) for i in same]
+        values = {
+            name: np.concatenate([arrays[source][i, span] for i, span in zip(same, spans, strict=True)]) for name, source in (names or {}).items()
+        }
+        found.append(Row(prefix, tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True)), arrays=values))
+    return found
+
+
+def by_token(arrays: Mapping[str, np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+    """What was computed of `rows(arrays)`, one value a target, as [B, T] at the tokens' places."""
+    out_BT = np.zeros(arrays["tokens"].shape, np.float32)
+    flat, at = np.concatenate(values), 0
+    for i, (length, prompt) in enumerate(zip(arrays["sequence_lengths"], arrays["prompt_lengths"], strict=True)):
+        out_BT[i, prompt:length] = flat[at : at + length - prompt]
+        at += length - prompt
+    return out_BT

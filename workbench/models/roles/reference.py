@@ -1,0 +1,73 @@
+"""The reference policy: the log-probabilities of the policy's first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.models import messages
+from workbench.models.asking import ByToken
+from workbench.models.endpoint import TOKENS, Arrays, Field
+from workbench.models.frozen import frozen, laid_out
+from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
+from workbench.rollout.experience import Experience, fill, trees
+from workbench.settings import Model
+from workbench.settings.placement import Place
+
+if TYPE_CHECKING:
+    from workbench.engine.step import Policy
+
+
+def place(algorithm: Any, model: Model) -> Place:
+    processes = algorithm.reference_server
+    return Place(processes.processes, processes.layout, (model.source,), "algorithm.reference_server.processes")
+
+
+class Reference:
+    """The policy with its adapters off; without adapters a frozen copy of its first weights."""
+
+    transport: Transport | None = None
+
+    def __init__(self, around: Surroundings):
+        spec = around.spec
+        assert around.policy is not None
+        self._with_adapters = spec.model.lora.rank > 0
+        self._base = around.policy if self._with_adapters else frozen(spec.model, around.directory, spec.algorithm.micro_batch_tokens)
+
+    def begin(self, experiences: Sequence[Experience]) -> None: ...
+
+    def fill(self, experiences: Sequence[Experience]) -> None:
+        found = self._base.outputs(trees(experiences, {}), reference=self._with_adapters, entropy=False)
+        fill(experiences, found, "reference_logprobs")
+
+
+class Server:
+    """`reference_logprobs`: the log-probability of each answered token under the policy's first weights."""
+
+    constant = True
+
+    def __init__(self, around: Surroundings):
+        self.policy = frozen(laid_out(around.spec.model, around.layout), around.directory, around.spec.algorithm.micro_batch_tokens)
+
+    def endpoints(self) -> Mapping[str, Answers]:
+        return {"reference_logprobs": Answers(TOKENS, (Field("logprobs", np.float32, 2),), self.logprobs)}
+
+    def models(self) -> Sequence[Policy]:
+        return [self.policy]
+
+    def logprobs(self, arrays: Arrays) -> Arrays:
+        return {"logprobs": messages.by_token(arrays, self.policy.outputs(messages.rows(arrays), entropy=False))}
+
+
+def local(around: Surroundings) -> Role:
+    return Reference(around)
+
+
+def remote(around: Surroundings, transport: Transport) -> Role:
+    return ByToken(transport, "reference_logprobs", "logprobs", "reference_logprobs")
+
+
+def serve(around: Surroundings) -> Served:
+    return Server(around)

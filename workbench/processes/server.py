@@ -1,0 +1,177 @@
+"""A server's rank: `python -m workbench.processes.server RUN_DIR SERVER`. Rank 0 answers the requests; the others of its layout compute with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.models.endpoint import Arrays, BadRequest, Endpoint, Field, check_tokens
+from workbench.models.protocol import RoleModule, Surroundings
+from workbench.processes import startup as start
+from workbench.rundir import beats
+from workbench.rundir.store import RunDir
+from workbench.serve.health import Health
+from workbench.settings import placement
+from workbench.settings.spec import Experiment
+
+if TYPE_CHECKING:
+    from workbench.engine.swap import Stage
+
+IDLE, IDLE_S = "idle", 60.0
+"""The other ranks hear from rank 0 at least this often, so that their wait does not time out."""
+LINGER_S = 0.02
+"""A request that needs another model on the accelerator waits this long for one that does not: less than a swap costs."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """An endpoint as every rank has it, and the role that answers it."""
+
+    role: str
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    compute: Callable[[Arrays], Arrays]
+
+
+def serve(run: RunDir, spec: Experiment, place: placement.Server) -> None:
+    """Answer until SIGTERM."""
+    from workbench.engine import parallel
+
+    stage = _stage(spec, place)
+    endpoints: dict[str, Served] = {}
+    for role in place.roles:
+        endpoints |= _endpoints(role, run, spec, place, stage)
+    if parallel.rank() == 0:
+        _lead(run, spec, place, endpoints, stage)
+    else:
+        _follow(endpoints)
+
+
+def _stage(spec: Experiment, place: placement.Server) -> Stage | None:
+    """Where two models take turns on the accelerator."""
+    from workbench.engine import device
+    from workbench.engine.swap import Stage
+
+    wanted = spec.algorithm.swap_to_host  # type: ignore[attr-defined]
+    several = len(place.roles) > 1 and len(place.sources) > 1
+    return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
+
+
+def _endpoints(role: str, run: RunDir, spec: Experiment, place: placement.Server, stage: Stage | None) -> dict[str, Served]:
+    from workbench.engine import hf
+
+    module: RoleModule = placement.find_role(role)  # type: ignore[assignment]
+    around = Surroundings(run, spec, place.layout, hf.local_directory(spec.model.source))
+    made = stage.build(role, lambda: module.serve(around), lambda served: served.models()) if stage else module.serve(around)
+
+    def on_stage(compute: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
+        def call(arrays: Arrays) -> Arrays:
+            if stage:
+                stage.enter(role)
+            return compute(arrays)
+
+        return call
+
+    return {name: Served(role, each.inputs, each.outputs, on_stage(each.compute)) for name, each in made.endpoints().items()}
+
+
+def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
+    """Rank 0: refuse what is wrong, hand what is right to the other ranks, and compute with them."""
+    from workbench.engine import hf, parallel
+    from workbench.serve.server import Server
+
+    vocabulary = min(hf.config(hf.local_directory(source)).vocab_size for source in {spec.model.source, *place.sources})
+    longest = spec.data.max_length + spec.algorithm.max_tokens  # type: ignore[attr-defined]
+    last = [time.monotonic()]
+
+    def endpoint(name: str, served: Served) -> Endpoint:
+        def call(arrays: Arrays) -> Arrays:
+            check(arrays, vocabulary, longest)
+            last[0] = time.monotonic()
+            with beats.doing(name):
+                parallel.from_first((name, arrays))
+                return served.compute(arrays)
+
+        return Endpoint(name, served.inputs, served.outputs, call, served.role)
+
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+
+    def stop() -> bool:
+        if time.monotonic() - last[0] > IDLE_S:
+            last[0] = time.monotonic()
+            parallel.from_first(None)
+        return bool(ended)
+
+    def swaps() -> dict[str, Any]:
+        return {"here": stage.here, "swaps": stage.swaps, "swapped_s": stage.seconds, "host_bytes": stage.bytes_away} if stage else {}
+
+    server = Server(
+        run.path,
+        place.name,
+        [endpoint(name, served) for name, served in endpoints.items()],
+        host=os.environ.get("MASTER_ADDR", "127.0.0.1"),  # the gang's own: loopback on one machine, the node's address on a cluster
+        linger_s=LINGER_S if stage else 0.0,
+        health=Health(run.path, place.name, place.processes, swaps),
+    )
+    with beats.doing(IDLE):
+        server.run(stop)
+    parallel.from_first("end")
+
+
+def _follow(endpoints: dict[str, Served]) -> None:
+    """Another rank: compute what rank 0 does, until it says that it ends."""
+    from workbench.engine import parallel
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all ranks alike: rank 0 ends the last request first
+    nothing: Any = None
+    with beats.doing(IDLE):
+        while (asked := parallel.from_first(nothing)) != "end":
+            if asked is not None:
+                name, arrays = asked
+                with beats.doing(name), contextlib.suppress(BadRequest):  # refused on every rank alike: rank 0 tells whoever asked
+                    endpoints[name].compute(arrays)
+
+
+def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
+    """Raises BadRequest for arrays that no model could read, before any other rank hears of them."""
+    if "step" in arrays and (arrays["step"].shape != (1,) or arrays["step"][0] < 0):
+        raise BadRequest(f"step: one number from 0, got {arrays['step'].tolist()}")
+    if "tokens" not in arrays:
+        return
+    check_tokens(arrays["tokens"], arrays["sequence_lengths"], vocabulary, longest)
+    rows = len(arrays["tokens"])
+    for name in ("prompt_lengths", "columns"):
+        if name in arrays and len(arrays[name]) != rows:
+            raise BadRequest(f"{name} has {len(arrays[name])} entries for {rows} rows of tokens")
+    if not ((arrays["prompt_lengths"] >= 1) & (arrays["prompt_lengths"] < arrays["sequence_lengths"])).all():
+        raise BadRequest("prompt_lengths: from 1 to below sequence_lengths")
+    for name in ("returns", "values"):
+        if name in arrays and (arrays[name].shape != arrays["tokens"].shape or not np.isfinite(arrays[name]).all()):
+            raise BadRequest(f"{name}: finite numbers in the shape of tokens, {arrays['tokens'].shape}")
+
+
+def main() -> int:
+    run, name = RunDir(Path(sys.argv[1])), sys.argv[2]
+    beats.begin(run, name)
+    spec = Experiment.from_yaml(run.spec_path.read_text())
+    place = placement.server(name, spec.algorithm, spec.model)
+    spec = start.join(run, spec, place.layout)
+    from workbench.engine import parallel
+
+    serve(run, spec, place)
+    parallel.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

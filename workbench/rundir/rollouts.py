@@ -1,0 +1,351 @@
+"""The rollout files of a run, `rollouts/<step>.parquet`: every answer of a step with all that was computed of it. DuckDB reads them.
+
+A file appears whole and stays as it is until a resumed run samples its step again. A file that cannot be read is left out and named by `damaged`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+    from workbench.rundir.store import RunDir
+
+TEXTS = ("prompt_id", "prompt", "response", "finish_reason")
+COUNTS = ("step", "rollout", "sample", "prompt_tokens", "response_tokens", "weights_version")
+PER_TOKEN = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entropy", "values", "advantages", "returns")
+"""One value a token of the response; null where the algorithm has none. `logprobs` are the trainer's, `rollout_logprobs` the engine's."""
+HEAVY = ("pieces", "tokens", *PER_TOKEN)
+COMPONENT = "reward/"
+LAST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which rollouts of a run, in which order. Empty texts and None find all, a limit of the reward finite ones; `search` looks in prompt and response, in any case."""
+
+    search: str = ""
+    first_step: int = 0
+    last_step: int = LAST
+    finish_reason: str = ""
+    prompt_id: str = ""
+    min_reward: float | None = None
+    max_reward: float | None = None
+    sort: str = "step"
+    descending: bool = True
+    offset: int = 0
+    limit: int = 50
+
+
+def folder(run: RunDir) -> Path:
+    return run.path / "rollouts"
+
+
+def schema(components: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a file whose records have these `reward/<component>`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.int32()) for name in COUNTS),
+            *((name, pa.string()) for name in TEXTS),
+            ("pieces", pa.list_(pa.string())),
+            ("tokens", pa.list_(pa.int32())),
+            *((name, pa.list_(pa.float32())) for name in PER_TOKEN),
+            ("kl_sum", pa.float64()),
+            *((name, pa.float64()) for name in ("reward", *components)),
+        ]
+    )
+
+
+def write(run: RunDir, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Put a step's file in place, whole, instead of an earlier attempt's. A rollout's number is its place in `records`.
+
+    Raises:
+        ValueError: a column that there is not, a missing one, or an array that has not one value a token.
+        OSError: the disk is full; an earlier file stays.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    components = sorted({name for record in records for name in record if name.startswith(COMPONENT)})
+    shape = schema(components)
+    rows = [_row(step, number, record, shape.names) for number, record in enumerate(records)]
+    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in shape], schema=shape)
+    folder(run).mkdir(parents=True, exist_ok=True)
+    final = folder(run) / f"{step}.parquet"
+    partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(final)
+        _sync(final.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+    return final
+
+
+def steps(run: RunDir) -> list[int]:
+    """The steps that have a readable file, ascending."""
+    return [file.step for file in _files(run) if file.sound]
+
+
+def damaged(run: RunDir) -> list[Path]:
+    """The files that cannot be read, by step."""
+    return [file.path for file in _files(run) if not file.sound]
+
+
+def version(run: RunDir) -> int:
+    """Another number whenever a file came, went or was replaced."""
+    return hash(tuple(file for file in _files(run) if file.sound))
+
+
+def columns(run: RunDir) -> list[str]:
+    """The columns of `page`: what it can sort by."""
+    components = sorted({name for file in _files(run) if file.sound for name in _components(file) or ()})
+    return [name for name in schema(components).names if name not in HEAVY]
+
+
+def page(run: RunDir, query: Query) -> tuple[pd.DataFrame, int]:
+    """A page of rollouts without their arrays, and how many there are in all.
+
+    Raises:
+        ValueError: a column that cannot be sorted by.
+    """
+    where = [
+        "(? = '' OR contains(lower(prompt), lower(?)) OR contains(lower(response), lower(?)))",
+        "? IN ('', finish_reason) AND ? IN ('', prompt_id)",
+        "(? IS NULL OR (reward >= ? AND isfinite(reward))) AND (? IS NULL OR (reward <= ? AND isfinite(reward)))",
+    ]
+    # Not isnan: DuckDB 2.0.0 takes it for false in Parquet files, whose statistics say nothing of NaN.
+    low, high = query.min_reward, query.max_reward
+    values = [*[query.search] * 3, query.finish_reason, query.prompt_id, low, low, high, high]
+    return _select(run, query, " AND ".join(where), values)
+
+
+def one(run: RunDir, step: int, rollout: int) -> dict[str, Any] | None:
+    """A rollout with its arrays; None where there is none."""
+
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[dict[str, Any]]:
+        return database.sql("SELECT * FROM read_parquet(?) WHERE rollout = ?", params=[files, rollout]).to_arrow_table().to_pylist()
+
+    found = _read(run, step, step, read)
+    return found[0] if found else None
+
+
+def follow(run: RunDir, prompt_id: str) -> pd.DataFrame:
+    """All answers to one prompt over the steps, ascending, without arrays."""
+    return page(run, Query(prompt_id=prompt_id, descending=False, limit=LAST))[0]
+
+
+def of_step(run: RunDir, step: int) -> pd.DataFrame:
+    """A step's rollouts without their arrays, by number."""
+    return page(run, Query(first_step=step, last_step=step, sort="rollout", descending=False, limit=LAST))[0]
+
+
+def shared(run: RunDir, step: int) -> dict[int, int]:
+    """The other steps that answered prompts of this one, ascending, with how many prompts."""
+    file = str(folder(run) / f"{step}.parquet")
+    text = """
+SELECT step, count(DISTINCT prompt_id) FROM read_parquet(?, union_by_name = true)
+WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP BY step ORDER BY step"""
+    found = _read(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
+    return dict(found or [])
+
+
+def summary(run: RunDir) -> pd.DataFrame:
+    """One row a step: rollouts, prompts, reward_mean, reward_std, length_mean (tokens), truncated (share), kl_mean (nats an answer), weights_version.
+
+    What is no finite number is left out of the means. A file is summarised once.
+    """
+    import pandas as pd
+
+    files = [file for file in _files(run) if file.sound]
+    with _summaries_lock:
+        known = {file: _summaries[file] for file in files if file in _summaries}
+    missing = {file.step: file for file in files if file not in known}
+    if missing:
+        found = _read(run, min(missing), max(missing), lambda database, names: database.execute(_SUMMARY, [names]).df())
+        rows = [] if found is None else found.to_dict("records")
+        fresh = {missing[row["step"]]: row for row in rows if row["step"] in missing}
+        with _summaries_lock:
+            _summaries.update(fresh)
+            while len(_summaries) > KEPT_SUMMARIES:
+                _summaries.pop(next(iter(_summaries)))
+        known |= fresh
+    return pd.DataFrame([known[file] for file in files if file in known], columns=pd.Index(SUMMARY))
+
+
+SUMMARY = ("step", "rollouts", "prompts", "reward_mean", "reward_std", "length_mean", "truncated", "kl_mean", "weights_version")
+KEPT_SUMMARIES = 100_000
+_SUMMARY = """
+SELECT step, count(*) AS rollouts, count(DISTINCT prompt_id) AS prompts,
+       avg(reward) FILTER (isfinite(reward)) AS reward_mean, stddev_pop(reward) FILTER (isfinite(reward)) AS reward_std,
+       avg(response_tokens) AS length_mean, avg((finish_reason = 'length')::INT) AS truncated,
+       avg(kl_sum) FILTER (isfinite(kl_sum)) AS kl_mean, max(weights_version) AS weights_version
+FROM read_parquet(?, union_by_name = true) GROUP BY step ORDER BY step"""
+
+
+@dataclass(frozen=True)
+class _File:
+    """One state of one file: a file that is replaced is another."""
+
+    path: Path
+    stamp: tuple[int, int, int]
+
+    @property
+    def step(self) -> int:
+        return int(self.path.stem)
+
+    @property
+    def sound(self) -> bool:
+        return self not in _unreadable and _components(self) is not None
+
+
+_summaries: dict[_File, dict[str, Any]] = {}
+_summaries_lock = threading.Lock()
+_unreadable: set[_File] = set()
+"""Files whose end is sound and whose pages are not."""
+
+
+def _row(step: int, number: int, record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    if unknown := [name for name in record if name not in names]:
+        raise ValueError(f"rollout {number} of step {step}: no column {', '.join(unknown)}; there are {', '.join(names)}, and {COMPONENT}<component>")
+    given = {"step": step, "rollout": number, "kl_sum": None}
+    if missing := [name for name in (*COUNTS, *TEXTS, "pieces", "tokens", "reward") if name not in given and record.get(name) is None]:
+        raise ValueError(f"rollout {number} of step {step} lacks {', '.join(missing)}")
+    for name in HEAVY:
+        if record.get(name) is not None and len(record[name]) != record["response_tokens"]:
+            raise ValueError(f"rollout {number} of step {step}: {len(record[name])} {name} for {record['response_tokens']} response tokens")
+    if (kl := record.get("kl")) is not None:
+        given["kl_sum"] = float(sum(kl))
+    return {**record, **given}
+
+
+def _sync(directory: Path) -> None:
+    """Make a rename in a folder durable."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files(run: RunDir) -> list[_File]:
+    """The files by step, damaged ones too."""
+    return sorted(_listed(folder(run)), key=lambda file: file.step)
+
+
+def _listed(directory: Path) -> Iterator[_File]:
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        stem, _, suffix = entry.name.partition(".")
+        if suffix == "parquet" and stem.isascii() and stem.isdigit():
+            status = entry.stat()
+            yield _File(Path(entry.path), (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+def _components(file: _File) -> tuple[str, ...] | None:
+    """The reward's components in a file; None where it is no rollout file, its end is damaged, or it cannot be opened now."""
+    try:
+        return _components_told(file)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=100_000)
+def _components_told(file: _File) -> tuple[str, ...] | None:
+    """As `_components`, once and for all. Raises OSError, with the system's number, where the next look may tell more."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.read_schema(file.path)
+    except pa.ArrowException:
+        return None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return None
+    if not all(field.name in found.names and found.field(field.name).type == field.type for field in schema()):
+        return None
+    return tuple(name for name in found.names if name.startswith(COMPONENT))
+
+
+def _select(run: RunDir, query: Query, where: str, values: list[Any]) -> tuple[pd.DataFrame, int]:
+    import pandas as pd
+
+    names = columns(run)
+    if query.sort not in names:
+        raise ValueError(f"rollouts are sorted by one of {', '.join(names)}, got {query.sort!r}")
+    finite = query.sort in ("reward", "kl_sum") or query.sort.startswith(COMPONENT)
+    key = f"CASE WHEN isfinite({_quoted(query.sort)}) THEN {_quoted(query.sort)} END" if finite else _quoted(query.sort)
+    direction = f"{'DESC' if query.descending else 'ASC'} NULLS LAST"
+    ties = ", step DESC, rollout" if query.sort != "step" else ", rollout"
+
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> tuple[pd.DataFrame, int]:
+        source = "read_parquet(?, union_by_name = true)"
+        total = database.execute(f"SELECT count(*) FROM {source} WHERE {where}", [files, *values]).fetchone()
+        assert total is not None
+        text = f"SELECT * EXCLUDE ({', '.join(HEAVY)}) FROM {source} WHERE {where} ORDER BY {key} {direction}{ties} LIMIT ? OFFSET ?"
+        return database.execute(text, [files, *values, query.limit, query.offset]).df(), total[0]
+
+    return _read(run, query.first_step, query.last_step, read) or (pd.DataFrame(columns=pd.Index(names)), 0)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _read(run: RunDir, first_step: int, last_step: int, read: Any) -> Any:
+    """What `read(database, files)` makes of the sound files of some steps; None where there are none. Damaged ones are found out and left out."""
+    import duckdb
+
+    while files := [file for file in _files(run) if first_step <= file.step <= last_step and file.sound]:
+        try:
+            return read(_database().cursor(), [str(file.path) for file in files])
+        except duckdb.Error:
+            broken = [file for file in files if not _whole(file)]
+            changed = set(files) - set(_files(run))
+            if not broken and not changed:
+                raise
+            _unreadable.update(broken)
+    return None
+
+
+def _whole(file: _File) -> bool:
+    """Whether every page of a file can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_table(file.path, page_checksum_verification=True)
+    except pa.ArrowException:
+        return False
+    except OSError as error:
+        return error.errno is not None  # the system's word, not the file's
+    return True
+
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One in-memory database a process; each reader takes a cursor. It fetches no extensions, and caches no file that may be replaced."""
+    import duckdb
+
+    config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "enable_external_file_cache": "false"}
+    return duckdb.connect(":memory:", config={**config, "threads": str(min(4, os.cpu_count() or 1))})

@@ -1,0 +1,33 @@
+"""What an experiment is: the typed sections, the whole, how ranks share a model, and which models are served where."""
+
+from workbench.settings.sections import (
+    WEIGHTS,
+    AlgorithmConfig,
+    Checkpoint,
+    Critic,
+    Data,
+    Frozen,
+    Lora,
+    Model,
+    Processes,
+    Reward,
+    Rollout,
+    Validation,
+    Watch,
+)
+
+__all__ = [
+    "WEIGHTS",
+    "AlgorithmConfig",
+    "Checkpoint",
+    "Critic",
+    "Data",
+    "Frozen",
+    "Lora",
+    "Model",
+    "Processes",
+    "Reward",
+    "Rollout",
+    "Validation",
+    "Watch",
+]

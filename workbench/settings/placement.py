@@ -1,0 +1,135 @@
+"""Which servers a run has beside its policy, with the processes, layout and models of each. Knows no torch.
+
+A server answers for one role, or for several that share its processes. What a role needs is said by its file in `workbench/models/roles/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from workbench.settings.layout import Layout, check, known_shape
+from workbench.settings.sections import AlgorithmConfig, Model
+
+AUTO = "auto"
+TOGETHER = {"critic_reward": ("critic", "reward")}
+"""Servers of several roles, whose models share the accelerator."""
+FASTER_ON_CPUS = ("critic", "reward")
+"""What a PPO on one machine of CPUs is faster with: the critic computes while the policy does (`workbench bench placement`)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a role asks for: `processes` share each model of `sources` as `layout` says. `key` is the setting that counts the processes."""
+
+    processes: int
+    layout: Layout
+    sources: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server's gang, and the roles that it answers for. The first role's place is the server's; the models are all roles'."""
+
+    name: str
+    roles: tuple[str, ...]
+    processes: int
+    layout: Layout
+    sources: tuple[str, ...]
+    key: str
+
+
+class Placed(Protocol):
+    """A role's file, as it is read here."""
+
+    def place(self, algorithm: Any, model: Model) -> Place: ...
+
+
+def role_names() -> list[str]:
+    """The roles there are: the files of workbench/models/roles/."""
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "models" / "roles").glob("[a-z]*.py"))
+
+
+def server_names() -> list[str]:
+    """What `algorithm.served` may name: each role alone, and those that go together."""
+    return [*role_names(), *TOGETHER]
+
+
+def find_role(name: str) -> Placed:
+    """The module `workbench.models.roles.<name>`. Importing it loads no torch."""
+    return cast(Placed, import_module(f"workbench.models.roles.{name}"))
+
+
+def roles_of(server: str) -> tuple[str, ...]:
+    """The roles that a server answers for."""
+    return TOGETHER.get(server, (server,))
+
+
+def served(algorithm: AlgorithmConfig) -> tuple[str, ...]:
+    """`algorithm.served`; nothing where the algorithm has no such setting."""
+    return getattr(algorithm, "served", ())
+
+
+def server_of(role: str, algorithm: AlgorithmConfig) -> str | None:
+    """The server that a role is behind; None where it is in the policy's own processes."""
+    return next((name for name in served(algorithm) if role in roles_of(name)), None)
+
+
+def servers(algorithm: AlgorithmConfig, model: Model) -> list[Server]:
+    """The servers of a run, in the order of `algorithm.served`; none where the algorithm has no such setting."""
+    return [server(name, algorithm, model) for name in served(algorithm) if name != AUTO]
+
+
+def server(name: str, algorithm: AlgorithmConfig, model: Model) -> Server:
+    """The server called `name`."""
+    places = [find_role(role).place(algorithm, model) for role in roles_of(name)]
+    first = places[0]
+    return Server(name, roles_of(name), first.processes, first.layout, tuple(source for place in places for source in place.sources), first.key)
+
+
+def is_open(algorithm: AlgorithmConfig) -> bool:
+    """Whether `algorithm.served` leaves anything to `settled`."""
+    return AUTO in served(algorithm)
+
+
+def settled(algorithm: AlgorithmConfig, here: bool, has_gpus: bool) -> AlgorithmConfig:
+    """An open algorithm with `auto` put into servers. `here`: it runs on this machine; `has_gpus` is about this machine.
+
+    Beside other servers `auto` means nothing.
+    """
+    found = tuple(name for name in served(algorithm) if name != AUTO)
+    if not found and hasattr(algorithm, "critic") and here and not has_gpus and find_spec("pytriton"):
+        found = FASTER_ON_CPUS
+    return algorithm.model_copy(update={"served": found})
+
+
+def check_served(algorithm: AlgorithmConfig, roles: Sequence[str]) -> None:
+    """Raises ValueError where `algorithm.served` names a role twice, or one that the algorithm does not have among its `roles`."""
+    named = [role for name in served(algorithm) if name != AUTO for role in roles_of(name)]
+    if len(set(named)) < len(named):
+        raise ValueError(f"algorithm.served={','.join(served(algorithm))} names a part twice")
+    if missing := [role for role in named if role not in roles]:
+        raise ValueError(f"algorithm {algorithm.name} has no {missing[0]} to serve; it has: {', '.join(roles)}")
+
+
+def problems(algorithm: AlgorithmConfig, model: Model) -> list[str]:
+    """Why the servers, or what is left in the policy's own processes, cannot be placed so; empty where they can."""
+    found = []
+    for each in servers(algorithm, model):
+        for source in each.sources or (None,):
+            try:
+                check(each.layout, each.processes, known_shape(source) if source and each.processes > 1 else None, each.key)
+            except ValueError as error:
+                found.append(f"the {each.name} server: {error}")
+    critic = getattr(algorithm, "critic", None)
+    if critic and critic.model and critic.model.layout != model.layout and not server_of("critic", algorithm):
+        found.append(
+            f"algorithm.critic.model has {critic.model.layout}, the policy {model.layout}: in the policy's own processes they are the same; "
+            "serve it (algorithm.served=[critic]), or give it the policy's layout"
+        )
+    return found

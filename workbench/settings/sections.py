@@ -1,0 +1,266 @@
+"""The sections of an experiment: typed, immutable, strict about their keys. Each default and each description lives here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from workbench.settings.layout import Layout
+
+
+class Frozen(BaseModel):
+    """Base of every part of the experiment: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    folded: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Title and fields of what a form folds away: settings that most runs leave alone."""
+
+
+class AlgorithmConfig(Frozen):
+    """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
+
+    live: ClassVar[Sequence[str]] = ("lr",)
+    """Settings that may be changed while the run goes on."""
+    folded = {"Optimizer": ("min_lr_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_norm")}
+
+    name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
+    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
+    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay.")
+    adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
+    adam_eps: float = Field(1e-8, gt=0, lt=1, description="AdamW's epsilon, added to the root of the second moment.")
+    clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
+    global_batch_size: int = Field(32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
+    micro_batch_tokens: int = Field(
+        4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it."
+    )
+    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
+
+    @property
+    def num_scores(self) -> int:
+        """Scores that the model gives a sequence through a head of its own; 0 keeps the language model's head."""
+        return 0
+
+    @property
+    def score_at(self) -> Literal["sequence", "token"]:
+        """Whether the score head reads each sequence's last token, or the place before each target (a critic)."""
+        return "sequence"
+
+    @property
+    def with_entropy(self) -> bool:
+        """Whether the loss wants the entropy of each prediction."""
+        return False
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of the data that one step of the run takes."""
+        return self.global_batch_size
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What a look at the files that the settings name finds wrong: (key, what). Nothing of them is run."""
+        return []
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        """The same, with each file of the user's named from the root."""
+        return self
+
+
+class Lora(Frozen):
+    """Low-rank adapters on the linear layers (Hu et al., arXiv 2106.09685); rank 0 trains every weight instead."""
+
+    rank: int = Field(16, ge=0, le=1024, description="Rank of the adapters; 0 is full fine-tuning.")
+    alpha: float = Field(32.0, gt=0, description="Adapters are scaled by alpha / rank.")
+    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(
+        ("qkv", "proj", "fc1", "fc2"), min_length=1, description="Which linear layers get an adapter."
+    )
+
+
+class Model(Frozen):
+    """The policy, where its weights come from, in which precision it is trained, and how the ranks share it."""
+
+    folded = {
+        "Layout": (
+            "tensor_parallel",
+            "sequence_parallel",
+            "pipeline_parallel",
+            "virtual_pipeline",
+            "context_parallel",
+            "expert_parallel",
+            "distributed_optimizer",
+        ),
+        "Memory and speed": ("recompute", "offload_activations", "offload_optimizer", "transformer_engine", "fp8"),
+    }
+
+    source: str = Field(
+        "smollm2-135m-instruct",
+        min_length=1,
+        description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32",
+        description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights; auto is bf16 where the machine computes it fast.",
+    )
+    lora: Lora = Field(Lora(), description="Low-rank adapters.")
+    init_seed: int = Field(0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every layer's matrices.")
+    sequence_parallel: bool = Field(
+        False, description="With tensor parallelism: its ranks also share the tokens between the matrices, which saves activation memory."
+    )
+    pipeline_parallel: int = Field(1, ge=1, le=128, description="Stages of consecutive layers, each on ranks of its own.")
+    virtual_pipeline: int = Field(
+        1, ge=1, le=32, description="Groups of layers a stage holds, interleaved: a smaller pipeline bubble, more messages."
+    )
+    context_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every sequence, for contexts too long for one.")
+    expert_parallel: int = Field(1, ge=1, le=64, description="Ranks that share the experts of a mixture-of-experts model.")
+    distributed_optimizer: bool = Field(
+        False, description="ZeRO-1: the data-parallel ranks share the optimizer's state; reductions and gathers overlap with computation."
+    )
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="Activations computed again in the backward pass: selective, the MLPs' (most of the memory); full, every layer's (a third more time).",
+    )
+    offload_activations: bool = Field(False, description="GPU: keep the activations for the backward pass in host memory.")
+    offload_optimizer: bool = Field(False, description="GPU: keep the optimizer's state in host memory and update there.")
+    transformer_engine: bool = Field(False, description="GPU: Transformer Engine's fused layers, where it is installed; without LoRA.")
+    fp8: bool = Field(False, description="GPU of the Hopper generation or later: matrix products in FP8 (with transformer_engine).")
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel, self.pipeline_parallel, self.virtual_pipeline, self.context_parallel, self.expert_parallel)
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Model:
+        if self.sequence_parallel and self.tensor_parallel == 1:
+            raise ValueError("sequence_parallel needs tensor_parallel of 2 or more")
+        if self.transformer_engine and self.lora.rank:
+            raise ValueError("transformer_engine has no adapters: set model.lora.rank=0, or transformer_engine=false")
+        if self.fp8 and not self.transformer_engine:
+            raise ValueError("fp8 needs transformer_engine=true")
+        return self
+
+
+class Reward(Frozen):
+    """One component of an answer's reward: a program, or a reward model; exactly one of them."""
+
+    program: str | None = Field(None, description="A function of workbench.rewards.programs, or your own: path/to/file.py:function.")
+    model: str | None = Field(
+        None, description="A reward model: a Hugging Face ...ForSequenceClassification directory, as `workbench export` writes."
+    )
+    weight: float = Field(1.0, description="Its weight in the sum.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Reward:
+        if (self.program is None) == (self.model is None):
+            raise ValueError("a reward is a program or a model: set exactly one of them")
+        return self
+
+
+class Critic(AlgorithmConfig):
+    """The value function of PPO: a model of the policy's kind with a head that scores every token, in a placement of its own."""
+
+    name: Literal["critic"] = "critic"
+    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
+    min_lr_ratio: float = Field(1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
+    model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+
+    @property
+    def num_scores(self) -> int:
+        return 1
+
+    @property
+    def score_at(self) -> Literal["sequence", "token"]:
+        return "token"
+
+
+class Processes(Frozen):
+    """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
+
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Processes that share every layer's matrices.")
+    pipeline_parallel: int = Field(1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel, self.pipeline_parallel)
+
+
+WEIGHTS = ("source", "precision", "lora", "init_seed")
+
+
+class Data(Frozen):
+    """Where the rows come from, which are held out, and what happens to those that do not fit."""
+
+    train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
+    validation: str | None = Field(None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
+    validation_fraction: float = Field(0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
+    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
+        "auto", description="Schema of the rows; auto tells it from the first row's keys."
+    )
+    max_length: int = Field(1024, ge=8, description="Longest row in tokens, prompt and answer together.")
+    overlength: Literal["drop", "truncate_left", "error"] = Field(
+        "drop", description="What happens to a longer row: left out, its prompt cut from the left, or the run refused."
+    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="Whether a malformed row refuses the file or is left out and counted.")
+    limit: int | None = Field(None, ge=1, description="Use only the first rows; empty: all.")
+
+
+class Rollout(Frozen):
+    """The engine that samples answers."""
+
+    name: Literal["megatron", "hf", "tensorrt_llm"] = Field(
+        "megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU)."
+    )
+    slots: int = Field(
+        32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
+    )
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="0 samples a step's answers before learning from them. k samples those of the next k steps meanwhile, from a copy of the weights"
+        " that lacks at most k updates (asynchronous mode); algorithm.importance_cap corrects for it.",
+    )
+
+
+class Validation(Frozen):
+    """Measurements on held-out rows while the run goes on."""
+
+    every_steps: int = Field(10, ge=0, description="Steps between validations; 0 validates only before the first and after the last step.")
+    max_rows: int = Field(256, ge=1, description="Held-out rows measured each time (the same ones, so that the curve compares).")
+    samples: int = Field(4, ge=0, le=64, description="Held-out prompts answered at each validation, greedily, for reading.")
+    sample_tokens: int = Field(64, ge=1, le=4096, description="Longest sampled answer in tokens.")
+
+
+class Watch(Frozen):
+    """What happens when the run stands still."""
+
+    hang_after_s: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds without progress after which an alarm names the ranks that stand still, four times as long at the start; 0: never.",
+    )
+    on_hang: Literal["alarm", "restart"] = Field(
+        "alarm",
+        description="restart also ends the ranks at fault, as if they had died: the gang goes on from its last checkpoint, backend.max_restarts times.",
+    )
+
+
+class Checkpoint(Frozen):
+    """When the run is saved and what is kept."""
+
+    every_steps: int = Field(20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
+    keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
+    keep_best: int = Field(0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
+    best_metric: str = Field("loss", min_length=1, description="Held-out metric that ranks the checkpoints.")
+    best_mode: Literal["min", "max"] = Field("min", description="Whether the smallest or the largest value is the best.")
+    asynchronous: bool = Field(True, description="Write in the background while the next steps run.")

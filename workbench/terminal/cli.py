@@ -1,0 +1,328 @@
+"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|data check|doctor|bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from workbench import api
+from workbench.data.readers import Kind
+from workbench.rundir.store import State
+from workbench.terminal.bench import bench, parity
+from workbench.terminal.chaos import chaos
+from workbench.terminal.follow import follow as follow_to_end
+from workbench.terminal.follow import number
+from workbench.terminal.machines import cluster, preflight
+from workbench.views.text import clock
+
+app = typer.Typer(
+    help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
+out, err = Console(), Console(stderr=True)
+
+RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
+ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to go on in another way.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "stopping": "yellow"}
+
+
+@app.command()
+def run(
+    overrides: Annotated[list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`.")] = None,
+    follow: Follow = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Launch nothing: print the batch script, with the settings on standard error; or the settings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Launch an experiment and follow it to its end. Ctrl-C leaves it running."""
+    experiment = api.compose(overrides or [])
+    if dry_run:
+        script = api.script(experiment)
+        print(experiment.to_yaml(), end="", file=sys.stderr if script else sys.stdout)
+        print(script, end="")
+        return
+    launched = api.submit(experiment)
+    if as_json:
+        print(json.dumps(_summary(launched)))
+    else:
+        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
+    if follow:
+        follow_to_end(launched, quiet=as_json)
+
+
+@app.command("list")
+def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None) -> None:
+    """Every run, newest first."""
+    found = [_summary(item) for item in api.runs()]
+    found = [item for item in found if state in (None, item["state"])]
+    if as_json:
+        print(json.dumps(found))
+        return
+    if not found and state:
+        out.print(f"No run in {api.runs_root()} is {state}.", soft_wrap=True)
+        return
+    if not found:
+        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo", soft_wrap=True)
+        return
+    table = Table(Column("run", overflow="fold"), "algorithm", "state", "step", "started", box=None, header_style="dim")
+    table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.expand = True
+    for item in found:
+        state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
+        message = (item["message"].splitlines() or [""])[0]
+        table.add_row(
+            item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), escape(message)
+        )
+    out.print(table)
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """One run: its state, its servers', its newest metrics, its settings."""
+    found = api.get(run_id)
+    servers = found.servers()
+    summary = {
+        **_summary(found),
+        "servers": [asdict(each) for each in servers],
+        "metrics": {},
+        "validation": {},
+        "spec": yaml.safe_load(found.dir.spec_path.read_text()),
+    }
+    for event in found.events():
+        if event["kind"] in ("step", "validation"):
+            summary["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+    if as_json:
+        print(json.dumps(summary))
+        return
+    color = STATE_COLORS.get(summary["state"], "default")
+    out.print(
+        f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}",
+        soft_wrap=True,
+    )
+    if summary["message"]:
+        out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
+    for server in servers:
+        out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
+    if names := sorted({*summary["metrics"], *summary["validation"]}):
+        table = Table("metric", "last step", "held out", box=None, header_style="dim")
+        for name in names:
+            table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
+        out.print(table)
+    out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
+
+
+@app.command("profile")
+def profile_(
+    run_id: RunId,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the newest steps; all without it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Where the seconds of a step go: by phase, with the rollout engine's and the servers' numbers."""
+    from workbench.terminal import profile as profiling
+
+    found = profiling.of_events(api.get(run_id).events(), last)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        profiling.render(found, out)
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
+    role: Annotated[str, typer.Option(help="actor or driver.")] = "actor",
+    rank: Annotated[int, typer.Option(min=0, help="Which rank's log.")] = 0,
+) -> None:
+    """The newest log of one rank, or of the driver (--role driver)."""
+    found = api.get(run_id)
+    which = (role, None if role == "driver" else rank)
+    paths = found.logs(*which)
+    if not paths and (not follow or found.status.state.ended):
+        raise ValueError(f"run {found.id} has no log of {role} {rank}; there are: {', '.join(path.name for path in found.logs()) or 'none'}")
+    read = {path: path.stat().st_size for path in paths[:-1]}
+    while True:
+        ended = found.status.state.ended
+        for path in found.logs(*which):  # a restart of the gang opens a new one
+            with path.open("rb") as file:
+                file.seek(read.get(path, 0))
+                sys.stdout.buffer.write(file.read())
+                read[path] = file.tell()
+        sys.stdout.buffer.flush()
+        if not follow or ended:
+            return
+        time.sleep(0.3)
+
+
+@app.command()
+def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Return when it has stopped.")] = False) -> None:
+    """Save a checkpoint and end at the next step boundary."""
+    found = api.get(run_id)
+    found.stop()
+    if wait:
+        out.print(f"{found.id} is {found.wait().state}")
+    else:
+        out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there")
+
+
+@app.command("set")
+def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=value of the algorithm: lr, kl_coefficient, temperature.")]) -> None:
+    """Change settings of a run while it goes on, from its next step."""
+    found = api.get(run_id)
+    changes = {}
+    for word in values:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"expected key=value, got {word!r}")
+        changes[key.removeprefix("algorithm.")] = yaml.safe_load(value)
+    found.change(**changes)
+    out.print(f"{found.id} takes it over at its next step: {', '.join(values)}", markup=False)
+
+
+@app.command()
+def pause(run_id: RunId) -> None:
+    """Hold a run before its next step."""
+    found = api.get(run_id)
+    found.pause()
+    out.print(f"{found.id} pauses after its current step; `workbench unpause {found.id}` lets it go on")
+
+
+@app.command()
+def unpause(run_id: RunId) -> None:
+    """Let a paused run go on."""
+    found = api.get(run_id)
+    found.unpause()
+    out.print(f"{found.id} goes on")
+
+
+@app.command()
+def kill(run_id: RunId) -> None:
+    """End a run at once, without a checkpoint."""
+    found = api.get(run_id)
+    found.kill()
+    out.print(f"{found.id} is {found.status.state}")
+
+
+@app.command()
+def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
+    """Go on from the newest sound checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
+    found = api.get(run_id)
+    found.resume(overrides or ())
+    out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
+    if follow:
+        follow_to_end(found)
+
+
+@app.command()
+def export(
+    run_id: RunId,
+    target: Annotated[Path, typer.Option("--out", help="The new directory.")],
+    step: Annotated[int | None, typer.Option(help="Which checkpoint; the newest without it.")] = None,
+    adapter: Annotated[bool, typer.Option("--adapter", help="Write the LoRA adapters alone, for peft, instead of the merged model.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Load the result in transformers and compare its logits with the engine's.")] = False,
+) -> None:
+    """Write a checkpoint as a Hugging Face directory that transformers loads."""
+    found = api.get(run_id)
+    with out.status("exporting"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about how megatron reads checkpoints
+        from transformers.utils import logging
+
+        from workbench.jobs.export import export as write
+
+        logging.disable_progress_bar()
+
+        difference = write(found.dir, target, step, adapter, check)
+    told = "" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"
+    out.print(f"{target}: written{told}", markup=False, highlight=False, soft_wrap=True)
+
+
+@data.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
+    kind: Annotated[Kind, typer.Option(help="What an algorithm would read it as.")] = "preference",
+    format_: Annotated[str, typer.Option("--format", help="The rows' schema; auto tells it from the first row.")] = "auto",
+    model: Annotated[str, typer.Option(help="Whose tokenizer and chat template to use.")] = "smollm2-135m-instruct",
+    max_length: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 1024,
+    rows: Annotated[str | None, typer.Option(help="OFFSET:COUNT, to page through the rows with their loss mask.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count, measure and show a data set's rows as training would see them."""
+    from workbench.data import check
+    from workbench.engine import hf
+
+    tokenizer = hf.tokenizer(hf.local_directory(model))
+    if rows is not None:
+        offset, _, count = rows.partition(":")
+        if not (offset.isdigit() and count.isdigit()):
+            raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
+        print(check.browse(source, kind, tokenizer, int(offset), int(count), format_).model_dump_json(indent=None if as_json else 2))
+        return
+    report = check.check(source, kind, tokenizer, format=format_, max_length=max_length)
+    if as_json:
+        print(report.model_dump_json())
+    else:
+        check.render(report, out)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine has, and what each missing part would enable."""
+    from workbench.machines.doctor import examine, render
+
+    found = examine(api.runs_root())
+    if as_json:
+        print(json.dumps([asdict(part) for part in found]))
+    else:
+        render(found, out)
+
+
+def _summary(item: api.Run) -> dict[str, Any]:
+    status, spec = item.status, yaml.safe_load(item.dir.spec_path.read_text())  # unchecked: a run of an older version is listed too
+    fields = ("message", "attempt", "step", "total_steps", "created", "updated")
+    return {
+        "id": item.id,
+        "name": spec["name"],
+        "algorithm": spec["algorithm"]["name"],
+        "model": spec["model"]["source"],
+        "state": str(status.state),
+        "path": str(item.dir.path),
+        **{name: getattr(status, name) for name in fields},
+    }
+
+
+for command in (cluster, preflight, parity, chaos):  # after those that everyone needs, as --help lists them
+    app.command()(command)
+app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
+
+
+def main() -> None:
+    """The entry point: what the user got wrong, or the disk refused, is told without a traceback, with exit code 2."""
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            app()
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:
+            err.print("[red]error[/]", end=" ")
+            err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
