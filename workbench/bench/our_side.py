@@ -38,7 +38,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     for step in range(settings["steps"]):
         started = time.perf_counter()
         batch = rows
-        if algorithm.REFERENCE:
+        if "reference" in algorithm.ROLES:
             reference = policy.outputs(rows, reference=True)
             batch = [dataclasses.replace(row, reference_logprobs_N=reference[i]) for i, row in enumerate(rows)]
         metrics = policy.update(batch, algorithm.loss, step, 0)

@@ -252,7 +252,7 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
             cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
             policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), total_steps=10)
             rows = _rows(name)
-            if algorithm.REFERENCE:
+            if "reference" in algorithm.ROLES:
                 known = policy.outputs(rows)
                 rows = [dataclasses.replace(row, reference_logprobs_N=logprobs) for row, logprobs in zip(rows, known, strict=True)]
             steps = [policy.update(rows, algorithm.loss, step, 0) for step in range(STEPS)]

@@ -1,4 +1,7 @@
-"""One rollout and all that is computed of it, from its sampling to its lesson."""
+"""One answer and all that becomes known of it, in stages: sampled, scored, measured, learnable.
+
+What is not known yet is None, so that nothing is averaged, stored or learnt from before it is there.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from workbench.data.packing import Row
 from workbench.rewards.shaping import Answer
 
+Stage = Literal["sampled", "scored", "measured", "learnable"]
 LEARNT = {
     "advantages": "advantages",
     "old_logprobs": "logprobs",
@@ -22,15 +26,32 @@ LEARNT = {
     "learn": "learn",
 }
 """The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
-_NONE = np.zeros(0, np.float32)
+FILLED_BY = {
+    "components": "the reward role",
+    "reward": "the reward role",
+    "logprobs": "the trainer (`measure`)",
+    "entropy": "the trainer (`measure`)",
+    "reference_logprobs": "the reference role",
+    "kl": "the algorithm, from the log-probabilities of policy and reference",
+    "values": "the critic role",
+    "advantages": "the algorithm",
+    "returns": "the algorithm",
+    "learn": "the algorithm",
+}
 
 
 @dataclass
 class Experience:
-    """T tokens of an answer. Arrays are one value a token, filled as they become known; `place` is the prompt's in its step.
+    """T tokens of an answer. Arrays have one value a token; `place` is the prompt's number in its step.
 
     `step` is the number of the step that learns from it, from 1; 0 where none does. `weights_version` counts the updates that the weights
-    behind it had seen.
+    behind it had seen. What fills the fields that begin as None: FILLED_BY.
+
+    Attributes:
+        components: the reward's parts by name; None where one could not be decided.
+        reward: their weighted sum, in which every part is decided; None where one is not.
+        shaped: where the reward lies, if shaping spread it over the tokens.
+        learn: whether the policy learns from it.
     """
 
     step: int
@@ -44,28 +65,52 @@ class Experience:
     response: str
     pieces: list[str]
     weights_version: int = 0
-    components: dict[str, float] = field(default_factory=dict)
-    reward: float = 0.0
-    shaped: np.ndarray = field(default_factory=lambda: _NONE)
-    learn: bool = True
-    logprobs: np.ndarray = field(default_factory=lambda: _NONE)
-    reference_logprobs: np.ndarray = field(default_factory=lambda: _NONE)
-    entropy: np.ndarray = field(default_factory=lambda: _NONE)
-    kl: np.ndarray = field(default_factory=lambda: _NONE)
-    values: np.ndarray = field(default_factory=lambda: _NONE)
-    advantages: np.ndarray = field(default_factory=lambda: _NONE)
-    returns: np.ndarray = field(default_factory=lambda: _NONE)
+    components: dict[str, float | None] | None = None
+    reward: float | None = None
+    shaped: np.ndarray | None = None
+    logprobs: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+    reference_logprobs: np.ndarray | None = None
+    kl: np.ndarray | None = None
+    values: np.ndarray | None = None
+    advantages: np.ndarray | None = None
+    returns: np.ndarray | None = None
+    learn: bool | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """How far it has come."""
+        if self.advantages is not None:
+            return "learnable"
+        if self.logprobs is not None:
+            return "measured"
+        return "scored" if self.components is not None else "sampled"
+
+    def known(self, name: str) -> Any:
+        """The field, which must be known by now.
+
+        Raises:
+            ValueError: it is not; the message names the stage and what fills the field.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{name} of an answer is not known at the stage {self.stage!r}: {FILLED_BY.get(name, 'nothing')} fills it")
+        return value
 
     @property
     def token_rewards(self) -> np.ndarray:
-        """Where the reward lies: as shaping spread it, else all of it at the last token."""
+        """Where the reward lies [T]: as shaping spread it, else all of it at the last token. Raises ValueError where it is not known."""
+        if self.shaped is not None:
+            return self.shaped
         at_last = np.zeros(len(self.tokens))
-        at_last[-1] = self.reward
-        return self.shaped if len(self.shaped) else at_last
+        at_last[-1] = self.known("reward")
+        return at_last
 
     def answer(self) -> Answer:
         """As a shaping function sees it."""
-        return Answer(self.prompt, self.response, self.row.columns, dict(self.components), self.reward, self.pieces, self.finish_reason)
+        return Answer(
+            self.prompt, self.response, self.row.columns, dict(self.known("components")), self.known("reward"), self.pieces, self.finish_reason
+        )
 
     def record(self, number: int) -> dict[str, Any]:
         """As a row of the step's rollout file."""
@@ -84,8 +129,8 @@ class Experience:
             "reward": self.reward,
             "finish_reason": self.finish_reason,
             "weights_version": self.weights_version,
-            **{f"reward/{name}": value for name, value in self.components.items()},
-            **{name: getattr(self, name) if len(getattr(self, name)) else None for name in arrays},
+            **{f"reward/{name}": value for name, value in (self.components or {}).items()},
+            **{name: getattr(self, name) for name in arrays},
         }
 
 
@@ -104,7 +149,7 @@ def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[
 
 def fill(experiences: Sequence[Experience], rows: Sequence[np.ndarray], name: str) -> None:
     """Give each experience its part of what was computed of the rows that `trees` made of them."""
-    flat = np.concatenate(rows) if len(rows) else _NONE
+    flat = np.concatenate(rows) if len(rows) else np.zeros(0, np.float32)
     ends = np.cumsum([len(e.tokens) for e in experiences])[:-1]
     for e, part in zip(experiences, np.split(flat, ends), strict=True):
         setattr(e, name, part)
@@ -112,5 +157,5 @@ def fill(experiences: Sequence[Experience], rows: Sequence[np.ndarray], name: st
 
 def _array(e: Experience, name: str) -> np.ndarray:
     if name == "learn":
-        return np.full(len(e.tokens), float(e.learn), np.float32)
-    return getattr(e, name)
+        return np.full(len(e.tokens), float(e.known("learn")), np.float32)
+    return e.known(name)
