@@ -37,6 +37,7 @@ ONLY_IN = {  # packages that one room wraps for all others
     "tritonclient": "workbench.serve",
     "dask_jobqueue": "backends",
 }
+NOT_IN = {"backends": ("torch", "streamlit"), "app": ("torch", "megatron", "dask", "distributed", "transformers", "datasets")}
 
 
 OTHER_ENVIRONMENTS = {"workbench.bench.trl_side"}
@@ -130,3 +131,9 @@ def test_a_package_is_imported_in_its_room_alone(package: str) -> None:
 def test_few_modules_stand_loose() -> None:
     loose = {name for name in SOURCES if name.count(".") == 1 and name.startswith("workbench.") and SOURCES[name].name != "__init__.py"}
     assert loose <= {"workbench.api", "workbench.metrics"}, loose
+
+
+@pytest.mark.parametrize("where", NOT_IN)
+def test_what_a_room_does_without(where: str) -> None:
+    wrong = [place for name, target, place in EDGES if room(name) == where and target.split(".")[0] in NOT_IN[where]]
+    assert not wrong, wrong

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import re
 import subprocess
@@ -18,14 +17,6 @@ from workbench.settings import spec
 
 ROOT = Path(__file__).parents[1]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-ADAPTERS = {
-    "megatron": ("workbench/engine",),
-    "peft": ("workbench/engine", "workbench/bench", "tests"),
-    "tensorrt_llm": ("workbench/rollout/tensorrt_llm.py", "tests/rollout"),
-    "pytriton": ("workbench/serve",),
-    "tritonclient": ("workbench/serve",),
-    "dask_jobqueue": ("backends/_jobqueue.py",),
-}
 
 
 def canonical(name: str) -> str:
@@ -49,29 +40,6 @@ def test_conda_and_make_install_from_the_same_pins() -> None:
     assert not any("==" in line for line in pip)
     assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
     assert "make test" in (ROOT / ".ci" / "run").read_text()
-
-
-def test_heavy_packages_are_imported_in_their_adapters_only() -> None:
-    wrong = []
-    for path in ROOT.rglob("*.py"):
-        relative = path.relative_to(ROOT).as_posix()
-        if relative.startswith((".", "runs/", "exports/", "build/")):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-            for name in names:
-                root = name.partition(".")[0]
-                if root in ADAPTERS and not relative.startswith(ADAPTERS[root]):
-                    wrong.append(f"{relative} imports {root}")
-                if relative.startswith("backends/") and root in ("workbench", "torch", "streamlit"):
-                    wrong.append(f"{relative} imports {root}")
-    assert wrong == []
 
 
 def test_algorithms_know_nothing_of_layouts() -> None:

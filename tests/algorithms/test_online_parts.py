@@ -24,7 +24,9 @@ def answer(tokens: int, reward: float, place: int = 0, sample: int = 0, finish_r
     """One whose log-probabilities, values and KL are 0 unless they are given."""
     zeros = {name: np.zeros(tokens, np.float32) for name in ("logprobs", "reference_logprobs", "kl", "values", "entropy")}
     row = Row((1, 2), ())
-    made = Experience(1, place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward)
+    made = Experience(
+        1, place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward, learn=True
+    )
     for name, value in {**zeros, **values}.items():
         setattr(made, name, np.asarray(value, np.float32) if name in zeros else value)
     return made
@@ -79,7 +81,7 @@ def test_a_masked_answer_gets_no_gradient_and_a_penalised_one_its_penalty(loss: 
         answer(3, 1.0, sample=1, advantages=np.ones(3, np.float32)),
     )
     cfg = grpo_config(truncated="mask", kl_coefficient=0.1)
-    online.penalise_truncated([cut, ended], cfg)
+    online.decide_learning([cut, ended], cfg)
     assert (cut.learn, ended.learn, cut.reward) == (False, True, 1.0)
     made = batch([cut, ended], [-0.1] * 5)
     loss_N, _ = loss(made, cfg)
@@ -89,7 +91,7 @@ def test_a_masked_answer_gets_no_gradient_and_a_penalised_one_its_penalty(loss: 
     assert made.logprobs_N.grad[:2].tolist() == [0, 0]
     assert (made.logprobs_N.grad[2:] != 0).all()
     cut.shaped, cut.learn = np.array([0.25, 0.75]), True
-    online.penalise_truncated([cut, ended], grpo_config(truncated="penalty", truncated_penalty=-2.0))
+    online.decide_learning([cut, ended], grpo_config(truncated="penalty", truncated_penalty=-2.0))
     assert (cut.reward, cut.shaped.tolist(), ended.reward, cut.learn) == (-1.0, [0.25, -1.25], 1.0, True)
 
 
@@ -97,7 +99,7 @@ def test_a_masked_answer_does_not_shift_the_others_advantages() -> None:
     """PPO whitens over learnt tokens: 1 and 3 become -1 and 1, whatever the cut answer's 100 is."""
     found = [answer(1, 1.0), answer(1, 3.0, place=1), answer(1, 100.0, place=2, finish_reason="length")]
     cfg = ppo_config(truncated="mask")
-    online.penalise_truncated(found, cfg)
+    online.decide_learning(found, cfg)
     ppo.advantages(found, cfg)
     assert [float(e.advantages[0]) for e in found] == pytest.approx([-1, 1, 0], abs=1e-6)
 

@@ -18,7 +18,7 @@ from workbench.engine import hf, lora, parallel
 from workbench.engine.model import rope_frequencies, transformer_config
 from workbench.engine.step import Policy
 from workbench.rollout.base import Prompt, Sampling
-from workbench.rollout.megatron import Engine
+from workbench.rollout.engines.megatron import Engine
 from workbench.settings import Critic, Lora, Model
 from workbench.settings.layout import Layout
 

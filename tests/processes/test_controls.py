@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from workbench.processes.worker import Worker
+from workbench.processes.controls import Controls
 from workbench.rundir import store
-from workbench.rundir.store import Cursor
+
+
+class Bystander:
+    """What of a rank the requests need."""
+
+    attempt = 1
+
+    def __init__(self, run: store.RunDir):
+        self.run, self._events = run, store.EventWriter(run)
+
+    def emit(self, kind: str, **values: Any) -> None:
+        self._events.write(kind, **values)
 
 
 @pytest.fixture
@@ -18,19 +28,14 @@ def run(tmp_path: Path) -> store.RunDir:
     return store.create(tmp_path, "one", "{}")
 
 
-def begun(run: store.RunDir, obeyed: float, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A rank that goes on from a checkpoint, as far as requests are concerned."""
+def begun(run: store.RunDir, obeyed: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Controls, list[Any]]:
+    """The controls of a rank that goes on from a checkpoint, and the changes that they make."""
     from workbench.engine import parallel
 
     monkeypatch.setattr(parallel, "rank", lambda: 0)
     monkeypatch.setattr(parallel, "from_first", lambda value: value)
-    worker: Any = object.__new__(Worker)
-    worker.run, worker.step, worker.spec = run, 7, SimpleNamespace()
-    worker._requests, worker._attempt, worker._paused, worker._first_look, worker._obeyed = Cursor(), 1, False, True, obeyed
-    worker._events = store.EventWriter(run)
-    worker.applied = []
-    worker._apply = worker.applied.append
-    return worker
+    applied: list[Any] = []
+    return Controls(Bystander(run), applied.append, obeyed), applied  # type: ignore[arg-type]
 
 
 def ask(run: store.RunDir, time: float, request: str, **values: Any) -> None:
@@ -38,20 +43,21 @@ def ask(run: store.RunDir, time: float, request: str, **values: Any) -> None:
 
 
 def test_a_request_by_a_host_whose_clock_is_behind_is_obeyed(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = begun(run, 0.0, monkeypatch)
+    controls, applied = begun(run, 0.0, monkeypatch)
     ask(run, 1030.0, "pause")
-    worker._obey()
+    controls.obey(7)
+    assert controls.paused
     ask(run, 1010.0, "set", values={"lr": 1e-5})
     ask(run, 1011.0, "unpause")
-    worker._obey()
-    worker._obey()
-    assert (worker.applied, worker._paused, worker._obeyed) == ([{"lr": 1e-5}], False, 1030.0)
+    controls.obey(7)
+    controls.obey(7)
+    assert (applied, controls.paused, controls.obeyed) == ([{"lr": 1e-5}], False, 1030.0)
     assert [event["asked"] for event in run.events() if event["kind"] == "control"] == [1030.0, 1010.0, 1011.0]
 
 
 def test_what_the_checkpoint_knows_is_not_obeyed_again(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     for time in (1000.0, 1030.0):
         ask(run, time, "set", values={"lr": time})
-    worker = begun(run, 1000.0, monkeypatch)
-    worker._obey()
-    assert worker.applied == [{"lr": 1030.0}]
+    controls, applied = begun(run, 1000.0, monkeypatch)
+    controls.obey(7)
+    assert applied == [{"lr": 1030.0}]

@@ -15,8 +15,8 @@ from tests import models
 from workbench.algorithms import sft
 from workbench.engine import device, graphs
 from workbench.engine.step import Policy
-from workbench.rollout import hf, megatron
 from workbench.rollout.base import Prompt, Rollout, RolloutEngine, Sampling
+from workbench.rollout.engines import hf, megatron
 from workbench.settings import Lora, Model
 
 pytestmark = pytest.mark.usefixtures("alone")

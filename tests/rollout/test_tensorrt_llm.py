@@ -14,9 +14,9 @@ import torch
 
 from tests import models
 from tests.rollout import fake_tensorrt_llm as fake
-from workbench.rollout import tensorrt_llm
 from workbench.rollout.base import Prompt, Sampling
-from workbench.rollout.tensorrt_llm import Engine
+from workbench.rollout.engines import tensorrt_llm
+from workbench.rollout.engines.tensorrt_llm import Engine
 
 WORDS = models.tokenizer()
 WEIGHTS = {"embed": torch.ones(4, 8), "up": torch.ones(2, 8), "down": torch.ones(2, 4), "norm": torch.ones(8)}

@@ -42,9 +42,20 @@ class Runtime(Protocol):
         """Change settings from now on."""
         ...
 
+    state: dict[str, Any]
+    """What the algorithm keeps beside the weights: in every checkpoint, whatever the layout. Numbers, texts, lists, mappings, numpy arrays."""
+
+    def with_reference(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with the log-probabilities of their targets under the reference as it is now. `batches` has them where it is frozen."""
+        ...
+
+    def advance_reference(self) -> None:
+        """The reference is the policy as it is now, for an algorithm with `ROLES = {"reference": "advancing"}`."""
+        ...
+
     @property
     def online(self) -> OnlineRuntime:
-        """Rollouts, for an algorithm whose settings extend `OnlineConfig`."""
+        """Rollouts, for an algorithm with a reward among its ROLES."""
         ...
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:

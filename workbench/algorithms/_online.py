@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -151,7 +152,7 @@ def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
     """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference."""
     experiences = rt.online.rollout(rows)
     rt.online.measure(experiences)
-    penalise_truncated(experiences, rt.settings)
+    decide_learning(experiences, rt.settings)
     measure_kl(experiences, rt.settings)
     return experiences
 
@@ -168,7 +169,7 @@ def padded(arrays: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def column(experiences: Sequence[Experience], name: str) -> list[Tensor]:
     import torch
 
-    return [torch.from_numpy(getattr(e, name)).double() for e in experiences]
+    return [torch.from_numpy(e.known(name)).double() for e in experiences]
 
 
 def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
@@ -177,55 +178,80 @@ def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
         e.kl = F.kl.kl(own, reference, cfg.kl_estimator).float().numpy()
 
 
-def penalise_truncated(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
-    """What an answer cut at max_tokens costs, by the setting."""
+def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
+    """What the policy learns from: not from an answer whose reward is unknown, and from one cut at max_tokens as the setting says."""
     for e in experiences:
         cut = e.finish_reason == "length"
-        if cut and cfg.truncated == "penalty":
+        if cut and cfg.truncated == "penalty" and e.reward is not None:
             e.reward += cfg.truncated_penalty
-            if len(e.shaped):
+            if e.shaped is not None:
                 e.shaped[-1] += cfg.truncated_penalty
-        e.learn = not (cut and cfg.truncated == "mask")
+        e.learn = e.reward is not None and not (cut and cfg.truncated == "mask")
 
 
-def by_prompt(experiences: Sequence[Experience], cfg: OnlineConfig, values: Sequence[float]) -> torch.Tensor:
-    """One value an answer as [P, K]: the experiences lie prompt by prompt, samples in order."""
+def rewarded(experiences: Sequence[Experience]) -> list[Experience]:
+    """Those whose reward is known.
+
+    Raises:
+        ValueError: not one is.
+    """
+    found = [e for e in experiences if e.reward is not None]
+    if not found:
+        raise ValueError(f"none of the {len(experiences)} answers of step {experiences[0].step} has a known reward: there is nothing to learn from")
+    return found
+
+
+def spread_by_prompt(experiences: Sequence[Experience], values: Sequence[float | None], advantage: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Each token of an answer gets the answer's advantage.
+
+    Args:
+        values: one an answer; None where it is unknown: such an answer is left out of its prompt's, and its advantage is 0.
+        advantage: from the values [P, K] of K answers to each of P prompts to their advantages. It wants two answers or more.
+    """
+    import numpy as np
     import torch
 
-    return torch.tensor(list(values), dtype=torch.float64).view(-1, cfg.samples_per_prompt)
-
-
-def spread(experiences: Sequence[Experience], advantages: Sequence[float]) -> None:
-    """An answer's advantage on each of its tokens."""
-    import numpy as np
-
-    for e, advantage in zip(experiences, advantages, strict=True):
-        e.advantages = np.full(len(e.tokens), advantage, np.float32)
+    prompts = [list(same) for _, same in itertools.groupby(range(len(experiences)), key=lambda i: experiences[i].place)]
+    found = [0.0] * len(experiences)
+    if None not in values:
+        found = advantage(torch.tensor(list(values), dtype=torch.float64).view(len(prompts), -1)).flatten().tolist()
+    else:
+        for prompt in prompts:
+            known = [i for i in prompt if values[i] is not None]
+            if len(known) > 1:
+                theirs = advantage(torch.tensor([[values[i] for i in known]], dtype=torch.float64))[0].tolist()
+                for i, each in zip(known, theirs, strict=True):
+                    found[i] = each
+    for e, each in zip(experiences, found, strict=True):
+        e.advantages = np.full(len(e.tokens), each, np.float32)
 
 
 def metrics(experiences: Sequence[Experience]) -> Metrics:
-    """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes."""
+    """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes. What is not known yet is left out."""
     import numpy as np
 
     lengths = np.array([len(e.tokens) for e in experiences])
-    rewards = np.array([e.reward for e in experiences])
-    advantages, kl = (np.concatenate([getattr(e, name) for e in experiences]) for name in ("advantages", "kl"))
-    mismatch = np.abs(np.concatenate([e.logprobs - e.rollout_logprobs for e in experiences]))
-    names = experiences[0].components
-    return {
+    found: Metrics = {
         "rollout_size": len(experiences),
-        "rewards": float(rewards.mean()),
-        "rewards_std": float(rewards.std()),
-        **{f"reward/{name}": float(np.mean([e.components[name] for e in experiences])) for name in names},
         "response_lengths": float(lengths.mean()),
         "prompt_lengths": float(np.mean([len(e.row.prefix) for e in experiences])),
         "fraction_of_samples_properly_ended": float(np.mean([e.finish_reason == "stop" for e in experiences])),
-        "init_policy_kl": float(np.mean([e.kl.sum() for e in experiences])),
-        "kl_per_token": float(kl.mean()),
-        "entropy": float(np.concatenate([e.entropy for e in experiences]).mean()),
-        "advantages_mean": float(advantages.mean()),
-        "advantages_std": float(advantages.std()),
-        "logprob_mismatch_mean": float(mismatch.mean()),
-        "logprob_mismatch_max": float(mismatch.max()),
         "staleness": float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
+    if scored := [e for e in experiences if e.reward is not None]:
+        rewards = np.array([e.reward for e in scored])
+        found |= {"rewards": float(rewards.mean()), "rewards_std": float(rewards.std())}
+        found |= {f"reward/{name}": float(np.mean([e.known("components")[name] for e in scored])) for name in scored[0].known("components")}
+        if len(scored) < len(experiences):
+            found["rewards_unknown"] = 1 - len(scored) / len(experiences)
+    if kl := [e.kl for e in experiences if e.kl is not None]:
+        found |= {"init_policy_kl": float(np.mean([each.sum() for each in kl])), "kl_per_token": float(np.concatenate(kl).mean())}
+    if entropy := [e.entropy for e in experiences if e.entropy is not None]:
+        found["entropy"] = float(np.concatenate(entropy).mean())
+    if advantages := [e.advantages for e in experiences if e.advantages is not None]:
+        whole = np.concatenate(advantages)
+        found |= {"advantages_mean": float(whole.mean()), "advantages_std": float(whole.std())}
+    if mismatch := [np.abs(e.logprobs - e.rollout_logprobs) for e in experiences if e.logprobs is not None]:
+        whole = np.concatenate(mismatch)
+        found |= {"logprob_mismatch_mean": float(whole.mean()), "logprob_mismatch_max": float(whole.max())}
+    return found

@@ -10,6 +10,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig
+from workbench.settings import Roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-ROLES = ("reward", "reference")
+ROLES: Roles = {"reward": "frozen", "reference": "frozen"}
 
 
 class Config(OnlineConfig):
@@ -45,8 +46,10 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    rewards_PK = online.by_prompt(experiences, cfg, [e.reward for e in experiences])
-    online.spread(experiences, F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation).flatten().tolist())
+    def normalised(rewards_PK: Tensor) -> Tensor:
+        return F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation)
+
+    online.spread_by_prompt(experiences, [e.reward for e in experiences], normalised)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
-from workbench.settings import AlgorithmConfig
+from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.data.packing import Row
 
 ROWS = "unpaired"
-ROLES = ("reference",)
+ROLES: Roles = {"reference": "frozen"}
 
 
 class Config(AlgorithmConfig):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
-from workbench.settings import AlgorithmConfig
+from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.algorithms import Batch, Metrics, Runtime
 
 ROWS = "preference"
-ROLES = ()
+ROLES: Roles = {}
 
 
 class Config(AlgorithmConfig):

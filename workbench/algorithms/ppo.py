@@ -10,14 +10,14 @@ from pydantic import Field
 from workbench import functional as F
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
-from workbench.settings import Critic
+from workbench.settings import Critic, Roles
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
     from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-ROLES = ("reward", "reference", "critic")
+ROLES: Roles = {"reward": "frozen", "reference": "frozen", "critic": "learning"}
 __all__ = ["Config", "loss", "train"]
 
 
@@ -33,12 +33,20 @@ class Config(OnlineConfig):
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens."""
+    """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens.
+
+    Where an answer's reward is unknown, its advantages are 0 and its returns stay unknown.
+    """
+    import numpy as np
     import torch
+
+    for e in experiences:
+        e.advantages = np.zeros(len(e.tokens), np.float32)
+    experiences = online.rewarded(experiences)
 
     kl_BT, mask_BT = online.padded(online.column(experiences, "kl"))
     values_BT, _ = online.padded(online.column(experiences, "values"))
-    rewards_BT, _ = online.padded(online.column(experiences, "token_rewards"))
+    rewards_BT, _ = online.padded([torch.from_numpy(e.token_rewards).double() for e in experiences])
     if cfg.reward_clip:
         rewards_BT = rewards_BT.clamp(-cfg.reward_clip, cfg.reward_clip)
     rewards_BT = rewards_BT - cfg.kl_coefficient * kl_BT * mask_BT
@@ -59,19 +67,24 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         rt.online.values(experiences)
         advantages(experiences, cfg)
         rt.online.keep(experiences)
-        learning = rt.online.train_critic(experiences)
+        learning = rt.online.train_critic(online.rewarded(experiences))
         metrics = rt.online.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
         if cfg.kl_target:
-            kl = sum(float(e.kl.sum()) for e in experiences) / len(experiences)
+            kl = sum(float(e.known("kl").sum()) for e in experiences) / len(experiences)
             rt.set(kl_coefficient=F.kl.adaptive(cfg.kl_coefficient, kl, cfg.kl_target, cfg.kl_horizon, len(experiences)))
-        yield {**metrics, **online.metrics(experiences), **_critic_metrics(experiences, learning()), "kl_coefficient": cfg.kl_coefficient}
+        yield {
+            **metrics,
+            **online.metrics(experiences),
+            **_critic_metrics(online.rewarded(experiences), learning()),
+            "kl_coefficient": cfg.kl_coefficient,
+        }
 
 
 def _critic_metrics(experiences: Sequence[Experience], learnt: Metrics) -> Metrics:
     """The critic's loss, and how much of the returns' variance its values explain."""
     import numpy as np
 
-    values, returns = (np.concatenate([getattr(e, name) for e in experiences]) for name in ("values", "returns"))
+    values, returns = (np.concatenate([e.known(name) for e in experiences]) for name in ("values", "returns"))
     variance = returns.var()
     explained = {"explained_variance": float(1 - (returns - values).var() / variance)} if variance else {}
     means = {"values_mean": float(values.mean()), "returns_mean": float(returns.mean()), "returns_std": float(returns.std())}

@@ -10,13 +10,14 @@ from pydantic import Field
 from workbench import functional as F
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
+from workbench.settings import Roles
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
     from workbench.rollout.experience import Experience
 
 ROWS = "prompt"
-ROLES = ("reward", "reference")
+ROLES: Roles = {"reward": "frozen", "reference": "frozen"}
 __all__ = ["Config", "loss", "train"]
 
 
@@ -26,8 +27,8 @@ class Config(OnlineConfig):
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    with_kl = [e.reward - cfg.kl_coefficient * float(e.kl.sum()) for e in experiences]
-    online.spread(experiences, F.advantages.leave_one_out(online.by_prompt(experiences, cfg, with_kl)).flatten().tolist())
+    with_kl = [None if e.reward is None else e.reward - cfg.kl_coefficient * float(e.known("kl").sum()) for e in experiences]
+    online.spread_by_prompt(experiences, with_kl, F.advantages.leave_one_out)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

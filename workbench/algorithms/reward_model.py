@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from workbench import functional as F
 from workbench.monitoring import score_diagnostics as diagnostics
-from workbench.settings import AlgorithmConfig
+from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workbench.data.packing import Row
     from workbench.data.readers import Kind
 
-ROLES = ()
+ROLES: Roles = {}
 STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 

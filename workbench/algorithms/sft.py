@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from workbench.settings import AlgorithmConfig
+from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.algorithms import Batch, Metrics, Runtime
 
 ROWS = "conversation"
-ROLES = ()
+ROLES: Roles = {}
 
 
 class Config(AlgorithmConfig):

@@ -102,7 +102,7 @@ def _timed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
 
 def _embedded(directory: Path, prompts: Sequence[Prompt], precision: Precision, record: bool = graphs.POSSIBLE) -> Callable[[int], int]:
     from workbench.engine.step import Policy
-    from workbench.rollout.megatron import Engine
+    from workbench.rollout.engines.megatron import Engine
     from workbench.settings import Lora, Model
     from workbench.settings.spec import find_algorithm
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from rich.progress import track
 
+from workbench.data.chat import prompt_tokens
 from workbench.data.demo.prompts import prompts
+from workbench.data.rows import Message
+from workbench.settings.sources import REPOSITORY
 
 HINTS = ("", "", " Answer in one short sentence.", " Answer in one short sentence.")
 """What is added to the question before it is asked, one a sample; the pairs hold the question alone."""
@@ -18,7 +21,7 @@ TEMPERATURE = 0.7
 PROMPTS_AT_ONCE = 32
 MIN_CHOSEN_TOKENS = 6
 MIN_RATIO = 1.5
-OUT = Path(__file__).with_name("preferences.jsonl")
+OUT = REPOSITORY / "workbench" / "data" / "demo" / "preferences.jsonl"
 
 
 def build(out: Path) -> int:
@@ -26,7 +29,7 @@ def build(out: Path) -> int:
     from workbench.engine import hf, parallel
     from workbench.engine.step import Policy
     from workbench.rollout.base import Prompt, Rollout, Sampling
-    from workbench.rollout.megatron import Engine
+    from workbench.rollout.engines.megatron import Engine
     from workbench.settings import AlgorithmConfig, Lora, Model
 
     parallel.start()
@@ -34,14 +37,13 @@ def build(out: Path) -> int:
     tokenizer = hf.tokenizer(directory)
     policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
     engine = Engine(policy.chunks[0])
-    sampling = Sampling(MAX_TOKENS, TEMPERATURE, frozenset({tokenizer.eos_token_id}))
+    sampling = Sampling(MAX_TOKENS, TEMPERATURE, hf.end_tokens(directory))
     questions = sorted(prompts(), key=len)
 
     def sampled() -> Iterator[tuple[str, list[Rollout]]]:
         for seed, start in enumerate(track(range(0, len(questions), PROMPTS_AT_ONCE), "sampling")):
             group = questions[start : start + PROMPTS_AT_ONCE]
-            asked = [[{"role": "user", "content": question + hint}] for question in group for hint in HINTS]
-            tokens = [tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] for messages in asked]
+            tokens = [prompt_tokens((Message("user", question + hint),), tokenizer) for question in group for hint in HINTS]
             asked_for = [Prompt(words, key) for key, words in enumerate(tokens)]
             rollouts = sorted(engine.generate(asked_for, sampling, seed), key=lambda rollout: rollout.key)
             yield from ((q, rollouts[i * len(HINTS) : (i + 1) * len(HINTS)]) for i, q in enumerate(group))
@@ -50,7 +52,7 @@ def build(out: Path) -> int:
     for question, rollouts in sampled():
         pair = rank(rollouts)
         if pair:
-            chosen, rejected = (tokenizer.decode(rollout.tokens, skip_special_tokens=True).strip() for rollout in pair)
+            chosen, rejected = (str(tokenizer.decode(rollout.tokens, skip_special_tokens=True)).strip() for rollout in pair)
             pairs.append({"prompt": question, "chosen": chosen, "rejected": rejected})
     with out.open("w") as file:
         file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)

@@ -3,18 +3,20 @@
     checkpoints/<step>/  torch_dist shards of what learns (weights, fp32 masters, optimizer), meta.json, and the marker COMPLETE
 
 The marker holds every file's size and SHA-256. A folder without it is never loaded, nor one whose files are not what it says. The data
-order, the schedule and the random state are functions of the step, so a resume needs besides only the step and which settings had changed.
+order, the schedule and the random state are functions of the step, so a resume needs besides only the step and the run's state: which settings
+had changed, and what the algorithm keeps (`state.json`, its arrays in `state.npz`). None of it depends on the layout.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, S
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 
-from workbench.engine import device, hf, lora, mended, parallel
+from workbench.engine import device, hf, lora, mended, parallel, state
 from workbench.engine.model import named_parameters
 from workbench.engine.step import Policy
 from workbench.rundir.store import COMPLETE, write_atomic
@@ -44,8 +46,8 @@ class _Pending:
 
     step: int
     metric: float | None
-    changes: dict[str, tuple[Any, Any]]
-    obeyed: float
+    state: Mapping[str, Any]
+    reference: int | None
     optimizer_steps: int
     started: float
     finalize: list[Callable[[], None]]
@@ -61,12 +63,12 @@ class Checkpoints:
         self.policy, self.folder, self.settings = policy, folder, settings
         self._pending: _Pending | None = None
 
-    def save(self, step: int, metric: float | None = None, obeyed: float = 0.0) -> None:
+    def save(self, step: int, metric: float | None = None, state: Mapping[str, Any] | None = None) -> None:
         """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
 
         Args:
             metric: the value of `best_metric` at this step, where it was measured.
-            obeyed: the time of the newest request of the run's owner that is part of what is saved.
+            state: what besides the weights a resume needs, the same on every rank: mappings of names to JSON's values and numpy arrays.
         """
         assert self._pending is None, "finish the checkpoint before first"
         partial = self._partial(step)
@@ -76,11 +78,12 @@ class Checkpoints:
         parallel.barrier()
         started = time.perf_counter()
         self.policy.settle()
-        state = _own_copies(_state(self.policy))
+        tensors = _own_copies(_state(self.policy))
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-        request = dist_checkpointing.save(state, str(partial), sharded_strategy=strategy, async_sharded_save=True)
+        request = dist_checkpointing.save(tensors, str(partial), sharded_strategy=strategy, async_sharded_save=True)
         steps = max((int(moments["step"]) for moments in _moments(self.policy)), default=0)
-        pending = _Pending(step, metric, self.policy.changes, obeyed, steps, started, request.finalize_fns)
+        version = self.policy.snapshot.version if self.policy.snapshot else None
+        pending = _Pending(step, metric, copy.deepcopy(dict(state or {})), version, steps, started, request.finalize_fns)
         arguments = list(request.async_fn_args)
         if request.preload_fn:
             arguments[1] = request.preload_fn()
@@ -148,9 +151,9 @@ class Checkpoints:
     def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
-        kept = {name: getattr(pending, name) for name in ("step", "metric", "changes", "obeyed", "optimizer_steps")}
-        meta = {**kept, "model": model}
-        (partial / "meta.json").write_text(json.dumps(meta))
+        kept = {name: getattr(pending, name) for name in ("step", "metric", "reference", "optimizer_steps")}
+        (partial / "meta.json").write_text(json.dumps({**kept, "model": model}))
+        state.write(partial, pending.state)
         rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
         files |= {str(path.relative_to(partial)): _digest(path) for path in rest}
         write_atomic(partial / COMPLETE, json.dumps(files))
@@ -177,34 +180,46 @@ class Checkpoints:
 
 
 def load(policy: Policy, folder: Path, step: int) -> None:
-    """Fill the policy and its optimizer from a complete checkpoint, whatever the layout that it was saved at, and change what had changed.
+    """Fill the policy, its optimizer and its reference from a complete checkpoint, whatever the layout that it was saved at.
 
     Raises:
-        ValueError: the checkpoint is of another model or other adapters.
+        ValueError: the checkpoint is of another model or other adapters, or has no reference where the policy keeps one.
     """
     path = folder / str(step)
-    saved, ours = _meta(path)["model"], policy.settings.model_dump(mode="json")
+    meta = _meta(path)
+    saved, ours = meta["model"], policy.settings.model_dump(mode="json")
     different = [key for key in _SAME_WEIGHTS if saved[key] != ours[key]]
     if different:
         what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)
         raise ValueError(f"{path} was saved by another model: {what}")
+    if policy.snapshot and meta.get("reference") is None:
+        raise ValueError(f"{path} has no reference that advances: it was saved by an algorithm whose reference is frozen")
     policy.settle()
     mended.optimizer()
     _begin_optimizer(policy)
     weights = _weights(policy)
     template = _optimizer_state(policy, weights, is_loading=True)
     with device.cuda_calls_stay_on_cpu():
-        state = dist_checkpointing.load({"model": weights, "optimizer": dict(_leaves(template))}, str(path))
-    _fill(policy, state["model"])
-    policy.optimizer.load_state_dict(_filled(template, state["optimizer"]))
+        loaded = dist_checkpointing.load({"model": weights, "optimizer": dict(_leaves(template)), **_reference(policy)}, str(path))
+    _fill(policy, loaded["model"])
+    policy.optimizer.load_state_dict(_filled(template, loaded["optimizer"]))
     for moments in _moments(policy):
-        moments["step"] = torch.tensor(float(_meta(path)["optimizer_steps"]))
-    policy.repeat(_meta(path).get("changes", {}))
+        moments["step"] = torch.tensor(float(meta["optimizer_steps"]))
+    if policy.snapshot:
+        policy.snapshot.version = meta["reference"]
+        for name, tensor in policy.snapshot.tensors.items():
+            tensor.copy_(loaded["reference"][name])
 
 
-def obeyed(folder: Path, step: int) -> float:
-    """The time of the newest request that a checkpoint holds the outcome of; 0 for none."""
-    return _meta(folder / str(step)).get("obeyed", 0.0) if step else 0.0
+def state_of(folder: Path, step: int) -> dict[str, Any]:
+    """What `save` was given as the run's state; empty where there is none. A checkpoint of format 1 has two parts of it in meta.json."""
+    if not step:
+        return {}
+    path = folder / str(step)
+    if (path / state.FILE).is_file():
+        return state.read(path)
+    meta = _meta(path)
+    return {"settings": meta.get("changes", {}), "obeyed": meta.get("obeyed", 0.0)}
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
@@ -259,7 +274,7 @@ def _damage(path: Path) -> str:
 def _state(policy: Policy) -> dict[str, Any]:
     """What is saved: tensors only. What else an optimizer's state has depends on the layout, and a policy of another layout has its own."""
     weights = _weights(policy)
-    return {"model": weights, "optimizer": dict(_leaves(_optimizer_state(policy, weights, is_loading=False)))}
+    return {"model": weights, "optimizer": dict(_leaves(_optimizer_state(policy, weights, is_loading=False))), **_reference(policy)}
 
 
 def _optimizer_state(policy: Policy, weights: dict[str, ShardedBase], is_loading: bool) -> Any:
@@ -309,18 +324,28 @@ def _filled(tree: Any, loaded: dict[str, Any], path: str = "") -> Any:
 
 def _weights(policy: Policy) -> dict[str, ShardedBase]:
     """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
+    return _sharded_weights(policy, {name: parameter for name, parameter in named_parameters(policy.chunks) if parameter.requires_grad})
+
+
+def _reference(policy: Policy) -> dict[str, dict[str, ShardedBase]]:
+    """A reference that advances lies in the checkpoint as the weights do, under names of its own."""
+    return {"reference": _sharded_weights(policy, policy.snapshot.tensors, "reference.")} if policy.snapshot else {}
+
+
+def _sharded_weights(policy: Policy, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, ShardedBase]:
+    """Tensors of this rank by their names in the whole model, as parts of the whole's."""
     divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
     tied = policy.hf_config.tie_word_embeddings and not policy.algorithm.num_scores
     found = {}
-    for name, parameter in named_parameters(policy.chunks):
-        if parameter.requires_grad:
-            dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]
-            copy = tied and name == "output_layer.weight"  # the last stage's copy of the embedding
-            found[name] = _sharded(name, parameter, dim, "embedding.word_embeddings.weight" if copy else name, int(copy))
+    for name, tensor in tensors.items():
+        dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]
+        copied = tied and name == "output_layer.weight"  # the last stage's copy of the embedding
+        key = "embedding.word_embeddings.weight" if copied else name
+        found[name] = _sharded(name, tensor, dim, key, int(copied), prefix)
     return found
 
 
-def _sharded(name: str, parameter: torch.nn.Parameter, dim: int | None, key: str, copy: int) -> ShardedBase:
+def _sharded(name: str, part: torch.Tensor, dim: int | None, key: str, copied: int, prefix: str) -> ShardedBase:
     rank, ranks = parallel.tensor_rank(), parallel.tensor_size()
     if ".local_experts." in name:
         replica = parallel_state.get_expert_data_parallel_rank()
@@ -328,7 +353,7 @@ def _sharded(name: str, parameter: torch.nn.Parameter, dim: int | None, key: str
         replica = parallel_state.get_data_parallel_rank(with_context_parallel=True)
     offsets = [] if dim is None or ranks == 1 else [(dim, rank, ranks)]
     tensor = ShardedTensor.from_rank_offsets(
-        key, parameter, *offsets, replica_id=(copy, rank if dim is None else 0, replica), allow_shape_mismatch=key in hf.PADDED
+        prefix + key, part, *offsets, replica_id=(copied, rank if dim is None else 0, replica), allow_shape_mismatch=key in hf.PADDED
     )
     if dim == 0 and ".linear_fc1." in name:  # gate and up lie one after the other in each rank's part: they are saved as two
         return apply_swiglu_sharded_factory(tensor, ())

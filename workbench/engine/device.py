@@ -148,6 +148,12 @@ def activations_on_host(wanted: bool) -> Iterator[None]:
         yield
 
 
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy of its own in (pinned) host memory."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=CUDA)
+    return host.copy_(tensor)
+
+
 class HostCopy:
     """Tensors of the accelerator that can leave it: meanwhile their contents lie in (pinned) host memory, and every view stays what it was.
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.batch import Batch, Loss, Metrics
 from workbench.engine.mended import interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
+from workbench.engine.snapshot import Snapshot
 from workbench.rundir import beats
 from workbench.settings import AlgorithmConfig, Model
 
@@ -37,7 +38,7 @@ class Policy:
         if model.precision == "auto":
             model = model.model_copy(update={"precision": device.native_precision()})
         self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
-        self._given = algorithm
+        self.snapshot: Snapshot | None = None
         self.hf_config = hf.config(directory)
         self.chunks = build(self.hf_config, model, algorithm.num_scores)
         for chunk in self.chunks:
@@ -63,20 +64,24 @@ class Policy:
         self._gathers_ahead = model.distributed_optimizer  # each layer's updated weights, as the next forward pass comes to it
         device.adopt_megatron()  # building the optimizer loaded more of it
 
-    def set(self, **values: Any) -> None:
-        """Change settings of the algorithm from the next use on. Raises ValidationError for a value out of bounds."""
-        self.algorithm = type(self.algorithm).model_validate({**self.algorithm.model_dump(), **values})
+    def use(self, algorithm: AlgorithmConfig) -> None:
+        """Other settings of the algorithm, from the next update on."""
+        self.algorithm = algorithm
 
-    @property
-    def changes(self) -> dict[str, tuple[Any, Any]]:
-        """The algorithm's settings that are no longer what was given: (given, now) of each."""
-        given, now = (settings.model_dump(mode="json") for settings in (self._given, self.algorithm))
-        return {name: (given[name], now[name]) for name in now if given[name] != now[name]}
+    def keep_reference(self) -> None:
+        """From now on the reference is the policy as it is now, and `advance_reference` moves it up. It is in the checkpoints."""
+        self.settle()
+        self.snapshot = Snapshot(self.chunks)
 
-    def repeat(self, changes: Mapping[str, Sequence[Any]]) -> None:
-        """Make changes again, but those of a setting that was now given another value."""
-        given = self._given.model_dump(mode="json")
-        self.set(**{name: now for name, (then, now) in changes.items() if given.get(name) == then})
+    def advance_reference(self) -> None:
+        """The reference is the policy as it is now."""
+        assert self.snapshot is not None, "the reference is frozen: `keep_reference` makes it one that advances"
+        self.settle()
+        self.snapshot.advance()
+
+    def _as_reference(self) -> contextlib.AbstractContextManager[None]:
+        """Within: the reference's weights; where none is kept the base model's, without adapters."""
+        return self.snapshot.in_place() if self.snapshot else lora.off(self.chunks)
 
     def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int, part: int = 0) -> Metrics:
         """One optimizer step on a global batch, the same on every rank; each data-parallel rank computes its share.
@@ -141,7 +146,7 @@ class Policy:
     ) -> list[np.ndarray]:
         """Each row's logprobs_N of its targets (with `entropy` [N, 2]), or scores_SK, computed on all ranks, each its share.
 
-        `reference` uses the base model.
+        `reference` computes with the reference's weights: those that are kept, else the base model's.
         """
         mine = share(rows)
         place = {id(row): i for i, row in enumerate(mine)}
@@ -155,7 +160,8 @@ class Policy:
                 progress(done, len(mine))
             return output.sum(), _count(0, output), found
 
-        with lora.off(self.chunks) if reference else contextlib.nullcontext():
+        self.settle()
+        with self._as_reference() if reference else contextlib.nullcontext():
             found = dict(pair for pairs in self._forward_only(mine, keep, entropy) for pair in pairs)
         shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]

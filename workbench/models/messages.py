@@ -28,7 +28,7 @@ def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None 
     for i, (e, whole) in enumerate(zip(experiences, wholes, strict=True)):
         found["tokens"][i, : len(whole)] = whole
         for name, source in (arrays or {}).items():
-            found[name][i, prompts[i] : len(whole)] = getattr(e, source)
+            found[name][i, prompts[i] : len(whole)] = e.known(source)
     return found
 
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from workbench.rewards.programs import PROGRAMS
-from workbench.settings.spec import nearest
+from workbench.settings.naming import nearest
 
 Program = Callable[[str, str, Mapping[str, str]], float]
 

@@ -1,10 +1,18 @@
-"""What a rollout engine is, and what it gives. An engine is one file of this folder with an `Engine` class; it is found by its name."""
+"""What a rollout engine is, and what it gives. An engine is one file of `workbench/rollout/engines/`, found by its name: its `build` makes one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from transformers import PreTrainedTokenizerBase
+
+    from workbench.engine.step import Policy
 
 
 @dataclass(frozen=True)
@@ -91,3 +99,31 @@ class RolloutEngine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What an engine is built from. `slots` answers are decoded at a time on each tensor-parallel `group`.
+
+    `beside_training`: it generates while the policy's weights change, so it needs a copy of them.
+    """
+
+    policy: Policy
+    directory: Path
+    tokenizer: PreTrainedTokenizerBase
+    group: ProcessGroup
+    slots: int = 32
+    beside_training: bool = False
+
+
+class EngineModule(Protocol):
+    """A file of `workbench/rollout/engines/`."""
+
+    def build(self, of: Ingredients) -> RolloutEngine:
+        """An engine of the policy. Raises ValueError where it cannot be had here, or not in this layout. All ranks call it."""
+        ...
+
+
+def find_engine(name: str) -> EngineModule:
+    """The module `workbench.rollout.engines.<name>`; the settings have checked the name."""
+    return cast(EngineModule, import_module(f"workbench.rollout.engines.{name}"))

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from workbench.settings.layout import Layout, check, known_shape
+from workbench.settings.naming import module_names
 from workbench.settings.sections import AlgorithmConfig, Model
 
 AUTO = "auto"
@@ -52,7 +52,7 @@ class Placed(Protocol):
 
 def role_names() -> list[str]:
     """The roles there are: the files of workbench/models/roles/."""
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "models" / "roles").glob("[a-z]*.py"))
+    return module_names("models/roles")
 
 
 def server_names() -> list[str]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workbench.settings.layout import Layout
+from workbench.settings.naming import module_names
+
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[tuple(module_names("rollout/engines"))]
+    """The rollout engines there are."""
 
 
 class Frozen(BaseModel):
@@ -16,6 +23,20 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     folded: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Title and fields of what a form folds away: settings that most runs leave alone."""
+
+
+Roles = Mapping[str, Literal["frozen", "learning", "advancing"]]
+"""The models beside the policy that an algorithm asks, by name: one that stays as it is, learns beside the policy, or is moved up to it."""
+
+
+class JobConfig(Frozen):
+    """What every kind of job has; each kind's `Config` extends it with its own keys."""
+
+    trains: ClassVar[bool] = False
+    """Whether the run's result is a trained model: such a run has checkpoints, and can be asked for other settings."""
+    needs_algorithm: ClassVar[bool] = False
+
+    name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
 
 
 class AlgorithmConfig(Frozen):
@@ -217,9 +238,7 @@ class Data(Frozen):
 class Rollout(Frozen):
     """The engine that samples answers."""
 
-    name: Literal["megatron", "hf", "tensorrt_llm"] = Field(
-        "megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU)."
-    )
+    name: EngineName = Field("megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU).")
     slots: int = Field(
         32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
     )

@@ -6,7 +6,6 @@ that no field has is refused, and the message names the nearest one.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -18,9 +17,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
-from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch, placement
+from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, JobConfig, Model, Rollout, Validation, Watch, placement
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
+from workbench.settings.naming import module_names, nearest
 from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
@@ -29,7 +29,7 @@ SHOWN = 80
 
 def algorithm_names() -> list[str]:
     """The algorithms there are: the files of workbench/algorithms/."""
-    return sorted(p.stem for p in (Path(__file__).parents[1] / "algorithms").glob("*.py") if not p.stem.startswith("_"))
+    return module_names("algorithms")
 
 
 def find_algorithm(name: str) -> Any:
@@ -41,6 +41,22 @@ def find_algorithm(name: str) -> Any:
     if name not in algorithm_names():
         raise ValueError(f"unknown algorithm {name!r}{nearest(name, algorithm_names())}; there are: {', '.join(algorithm_names())}")
     return import_module(f"workbench.algorithms.{name}")
+
+
+def job_names() -> list[str]:
+    """The kinds of job there are: the files of workbench/processes/kinds/."""
+    return module_names("processes/kinds")
+
+
+def find_job(name: str) -> Any:
+    """The module `workbench.processes.kinds.<name>`. Importing it loads no torch.
+
+    Raises:
+        ValueError: no such kind; the message names the nearest and lists all.
+    """
+    if name not in job_names():
+        raise ValueError(f"unknown kind of job {name!r}{nearest(name, job_names())}; there are: {', '.join(job_names())}")
+    return import_module(f"workbench.processes.kinds.{name}")
 
 
 def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
@@ -57,6 +73,7 @@ def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
 
 
 AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(find_algorithm, AlgorithmConfig)]
+AnyJob = Annotated[SerializeAsAny[JobConfig], _typed(find_job, JobConfig)]
 AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, backends.Config)]
 
 
@@ -64,7 +81,8 @@ class Experiment(Frozen):
     """Everything a run is: `runs/<id>/spec.yaml` holds one, resolved and immutable."""
 
     name: str = Field("run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of dropout.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
+    job: AnyJob = Field({"name": "train"}, validate_default=True)  # type: ignore[assignment]
     algorithm: AnyAlgorithm
     model: Model = Model()
     data: Data
@@ -278,12 +296,6 @@ def overrides_between(start: dict[str, Any], end: dict[str, Any]) -> list[str]:
     """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
     was, now = dict(_leaves(start)), dict(_leaves(end))
     return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean …?`, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:

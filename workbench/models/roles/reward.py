@@ -75,12 +75,12 @@ class LocalReward:
 
     def begin(self, experiences: Sequence[Experience]) -> None:
         for e in experiences:
-            e.components = self._models.program_scores(e.prompt, e.response, e.row.columns)
+            e.components = {**self._models.program_scores(e.prompt, e.response, e.row.columns)}
 
     def fill(self, experiences: Sequence[Experience]) -> None:
         for name, scores in self._models.model_scores(trees(experiences, {})).items():
             for e, score in zip(experiences, scores, strict=True):
-                e.components[name] = score
+                e.known("components")[name] = score
         _add_up(experiences, self._models.rewards)
 
 
@@ -105,8 +105,9 @@ class RemoteReward:
 
 def _add_up(experiences: Sequence[Experience], rewards: Mapping[str, Reward]) -> None:
     for e in experiences:
-        e.components = {name: e.components[name] for name in rewards}
-        e.reward = sum(reward.weight * e.components[name] for name, reward in rewards.items())
+        found: dict[str, float] = {name: e.known("components")[name] for name in rewards}
+        e.components = {**found}
+        e.reward = sum(reward.weight * found[name] for name, reward in rewards.items())
 
 
 class Server:

@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from workbench.engine import device
-from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+from workbench.engine.gather import gathered
+from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
 from workbench.rundir.beats import moved
 
@@ -192,3 +193,8 @@ class _Ends(StoppingCriteria):
         self.size_B += ~self._ended_B
         self._ended_B |= said_B | (answer_BT.shape[1] >= self._limit_B)
         return self._ended_B.clone()
+
+
+def build(of: Ingredients) -> Engine:
+    """On a copy of the policy's weights, gathered from all ranks."""
+    return Engine(of.directory, lambda: gathered(of.policy.weights(), of.policy.hf_config), of.tokenizer, of.slots)

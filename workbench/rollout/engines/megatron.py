@@ -22,7 +22,7 @@ from torch import Tensor
 
 from workbench.engine import device, graphs
 from workbench.engine.model import PackedGPT
-from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
 from workbench.rundir.beats import moved
 
@@ -294,6 +294,23 @@ class Engine:
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.model.logits(hidden_BD).float()
+
+
+def build(of: Ingredients) -> Engine:
+    """On the policy's own modules; on a copy of the whole depth under pipeline parallelism, and where it generates beside training.
+
+    Raises:
+        ValueError: expert parallelism.
+    """
+    settings = of.policy.settings
+    if settings.expert_parallel > 1:
+        raise ValueError("the embedded decoder has no expert parallelism: set model.expert_parallel=1")
+    if settings.pipeline_parallel > 1 or of.beside_training:
+        from workbench.engine.reshard import Whole
+
+        whole = Whole(of.policy, of.group)
+        return Engine(whole.model, of.tokenizer, of.slots, whole.refill)
+    return Engine(of.policy.chunks[0], of.tokenizer, of.slots)
 
 
 def _power_of_two(count: int) -> int:

@@ -22,7 +22,8 @@ from torch.multiprocessing.reductions import reduce_tensor
 from transformers import PreTrainedTokenizerBase
 
 from workbench.engine import device
-from workbench.rollout.base import Profile, Prompt, Rollout, Sampling
+from workbench.engine.gather import gathered
+from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 
 BUCKET_BYTES = 512 * 2**20
 """Of weights on their way at a time."""
@@ -252,3 +253,8 @@ def _buckets(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> Itera
 
 def _says(text: str, strings: Sequence[str]) -> bool:
     return any(string in text for string in strings)
+
+
+def build(of: Ingredients) -> Engine:
+    """On a copy of the policy's weights, gathered from all ranks."""
+    return Engine(of.directory, lambda: gathered(of.policy.weights(), of.policy.hf_config), of.tokenizer, of.slots)

@@ -1,0 +1,217 @@
+"""Training: the algorithm's loop over the engine, with validation, checkpoints, alarms and what the run's owner asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.settings import JobConfig
+
+if TYPE_CHECKING:
+    from workbench.algorithms import Loss, Metrics, OnlineRuntime
+    from workbench.data.packing import Row
+    from workbench.data.readers import Kind
+    from workbench.processes.online import Online
+    from workbench.processes.rank import Rank
+
+
+class Config(JobConfig):
+    """Train the model with the algorithm."""
+
+    trains = True
+    needs_algorithm = True
+
+    name: Literal["train"] = "train"
+
+
+class Training:
+    """`workbench.algorithms.Runtime`, on one rank."""
+
+    def __init__(self, rank: Rank):
+        from workbench.processes.alarm_bell import AlarmBell
+        from workbench.processes.controls import Controls
+        from workbench.processes.validation import Validation
+        from workbench.settings.spec import find_algorithm
+
+        self._rank, self._spec = rank, rank.spec
+        self._algorithm = find_algorithm(rank.spec.algorithm.name)
+        self.state: dict[str, Any] = {}
+        self._load_data()
+        cfg = self._spec.algorithm
+        by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
+        self.total_steps = cfg.max_steps or by_epochs
+        restored = self._load_policy()
+        self._controls = Controls(rank, self._change, restored.get("obeyed", 0.0))
+        self._online = self._load_online()
+        self._bell = AlarmBell(rank, self._online.worst if self._online else lambda quantity: ())
+        prompts = self._data.validation_prompts[: self._spec.validation.samples]
+        self._validation = Validation(rank, self._algorithm, self._policy, self._held_out, prompts, self._online)
+
+    def _load_data(self) -> None:
+        from workbench.data.dataset import load
+
+        rows = self._algorithm.ROWS
+        kind: Kind = rows(self._spec.algorithm) if isinstance(rows, FunctionType) else rows
+        self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
+        self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
+        self._rank.emit("data", report=dataclasses.asdict(self._data.report))
+        if not self._train:
+            raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
+
+    def _load_policy(self) -> dict[str, Any]:
+        """The policy as its newest checkpoint has it. Returns the run's state there."""
+        from workbench.engine import checkpoint, parallel
+        from workbench.engine.step import Policy
+        from workbench.processes.live import LiveSettings
+        from workbench.processes.reference_cache import with_reference
+
+        spec = self._spec
+        self._rank.emit("phase", message="loading the model")
+        self._policy = Policy(spec.model, spec.algorithm, self._rank.directory, self.total_steps)
+        self._live = LiveSettings(spec.algorithm, self._policy.use)
+        if self._algorithm.ROLES.get("reference") == "advancing":  # before a checkpoint is loaded: the first weights are the first reference
+            self._policy.keep_reference()
+        elif "reference" in self._algorithm.ROLES and not self._learns_from_rollouts:
+            self._train = with_reference(self._train, "train", self._policy, self._rank)
+            self._held_out = with_reference(self._held_out, "validation", self._policy, self._rank)
+        self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, spec.checkpoint)
+        self.step = self._checkpoints.load_newest(self._rank.warn)
+        restored = parallel.from_first(checkpoint.state_of(self._rank.run.checkpoints, self.step) if parallel.rank() == 0 else {})
+        self._live.load_state_dict(restored.get("settings", {}))
+        self.state.update(restored.get("algorithm", {}))
+        return restored
+
+    @property
+    def _learns_from_rollouts(self) -> bool:
+        return "reward" in self._algorithm.ROLES
+
+    def _load_online(self) -> Online | None:
+        if not self._learns_from_rollouts:
+            return None
+        from workbench.processes.online import Online
+
+        online = Online(self, self._rank, self._policy, self._algorithm.ROLES)
+        if online.critic:
+            online.critic.restore(self.step)
+        return online
+
+    # --- what an algorithm's loop sees (workbench.algorithms.Runtime)
+
+    def batches(self) -> Iterator[Sequence[Row]]:
+        return map(self.batch, range(self.step, self.total_steps))
+
+    def batch(self, step: int) -> Sequence[Row]:
+        """The global batch of a step, from 0."""
+        from workbench.data.packing import batch_indices
+
+        chosen = batch_indices(len(self._train), self._spec.algorithm.rows_per_step, step, self._spec.seed)
+        return [self._train[i] for i in chosen]
+
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        return self._policy.evaluate(rows, loss)
+
+    def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
+        from workbench.rundir import beats
+
+        with beats.doing("train"):
+            return self._policy.update(rows, loss, self.step, self._spec.seed)
+
+    def with_reference(self, rows: Sequence[Row]) -> list[Row]:
+        logprobs = self._policy.outputs(rows, reference=True)
+        return [dataclasses.replace(row, reference_logprobs_N=each) for row, each in zip(rows, logprobs, strict=True)]
+
+    def advance_reference(self) -> None:
+        self._policy.advance_reference()
+        snapshot = self._policy.snapshot
+        assert snapshot
+        self._rank.emit("reference", step=self.step, version=snapshot.version, digest=snapshot.digest())
+
+    @property
+    def settings(self) -> Any:
+        return self._live.now
+
+    def set(self, **values: Any) -> None:
+        self._live.set(**values)
+
+    @property
+    def online(self) -> OnlineRuntime:
+        assert self._online, "this algorithm has no rollouts: there is no reward among its ROLES"
+        return self._online
+
+    # --- the run
+
+    def go(self) -> None:
+        """Train to the end or to a stop, whichever comes first."""
+        from workbench.rundir import beats
+
+        rank, spec = self._rank, self._spec
+        rank.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live)
+        beats.moved(self.step)
+        held_out = self._validation.measure(0) if self.step == 0 else {}
+        reason = "stopped" if self._controls.stop_requested(self.step) else "completed"
+        began = time.perf_counter()
+        for learnt in self._algorithm.train(self.settings, self) if reason == "completed" else ():
+            self.step += 1
+            self._report_step(learnt, began)
+            last = self.step == self.total_steps
+            held_out = self._validation.measure(self.step) if last or _due(self.step, spec.validation.every_steps) else {}
+            stop = not last and self._controls.stop_requested(self.step)
+            if last or stop or _due(self.step, spec.checkpoint.every_steps):
+                self._save(held_out.get(spec.checkpoint.best_metric))
+            if stop:
+                reason = "stopped"
+                break
+            began = time.perf_counter()
+        if self._online:
+            self._online.close()
+        self._report_checkpoint(wait=True)
+        rank.emit("end", reason=reason, step=self.step)
+
+    def _report_step(self, learnt: Metrics, began: float) -> None:
+        from workbench.rundir import beats
+
+        sampled = {**self._online.measured(), "step_time_s": time.perf_counter() - began} if self._online else {}
+        metrics = {**learnt, **sampled}
+        beats.moved(self.step)
+        self._rank.emit("step", step=self.step, metrics=metrics)
+        self._bell.emit_alarms(self.step, metrics)
+        self._report_checkpoint(wait=False)
+
+    def _save(self, metric: float | None) -> None:
+        """Begin a checkpoint of this step, of the critic first: so that a checkpoint of the policy has its critic's beside it."""
+        from workbench.rundir import beats
+
+        with beats.doing("checkpoint"):
+            self._report_checkpoint(wait=True)
+            if self._online and self._online.critic:
+                self._online.critic.save(self.step)
+            state = {"settings": self._live.state_dict(), "obeyed": self._controls.obeyed, "algorithm": self.state}
+            self._checkpoints.save(self.step, metric, state)
+            self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
+
+    def _report_checkpoint(self, wait: bool) -> None:
+        from workbench.rundir import beats
+
+        with beats.doing("checkpoint"):
+            done = self._checkpoints.finish(wait)
+        if done:
+            self._rank.emit("checkpoint", **done)
+
+    def _change(self, values: Mapping[str, Any]) -> None:
+        """A change asked for while the run goes on; one that the settings do not allow is warned of and left."""
+        try:
+            self._live.change(values)
+        except ValueError as error:
+            self._rank.warn(f"not changed: {error}")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def work(rank: Rank) -> None:
+    """What a rank of this kind of job does."""
+    Training(rank).go()

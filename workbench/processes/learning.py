@@ -1,0 +1,60 @@
+"""Learning from rollouts: the policy's updates on a step's experiences, and what of them stands out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from workbench.engine.batch import Loss, Metrics
+from workbench.engine.step import Policy
+from workbench.rollout.experience import LEARNT, Experience, trees
+from workbench.settings import AlgorithmConfig
+
+
+def learn(policy: Policy, experiences: Sequence[Experience], loss: Loss, epochs: int, step: int, seed: int) -> Metrics:
+    """`epochs` passes in minibatches of `global_batch_size`; a prompt's answers lie side by side. Returns the metrics of all updates as one."""
+    known = {name: source for name, source in LEARNT.items() if getattr(experiences[0], source) is not None}
+    parts = minibatches(experiences, policy.algorithm, epochs, seed, step)
+    return combined([policy.update(trees(minibatch, known), loss, step, seed, part) for part, minibatch in enumerate(parts)])
+
+
+def minibatches(experiences: Sequence[Experience], cfg: AlgorithmConfig, epochs: int, seed: int, step: int) -> Iterator[list[Experience]]:
+    """Each pass a fresh order of the prompts, cut into minibatches of `global_batch_size` answers. A function of its arguments alone."""
+    prompts = [list(same) for _, same in itertools.groupby(experiences, key=lambda e: e.place)]
+    for epoch in range(epochs):
+        order = np.random.default_rng((seed, step, epoch)).permutation(len(prompts))
+        flat = [e for i in order for e in prompts[i]]
+        for start in range(0, len(flat), cfg.global_batch_size):
+            yield flat[start : start + cfg.global_batch_size]
+
+
+def combined(parts: Sequence[Metrics]) -> Metrics:
+    """The metrics of a step's updates as one: seconds added up, peaks the highest, others averaged."""
+    found: Metrics = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts if name in part]
+        found[name] = (
+            max(values)
+            if name.startswith("peak_")
+            else sum(values)
+            if name.endswith("_time_s") or name.startswith("time_")
+            else float(np.mean(values))
+        )
+    return found
+
+
+QUANTITIES: dict[str, Callable[[Experience], float]] = {
+    "length": lambda e: float(len(e.tokens)),
+    "entropy": lambda e: -float(e.known("entropy").mean()),
+    "kl": lambda e: float(e.known("kl").sum()),
+    "mismatch": lambda e: float(np.abs(e.known("logprobs") - e.rollout_logprobs).mean()),
+}
+"""By what answers are ranked behind an alarm; the entropy's smallest are its worst."""
+
+
+def worst(experiences: Sequence[Experience], quantity: str, count: int = 3) -> list[int]:
+    """The numbers of the experiences in which a quantity is largest (for the entropy: smallest)."""
+    amounts = [QUANTITIES[quantity](e) for e in experiences]
+    return sorted(range(len(amounts)), key=lambda i: -amounts[i])[:count]

@@ -1,0 +1,61 @@
+"""One rank of a run's gang: what every kind of job needs of it. Events, progress, requests, and what rank 0 makes for all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from workbench.engine import hf, parallel
+from workbench.rundir import beats
+from workbench.rundir.store import EventWriter, RunDir
+from workbench.settings.spec import Experiment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+PROGRESS_S = 0.5
+
+
+class Rank:
+    """A rank with the model's directory and tokenizer. Only rank 0 writes events."""
+
+    def __init__(self, run: RunDir, spec: Experiment):
+        self.run, self.spec = run, spec
+        self.attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
+        self._events = EventWriter(run) if parallel.rank() == 0 else None
+        self.directory: Path = self.made_by_first(lambda: hf.local_directory(spec.model.source), "fetching the model")
+        self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
+
+    def emit(self, kind: str, **values: object) -> None:
+        """An event of the run, written by rank 0."""
+        if self._events:
+            self._events.write(kind, **values)
+
+    def warn(self, message: str) -> None:
+        self.emit("warning", message=message)
+        if self._events:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def progress(self, message: str) -> Callable[[int, int], None]:
+        """A callback that reports a phase as (done, total), at most twice a second."""
+        last = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > PROGRESS_S or done == total:
+                last = time.monotonic()
+                self.emit("phase", message=message, done=done, total=total)
+
+        return report
+
+    def made_by_first(self, make: Callable[[], T], message: str) -> T:
+        """Rank 0 makes it (a cached file, say); the others wait, then have what it gave."""
+        self.emit("phase", message=message)
+        with beats.doing(message):
+            box: list[T] = [make()] if parallel.rank() == 0 else []
+            return parallel.from_first(box)[0]

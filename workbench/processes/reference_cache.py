@@ -1,0 +1,42 @@
+"""The log-probabilities of a frozen reference on a data set's rows: computed once, and kept on the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from workbench.data.packing import Row, targets
+from workbench.engine import hf, parallel
+from workbench.engine.step import Policy
+from workbench.processes.rank import Rank
+
+
+def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -> list[Row]:
+    """The rows with the log-probabilities of the policy's first weights, from the disk where the same were computed before. `part` names the rows."""
+    key = hashlib.sha256(f"{hf.digest(rank.directory)} {rank.spec.model.precision}".encode())
+    for row in rows:
+        key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
+    path = hf.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
+    if not parallel.from_first(path.is_file()):
+        known = policy.outputs(rows, reference=True, progress=rank.progress(f"reference log-probabilities ({part})"))
+        rank.made_by_first(lambda: _save(path, np.concatenate(known)), "saving them")
+    return filled(rows, np.load(path)["logprobs"])
+
+
+def filled(rows: Sequence[Row], logprobs: np.ndarray) -> list[Row]:
+    """The rows, each with its part of the reference's log-probabilities of all targets."""
+    ends = np.cumsum([len(targets(row)) for row in rows])[:-1]
+    parts = np.split(logprobs, ends)
+    return [dataclasses.replace(row, reference_logprobs_N=part) for row, part in zip(rows, parts, strict=True)]
+
+
+def _save(path: Path, logprobs: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez(temporary, logprobs=logprobs)
+    temporary.replace(path)

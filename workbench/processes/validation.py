@@ -1,0 +1,110 @@
+"""Measurements on held-out rows: the loss's metrics, what an algorithm makes of the outputs, held-out rollouts, and a few answers to read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from workbench.data.packing import Row
+from workbench.engine import hf, parallel
+from workbench.engine.batch import Metrics
+from workbench.engine.step import Policy
+from workbench.processes.online import Online
+from workbench.processes.rank import Rank
+from workbench.rollout.base import Prompt, Sampling
+from workbench.rollout.engines.megatron import Engine
+from workbench.rollout.experience import Experience
+from workbench.rundir import beats
+
+SEED = 0
+"""Of all draws for validation: each is answered from the same ones."""
+Sample = dict[str, Any]
+"""An answer to read: prompt, response, tokens (their number), finish_reason."""
+
+
+class Validation:
+    """What is measured of a policy on held-out rows. All ranks make the same calls.
+
+    `prompts` are the rows' prompts as tokens; `online` is there for algorithms that learn from rollouts.
+    """
+
+    def __init__(self, rank: Rank, algorithm: ModuleType, policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], online: Online | None):
+        self._rank, self._algorithm, self._policy, self._online = rank, algorithm, policy, online
+        self.rows, self._prompts = rows, prompts
+
+    def measure(self, step: int) -> Metrics:
+        """Measure, and emit it as the validation of this step. Returns the metrics."""
+        with beats.doing("validation"):
+            started = time.perf_counter()
+            diagnostics: dict[str, Any] = {}
+            if self._online:
+                metrics, samples = self._rollouts(self._online)
+            else:
+                metrics, diagnostics = self._losses()
+                samples = self._answers()
+            if samples:
+                metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
+                metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
+            metrics["time_validation_s"] = time.perf_counter() - started
+            more = {"diagnostics": diagnostics} if diagnostics else {}
+            self._rank.emit("validation", step=step, metrics=metrics, samples=samples, **more)
+            return metrics
+
+    def _losses(self) -> tuple[Metrics, dict[str, Any]]:
+        """The loss's metrics, with those of the diagnostics, and the diagnostics."""
+        if not self.rows:
+            return {}, {}
+        outputs: dict[int, np.ndarray] = {}
+        metrics = self._policy.evaluate(self.rows, self._algorithm.loss, outputs)
+        diagnose: Callable[..., dict[str, Any]] | None = getattr(self._algorithm, "diagnose", None)
+        if diagnose is None:
+            return metrics, {}
+        whole = parallel.from_last_stage({i: output for part in parallel.gather_over_data(outputs) for i, output in part.items()})
+        diagnostics = diagnose(self.rows, [whole[i] for i in range(len(self.rows))], self._rank.spec.algorithm)
+        return metrics | diagnostics.pop("metrics", {}), diagnostics
+
+    def _rollouts(self, online: Online) -> tuple[Metrics, list[Sample]]:
+        """The mean reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
+        if not self.rows:
+            return {}, []
+        found = online.held_out(self.rows, SEED)
+        metrics: Metrics = {"response_lengths": sum(len(e.tokens) for e in found) / len(found)}
+        metrics["fraction_of_samples_properly_ended"] = sum(e.finish_reason == "stop" for e in found) / len(found)
+        rewarded = [e for e in found if e.reward is not None]
+        if rewarded:
+            metrics["rewards"] = sum(e.known("reward") for e in rewarded) / len(rewarded)
+            metrics |= {
+                f"reward/{name}": sum(e.known("components")[name] for e in rewarded) / len(rewarded) for name in rewarded[0].known("components")
+            }
+        shown = found[: self._rank.spec.validation.samples]
+        return metrics, [_read(e) for e in shown]
+
+    def _answers(self) -> list[Sample]:
+        """Greedy answers to held-out prompts, where the layout lets one rank's layers see a token from end to end."""
+        model, tokenizer = self._rank.spec.model, self._rank.tokenizer
+        if self._policy.algorithm.num_scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
+            return []
+        self._policy.settle()
+        mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
+        sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._rank.directory))
+        prompts = [Prompt(prompt, key) for key, prompt in enumerate(mine)]
+        rollouts = sorted(Engine(self._policy.chunks[0]).generate(prompts, sampling, SEED), key=lambda rollout: rollout.key)
+        answered = [
+            {
+                "prompt": tokenizer.decode(prompt),
+                "response": tokenizer.decode(rollout.tokens, skip_special_tokens=True),
+                "tokens": len(rollout.tokens),
+                "finish_reason": rollout.finish_reason,
+            }
+            for prompt, rollout in zip(mine, rollouts, strict=True)
+        ]
+        shares = parallel.gather_over_data(answered)
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(self._prompts))]
+
+
+def _read(e: Experience) -> Sample:
+    return {"prompt": e.prompt, "response": e.response, "tokens": len(e.tokens), "finish_reason": e.finish_reason}
