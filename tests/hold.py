@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from workbench import api
 from workbench.rundir.store import write_atomic
 
 SITE = """
@@ -45,6 +47,14 @@ class Hold:
 
     def at(self, step: int) -> None:
         write_atomic(self._path, str(step))
+
+    def wait(self, run: api.Run) -> None:
+        """Until the run stands at the step."""
+        step, deadline = int(self._path.read_text()), time.monotonic() + 240
+        while not any(event["kind"] == "step" and event["step"] >= step for event in run.events()):
+            assert not run.status.state.ended, run.status.message
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def release(self) -> None:
         self._path.unlink()

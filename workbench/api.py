@@ -27,13 +27,15 @@ from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import locate
 from workbench.jobs import preflight as preflights
+from workbench.jobs.checkpoints import evaluation, with_checkpoint
+from workbench.jobs.checkpoints import locate as locate_checkpoint
 from workbench.machines import usage as clusters
 from workbench.machines.usage import Allocation, Cluster, Where
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.store import LIVE, Cursor, EventWriter, RunDir, State, Status
 from workbench.serve.health import Report, reports
-from workbench.settings import placement
+from workbench.settings import placement, spec
 from workbench.settings.spec import Experiment, SpecError, changed, compose
 
 __all__ = [
@@ -53,6 +55,8 @@ __all__ = [
     "check_data",
     "cluster",
     "compose",
+    "evaluate",
+    "generate",
     "get",
     "locate",
     "places",
@@ -234,6 +238,37 @@ def submit(experiment: Experiment) -> Run:
     return Run(run)
 
 
+def evaluate(run_id: str, step: int | None = None, overrides: Sequence[str] = ()) -> Run:
+    """Launch the evaluation of a run's checkpoint, the newest without a step: what its validation measures, on the same held-out rows.
+
+    `overrides` set data, validation, backend and layout otherwise: `evaluate("latest", 20, ["data.validation=more.jsonl", "backend=…"])`.
+
+    Raises:
+        ValueError: no such run; SpecError for no such checkpoint, or an override that an evaluation does not take.
+    """
+    run = get(run_id)
+    return submit(evaluation(run.spec, run.id if step is None else f"{run.id}:{step}", overrides))
+
+
+def generate(source: str, data: str, overrides: Sequence[str] = ()) -> Run:
+    """Launch a job that answers the prompts of a data set.
+
+    Args:
+        source: whose answers: a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as `model.source` names it.
+        data: the prompts, as `data.train` names them.
+        overrides: `key=value`, as for `compose`: `["job.max_tokens=64", "job.temperature=0"]`.
+
+    Raises:
+        SpecError: a wrong override; or no such checkpoint, data or model.
+    """
+    words = [f"data.train={spec.quoted(data)}", *overrides]
+    try:
+        of = f"job.checkpoint={spec.quoted(str(locate_checkpoint(source, lambda name: get(name).dir)))}"
+    except ValueError:
+        of = f"model.source={spec.quoted(source)}"
+    return submit(compose(["job=generate", of, *words]))
+
+
 def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
     """What would keep the experiment from starting, without submitting it; with `on_node` also from a try on a node, which waits in the queue.
 
@@ -250,6 +285,7 @@ def script(experiment: Experiment) -> str:
 
 def _settled(experiment: Experiment) -> Experiment:
     """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
+    experiment = with_checkpoint(experiment, lambda name: get(name).dir)
     experiment.check_files()
     experiment = experiment.with_absolute_paths()
     if not placement.is_open(experiment.algorithm):

@@ -42,12 +42,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`validation_prompts` are the held-out rows' prompts, tokens up to where the assistant's last turn begins."""
+    """`texts` are the training rows as they were read; `validation_prompts` the held-out rows' prompts, tokens up to where the assistant's last turn
+    begins."""
 
     train: list[Row]
     validation: list[Row]
     validation_prompts: list[list[int]]
     report: Report
+    texts: list[TextRow]
 
 
 def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> Dataset:
@@ -85,7 +87,7 @@ def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: P
     train, validation = [row for _, row in kept], [row for _, row in held]
     if kind == "unpaired" and train:
         train, validation = (with_mismatched(part, train, data.max_length) for part in (train, validation))
-    return Dataset(train, validation, prompts, report)
+    return Dataset(train, validation, prompts, report, [text for text, _ in kept])
 
 
 def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:

@@ -207,6 +207,11 @@ def load(policy: Policy, folder: Path, step: int) -> None:
         moments["step"] = torch.tensor(float(meta["optimizer_steps"]))
     if policy.snapshot:
         policy.snapshot.version = meta["reference"]
+    _fill_reference(policy, loaded)
+
+
+def _fill_reference(policy: Policy, loaded: Mapping[str, Any]) -> None:
+    if policy.snapshot:
         for name, tensor in policy.snapshot.tensors.items():
             tensor.copy_(loaded["reference"][name])
 
@@ -223,8 +228,10 @@ def state_of(folder: Path, step: int) -> dict[str, Any]:
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
-    """Fill the policy alone, in whichever precision it computes: what an export needs."""
-    _fill(policy, dist_checkpointing.load({"model": _weights(policy)}, str(folder / str(step)))["model"])
+    """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train."""
+    loaded = dist_checkpointing.load({"model": _weights(policy), **_reference(policy)}, str(folder / str(step)))
+    _fill(policy, loaded["model"])
+    _fill_reference(policy, loaded)
 
 
 def complete_steps(folder: Path) -> list[int]:

@@ -145,6 +145,22 @@ def one(run: RunDir, step: int, rollout: int) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def whole_step(run: RunDir, step: int) -> list[dict[str, Any]]:
+    """A step's rollouts with their arrays, by number.
+
+    Raises:
+        ValueError: there is no file of this step, or it is damaged.
+    """
+
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[dict[str, Any]]:
+        return database.sql("SELECT * FROM read_parquet(?) ORDER BY rollout", params=[files]).to_arrow_table().to_pylist()
+
+    found = _read(run, step, step, read)
+    if found is None:
+        raise ValueError(f"{folder(run) / f'{step}.parquet'} is missing or damaged")
+    return found
+
+
 def follow(run: RunDir, prompt_id: str) -> pd.DataFrame:
     """All answers to one prompt over the steps, ascending, without arrays."""
     return page(run, Query(prompt_id=prompt_id, descending=False, limit=LAST))[0]
@@ -224,7 +240,7 @@ def _row(step: int, number: int, record: Mapping[str, Any], names: Sequence[str]
     if unknown := [name for name in record if name not in names]:
         raise ValueError(f"rollout {number} of step {step}: no column {', '.join(unknown)}; there are {', '.join(names)}, and {COMPONENT}<component>")
     given = {"step": step, "rollout": number, "kl_sum": None}
-    if missing := [name for name in (*COUNTS, *TEXTS, "pieces", "tokens", "reward") if name not in given and record.get(name) is None]:
+    if missing := [name for name in (*COUNTS, *TEXTS, "pieces", "tokens") if name not in given and record.get(name) is None]:
         raise ValueError(f"rollout {number} of step {step} lacks {', '.join(missing)}")
     for name in HEAVY:
         if record.get(name) is not None and len(record[name]) != record["response_tokens"]:

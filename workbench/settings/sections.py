@@ -32,11 +32,19 @@ Roles = Mapping[str, Literal["frozen", "learning", "advancing"]]
 class JobConfig(Frozen):
     """What every kind of job has; each kind's `Config` extends it with its own keys."""
 
-    trains: ClassVar[bool] = False
-    """Whether the run's result is a trained model: such a run has checkpoints, and can be asked for other settings."""
-    needs_algorithm: ClassVar[bool] = False
+    sections: ClassVar[Sequence[str]] = ()
+    """The sections of the experiment that the kind reads: a form shows those, and `algorithm` is required where it is among them."""
 
     name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
+
+
+class CheckpointJob(JobConfig):
+    """A kind of job on weights that are there."""
+
+    checkpoint: str | None = Field(
+        None,
+        description="Whose weights: a run's id or `latest` (its newest checkpoint), `id:step`, or the folder of a checkpoint; empty: the model's own.",
+    )
 
 
 class AlgorithmConfig(Frozen):

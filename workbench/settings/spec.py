@@ -11,13 +11,27 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
-from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, JobConfig, Model, Rollout, Validation, Watch, placement
+from workbench.settings import (
+    WEIGHTS,
+    AlgorithmConfig,
+    Checkpoint,
+    CheckpointJob,
+    Data,
+    Frozen,
+    JobConfig,
+    Model,
+    Rollout,
+    Validation,
+    Watch,
+    placement,
+)
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.naming import module_names, nearest
@@ -25,6 +39,8 @@ from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
 SHOWN = 80
+NO_ALGORITHM = "none"
+"""The algorithm's name in a job that has none."""
 
 
 def algorithm_names() -> list[str]:
@@ -59,6 +75,14 @@ def find_job(name: str) -> Any:
     return import_module(f"workbench.processes.kinds.{name}")
 
 
+def _find_algorithm_or_none(name: str) -> Any:
+    return _NO_ALGORITHM if name == NO_ALGORITHM else find_algorithm(name)
+
+
+_NO_ALGORITHM = SimpleNamespace(Config=AlgorithmConfig, ROLES={})
+"""In the place of an algorithm's file, for a kind of job that has none."""
+
+
 def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
     """Turn a mapping with a `name` into the `Config` of the module that `find` gives for that name."""
 
@@ -72,7 +96,7 @@ def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(find_algorithm, AlgorithmConfig)]
+AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(_find_algorithm_or_none, AlgorithmConfig)]
 AnyJob = Annotated[SerializeAsAny[JobConfig], _typed(find_job, JobConfig)]
 AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, backends.Config)]
 
@@ -83,7 +107,7 @@ class Experiment(Frozen):
     name: str = Field("run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
     job: AnyJob = Field({"name": "train"}, validate_default=True)  # type: ignore[assignment]
-    algorithm: AnyAlgorithm
+    algorithm: AnyAlgorithm = AlgorithmConfig(name=NO_ALGORITHM)
     model: Model = Model()
     data: Data
     validation: Validation = Validation()
@@ -102,7 +126,9 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _fits_ranks(self) -> Experiment:
         layout, world_size = self.model.layout, self.backend.world_size
-        check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 else None)
+        checkpoint = self.job.checkpoint if isinstance(self.job, CheckpointJob) else None
+        model_is_known = checkpoint is None or Path(checkpoint).is_absolute()  # else it will be the checkpoint's: `jobs.checkpoints` looks then
+        check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 and model_is_known else None)
         batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:
             raise ValueError(
@@ -111,8 +137,14 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _has_its_algorithm(self) -> Experiment:
+        if "algorithm" in self.job.sections and self.algorithm.name == NO_ALGORITHM:
+            raise ValueError(f"algorithm: job={self.job.name} needs one; there are: {', '.join(algorithm_names())}")
+        return self
+
+    @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
-        placement.check_served(self.algorithm, find_algorithm(self.algorithm.name).ROLES)
+        placement.check_served(self.algorithm, _find_algorithm_or_none(self.algorithm.name).ROLES)
         if found := placement.problems(self.algorithm, self.model):
             raise ValueError("; ".join(found))
         return self
@@ -192,10 +224,9 @@ def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
 
 def _part(name: str, annotation: Any, tree: dict[str, Any]) -> type[BaseModel] | None:
     """The settings below a field, if any; for the algorithm and the backend those that their name gives."""
-    if name == "algorithm":
-        return find_algorithm(tree[name]["name"]).Config
-    if name == "backend":
-        return backends.find(tree[name]["name"]).Config
+    finders = {"job": find_job, "algorithm": _find_algorithm_or_none, "backend": backends.find}
+    if name in finders and "name" in tree.get(name, ()):
+        return finders[name](tree[name]["name"]).Config
     return next((part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, BaseModel)), None)
 
 
@@ -218,13 +249,23 @@ def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     Raises:
         SpecError: a setting that a resume may not change, or a value out of bounds.
     """
-    tree = experiment.model_dump(mode="json")
+    return overridden(experiment.model_dump(mode="json"), overrides, RESUMABLE, refused="a resume cannot change it; it can change")
+
+
+def overridden(
+    tree: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str], refused: str = "it cannot be set here; these can be"
+) -> Experiment:
+    """The experiment of a resolved tree with some `key=value` of the allowed keys, and of those below them. `refused` begins what is said of others.
+
+    Raises:
+        SpecError: another key, or a value out of bounds.
+    """
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise SpecError([(override, "expected key=value")])
-        if not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE) or key.startswith("backend.name"):
-            raise SpecError([(key, f"a resume cannot change it; it can change: {', '.join(RESUMABLE)}")])
+        if not any(key == name or key.startswith(f"{name}.") for name in allowed) or key.startswith("backend.name"):
+            raise SpecError([(key, f"{refused}: {', '.join(allowed)}")])
         *path, last = key.split(".")
         branch = tree
         for part in path:
@@ -245,6 +286,14 @@ def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:
         own = _hydra(experiment)[1]
         without = _hydra([word for word in words if word not in experiment])[0]
         tree |= {group: without[group] for group in own if group in tree and own[group] != choice[group]}
+    return _without_what_the_job_does_not_read(tree, words)
+
+
+def _without_what_the_job_does_not_read(tree: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The algorithm that every run starts from is none of a job's that has no algorithm, unless it was named."""
+    sections = find_job(tree.get("job", {}).get("name", "train")).Config.sections
+    if "algorithm" not in sections and not any(word.startswith("algorithm=") for word in words):
+        tree.pop("algorithm", None)
     return tree
 
 
@@ -333,6 +382,11 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, list(tree) if isinstance(tree, tuple) else tree
+
+
+def quoted(text: str) -> str:
+    """A text as a word of the command line has it."""
+    return _hydra_value(text)
 
 
 def _hydra_value(value: Any) -> str:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class Config(JobConfig):
     """Train the model with the algorithm."""
 
-    trains = True
-    needs_algorithm = True
+    sections = ("algorithm", "model", "data", "validation", "checkpoint", "rollout", "watch", "backend")
 
     name: Literal["train"] = "train"
 

@@ -1,0 +1,96 @@
+"""Checkpoints by the names that people give them, and what a job on one takes over from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.rundir.store import COMPLETE, RunDir
+from workbench.settings import WEIGHTS, CheckpointJob, Model
+from workbench.settings.spec import Experiment, SpecError, overridden, parse
+
+KEY = "job.checkpoint"
+
+
+def with_checkpoint(experiment: Experiment, find_run: Callable[[str], RunDir]) -> Experiment:
+    """The experiment with its job's checkpoint as a folder's path, and the model that the checkpoint is of: its source, precision and adapters.
+
+    Args:
+        find_run: the run with an id, its beginning or end, or `latest`; raises ValueError where there is none.
+
+    Raises:
+        SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
+    """
+    job = experiment.job
+    if not isinstance(job, CheckpointJob) or job.checkpoint is None:
+        return experiment
+    try:
+        folder = locate(job.checkpoint, find_run)
+        meta = json.loads((folder / "meta.json").read_text())
+        _check(experiment, folder)
+    except (ValueError, OSError) as error:
+        raise SpecError([(KEY, str(error))]) from None
+    tree = experiment.model_dump(mode="json")
+    return parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **meta["model"]}})
+
+
+def evaluation(of: Experiment, checkpoint: str, overrides: Sequence[str]) -> Experiment:
+    """The job that measures a run's checkpoint as the run itself does, with other held-out rows, backend or layout where the overrides say so.
+
+    Raises:
+        SpecError: an override that an evaluation does not take.
+    """
+    tree = of.model_dump(mode="json")
+    tree["job"], tree["name"] = {"name": "evaluate", "checkpoint": checkpoint}, f"evaluate {of.name}"[:80]
+    if "served" in tree["algorithm"]:
+        tree["algorithm"]["served"] = []
+    return overridden(tree, overrides, EVALUATION_KEYS)
+
+
+EVALUATION_KEYS = (
+    "name",
+    "data",
+    "validation",
+    "rollout",
+    "backend",
+    "watch",
+    *(f"model.{name}" for name in Model.model_fields if name not in WEIGHTS),
+)
+"""What an evaluation may set otherwise than the run that it evaluates."""
+
+
+def locate(name: str, find_run: Callable[[str], RunDir]) -> Path:
+    """The folder of a complete checkpoint: `id`, `id:step`, or a path.
+
+    Raises:
+        ValueError: there is none; the message says which there are.
+    """
+    given = Path(name).expanduser()
+    if (given / COMPLETE).is_file():
+        return given.resolve()
+    if given.is_dir():
+        raise ValueError(f"{name} is no complete checkpoint: it has no {COMPLETE}")
+    run_id, colon, step = name.rpartition(":")
+    run = find_run(run_id if colon else name)
+    steps = sorted(int(path.parent.name) for path in run.checkpoints.glob(f"[0-9]*/{COMPLETE}"))
+    if colon and (not step.isdigit() or int(step) not in steps):
+        raise ValueError(f"run {run.id} has no complete checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'}")
+    if not steps:
+        raise ValueError(f"run {run.id} has no complete checkpoint")
+    return (run.checkpoints / (step if colon else str(steps[-1]))).resolve()
+
+
+def _check(experiment: Experiment, folder: Path) -> None:
+    """Whether weights of the run that the checkpoint lies in serve the job's algorithm."""
+    run = RunDir(folder.parents[1])
+    theirs: Any = yaml.safe_load(run.spec_path.read_text())["algorithm"] if run.spec_path.is_file() else {}
+    scores = theirs.get("name") == "reward_model"
+    wanted = experiment.algorithm.num_scores > 0
+    if scores and not wanted:
+        raise ValueError(f"{folder} is of a reward model, which scores answers and gives none")
+    if wanted and theirs and not scores:
+        raise ValueError(f"{folder} is of a language model without scores (algorithm={theirs['name']})")

@@ -1,0 +1,75 @@
+"""Evaluating: what a training run's validation measures, on any checkpoint, in any layout. Its metrics are those of the checkpoint's step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.settings.sections import CheckpointJob
+
+if TYPE_CHECKING:
+    from workbench.data.packing import Row
+    from workbench.data.readers import Kind
+    from workbench.processes.rank import Rank
+
+
+class Config(CheckpointJob):
+    """Measure a checkpoint on held-out rows: the loss's metrics, or the reward of sampled answers; and answers to read."""
+
+    sections = ("algorithm", "model", "data", "validation", "rollout", "watch", "backend")
+
+    name: Literal["evaluate"] = "evaluate"
+
+
+class Evaluation:
+    """One rank of it. As `workbench.processes.online.Progress` it is at the checkpoint's step, and nothing comes."""
+
+    def __init__(self, rank: Rank):
+        from workbench.data.dataset import load
+        from workbench.processes.online import Online
+        from workbench.processes.reference_cache import with_reference
+        from workbench.processes.restored import restored_policy
+        from workbench.processes.validation import Validation
+        from workbench.settings.spec import find_algorithm
+
+        spec, algorithm = rank.spec, find_algorithm(rank.spec.algorithm.name)
+        self._rank = rank
+        rows: Any = algorithm.ROWS
+        kind: Kind = rows(spec.algorithm) if isinstance(rows, FunctionType) else rows
+        data = load(spec.data, kind, rank.tokenizer, rank.progress("reading the data"))
+        rank.emit("data", report=dataclasses.asdict(data.report))
+        held_out = list(data.validation[: spec.validation.max_rows])
+        if not held_out:
+            raise ValueError("there are no held-out rows to measure: name a file, data.validation=…, or a share, data.validation_fraction=0.1")
+        advances = algorithm.ROLES.get("reference") == "advancing"
+        policy, self.step = restored_policy(rank, keeps_reference=advances)
+        self.total_steps = self.step
+        on_rollouts = "reward" in algorithm.ROLES
+        if advances:
+            logprobs = policy.outputs(held_out, reference=True)
+            held_out = [dataclasses.replace(row, reference_logprobs_N=each) for row, each in zip(held_out, logprobs, strict=True)]
+        elif "reference" in algorithm.ROLES and not on_rollouts:
+            held_out = with_reference(held_out, "validation", policy, rank)
+        online = Online(self, rank, policy, ["reward"]) if on_rollouts else None
+        prompts = data.validation_prompts[: spec.validation.samples]
+        self._validation = Validation(rank, algorithm, policy, held_out, prompts, online)
+
+    def batch(self, step: int) -> Sequence[Row]:
+        raise NotImplementedError("an evaluation learns from no batch")
+
+    def go(self) -> None:
+        """Measure once."""
+        from workbench.rundir import beats
+
+        rank = self._rank
+        rank.emit("state", state="running", step=self.step, total_steps=self.total_steps)
+        beats.moved(self.step)
+        self._validation.measure(self.step)
+        rank.emit("end", reason="completed", step=self.step)
+
+
+def work(rank: Rank) -> None:
+    """What a rank of this kind of job does."""
+    Evaluation(rank).go()

@@ -1,0 +1,132 @@
+"""Generating: prompts in, answers with their log-probabilities out, in any layout. A step answers some prompts; a resume goes on with the next.
+
+rollouts/<step>.parquet   a step's answers, as those of a training run (`workbench.rundir.rollouts`)
+answers.jsonl, answers.parquet   all of them, when the run is complete (`workbench.rundir.answers`)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from workbench.settings.sections import CheckpointJob
+
+if TYPE_CHECKING:
+    from workbench.data.packing import Row
+    from workbench.engine.batch import Metrics
+    from workbench.processes.rank import Rank
+    from workbench.rollout.experience import Experience
+
+
+class Config(CheckpointJob):
+    """Answer every prompt of a data set."""
+
+    sections = ("model", "data", "rollout", "watch", "backend")
+
+    name: Literal["generate"] = "generate"
+    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
+    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
+    prompts_per_step: int = Field(64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
+
+
+class Generation:
+    """One rank of it."""
+
+    def __init__(self, rank: Rank):
+        from workbench.data.dataset import load
+        from workbench.engine import parallel
+        from workbench.processes.controls import Controls
+        from workbench.processes.phases import PhaseTimes
+        from workbench.processes.restored import restored_policy
+        from workbench.processes.sampling import Sampler
+        from workbench.rundir import rollouts
+        from workbench.rundir.answers import Asked
+
+        assert isinstance(rank.spec.job, Config)
+        self._rank, self._cfg = rank, rank.spec.job
+        whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
+        data = load(whole, "prompt", rank.tokenizer, rank.progress("reading the data"))
+        rank.emit("data", report=dataclasses.asdict(data.report))
+        if not data.train:
+            raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
+        self._rows = data.train
+        self._asked = [
+            Asked([{"role": message.role, "content": message.content} for message in text.prompt], row.columns)
+            for text, row in zip(data.texts, data.train, strict=True)
+        ]
+        self.total_steps = -(-len(self._rows) // self._cfg.prompts_per_step)
+        policy, self._version = restored_policy(rank)
+        self._times = PhaseTimes()
+        self._sampler = Sampler(rank.spec, policy, rank.directory, rank.tokenizer, self._times)
+        saved = parallel.from_first(rollouts.steps(rank.run) if parallel.rank() == 0 else [])
+        self.step = next((step for step in range(self.total_steps) if step + 1 not in saved), self.total_steps)
+        self._controls = Controls(rank, self._refuse)
+
+    def go(self) -> None:
+        """Answer to the end or to a stop, whichever comes first."""
+        from workbench.engine import parallel
+        from workbench.rundir import answers, beats
+
+        rank = self._rank
+        rank.emit("state", state="running", step=self.step, total_steps=self.total_steps)
+        beats.moved(self.step)
+        self._sampler.refit(self._version)
+        while self.step < self.total_steps:
+            if self._controls.stop_requested(self.step):
+                rank.emit("end", reason="stopped", step=self.step)
+                return
+            metrics = self._answer(self._rows[self.step * self._cfg.prompts_per_step :][: self._cfg.prompts_per_step])
+            self.step += 1
+            beats.moved(self.step)
+            rank.emit("step", step=self.step, metrics=metrics)
+        if parallel.rank() == 0:
+            rank.emit("phase", message="writing the answers")
+            with beats.doing("writing the answers"):
+                answers.write(rank.run, self._asked, self._cfg.prompts_per_step, self._cfg.samples_per_prompt)
+        rank.emit("end", reason="completed", step=self.step)
+
+    def _answer(self, rows: Sequence[Row]) -> Metrics:
+        """Answer some prompts and save the answers. Returns the step's metrics."""
+        from workbench.engine import parallel
+        from workbench.processes.sampling import in_order, sampling_of
+        from workbench.rundir import rollouts
+
+        began, cfg, step = time.perf_counter(), self._cfg, self.step + 1
+        with self._times.timed("generate"):
+            sampling = sampling_of(cfg, self._rank.directory)
+            mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
+        found = in_order(parallel.gather_over_all(mine))
+        if parallel.rank() == 0:
+            with self._times.timed("store"):
+                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(found)])
+        parallel.barrier()
+        seconds = time.perf_counter() - began
+        return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), "step_time_s": seconds}
+
+    def _refuse(self, values: Mapping[str, Any]) -> None:
+        self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
+
+
+def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
+    tokens = sum(len(e.tokens) for e in answers)
+    return {
+        "rollout_size": len(answers),
+        "response_lengths": tokens / len(answers),
+        "prompt_lengths": sum(len(e.row.prefix) for e in answers) / len(answers),
+        "fraction_of_samples_properly_ended": sum(e.finish_reason == "stop" for e in answers) / len(answers),
+        "tokens_per_s": tokens / seconds,
+        "samples_per_s": len(answers) / seconds,
+    }
+
+
+def work(rank: Rank) -> None:
+    """What a rank of this kind of job does."""
+    Generation(rank).go()

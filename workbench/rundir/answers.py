@@ -1,0 +1,70 @@
+"""All answers of a run that generated, as one Parquet file and as JSON lines that serve as data.
+
+A line of answers.jsonl: {"row", "sample", "prompt", "response", "finish_reason", "tokens", "logprobs", and the data row's other columns}. `row`
+counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` are of the sampled tokens, at temperature 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from workbench.rundir import rollouts
+from workbench.rundir.store import RunDir
+
+JSONL, PARQUET = "answers.jsonl", "answers.parquet"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row of the data: its prompt as messages of role and content, and its other columns."""
+
+    prompt: Sequence[Mapping[str, str]]
+    columns: Mapping[str, str]
+
+
+def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per_prompt: int) -> tuple[Path, Path]:
+    """Put the answers of all steps into both files, a step at a time; each appears whole. `rows` are the data's, in their order.
+
+    Raises:
+        ValueError: a step's file is missing or damaged.
+        OSError: the disk is full.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    steps = range(1, -(-len(rows) // prompts_per_step) + 1)
+    shape = pa.schema([("row", pa.int64()), *rollouts.schema()])
+    with _whole(run.path / JSONL) as lines, _whole(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
+        for step in steps:
+            first = (step - 1) * prompts_per_step
+            answers = [{**answer, "row": first + answer["rollout"] // samples_per_prompt} for answer in rollouts.whole_step(run, step)]
+            table.write_table(pa.Table.from_pylist(answers, schema=shape))
+            lines.writelines(_line(answer, rows[answer["row"]]) for answer in answers)
+    return run.path / JSONL, run.path / PARQUET
+
+
+def _line(answer: Mapping[str, Any], row: Asked) -> bytes:
+    kept = {name: answer[name] for name in ("row", "sample", "response", "finish_reason", "tokens")}
+    line = {**row.columns, **kept, "prompt": list(row.prompt), "logprobs": answer["rollout_logprobs"]}
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears at `path` when it is written and on the disk; until then nothing does."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
