@@ -11,6 +11,8 @@ import yaml
 
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model
+from workbench.settings.layout import check as check_layout
+from workbench.settings.layout import known_shape
 from workbench.settings.spec import Experiment, SpecError, overridden, parse
 
 KEY = "job.checkpoint"
@@ -34,8 +36,13 @@ def with_checkpoint(experiment: Experiment, find_run: Callable[[str], RunDir]) -
         _check(experiment, folder)
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
-    tree = experiment.model_dump(mode="json")
-    return parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **meta["model"]}})
+    tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
+    found = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **meta["model"]}})
+    try:
+        check_layout(found.model.layout, ranks, known_shape(found.model.source) if ranks > 1 else None)
+    except ValueError as error:
+        raise SpecError([("model", str(error))]) from None
+    return found
 
 
 def evaluation(of: Experiment, checkpoint: str, overrides: Sequence[str]) -> Experiment:

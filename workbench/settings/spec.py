@@ -126,9 +126,9 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _fits_ranks(self) -> Experiment:
         layout, world_size = self.model.layout, self.backend.world_size
-        checkpoint = self.job.checkpoint if isinstance(self.job, CheckpointJob) else None
-        model_is_known = checkpoint is None or Path(checkpoint).is_absolute()  # else it will be the checkpoint's: `jobs.checkpoints` looks then
-        check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 and model_is_known else None)
+        # The model of a job on a checkpoint is the checkpoint's: `jobs.checkpoints` looks whether the layout fits it.
+        of_checkpoint = isinstance(self.job, CheckpointJob) and self.job.checkpoint is not None
+        check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 and not of_checkpoint else None)
         batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:
             raise ValueError(
