@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Processes, Reward
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
     kept = learn_N > 0
     ratio_N, clipped_N = ratio_N.detach()[kept], clipped_N[kept].float()
     return loss_N, {
-        "loss": loss_N,
-        "ppo_ratio": ratio_N,
-        "ppo_ratio_clamped": ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
-        "clip_fraction": clipped_N,
+        M.LOSS: loss_N,
+        M.PPO_RATIO: ratio_N,
+        M.PPO_RATIO_CLAMPED: ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
+        M.CLIP_FRACTION: clipped_N,
     }
 
 
@@ -213,19 +214,19 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
     mismatch = np.abs(np.concatenate([e.logprobs - e.rollout_logprobs for e in experiences]))
     names = experiences[0].components
     return {
-        "rollout_size": len(experiences),
-        "rewards": float(rewards.mean()),
-        "rewards_std": float(rewards.std()),
-        **{f"reward/{name}": float(np.mean([e.components[name] for e in experiences])) for name in names},
-        "response_lengths": float(lengths.mean()),
-        "prompt_lengths": float(np.mean([len(e.row.prefix) for e in experiences])),
-        "fraction_of_samples_properly_ended": float(np.mean([e.finish_reason == "stop" for e in experiences])),
-        "init_policy_kl": float(np.mean([e.kl.sum() for e in experiences])),
-        "kl_per_token": float(kl.mean()),
-        "entropy": float(np.concatenate([e.entropy for e in experiences]).mean()),
-        "advantages_mean": float(advantages.mean()),
-        "advantages_std": float(advantages.std()),
-        "logprob_mismatch_mean": float(mismatch.mean()),
-        "logprob_mismatch_max": float(mismatch.max()),
-        "staleness": float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
+        M.ROLLOUT_SIZE: len(experiences),
+        M.REWARDS: float(rewards.mean()),
+        M.REWARDS_STD: float(rewards.std()),
+        **{M.REWARD_OF(name): float(np.mean([e.components[name] for e in experiences])) for name in names},
+        M.RESPONSE_LENGTHS: float(lengths.mean()),
+        M.PROMPT_LENGTHS: float(np.mean([len(e.row.prefix) for e in experiences])),
+        M.PROPERLY_ENDED: float(np.mean([e.finish_reason == "stop" for e in experiences])),
+        M.INIT_POLICY_KL: float(np.mean([e.kl.sum() for e in experiences])),
+        M.KL_PER_TOKEN: float(kl.mean()),
+        M.ENTROPY: float(np.concatenate([e.entropy for e in experiences]).mean()),
+        M.ADVANTAGES_MEAN: float(advantages.mean()),
+        M.ADVANTAGES_STD: float(advantages.std()),
+        M.LOGPROB_MISMATCH_MEAN: float(mismatch.mean()),
+        M.LOGPROB_MISMATCH_MAX: float(mismatch.max()),
+        M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
