@@ -95,10 +95,10 @@ function create(root, first) {
   function cardOf(spec) {
     let chart = charts.get(spec.key);
     if (!chart) {
-      const card = element('article', spec.key === 'loss' ? 'wb-card wb-wide' : 'wb-card', { 'data-chart': spec.key });
+      const card = element('article', spec.wide ? 'wb-card wb-wide' : 'wb-card', { 'data-chart': spec.key });
       const head = element('header', 'wb-head');
       const plot = element('div', 'wb-plot', { role: 'img', tabindex: '-1' });
-      head.append(element('h4', '', {}, spec.title), element('span', 'wb-unit', {}, spec.unit), element('ul', 'wb-legend'));
+      head.append(element('h4', '', spec.help ? { title: spec.help } : {}, spec.title), element('span', 'wb-unit', {}, spec.unit), element('ul', 'wb-legend'));
       card.append(head, plot);
       chart = { card, plot, legend: head.lastChild };
       charts.set(spec.key, chart);
@@ -166,7 +166,7 @@ function create(root, first) {
   function layout(spec) {
     const axis = { gridcolor: theme.grid, linecolor: theme.grid, zeroline: false, automargin: true, tickfont: { size: 11, color: theme.muted }, nticks: 6, exponentformat: 'e', fixedrange: false };
     return {
-      height: spec.key === 'loss' ? 260 : 214, margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, uirevision: `${data.run}:${data.axis}`, hovermode: 'x unified',
+      height: spec.wide ? 260 : 214, margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, uirevision: `${data.run}:${data.axis}`, hovermode: 'x unified',
       font: { family: theme.font, size: 12, color: theme.ink }, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       hoverlabel: { bgcolor: theme.surface, bordercolor: theme.grid, font: { color: theme.ink, size: 12 } },
       // half steps there are none: the axis is wide enough for whole ones from the first step on

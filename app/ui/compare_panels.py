@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import streamlit as st
 
 from ui import feed, frame
+from workbench import metrics as M
 from workbench.api import Run
 from workbench.views import catalogue, figures, text
 
@@ -36,12 +37,14 @@ def curves(runs: Sequence[Run]) -> None:
     st.plotly_chart(
         figure, theme=None, key="compare-chart", config={"displayModeBar": False}, alt=f"{catalogue.label(metric)} of {len(runs)} runs by {axis}"
     )
+    if help_text := catalogue.explained(metric):
+        st.caption(f"**{frame.plain(catalogue.label(metric))}**: {frame.plain(help_text)}")
     st.dataframe(standing, hide_index=True, alt="Newest and best value of each run")
 
 
 def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figures.Axis]:
     options = [*(("held", name) for name in held), *(("train", name) for name in train)]
-    default = next((options.index(each) for each in (("held", "rewards"), ("train", "loss")) if each in options), 0)
+    default = next((options.index(each) for each in (("held", M.REWARDS), ("train", M.LOSS)) if each in options), 0)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kind, metric = st.selectbox(
             "Metric",

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.store import Cursor
 from workbench.views import History, text
@@ -85,7 +86,7 @@ class Glance:
     eta_s: float | None = None
 
 
-def glance(run: Run, total_steps: int, metric: str = "loss") -> Glance:
+def glance(run: Run, total_steps: int, metric: str = M.LOSS) -> Glance:
     """A look at a run that costs the same however long its event file is: some lines spread over it, and its end."""
     path = run.dir.events_path()
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from ui import choose, feed, frame
+from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.store import COMPLETE, State, Status
 from workbench.views import History, catalogue, tables, text
@@ -239,15 +240,15 @@ def diagnostics(run: Run) -> None:
         shown = [
             (
                 attribute["name"],
-                _told(metrics, (f"mae_{attribute['name']}", f"spearman_{attribute['name']}")),
+                _told(metrics, (M.MAE_OF(attribute["name"]), M.SPEARMAN_OF(attribute["name"]))),
                 views.ratings(attribute, frame.theme()),
             )
             for attribute in found["attributes"]
         ]
     else:
         shown = [
-            ("Calibration", _told(metrics, ("accuracy", "ece")), views.calibration(found, frame.theme())),
-            ("Scores", _told(metrics, ("rewards_margin", "rewards_all_std")), views.histogram(found, frame.theme())),
+            ("Calibration", _told(metrics, (M.ACCURACY, M.ECE)), views.calibration(found, frame.theme())),
+            ("Scores", _told(metrics, (M.REWARDS_MARGIN, M.REWARDS_ALL_STD)), views.histogram(found, frame.theme())),
             ("Length", _told(metrics, _LENGTH), views.lengths(found, frame.theme())),
         ]
     width = 3 if len(shown) % 3 == 0 else 2
@@ -259,7 +260,7 @@ def diagnostics(run: Run) -> None:
                 st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"diagnostics-{title}-{run.id}", alt=f"{title}: {told}")
 
 
-_LENGTH = ("length_spearman", "accuracy_longer_chosen", "accuracy_shorter_chosen")
+_LENGTH = (M.LENGTH_SPEARMAN, M.ACCURACY_LONGER_CHOSEN, M.ACCURACY_SHORTER_CHOSEN)
 
 
 def _told(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:

@@ -11,11 +11,13 @@ import streamlit as st
 
 from ui import choose, feed
 from workbench import api
+from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.store import LIVE, State, Status
 from workbench.views import text
 
 ROWS_SHOWN = 18
+HELD_OUT_ACCURACY = f"held_out_{M.ACCURACY}"
 FILTERS = {
     "Live": LIVE,
     "Completed": (State.COMPLETED,),
@@ -76,7 +78,7 @@ def _matches(run: Run, words: list[str]) -> bool:
 
 def _row(run: Run, status: Status) -> dict[str, Any]:
     spec = feed.spec_tree(run.dir.spec_path)
-    curve = "rewards" if "rewards" in spec.get("algorithm", {}) else "loss"
+    curve = M.REWARDS if "rewards" in spec.get("algorithm", {}) else M.LOSS
     look = feed.glance(run, status.total_steps, curve)
     newest = dict(look.metrics)
     return {
@@ -87,8 +89,8 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
         "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
         "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
         "curve": [value for value in look.curve if math.isfinite(value)],
-        "loss": text.number(newest.get(curve)),
-        "accuracy": f"{newest['held_out_accuracy']:.1%}" if "held_out_accuracy" in newest else text.number(newest.get("held_out_rewards")),
+        "last": text.number(newest.get(curve)),
+        "held_out": f"{newest[HELD_OUT_ACCURACY]:.1%}" if HELD_OUT_ACCURACY in newest else text.number(newest.get(f"held_out_{M.REWARDS}")),
         "started": text.ago(status.created),
         "time": _time(status, look),
     }
@@ -117,8 +119,8 @@ def _columns() -> dict[str, Any]:
         "model": column.TextColumn("Model", width=152),
         "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
         "curve": column.LineChartColumn("Curve", width=110, help="Training loss, or of a run that learns from rollouts the mean reward"),
-        "loss": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
-        "accuracy": column.TextColumn(
+        "last": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
+        "held_out": column.TextColumn(
             "Held out", width=74, alignment="right", help="Accuracy, or the mean reward, on the held-out rows at the last validation"
         ),
         "started": column.TextColumn("Started", width=78),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workbench import api
+from workbench import api, metrics
 from workbench.rundir.store import State
 
 
@@ -32,6 +32,8 @@ def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.M
     )
     run = api.submit(api.compose([*words, *overrides]))
     assert run.wait(240).state == State.COMPLETED, run.status.message
+    unknown = {name for each in (*steps(run), *held_out(run)) for name in each if metrics.find(name) is None}
+    assert not unknown, f"register them in workbench/metrics.py: {sorted(unknown)}"
     return run
 
 

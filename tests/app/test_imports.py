@@ -12,6 +12,7 @@ from tests.app.conftest import APP
 HEAVY = ("torch", "megatron", "dask", "distributed", "dask_jobqueue", "transformers", "peft", "datasets")
 ALLOWED = (
     "workbench.api",
+    "workbench.metrics",
     "workbench.views",
     "workbench.settings",
     "workbench.settings.spec",

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from backends.base import Survey
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.conftest import APP
-from tests.test_cluster import sample
+from tests.machines.test_cluster import sample
 from workbench import api
 from workbench.machines.usage import Cluster
 from workbench.rundir import store
@@ -66,8 +66,8 @@ class TestRuns:
         assert by_name.loc["dpo-demo", "state"] == ["Running"]
         assert by_name.loc["dpo-demo", "progress"] == pytest.approx(37)
         assert by_name.loc["dpo-demo", "time"] == f"{text.duration(252 * synthetic.PACE_S)} left"
-        assert by_name.loc["dpo-demo", "loss"] == text.number(synthetic.step_metrics(148, 1)["loss"])
-        assert by_name.loc["dpo-lr-too-high", "loss"] == "nan"
+        assert by_name.loc["dpo-demo", "last"] == text.number(synthetic.step_metrics(148, 1)["loss"])
+        assert by_name.loc["dpo-lr-too-high", "last"] == "nan"
         assert len(by_name.loc["dpo-demo", "curve"]) > 30
         assert ":material/stop_circle: Stop" in by_name.loc["dpo-demo", "actions"]
         assert ":material/resume: Resume" in by_name.loc["dpo-lr-too-high", "actions"]

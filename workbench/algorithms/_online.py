@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Processes, Reward
 
 if TYPE_CHECKING:
@@ -132,10 +133,10 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
     kept = learn_N > 0
     ratio_N, clipped_N = ratio_N.detach()[kept], clipped_N[kept].float()
     return loss_N, {
-        "loss": loss_N,
-        "ppo_ratio": ratio_N,
-        "ppo_ratio_clamped": ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
-        "clip_fraction": clipped_N,
+        M.LOSS: loss_N,
+        M.PPO_RATIO: ratio_N,
+        M.PPO_RATIO_CLAMPED: ratio_N.clamp(1 - cfg.clip_low, 1 + cfg.clip_high),
+        M.CLIP_FRACTION: clipped_N,
     }
 
 
@@ -232,26 +233,26 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
 
     lengths = np.array([len(e.tokens) for e in experiences])
     found: Metrics = {
-        "rollout_size": len(experiences),
-        "response_lengths": float(lengths.mean()),
-        "prompt_lengths": float(np.mean([len(e.row.prefix) for e in experiences])),
-        "fraction_of_samples_properly_ended": float(np.mean([e.finish_reason == "stop" for e in experiences])),
-        "staleness": float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
+        M.ROLLOUT_SIZE: len(experiences),
+        M.RESPONSE_LENGTHS: float(lengths.mean()),
+        M.PROMPT_LENGTHS: float(np.mean([len(e.row.prefix) for e in experiences])),
+        M.PROPERLY_ENDED: float(np.mean([e.finish_reason == "stop" for e in experiences])),
+        M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
     if scored := [e for e in experiences if e.reward is not None]:
         rewards = np.array([e.reward for e in scored])
-        found |= {"rewards": float(rewards.mean()), "rewards_std": float(rewards.std())}
-        found |= {f"reward/{name}": float(np.mean([e.known("components")[name] for e in scored])) for name in scored[0].known("components")}
+        found |= {M.REWARDS: float(rewards.mean()), M.REWARDS_STD: float(rewards.std())}
+        found |= {M.REWARD_OF(name): float(np.mean([e.known("components")[name] for e in scored])) for name in scored[0].known("components")}
         if len(scored) < len(experiences):
-            found["rewards_unknown"] = 1 - len(scored) / len(experiences)
+            found[M.REWARDS_UNKNOWN] = 1 - len(scored) / len(experiences)
     if kl := [e.kl for e in experiences if e.kl is not None]:
-        found |= {"init_policy_kl": float(np.mean([each.sum() for each in kl])), "kl_per_token": float(np.concatenate(kl).mean())}
+        found |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
     if entropy := [e.entropy for e in experiences if e.entropy is not None]:
-        found["entropy"] = float(np.concatenate(entropy).mean())
+        found[M.ENTROPY] = float(np.concatenate(entropy).mean())
     if advantages := [e.advantages for e in experiences if e.advantages is not None]:
         whole = np.concatenate(advantages)
-        found |= {"advantages_mean": float(whole.mean()), "advantages_std": float(whole.std())}
+        found |= {M.ADVANTAGES_MEAN: float(whole.mean()), M.ADVANTAGES_STD: float(whole.std())}
     if mismatch := [np.abs(e.logprobs - e.rollout_logprobs) for e in experiences if e.logprobs is not None]:
         whole = np.concatenate(mismatch)
-        found |= {"logprob_mismatch_mean": float(whole.mean()), "logprob_mismatch_max": float(whole.max())}
+        found |= {M.LOGPROB_MISMATCH_MEAN: float(whole.mean()), M.LOGPROB_MISMATCH_MAX: float(whole.max())}
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     return (
         loss_B,
         {
-            "loss": loss_B,
-            "preference_loss": preference_B,
-            "sft_loss": sft_B,
-            "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
-            "rewards_chosen_mean": chosen_B,
-            "rewards_rejected_mean": rejected_B,
-            "rewards_margin": margin_B,
-            "logprobs_chosen": policy_S[0::2],
-            "logprobs_rejected": policy_S[1::2],
+            M.LOSS: loss_B,
+            M.PREFERENCE_LOSS: preference_B,
+            M.SFT_LOSS: sft_B,
+            M.ACCURACY: (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
+            M.REWARDS_CHOSEN_MEAN: chosen_B,
+            M.REWARDS_REJECTED_MEAN: rejected_B,
+            M.REWARDS_MARGIN: margin_B,
+            M.LOGPROBS_CHOSEN: policy_S[0::2],
+            M.LOGPROBS_REJECTED: policy_S[1::2],
         },
     )
 

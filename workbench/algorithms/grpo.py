@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig
 from workbench.settings import Roles
@@ -41,8 +42,8 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
         sequence_N = batch.sequence_N[kept]
         count_S = F.sequences.count_by_sequence(sequence_N, batch.num_sequences)
         loss_S = F.sequences.sum_by_sequence(loss_N, sequence_N, batch.num_sequences) / count_S.clamp(min=1)
-        return loss_S[count_S > 0], {**metrics, "loss": loss_S[count_S > 0]}
-    return loss_N, {**metrics, "loss": loss_N}
+        return loss_S[count_S > 0], {**metrics, M.LOSS: loss_S[count_S > 0]}
+    return loss_N, {**metrics, M.LOSS: loss_N}
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:

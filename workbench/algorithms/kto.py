@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
@@ -54,18 +55,18 @@ def loss(batch: Batch, cfg: Config, kl: float | None = None) -> tuple[Tensor, Me
     loss_B = F.preference.kto(ratio_S, desirable_B, z0, cfg.beta, cfg.desirable_weight, cfg.undesirable_weight)
     reward_B, gain_B = cfg.beta * ratio_S, (ratio_S - z0) * (2 * desirable_B.float() - 1)
     return loss_B, {
-        "loss": loss_B,
-        "accuracy": (gain_B > 0).float() + 0.5 * (gain_B == 0),  # on its side of z0; at it, a coin toss
-        "rewards_chosen_mean": reward_B[desirable_B],
-        "rewards_rejected_mean": reward_B[~desirable_B],
-        "kl": reward_B.new_zeros(len(reward_B)) + z0,
+        M.LOSS: loss_B,
+        M.ACCURACY: (gain_B > 0).float() + 0.5 * (gain_B == 0),  # on its side of z0; at it, a coin toss
+        M.REWARDS_CHOSEN_MEAN: reward_B[desirable_B],
+        M.REWARDS_REJECTED_MEAN: reward_B[~desirable_B],
+        M.KL: reward_B.new_zeros(len(reward_B)) + z0,
     }
 
 
 def mismatch(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     """The log-ratio of each answer, to be averaged over a global batch of mismatched rows."""
     ratio_S = _log_ratio(batch)
-    return ratio_S, {"kl": ratio_S}
+    return ratio_S, {M.KL: ratio_S}
 
 
 def _log_ratio(batch: Batch) -> Tensor:
@@ -86,15 +87,15 @@ def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
     for rows in rt.batches():
         own, other = split(rows)
-        kl = max(0.0, rt.evaluate(other, mismatch)["kl"])
+        kl = max(0.0, rt.evaluate(other, mismatch)[M.KL])
         metrics = rt.update(own, functools.partial(loss, kl=kl))
         yield _with_margin(metrics)
 
 
 def _with_margin(metrics: Metrics) -> Metrics:
     """With the desirable answers' mean reward above the undesirable ones', where the batch has both."""
-    sides = ("rewards_chosen_mean", "rewards_rejected_mean")
+    sides = (M.REWARDS_CHOSEN_MEAN, M.REWARDS_REJECTED_MEAN)
     if not all(name in metrics for name in sides):
         return metrics
     chosen, rejected = (metrics[name] for name in sides)
-    return {**metrics, "rewards_margin": chosen - rejected}
+    return {**metrics, M.REWARDS_MARGIN: chosen - rejected}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     odds_B, sft_B = F.preference.dpo(margin_B, beta=1.0), -mean_S[0::2]
     loss_B = sft_B + cfg.odds_weight * odds_B
     accuracy_B = (margin_B > 0).float() + 0.5 * (margin_B == 0)
-    return loss_B, {"loss": loss_B, "sft_loss": sft_B, "preference_loss": odds_B, "accuracy": accuracy_B, "rewards_margin": margin_B}
+    return loss_B, {M.LOSS: loss_B, M.SFT_LOSS: sft_B, M.PREFERENCE_LOSS: odds_B, M.ACCURACY: accuracy_B, M.REWARDS_MARGIN: margin_B}
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.algorithms import _online as online
 from workbench.algorithms._online import OnlineConfig, loss
 from workbench.settings import Critic, Roles
@@ -76,7 +77,7 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
             **metrics,
             **online.metrics(experiences),
             **_critic_metrics(online.rewarded(experiences), learning()),
-            "kl_coefficient": cfg.kl_coefficient,
+            M.KL_COEFFICIENT: cfg.kl_coefficient,
         }
 
 
@@ -86,6 +87,7 @@ def _critic_metrics(experiences: Sequence[Experience], learnt: Metrics) -> Metri
 
     values, returns = (np.concatenate([e.known(name) for e in experiences]) for name in ("values", "returns"))
     variance = returns.var()
-    explained = {"explained_variance": float(1 - (returns - values).var() / variance)} if variance else {}
-    means = {"values_mean": float(values.mean()), "returns_mean": float(returns.mean()), "returns_std": float(returns.std())}
-    return {**means, **explained, **{f"critic_{name}": learnt[name] for name in ("loss", "grad_norm") if name in learnt}}
+    explained = {M.EXPLAINED_VARIANCE: float(1 - (returns - values).var() / variance)} if variance else {}
+    means = {M.VALUES_MEAN: float(values.mean()), M.RETURNS_MEAN: float(returns.mean()), M.RETURNS_STD: float(returns.std())}
+    lesson = {M.CRITIC_LOSS: M.LOSS, M.CRITIC_GRAD_NORM: M.GRAD_NORM}
+    return {**means, **explained, **{name: learnt[of_critic] for name, of_critic in lesson.items() if of_critic in learnt}}

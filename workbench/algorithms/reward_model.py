@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.settings import AlgorithmConfig, Roles
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from workbench.data.readers import Kind
 
 ROLES: Roles = {}
-STEERLM = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
 class Config(AlgorithmConfig):
@@ -30,7 +30,7 @@ class Config(AlgorithmConfig):
     ranking_loss: Literal["plain", "margin", "scaled"] = Field(
         "plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
     )
-    attributes: tuple[str, ...] = Field(STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores.")
+    attributes: tuple[str, ...] = Field(M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores.")
 
     @field_validator("attributes")
     @classmethod
@@ -64,11 +64,11 @@ def _ranking(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metr
         loss_B = loss_of(chosen_B, rejected_B, (batch.value("chosen_reward") - batch.value("rejected_reward")).to(chosen_B))
     margin_B = chosen_B - rejected_B
     return loss_B, {
-        "loss": loss_B,
-        "accuracy": (margin_B > 0).float() + 0.5 * (margin_B == 0),
-        "rewards_chosen_mean": chosen_B,
-        "rewards_rejected_mean": rejected_B,
-        "rewards_margin": margin_B,
+        M.LOSS: loss_B,
+        M.ACCURACY: (margin_B > 0).float() + 0.5 * (margin_B == 0),
+        M.REWARDS_CHOSEN_MEAN: chosen_B,
+        M.REWARDS_REJECTED_MEAN: rejected_B,
+        M.REWARDS_MARGIN: margin_B,
     }
 
 
@@ -77,8 +77,8 @@ def _regression(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, M
     present_SK = ~ratings_SK.isnan()
     loss_S = F.reward.masked_squared_error(scores_SK, ratings_SK, present_SK)
     error_SK = (scores_SK - ratings_SK).abs()
-    by_attribute = {f"mae_{name}": error_SK[present_SK[:, k], k] for k, name in enumerate(cfg.attributes)}
-    return loss_S, {"loss": loss_S, "mae": error_SK[present_SK], **by_attribute}
+    by_attribute = {M.MAE_OF(name): error_SK[present_SK[:, k], k] for k, name in enumerate(cfg.attributes)}
+    return loss_S, {M.LOSS: loss_S, M.MAE: error_SK[present_SK], **by_attribute}
 
 
 def _ratings(rows: Sequence[Row], attributes: Sequence[str]) -> list[list[float]]:

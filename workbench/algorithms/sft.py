@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Config(AlgorithmConfig):
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     """-log p(token), one value a learnt token; the mean is taken over the global batch's tokens."""
     nll_N = -batch.logprobs_N
-    return nll_N, {"loss": nll_N, "logprobs": batch.logprobs_N}
+    return nll_N, {M.LOSS: nll_N, M.LOGPROBS: batch.logprobs_N}
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

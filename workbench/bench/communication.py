@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from workbench import api
+from workbench import metrics as M
 from workbench.bench import short_ppo
 from workbench.bench.relay import relayed
 from workbench.rundir.store import write_atomic
@@ -65,10 +66,10 @@ def share(link: str, steps: Sequence[short_ppo.Step]) -> Share:
 
     return Share(
         link=link,
-        step_s=median("step_time_s"),
-        wire_s={name: median(f"wire_{name}_s") for name in ENDPOINTS},
-        server_s={name: median(f"server_{name}_s") for name in ENDPOINTS},
-        waits_s=statistics.median(sum(step.get(f"time_{name}_s", 0.0) for name in WAITS) for step in steps),
+        step_s=median(M.STEP_TIME_S),
+        wire_s={name: median(M.WIRE_OF(name)) for name in ENDPOINTS},
+        server_s={name: median(M.SERVER_OF(name)) for name in ENDPOINTS},
+        waits_s=statistics.median(sum(step.get(M.TIME_OF(name), 0.0) for name in WAITS) for step in steps),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from workbench import metrics as M
 from workbench.data.chat import encode_conversation, encode_preference
 from workbench.data.readers import read
 from workbench.data.rows import Conversation, Message, Preference
@@ -62,7 +63,7 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
                     found[name].append(_run([*command, str(path)]))
     summary = {name: _summary(runs, len(pairs)) for name, runs in found.items()}
     if as_json:
-        print(json.dumps({**summary, "speedup": summary["ours"]["samples_per_s"] / summary["trl"]["samples_per_s"]}))
+        print(json.dumps({**summary, "speedup": summary["ours"][M.SAMPLES_PER_S] / summary["trl"][M.SAMPLES_PER_S]}))
     else:
         console.print(f"{kind}: {len(pairs)} rows of {tokens:.0f} tokens a side, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
         _render(summary, found, console)
@@ -123,20 +124,20 @@ def _run(command: list[str]) -> dict[str, Any]:
 
 def _summary(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
     step = statistics.median(second for run in runs for second in run["seconds"][1:])
-    first = {name: runs[0][name] for name in ("loss", "logprobs_chosen", "logprobs_rejected")}
-    return {**first, "step_s": step, "samples_per_s": batch / step, "peak_memory_gib": max(run["peak_memory_gib"] for run in runs)}
+    first = {name: runs[0][name] for name in (M.LOSS, M.LOGPROBS_CHOSEN, M.LOGPROBS_REJECTED)}
+    return {**first, "step_s": step, M.SAMPLES_PER_S: batch / step, M.PEAK_MEMORY_GIB: max(run[M.PEAK_MEMORY_GIB] for run in runs)}
 
 
 def _render(summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], console: Console) -> None:
     trl, ours = summary["trl"], summary["ours"]
     table = Table("", f"TRL {TRL}", "Alignment Workbench", "ratio", box=None)
     for name, label, better in (
-        ("loss", "first step's loss", None),
-        ("logprobs_chosen", "its log-prob, chosen", None),
-        ("logprobs_rejected", "its log-prob, rejected", None),
+        (M.LOSS, "first step's loss", None),
+        (M.LOGPROBS_CHOSEN, "its log-prob, chosen", None),
+        (M.LOGPROBS_REJECTED, "its log-prob, rejected", None),
         ("step_s", "step, seconds (median)", False),
-        ("samples_per_s", "samples / s", True),
-        ("peak_memory_gib", "peak memory, GiB", False),
+        (M.SAMPLES_PER_S, "samples / s", True),
+        (M.PEAK_MEMORY_GIB, "peak memory, GiB", False),
     ):
         if trl[name] is not None:
             ratio = "" if better is None else f"{ours[name] / trl[name]:.2f}"

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench import metrics as M
 from workbench.data.dataset import encode
 from workbench.data.formats import parse
 from workbench.data.packing import Row
@@ -44,8 +45,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         metrics = policy.update(batch, algorithm.loss, step, 0)
         seconds.append(time.perf_counter() - started)
         first = first or metrics
-    names = ("loss", "logprobs_chosen", "logprobs_rejected")
-    result = {**{name: first.get(name) for name in names}, "seconds": seconds, "peak_memory_gib": device.peak_memory_gib()}
+    names = (M.LOSS, M.LOGPROBS_CHOSEN, M.LOGPROBS_REJECTED)
+    result = {**{name: first.get(name) for name in names}, "seconds": seconds, M.PEAK_MEMORY_GIB: device.peak_memory_gib()}
     parallel.stop()
     return result
 

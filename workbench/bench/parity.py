@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench import metrics as M
 from workbench.settings import Lora, Model
 
 STEPS = 3
@@ -136,7 +137,7 @@ def measure(cases: Sequence[Case], progress: Callable[[str], None] = lambda name
 
 def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, float]:
     """The largest relative differences of losses, gradient norms and weights."""
-    numbers = [max(abs(a - b) / abs(b) for a, b in zip(here[key], there[key], strict=True)) for key in ("loss", "grad_norm")]
+    numbers = [max(abs(a - b) / abs(b) for a, b in zip(here[key], there[key], strict=True)) for key in (M.LOSS, M.GRAD_NORM)]
     assert here["weights"].keys() == there["weights"].keys(), here["weights"].keys() ^ there["weights"].keys()
     weights = max(float(np.abs(here["weights"][name] - w).max() / np.abs(w).max()) for name, w in there["weights"].items())
     return numbers[0], numbers[1], weights
@@ -256,7 +257,7 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
                 known = policy.outputs(rows)
                 rows = [dataclasses.replace(row, reference_logprobs_N=logprobs) for row, logprobs in zip(rows, known, strict=True)]
             steps = [policy.update(rows, algorithm.loss, step, 0) for step in range(STEPS)]
-            for key in ("loss", "grad_norm"):
+            for key in (M.LOSS, M.GRAD_NORM):
                 yield f"{name} {packing}|{key}", np.array([step[key] for step in steps])
             for weight, tensor in gathered(policy.weights(), policy.hf_config):
                 yield f"{name} {packing}|weights|{weight}", tensor.float().cpu().numpy().copy()

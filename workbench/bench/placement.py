@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
+from workbench import metrics as M
 from workbench.bench import short_ppo
 
 PLACEMENTS: dict[str, tuple[str, ...]] = {"colocated": (), "served": short_ppo.SERVED}
@@ -45,8 +46,8 @@ def compare(models: Sequence[str], rounds: int, steps: int, as_json: bool, conso
 
 def measured(model: str, placement: str, runs: Sequence[Sequence[short_ppo.Step]]) -> Measured:
     every = [step for run in runs for step in run]
-    phases = {name: statistics.median(step.get(f"time_{name}_s", 0.0) for step in every) for name in PHASES}
-    return Measured(model, placement, [statistics.median(step["step_time_s"] for step in run) for run in runs], phases)
+    phases = {name: statistics.median(step.get(M.TIME_OF(name), 0.0) for step in every) for name in PHASES}
+    return Measured(model, placement, [statistics.median(step[M.STEP_TIME_S] for step in run) for run in runs], phases)
 
 
 def _render(found: Sequence[Measured], steps: int, console: Console) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import api
+from workbench import metrics as M
 from workbench.monitoring import alarms
 
 SHOWN = 4
@@ -48,7 +49,7 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
     else:
         _render(outcomes, console)
     return min(each.rise for each in outcomes) > spread(outcomes) and not any(
-        alarms.found([{"init_policy_kl": each.highest_kl}]) for each in outcomes
+        alarms.found([{M.INIT_POLICY_KL: each.highest_kl}]) for each in outcomes
     )
 
 
@@ -59,8 +60,8 @@ def outcome(run: str, events: Sequence[dict[str, Any]]) -> Outcome:
     return Outcome(
         run=run,
         minutes=(events[-1]["time"] - events[0]["time"]) / 60,
-        rewards={event["step"]: event["metrics"]["rewards"] for event in validations},
-        highest_kl=max(event["metrics"]["init_policy_kl"] for event in events if event["kind"] == "step"),
+        rewards={event["step"]: event["metrics"][M.REWARDS] for event in validations},
+        highest_kl=max(event["metrics"][M.INIT_POLICY_KL] for event in events if event["kind"] == "step"),
         samples=[(a["prompt"], a["response"], b["response"]) for a, b in zip(first["samples"], last["samples"], strict=True)],
     )
 

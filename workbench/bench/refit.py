@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
+from workbench import metrics as M
 from workbench.bench import short_ppo
 
 LIMIT = 0.01
@@ -58,5 +59,5 @@ def compare(models: Sequence[str], steps: int, as_json: bool, console: Console) 
 
 
 def of_steps(model: str, engine: str, steps: Sequence[short_ppo.Step]) -> Refit:
-    refit_s, step_s = (statistics.median(step[name] for step in steps) for name in ("time_refit_s", "step_time_s"))
+    refit_s, step_s = (statistics.median(step[name] for step in steps) for name in (M.TIME_OF("refit"), M.STEP_TIME_S))
     return Refit(model, engine, refit_s, step_s)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import api
+from workbench import metrics as M
 from workbench.data.chat import encode_preference
 from workbench.data.dataset import prompt_text
 from workbench.data.readers import read
@@ -191,7 +192,7 @@ def _trained(kept: Pairs, held: Pairs, seed: int, steps: int | None, console: Co
             time.sleep(1)
     if status.state != State.COMPLETED:
         raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command goes on with it")
-    return [event["metrics"]["accuracy"] for event in run.events() if event["kind"] == "validation"][-1]
+    return [event["metrics"][M.ACCURACY] for event in run.events() if event["kind"] == "validation"][-1]
 
 
 def _written(kept: Pairs, held: Pairs, seed: int) -> Path:

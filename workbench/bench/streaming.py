@@ -29,6 +29,7 @@ from rich.table import Table
 
 from backends import local
 from backends.base import Job
+from workbench import metrics as M
 from workbench.bench.browser import Server, chromium, new_page
 from workbench.jobs.preflight import file_system
 from workbench.rundir import beats, rollouts, store
@@ -40,7 +41,7 @@ LIMIT_S = 2.0
 ROLLOUTS_EVERY_S = 2.0
 ANSWERS, ANSWER_TOKENS = 16, 64
 SETTLE_S = 60.0
-METRICS = ("loss", "grad_norm", "lr", "rewards", "entropy", "ppo_ratio", "clip_fraction", "critic_loss", "tokens_per_s", "step_time_s")
+METRICS = (M.LOSS, M.GRAD_NORM, M.LR, M.REWARDS, M.ENTROPY, M.PPO_RATIO, M.CLIP_FRACTION, M.CRITIC_LOSS, M.TOKENS_PER_S, M.STEP_TIME_S)
 RECORD = """pattern => {
   window.wbSeen = [];
   let last = -1;

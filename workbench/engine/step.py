@@ -17,6 +17,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from workbench import metrics as M
 from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
 from workbench.engine import device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
@@ -113,15 +114,15 @@ class Policy:
         tokens, memory = parallel.sum_over_data([sum(row.num_tokens for row in rows) / parallel.data_size()])[0], device.peak_memory_gib()
         return {
             **self._averages(metrics),
-            "grad_norm": float(grad_norm) if succeeded else math.nan,
-            "lr": lr,
-            "tokens_per_s": tokens / (ended - started),
-            "samples_per_s": len(rows) / (ended - started),
-            "step_time_s": ended - started,
-            "time_data_s": packed - started,
-            "time_forward_backward_s": differentiated - packed,
-            "time_optimizer_s": ended - differentiated,
-            "peak_memory_gib": parallel.max_over_all(memory),
+            M.GRAD_NORM: float(grad_norm) if succeeded else math.nan,
+            M.LR: lr,
+            M.TOKENS_PER_S: tokens / (ended - started),
+            M.SAMPLES_PER_S: len(rows) / (ended - started),
+            M.STEP_TIME_S: ended - started,
+            M.TIME_OF("data"): packed - started,
+            M.TIME_OF("forward_backward"): differentiated - packed,
+            M.TIME_OF("optimizer"): ended - differentiated,
+            M.PEAK_MEMORY_GIB: parallel.max_over_all(memory),
         }
 
     @torch.no_grad()

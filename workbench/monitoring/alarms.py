@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench import metrics as M
+from workbench.metrics import Metric
+
 Steps = Sequence[Mapping[str, Any]]
 
 WINDOW = 5
@@ -32,7 +35,7 @@ class Limit:
     """An alarm while one metric is at its limit or above. `message` is filled with `now` and `limit`."""
 
     name: str
-    metric: str
+    metric: Metric
     limit: float
     message: str
     rank_by: str
@@ -41,14 +44,14 @@ class Limit:
 LIMITS = (
     Limit(
         "KL blow-up",
-        "init_policy_kl",
+        M.INIT_POLICY_KL,
         50.0,
         "the policy is {now:.1f} nats an answer from its reference (limit {limit:g}); raise kl_coefficient or lower lr",
         "kl",
     ),
     Limit(
         "mismatch",
-        "logprob_mismatch_mean",
+        M.LOGPROB_MISMATCH_MEAN,
         0.05,
         "sampler and trainer differ by {now:.3f} nats a token (limit {limit:g}); algorithm.importance_cap corrects for it, a smaller "
         "rollout.max_staleness or lr keeps them closer",
@@ -76,7 +79,7 @@ def _at_limit(step: Mapping[str, Any], limit: Limit) -> Alarm | None:
 
 
 def _length_explosion(steps: Steps) -> Alarm | None:
-    lengths, rewards = _change(steps, "response_lengths"), _change(steps, "rewards")
+    lengths, rewards = _change(steps, M.RESPONSE_LENGTHS), _change(steps, M.REWARDS)
     if lengths is None or rewards is None or not (lengths[1] >= 1.5 * lengths[0] and rewards[1] > rewards[0]):
         return None
     before, now = lengths
@@ -84,7 +87,7 @@ def _length_explosion(steps: Steps) -> Alarm | None:
 
 
 def _entropy_collapse(steps: Steps) -> Alarm | None:
-    entropies = _change(steps, "entropy")
+    entropies = _change(steps, M.ENTROPY)
     if entropies is None or not 0.2 * entropies[0] >= entropies[1] < entropies[0]:
         return None
     before, now = entropies

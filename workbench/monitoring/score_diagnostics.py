@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from workbench import metrics as M
+
 CALIBRATION_BINS = 10
 HISTOGRAM_BINS = 30
 POINTS = 500
@@ -26,15 +28,15 @@ def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, Any]:
     right_P = np.where(margin_P == 0, 0.5, margin_P > 0)
     bins, ece = calibration(margin_P, right_P)
     longer_P = np.sign(lengths_P2[:, 0] - lengths_P2[:, 1])
-    metrics = {
-        "accuracy": right_P.mean(),
-        "ece": ece,
-        "rewards_all_mean": scores_P2.mean(),
-        "rewards_all_std": scores_P2.std(),
-        "length_pearson": pearson(lengths_P2.ravel(), scores_P2.ravel()),
-        "length_spearman": pearson(ranks(lengths_P2.ravel()), ranks(scores_P2.ravel())),
-        "accuracy_longer_chosen": _mean(right_P[longer_P > 0]),
-        "accuracy_shorter_chosen": _mean(right_P[longer_P < 0]),
+    metrics: dict[str, Any] = {
+        M.ACCURACY: right_P.mean(),
+        M.ECE: ece,
+        M.REWARDS_ALL_MEAN: scores_P2.mean(),
+        M.REWARDS_ALL_STD: scores_P2.std(),
+        M.LENGTH_PEARSON: pearson(lengths_P2.ravel(), scores_P2.ravel()),
+        M.LENGTH_SPEARMAN: pearson(ranks(lengths_P2.ravel()), ranks(scores_P2.ravel())),
+        M.ACCURACY_LONGER_CHOSEN: _mean(right_P[longer_P > 0]),
+        M.ACCURACY_SHORTER_CHOSEN: _mean(right_P[longer_P < 0]),
     }
     edges = np.histogram_bin_edges(scores_P2, HISTOGRAM_BINS)
     keep = _thinned(scores_P2.size)
@@ -58,7 +60,7 @@ def regression(scores_BK: np.ndarray, ratings_BK: np.ndarray, attributes: Sequen
     for k, name in enumerate(attributes):
         known = np.isfinite(ratings_BK[:, k]) & np.isfinite(scores_BK[:, k])
         actual, predicted = ratings_BK[known, k].astype(float), scores_BK[known, k].astype(float)
-        metrics |= {f"mae_{name}": _mean(np.abs(actual - predicted)), f"spearman_{name}": pearson(ranks(actual), ranks(predicted))}
+        metrics |= {M.MAE_OF(name): _mean(np.abs(actual - predicted)), M.SPEARMAN_OF(name): pearson(ranks(actual), ranks(predicted))}
         keep = _thinned(len(actual))
         if len(actual):
             points.append({"name": name, "rated": len(actual), "actual": actual[keep].tolist(), "predicted": predicted[keep].tolist()})

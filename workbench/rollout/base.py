@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from workbench.engine.step import Policy
 
+from workbench import metrics as M
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -67,10 +69,10 @@ class Profile:
     def metrics(self) -> dict[str, float]:
         """As a step's metrics: rates where there was work."""
         return {
-            **({"prefill_tokens_per_s": self.prefill_tokens / self.prefill_s} if self.prefill_s else {}),
-            **({"decode_tokens_per_s": self.decode_tokens / self.decode_s} if self.decode_s else {}),
-            **({"batch_occupancy": self.busy / self.slot_steps} if self.slot_steps else {}),
-            "time_refit_s": self.refit_s,
+            **({M.PREFILL_TOKENS_PER_S: self.prefill_tokens / self.prefill_s} if self.prefill_s else {}),
+            **({M.DECODE_TOKENS_PER_S: self.decode_tokens / self.decode_s} if self.decode_s else {}),
+            **({M.BATCH_OCCUPANCY: self.busy / self.slot_steps} if self.slot_steps else {}),
+            M.TIME_OF("refit"): self.refit_s,
         }
 
 

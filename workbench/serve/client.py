@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tenacity
 
+from workbench import metrics as M
 from workbench.models.endpoint import SECONDS, Arrays, BadRequest, seal
 from workbench.serve import discovery
 from workbench.serve.server import DENIED, END, REFUSED
@@ -72,8 +73,8 @@ class Client:
         with self._counting:
             now: dict[str, float] = {}
             for endpoint in self.calls:
-                now[f"wire_{endpoint}_s"] = self.wire_seconds[endpoint]
-                now[f"server_{endpoint}_s"] = self.server_seconds[endpoint]
+                now[M.WIRE_OF(endpoint)] = self.wire_seconds[endpoint]
+                now[M.SERVER_OF(endpoint)] = self.server_seconds[endpoint]
             since = {name: value - self._told.get(name, 0.0) for name, value in now.items()}
             self._told = now
         return since

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workbench import metrics as M
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
 
@@ -288,6 +289,6 @@ class Checkpoint(Frozen):
     every_steps: int = Field(20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
     keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
-    best_metric: str = Field("loss", min_length=1, description="Held-out metric that ranks the checkpoints.")
+    best_metric: str = Field(str(M.LOSS), min_length=1, description="Held-out metric that ranks the checkpoints.")
     best_mode: Literal["min", "max"] = Field("min", description="Whether the smallest or the largest value is the best.")
     asynchronous: bool = Field(True, description="Write in the background while the next steps run.")

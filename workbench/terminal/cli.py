@@ -1,4 +1,4 @@
-"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|data check|doctor|bench`."""
+"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|bench`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from workbench.rundir.store import State
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.follow import follow as follow_to_end
-from workbench.terminal.follow import number
 from workbench.terminal.machines import cluster, preflight
+from workbench.terminal.metrics import metrics, metrics_of_run
 from workbench.views.text import clock
 
 app = typer.Typer(
@@ -118,11 +118,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
     for server in servers:
         out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
-    if names := sorted({*summary["metrics"], *summary["validation"]}):
-        table = Table("metric", "last step", "held out", box=None, header_style="dim")
-        for name in names:
-            table.add_row(name, *(number(summary[part].get(name)) for part in ("metrics", "validation")))
-        out.print(table)
+    if summary["metrics"] or summary["validation"]:
+        out.print(metrics_of_run(summary["metrics"], summary["validation"]))
     out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
 
 
@@ -305,7 +302,7 @@ def _summary(item: api.Run) -> dict[str, Any]:
     }
 
 
-for command in (cluster, preflight, parity, chaos):  # after those that everyone needs, as --help lists them
+for command in (cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

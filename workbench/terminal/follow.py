@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column
 
 from workbench import api
+from workbench.metrics import METRICS
 from workbench.rundir.store import Cursor, State
 
 out, err = Console(), Console(stderr=True)
@@ -76,15 +77,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
 
 
 def _brief(metrics: dict[str, Any]) -> str:
-    names = {
-        "rewards": "reward",
-        "init_policy_kl": "KL",
-        "loss": "loss",
-        "accuracy": "accuracy",
-        "rewards_margin": "margin",
-        "tokens_per_s": "tokens/s",
-    }
-    return "  ".join(f"{label} {number(metrics[name])}" for name, label in names.items() if name in metrics)
+    return "  ".join(f"{metric.brief} {number(metrics[metric])}" for metric in METRICS.values() if metric.brief and metric in metrics)
 
 
 def number(value: Any) -> str:

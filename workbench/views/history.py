@@ -156,8 +156,9 @@ class History:
         if self.steps and event["step"] <= self.steps[-1]:
             self._forget_after(event["step"] - 1)
         values = numbers(event.get("metrics", {}))
-        for name in values.keys() - self.metrics.keys():
-            self.metrics[name] = [NAN] * len(self.steps)
+        for name in values:
+            if name not in self.metrics:
+                self.metrics[name] = [NAN] * len(self.steps)
         self.steps.append(event["step"])
         self.times.append(event["time"])
         self.elapsed_s.append(self._elapsed(event["time"]))

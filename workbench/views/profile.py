@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench import metrics as M
 from workbench.views import text
 from workbench.views.catalogue import PHASE_PARTS as PARTS
 from workbench.views.figures import LIGHT, Theme, rgba, style
@@ -54,7 +55,10 @@ COLOURS = {
     OTHER: (7, 0.4),
 }
 """Place in the palette, and strength, of each phase; one that nobody foresaw takes the fourth colour."""
-ENGINE = {"decode_tokens_per_s": "Decode, tokens / s", "prefill_tokens_per_s": "Prefill, tokens / s", "batch_occupancy": "Decoder's slots in use"}
+ENGINE: Mapping[str, str] = {
+    **{metric: f"{metric.label.capitalize()}, {metric.unit}" for metric in (M.DECODE_TOKENS_PER_S, M.PREFILL_TOKENS_PER_S)},
+    M.BATCH_OCCUPANCY: M.BATCH_OCCUPANCY.heading,
+}
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,11 @@ class Profile:
 def of(history: History, last: int | None = None) -> Profile | None:
     """The means over the newest `last` steps, or over all; None while no step was timed."""
     columns = {name: np.array(column, float)[-last if last else 0 :] for name, column in history.metrics.items()}
-    step_N = columns.get("step_time_s")
+    step_N = columns.get(M.STEP_TIME_S)
     if step_N is None or not np.isfinite(step_N).any():
         return None
     step_s = _mean(step_N)
-    seconds = {name: float(np.nan_to_num(columns[f"time_{name}_s"][np.isfinite(step_N)]).mean()) for name in _phases(history)}
+    seconds = {name: float(np.nan_to_num(columns[M.TIME_OF(name)][np.isfinite(step_N)]).mean()) for name in _phases(history)}
     inside = {part: whole for whole, parts in PARTS.items() if whole in seconds for part in parts}
     tops = {name: value for name, value in seconds.items() if name not in inside}
     rest = step_s - sum(tops.values())
@@ -108,7 +112,7 @@ def of(history: History, last: int | None = None) -> Profile | None:
         phases += [Phase(part, label(part), seconds[part], seconds[part] / step_s, name) for part in PARTS.get(name, ()) if part in seconds]
     name = OTHER if rest >= 0 else OVERLAP
     phases.append(Phase(name, LABELS[name], abs(rest), abs(rest) / step_s))
-    engine = {name: _mean(columns[name]) for name in ENGINE if name in columns and np.isfinite(columns[name]).any()}
+    engine: dict[str, float] = {name: _mean(columns[name]) for name in ENGINE if name in columns and np.isfinite(columns[name]).any()}
     return Profile(int(np.isfinite(step_N).sum()), step_s, phases, engine, _servers(columns))
 
 
@@ -146,28 +150,28 @@ def label(name: str) -> str:
 
 def measure(name: str, value: float) -> str:
     """One of ENGINE's numbers for people."""
-    return f"{value:.0%}" if name == "batch_occupancy" else text.number(value)
+    return f"{value:.0%}" if name == M.BATCH_OCCUPANCY else text.number(value)
 
 
 def _phases(history: History) -> list[str]:
-    return [name.removeprefix("time_").removesuffix("_s") for name in history.metrics if name.startswith("time_") and name.endswith("_s")]
+    return [part for name in history.metrics if (part := M.TIME_OF.part(name))]
 
 
 def _disjoint(history: History) -> dict[str, np.ndarray]:
     """Each phase's seconds by step without those of its parts, in the order in which a step goes through them, and what is left."""
-    found = {name: np.nan_to_num(np.array(history.metrics[f"time_{name}_s"], float)) for name in _phases(history)}
+    found = {name: np.nan_to_num(np.array(history.metrics[M.TIME_OF(name)], float)) for name in _phases(history)}
     for whole, parts in PARTS.items():
         if whole in found:
             found[whole] = np.maximum(0, found[whole] - sum((found[part] for part in parts if part in found), np.zeros_like(found[whole])))
-    step_N = np.nan_to_num(np.array(history.metrics.get("step_time_s", []), float))
+    step_N = np.nan_to_num(np.array(history.metrics.get(M.STEP_TIME_S, []), float))
     found[OTHER] = np.maximum(0, step_N - sum(found.values(), np.zeros_like(step_N)))
     order = [*LABELS, *(name for name in found if name not in LABELS)]
     return {name: found[name] for name in order if name in found}
 
 
 def _servers(columns: Mapping[str, np.ndarray]) -> list[Server]:
-    names = [name.removeprefix("server_").removesuffix("_s") for name in columns if name.startswith("server_")]
-    found = [Server(name, _mean(columns[f"server_{name}_s"]), _mean(columns.get(f"wire_{name}_s", np.zeros(1)))) for name in names]
+    names = [part for name in columns if (part := M.SERVER_OF.part(name))]
+    found = [Server(name, _mean(columns[M.SERVER_OF(name)]), _mean(columns.get(M.WIRE_OF(name), np.zeros(1)))) for name in names]
     return sorted((s for s in found if s.server_s + s.wire_s > 0), key=lambda s: -s.server_s - s.wire_s)
 
 

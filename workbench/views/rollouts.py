@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.rundir.rollouts import COMPONENT
 from workbench.views import text
 from workbench.views.figures import LIGHT, Theme, rgba, style
 from workbench.views.tables import Figure
@@ -158,7 +159,7 @@ _USER_TURN = re.compile(r"(?:<\|im_start\|>|<\|start_header_id\|>|<\|)user(?:<\|
 
 def components(rollout: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a rollout's reward by name."""
-    return {name.removeprefix("reward/"): float(value) for name, value in rollout.items() if name.startswith("reward/") and value is not None}
+    return {name.removeprefix(COMPONENT): float(value) for name, value in rollout.items() if name.startswith(COMPONENT) and value is not None}
 
 
 def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:

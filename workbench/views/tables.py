@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from workbench import metrics as M
+from workbench.metrics import Metric
 from workbench.rundir.store import Status
-from workbench.views import text
-from workbench.views.history import History
+from workbench.views import catalogue, text
+from workbench.views.history import History, numbers
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -64,37 +66,29 @@ class Figure:
 RECENT = 60
 
 
-_ONLINE = (
-    ("rewards", "Reward", "Mean reward of the last step's answers; below it, the change over the last steps."),
-    ("init_policy_kl", "KL", "From the reference policy, in nats an answer, over the last step's answers."),
-)
-_OFFLINE = (
-    ("loss", "Loss", "Training loss of the last step; below it, the change over the last steps."),
-    ("rewards_margin", "Reward margin", "Reward of the chosen answers above the rejected ones."),
-)
+_ONLINE = (M.REWARDS, M.INIT_POLICY_KL)
+_OFFLINE = (M.LOSS, M.REWARDS_MARGIN)
+_HELD_OUT = (M.REWARDS, M.ACCURACY, M.LOSS)
+"""What a headline leads with; of the held-out metrics the first that there is."""
 
 
 def headline(history: History, status: Status) -> list[Figure]:
     """What the run has of: reward and KL, or loss and margin; the held-out reward, accuracy or loss; speed, step and time left."""
     figures = [
-        Figure(label, text.number(values[-1]), _trend(values), words, _recent(values))
-        for name, label, words in (_ONLINE if "rewards" in history.metrics else _OFFLINE)
-        if (values := history.metrics.get(name))
+        Figure(_brief(metric), text.number(values[-1]), _trend(values), metric.help, _recent(values))
+        for metric in (_ONLINE if M.REWARDS in history.metrics else _OFFLINE)
+        if (values := history.metrics.get(metric))
     ]
-    held = next((name for name in ("rewards", "accuracy", "loss") if name in history.validation_metrics), None)
+    held = next((metric for metric in _HELD_OUT if metric in history.validation_metrics), None)
     if held:
         values = [v.metrics[held] for v in history.validations if held in v.metrics]
-        now, first = (f"{value:.1%}" if held == "accuracy" else text.number(value) for value in (values[-1], values[0]))
-        words = f"Measured on the held-out rows at step {history.validations[-1].step}."
-        name = "reward" if held == "rewards" else held
-        figures.insert(1, Figure(f"Held-out {name}", now, f"from {first}", words, tuple(values[-RECENT:])))
-    if speed := history.metrics.get("tokens_per_s"):
-        pace = history.last("step_time_s")
-        figures.append(
-            Figure(
-                "Tokens / s", text.number(speed[-1]), f"{pace:.2f} s a step" if pace else "", "Training throughput over all ranks.", _recent(speed)
-            )
-        )
+        now, first = (f"{value:.1%}" if held == M.ACCURACY else text.number(value) for value in (values[-1], values[0]))
+        words = f"{held.help} Measured on the held-out rows at step {history.validations[-1].step}."
+        figures.insert(1, Figure(f"Held-out {held.brief}", now, f"from {first}", words, tuple(values[-RECENT:])))
+    if speed := history.metrics.get(M.TOKENS_PER_S):
+        pace = history.last(M.STEP_TIME_S)
+        note = f"{pace:.2f} s a step" if pace else ""
+        figures.append(Figure(_brief(M.TOKENS_PER_S), text.number(speed[-1]), note, M.TOKENS_PER_S.help, _recent(speed)))
     total = history.total_steps or status.total_steps
     step = history.steps[-1] if history.steps else status.step
     figures.append(Figure("Step", f"{step:,}", f"of {total:,} · {step / total:.0%}" if total else "", "Optimizer steps done."))
@@ -106,6 +100,33 @@ def headline(history: History, status: Status) -> list[Figure]:
     else:
         figures.append(Figure("Time left", text.duration(left), trained, "From the median pace of the newest steps."))
     return figures
+
+
+def _brief(metric: Metric) -> str:
+    return metric.brief[:1].upper() + metric.brief[1:]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's newest values, of the steps and on the held-out rows, and what it is; None where it was not measured."""
+
+    name: str
+    title: str
+    unit: str
+    step: float | None
+    held_out: float | None
+    help: str
+
+
+def measured(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[Measured]:
+    """One row a metric, in the order in which the Run page has their charts."""
+    drawn = [name for chart in catalogue.charts([*steps, *held_out]) for name, _ in chart.series]
+    names = dict.fromkeys([*drawn, *steps, *held_out])
+    columns = numbers(steps), numbers(held_out)
+    return [
+        Measured(name, catalogue.label(name), catalogue.unit(name), columns[0].get(name), columns[1].get(name), catalogue.explained(name))
+        for name in names
+    ]
 
 
 def _recent(column: Sequence[float]) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench import functional as F
+from workbench import metrics as M
 from workbench.data.packing import Row
 from workbench.models import messages
 from workbench.models.asking import ByToken
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LESSON = {"values": "values", "returns": "returns"}
 """The arrays that a lesson carries, and which of an experience's they are."""
+REPORTED = (M.LOSS, M.GRAD_NORM)
+"""What the server answers of a lesson."""
 
 
 def place(algorithm: Any, model: Model) -> Place:
@@ -41,7 +44,7 @@ def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
     assert batch.scores_SK is not None
     values_N, returns_N = batch.scores_SK[:, 0], batch.arrays["returns"]
     loss_N = F.policy_gradient.clipped_value(values_N, batch.arrays["values"], returns_N, cfg.value_clip)
-    return loss_N, {"loss": loss_N, "values_mean": values_N.detach(), "squared_error": (values_N.detach() - returns_N).square()}
+    return loss_N, {M.LOSS: loss_N, M.VALUES_MEAN: values_N.detach(), M.SQUARED_ERROR: (values_N.detach() - returns_N).square()}
 
 
 class CriticModel:
@@ -177,7 +180,7 @@ class Server:
 
     def endpoints(self) -> Mapping[str, Answers]:
         arrays = (Field("returns", np.float32, 2), Field("values", np.float32, 2))
-        learnt = (Field("loss", np.float32, 1), Field("grad_norm", np.float32, 1))
+        learnt = tuple(Field(name, np.float32, 1) for name in REPORTED)
         return {
             "critic_infer": Answers(TOKENS, (Field("values", np.float32, 2),), self.infer),
             "critic_train": Answers((STEP, *TOKENS, *arrays), learnt, self.train),
@@ -210,7 +213,7 @@ class Server:
     def _learn(self, step: int, arrays: Arrays) -> dict[str, float]:
         learnt = self.critic.learn(messages.rows(arrays, LESSON), step - 1)
         self.applied = step
-        answer = {"loss": float(learnt["loss"]), "grad_norm": float(learnt["grad_norm"])}
+        answer: dict[str, float] = {name: float(learnt[name]) for name in REPORTED}
         if self._first:
             self.journal.answer(step, answer)
         return answer

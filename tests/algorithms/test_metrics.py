@@ -1,0 +1,87 @@
+"""Every algorithm reports metrics that are registered, and no others: from its loss on a batch written out by hand, and what it makes of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.algorithms import test_kto, test_online_parts, test_reward_model
+from tests.algorithms.test_online_parts import answer
+from workbench.algorithms import _online as online
+from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft
+from workbench.data.packing import Row
+from workbench.engine.batch import Batch
+from workbench.metrics import Metric, find
+from workbench.models.roles import critic
+from workbench.monitoring import score_diagnostics
+from workbench.rollout.base import Profile
+from workbench.settings import Critic
+from workbench.settings.spec import algorithm_names
+
+PAIR = Batch(torch.tensor([-1.0, -2.0, -3.0]), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
+
+
+def of_kto() -> list[dict[str, Any]]:
+    own, _ = kto.split(test_kto.ROWS)
+    _, metrics = kto.loss(test_kto.batch(own, [-1.0, -2.0, -3.0]), kto.Config(), kl=0.5)
+    return [metrics, kto._with_margin(metrics), kto.mismatch(test_kto.batch(own, [-1.0, -2.0, -3.0]), kto.Config())[1]]
+
+
+def of_reward_model() -> list[dict[str, Any]]:
+    pairs = test_reward_model.batch([[2.0], [1.0]], {})
+    rated = test_reward_model.batch([[3.0, 1.0]], {"helpfulness": 4})
+    return [
+        reward_model.loss(pairs, reward_model.Config())[1],
+        reward_model.loss(rated, test_reward_model.REGRESSION)[1],
+        score_diagnostics.ranking(np.array([[2.0, 1.0], [0.5, 1.0]]), np.array([[3, 4], [7, 2]]))["metrics"],
+        score_diagnostics.regression(np.array([[2.0], [1.0]]), np.array([[3.0], [1.0]]), ("brevity",))["metrics"],
+    ]
+
+
+def of_rollouts(loss: Callable[[Batch, Any], Any], cfg: Any) -> list[dict[str, Any]]:
+    filled = {name: np.zeros(2, np.float32) for name in ("advantages", "values", "returns")}
+    experiences = [answer(2, 1.0, sample=i, components={"short": 1.0}, **filled) for i in range(2)]
+    measured = online.metrics(experiences)
+    return [loss(test_online_parts.batch(experiences, [-0.5] * 4), cfg)[1], measured]
+
+
+def of_ppo() -> list[dict[str, Any]]:
+    returns = np.array([1.0, 2.0], np.float32)
+    experiences = [answer(2, 1.0, returns=returns)]
+    lesson = Batch(
+        torch.zeros(0), torch.zeros(0), torch.zeros(0), 1, [], torch.zeros(2, 1), arrays={"values": torch.zeros(2), "returns": torch.ones(2)}
+    )
+    learnt = critic.value_loss(lesson, Critic())[1]
+    return [*of_rollouts(ppo.loss, test_online_parts.ppo_config()), learnt, ppo._critic_metrics(experiences, {**learnt, "grad_norm": 1.0})]
+
+
+REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "sft": lambda: [sft.loss(PAIR, sft.Config())[1]],
+    "dpo": lambda: [dpo.loss(PAIR, dpo.Config())[1]],
+    "orpo": lambda: [orpo.loss(PAIR, orpo.Config())[1]],
+    "kto": of_kto,
+    "reward_model": of_reward_model,
+    "ppo": of_ppo,
+    "grpo": lambda: of_rollouts(grpo.loss, test_online_parts.grpo_config()),
+    "reinforce": lambda: of_rollouts(reinforce.loss, test_online_parts.grpo_config()),
+}
+
+
+def unknown(reported: Iterable[dict[str, Any]]) -> list[str]:
+    """Names that are no constants of the registry, or none at all."""
+    return [name for metrics in reported for name in metrics if not isinstance(name, Metric) or find(name) is None]
+
+
+@pytest.mark.parametrize("algorithm", algorithm_names())
+def test_what_an_algorithm_reports_is_registered(algorithm: str) -> None:
+    reported = REPORTED[algorithm]()
+    assert sum(map(len, reported))
+    assert not unknown(reported)
+
+
+def test_what_an_engine_reports_is_registered() -> None:
+    assert not unknown([Profile(1, 1.0, 1, 1.0, 1, 1, 1, 1.0).metrics()])
