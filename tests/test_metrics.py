@@ -23,55 +23,28 @@ from workbench.views import catalogue, figures, tables
 ROOT = Path(__file__).parents[1]
 EVERY = [*METRICS.values(), *(family("part") for family in FAMILIES)]
 
-SETTING = "a key of the settings (and its words for people), or of torch's parameter groups"
-PHASE = "a phase of a step"
-COLUMN = "a column of the rollout files, a quantity of a token, or a field of an Experience"
-WIRE = "an array in an endpoint's request or answer"
-NAME = "a function or module of Python"
-OTHER_THINGS = {
-    SETTING: {
-        "workbench/settings/sections.py": {"lr"},
-        "workbench/algorithms/_online.py": {"lr", "kl_coefficient", "rewards"},
-        "workbench/engine/step.py": {"lr"},
-        "workbench/views/text.py": {"lr", "kl", "logprobs"},
-        "workbench/bench/compare.py": {"lr"},
-        "workbench/bench/our_side.py": {"lr"},
-        "workbench/bench/parity.py": {"lr"},
-        "app/ui/run_table.py": {"rewards"},
-        "app/ui/rollout_panels.py": {"rewards"},
-    },
-    PHASE: {
-        "workbench/bench/placement.py": {"logprobs"},
-        "workbench/views/profile.py": {"logprobs"},
-    },
-    COLUMN: {
-        "workbench/rundir/rollouts.py": {"kl", "entropy", "logprobs", "reward/"},
-        "workbench/rollout/experience.py": {"kl", "entropy", "logprobs", "reward/"},
-        "workbench/views/rollouts.py": {"kl", "entropy", "logprobs"},
-        "workbench/monitoring/alarms.py": {"kl", "entropy"},
-        "workbench/algorithms/_online.py": {"kl", "logprobs"},
-        "workbench/algorithms/ppo.py": {"kl"},
-        "workbench/rollout/tensorrt_llm.py": {"logprobs"},
-        "workbench/bench/streaming.py": {"reward/helpful"},
-    },
-    WIRE: {
-        "workbench/models/messages.py": {"prompt_lengths"},
-        "workbench/models/endpoint.py": {"prompt_lengths"},
-        "workbench/processes/server.py": {"prompt_lengths"},
-        "workbench/models/roles/reference.py": {"logprobs"},
-        "workbench/models/roles/reward.py": {"rewards"},
-    },
-    NAME: {
-        "workbench/algorithms/ppo.py": {"loss"},
-        "workbench/algorithms/reinforce.py": {"loss"},
-        "workbench/functional/__init__.py": {"kl"},
-    },
+AMBIGUOUS = {
+    "kl",  # a column of the rollout files and a field of an Experience; a module
+    "entropy",  # likewise
+    "logprobs",  # likewise; a phase of a step; an array of an endpoint
+    "lr",  # a setting
+    "kl_coefficient",  # a setting
+    "loss",  # a function of every algorithm
+    "prompt_lengths",  # an array of an endpoint
 }
-"""Where a word that is a metric's name as well means something else."""
+"""Words that are a metric's name and something else as well."""
+OTHER_THINGS = {
+    "workbench/algorithms/_online.py": {"rewards"},  # a setting
+    "app/ui/run_table.py": {"rewards"},  # a setting
+    "app/ui/rollout_panels.py": {"rewards"},  # a setting
+    "workbench/models/roles/reward.py": {"rewards"},  # an array of an endpoint
+    "workbench/rundir/rollouts.py": {"reward/"},  # columns
+    "workbench/rollout/experience.py": {"reward/"},  # columns
+    "workbench/bench/streaming.py": {"reward/helpful"},  # a column
+}
+"""Where a metric's name means something else."""
 WITHOUT = (
     "workbench/bench/trl_side.py",  # runs in another environment, which lacks the project
-    "workbench/processes/worker.py",  # does not use the registry yet
-    "workbench/processes/online.py",  # does not use the registry yet
 )
 """Modules that spell the names themselves."""
 
@@ -88,12 +61,11 @@ def spelled(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_names_are_spelled_in_the_registry_alone() -> None:
-    meant = {(path, word) for files in OTHER_THINGS.values() for path, words in files.items() for word in words}
     wrong = []
     for path in sorted([*(ROOT / "workbench").rglob("*.py"), *(ROOT / "app").rglob("*.py")]):
         name = path.relative_to(ROOT).as_posix()
         if name not in ("workbench/metrics.py", *WITHOUT):
-            wrong += [f"{name}:{line} spells {word!r}" for word, line in spelled(path) if (name, word) not in meant]
+            wrong += [f"{name}:{line} spells {word!r}" for word, line in spelled(path) if word not in AMBIGUOUS | OTHER_THINGS.get(name, set())]
     assert not wrong, "\n".join(wrong)
 
 

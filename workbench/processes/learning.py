@@ -9,6 +9,7 @@ import numpy as np
 
 from workbench.engine.batch import Loss, Metrics
 from workbench.engine.step import Policy
+from workbench.metrics import combined
 from workbench.rollout.experience import LEARNT, Experience, trees
 from workbench.settings import AlgorithmConfig
 
@@ -28,21 +29,6 @@ def minibatches(experiences: Sequence[Experience], cfg: AlgorithmConfig, epochs:
         flat = [e for i in order for e in prompts[i]]
         for start in range(0, len(flat), cfg.global_batch_size):
             yield flat[start : start + cfg.global_batch_size]
-
-
-def combined(parts: Sequence[Metrics]) -> Metrics:
-    """The metrics of a step's updates as one: seconds added up, peaks the highest, others averaged."""
-    found: Metrics = {}
-    for name in parts[0]:
-        values = [part[name] for part in parts if name in part]
-        found[name] = (
-            max(values)
-            if name.startswith("peak_")
-            else sum(values)
-            if name.endswith("_time_s") or name.startswith("time_")
-            else float(np.mean(values))
-        )
-    return found
 
 
 QUANTITIES: dict[str, Callable[[Experience], float]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
+from workbench import metrics as M
 from workbench.data.packing import Row
 from workbench.engine import parallel
 from workbench.engine.batch import Loss, Metrics
@@ -142,7 +143,7 @@ class Online:
 
     def measured(self) -> Metrics:
         """The seconds of each phase since it was asked last, the engine's profile, and what asking servers cost. All ranks call it."""
-        ahead = {"sampler_s": self._ahead_s.take()} if self._ahead else {}
+        ahead = {M.SAMPLER_S: self._ahead_s.take()} if self._ahead else {}
         return {**self.sampler.profile(), **self._times.take(), **ahead, **self._traffic()}
 
     def close(self) -> None:

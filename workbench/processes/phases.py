@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+from workbench.metrics import TIME_OF
 from workbench.rundir import beats
 
 
@@ -26,7 +27,7 @@ class PhaseTimes:
 
     def take(self) -> dict[str, float]:
         """As a step's metrics, `time_<phase>_s`; from now on they count anew."""
-        found = {f"time_{name}_s": seconds for name, seconds in self._seconds.items()}
+        found: dict[str, float] = {TIME_OF(name): seconds for name, seconds in self._seconds.items()}
         self._seconds.clear()
         return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench import metrics as M
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.batch import Metrics
@@ -47,9 +48,9 @@ class Validation:
                 metrics, diagnostics = self._losses()
                 samples = self._answers()
             if samples:
-                metrics["answer_tokens_mean"] = sum(sample["tokens"] for sample in samples) / len(samples)
-                metrics["answers_ended"] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
-            metrics["time_validation_s"] = time.perf_counter() - started
+                metrics[M.ANSWER_TOKENS_MEAN] = sum(sample["tokens"] for sample in samples) / len(samples)
+                metrics[M.ANSWERS_ENDED] = sum(sample["finish_reason"] == "stop" for sample in samples) / len(samples)
+            metrics[M.TIME_OF("validation")] = time.perf_counter() - started
             more = {"diagnostics": diagnostics} if diagnostics else {}
             self._rank.emit("validation", step=step, metrics=metrics, samples=samples, **more)
             return metrics
@@ -72,13 +73,13 @@ class Validation:
         if not self.rows:
             return {}, []
         found = online.held_out(self.rows, SEED)
-        metrics: Metrics = {"response_lengths": sum(len(e.tokens) for e in found) / len(found)}
-        metrics["fraction_of_samples_properly_ended"] = sum(e.finish_reason == "stop" for e in found) / len(found)
+        metrics: Metrics = {M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in found) / len(found)}
+        metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in found) / len(found)
         rewarded = [e for e in found if e.reward is not None]
         if rewarded:
-            metrics["rewards"] = sum(e.known("reward") for e in rewarded) / len(rewarded)
+            metrics[M.REWARDS] = sum(e.known("reward") for e in rewarded) / len(rewarded)
             metrics |= {
-                f"reward/{name}": sum(e.known("components")[name] for e in rewarded) / len(rewarded) for name in rewarded[0].known("components")
+                M.REWARD_OF(name): sum(e.known("components")[name] for e in rewarded) / len(rewarded) for name in rewarded[0].known("components")
             }
         shown = found[: self._rank.spec.validation.samples]
         return metrics, [_read(e) for e in shown]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from workbench import metrics as M
 from workbench.settings.sections import CheckpointJob
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Generation:
                 rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(found)])
         parallel.barrier()
         seconds = time.perf_counter() - began
-        return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), "step_time_s": seconds}
+        return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
     def _refuse(self, values: Mapping[str, Any]) -> None:
         self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
@@ -118,12 +119,12 @@ class Generation:
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
     tokens = sum(len(e.tokens) for e in answers)
     return {
-        "rollout_size": len(answers),
-        "response_lengths": tokens / len(answers),
-        "prompt_lengths": sum(len(e.row.prefix) for e in answers) / len(answers),
-        "fraction_of_samples_properly_ended": sum(e.finish_reason == "stop" for e in answers) / len(answers),
-        "tokens_per_s": tokens / seconds,
-        "samples_per_s": len(answers) / seconds,
+        M.ROLLOUT_SIZE: len(answers),
+        M.RESPONSE_LENGTHS: tokens / len(answers),
+        M.PROMPT_LENGTHS: sum(len(e.row.prefix) for e in answers) / len(answers),
+        M.PROPERLY_ENDED: sum(e.finish_reason == "stop" for e in answers) / len(answers),
+        M.TOKENS_PER_S: tokens / seconds,
+        M.SAMPLES_PER_S: len(answers) / seconds,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench import metrics as M
 from workbench.settings import JobConfig
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Training:
     def _report_step(self, learnt: Metrics, began: float) -> None:
         from workbench.rundir import beats
 
-        sampled = {**self._online.measured(), "step_time_s": time.perf_counter() - began} if self._online else {}
+        sampled = {**self._online.measured(), M.STEP_TIME_S: time.perf_counter() - began} if self._online else {}
         metrics = {**learnt, **sampled}
         beats.moved(self.step)
         self._rank.emit("step", step=self.step, metrics=metrics)
