@@ -15,9 +15,8 @@ from workbench.algorithms import grpo, ppo, reinforce
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch
 from workbench.rollout.experience import LEARNT, Experience, trees
-from workbench.settings import Reward
 
-REWARDS = {"short": Reward(program="brevity")}
+REWARDS = {"short": {"program": "brevity"}}
 
 
 def answer(tokens: int, reward: float, place: int = 0, sample: int = 0, finish_reason: str = "stop", **values: Any) -> Experience:

@@ -1,17 +1,20 @@
-"""What the algorithms that learn from their own rollouts share: settings, the loop of those without a critic, the policy's loss, metrics."""
+"""What the algorithms that learn from their own rollouts share: the loop of those without a critic, the policy's loss, metrics.
+
+Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a cut one is, is in
+no mean and no other answer's baseline, and is counted (`rewards_unknown`). It is stored with the others, its reward null.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import Field, field_validator, model_validator
+from typing import TYPE_CHECKING, Any
 
 from workbench import functional as F
-from workbench.settings import AlgorithmConfig, Processes, Reward
+from workbench.rollout.experience import known
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from workbench.algorithms import Batch, Loss, Metrics, Runtime
@@ -20,98 +23,6 @@ if TYPE_CHECKING:
 
     Advantages = Callable[[Sequence[Experience], Any], None]
     """`advantages(experiences, cfg)`: fills those of each experience's tokens."""
-
-
-class OnlineConfig(AlgorithmConfig):
-    """Settings of every algorithm that samples what it learns from."""
-
-    live = ("lr", "temperature", "kl_coefficient")
-
-    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    rollout_batch_size: int = Field(64, ge=1, description="Answers sampled in a step, all together.")
-    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature.")
-    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
-    rewards: dict[str, Reward] = Field({}, description="What an answer is worth: components by name, each a program or a model, weighted.")
-    shaping: str | None = Field(
-        None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
-    )
-    served: tuple[Literal["auto", "critic", "reward", "critic_reward", "reference"], ...] = Field(
-        ("auto",),
-        description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
-        " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",
-    )
-    swap_to_host: Literal["gpu", "always", "never"] = Field(
-        "gpu",
-        description="critic_reward with a reward model: the weights of the one that does not compute lie in host memory, on a GPU, always (a CPU too) or never.",
-    )
-    reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
-    reference_server: Processes = Field(Processes(), description="The reference server's processes.")
-    kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
-    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
-    clip_high: float = Field(0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
-    entropy_bonus: float = Field(0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
-    update_epochs: int = Field(1, ge=1, le=16, description="Passes over a step's rollouts.")
-    truncated: Literal["keep", "mask", "penalty"] = Field(
-        "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
-    )
-    truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
-    importance_cap: float = Field(
-        2.0,
-        ge=0,
-        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
-    )
-
-    @field_validator("rewards")
-    @classmethod
-    def _some_reward(cls, rewards: dict[str, Reward]) -> dict[str, Reward]:
-        if not rewards:
-            raise ValueError("needs at least one component, such as {concise: {program: workbench/rewards/example.py:concise}}")
-        return rewards
-
-    @model_validator(mode="after")
-    def _sizes_divide(self) -> OnlineConfig:
-        if self.rollout_batch_size % self.samples_per_prompt:
-            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
-        if self.rollout_batch_size % self.global_batch_size:
-            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
-        return self
-
-    @property
-    def rows_per_step(self) -> int:
-        return self.rollout_batch_size // self.samples_per_prompt
-
-    def problems(self) -> list[tuple[str, str]]:
-        from workbench.rewards import resolve
-
-        named = [(f"rewards.{name}.program", reward.program, resolve.PROGRAM) for name, reward in self.rewards.items()]
-        found = []
-        for key, name, kind in (*named, ("shaping", self.shaping, resolve.SHAPING)):
-            try:
-                if name is not None:
-                    resolve.check(name, kind)
-            except ValueError as error:
-                found.append((key, str(error)))
-        return found
-
-    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
-        def function(name: str | None) -> str | None:
-            path, colon, word = (name or "").rpartition(":")
-            return f"{absolute(path)}:{word}" if colon else name
-
-        rewards = {
-            name: reward.model_copy(update={"program": function(reward.program), "model": reward.model and absolute(reward.model)})
-            for name, reward in self.rewards.items()
-        }
-        return self.model_copy(update={"rewards": rewards, "shaping": function(self.shaping)})
-
-    @property
-    def with_entropy(self) -> bool:
-        return self.entropy_bonus > 0
 
 
 def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
@@ -148,8 +59,14 @@ def train(rt: Runtime, loss: Loss, advantages: Advantages) -> Iterator[Metrics]:
 
 
 def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
-    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference."""
+    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference.
+
+    Raises:
+        ValueError: no answer's reward is known.
+    """
     experiences = rt.online.rollout(rows)
+    if not known(experiences):
+        raise ValueError(f"step {rt.step + 1}: none of its {len(experiences)} answers has a known reward ({', '.join(experiences[0].components)})")
     rt.online.measure(experiences)
     penalise_truncated(experiences, rt.settings)
     measure_kl(experiences, rt.settings)
@@ -178,21 +95,40 @@ def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
 
 
 def penalise_truncated(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
-    """What an answer cut at max_tokens costs, by the setting."""
+    """What an answer cut at max_tokens costs, by the setting; and one whose reward is unknown is not learnt from."""
     for e in experiences:
         cut = e.finish_reason == "length"
-        if cut and cfg.truncated == "penalty":
+        if cut and cfg.truncated == "penalty" and e.reward is not None:
             e.reward += cfg.truncated_penalty
             if len(e.shaped):
                 e.shaped[-1] += cfg.truncated_penalty
-        e.learn = not (cut and cfg.truncated == "mask")
+        e.learn = e.reward is not None and not (cut and cfg.truncated == "mask")
 
 
-def by_prompt(experiences: Sequence[Experience], cfg: OnlineConfig, values: Sequence[float]) -> torch.Tensor:
-    """One value an answer as [P, K]: the experiences lie prompt by prompt, samples in order."""
+def against_prompt(experiences: Sequence[Experience], value: Callable[[Experience], float], advantages: Callable[[Tensor], Tensor]) -> None:
+    """Fill each token's advantage with its answer's against its prompt's other known answers, which lie side by side.
+
+    Args:
+        value: what a known answer is worth.
+        advantages: of the values [P, K] of P prompts with K known answers each, their advantages [P, K].
+
+    Prompts with equally many known answers are computed together. One with fewer than two teaches nothing: there is nothing to compare.
+    """
     import torch
 
-    return torch.tensor(list(values), dtype=torch.float64).view(-1, cfg.samples_per_prompt)
+    groups: dict[int, list[list[Experience]]] = {}
+    for _, same in itertools.groupby(experiences, key=lambda e: e.place):
+        answers = list(same)
+        alike = known(answers)
+        groups.setdefault(len(alike), []).append(alike)
+        mute([e for e in answers if e.reward is None])
+    for count, prompts in groups.items():
+        flat = [e for answers in prompts for e in answers]
+        if count < 2:
+            mute(flat)
+        else:
+            values_PK = torch.tensor([value(e) for e in flat], dtype=torch.float64).view(-1, count)
+            spread(flat, advantages(values_PK).flatten().tolist())
 
 
 def spread(experiences: Sequence[Experience], advantages: Sequence[float]) -> None:
@@ -203,20 +139,30 @@ def spread(experiences: Sequence[Experience], advantages: Sequence[float]) -> No
         e.advantages = np.full(len(e.tokens), advantage, np.float32)
 
 
+def mute(experiences: Sequence[Experience]) -> None:
+    """Nothing is learnt from these."""
+    spread(experiences, [0.0] * len(experiences))
+    for e in experiences:
+        e.learn = False
+
+
 def metrics(experiences: Sequence[Experience]) -> Metrics:
-    """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes."""
+    """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes. Rewards and advantages are of known answers."""
     import numpy as np
 
     lengths = np.array([len(e.tokens) for e in experiences])
-    rewards = np.array([e.reward for e in experiences])
-    advantages, kl = (np.concatenate([getattr(e, name) for e in experiences]) for name in ("advantages", "kl"))
+    there = known(experiences)
+    rewards = np.array([e.reward for e in there])
+    advantages = np.concatenate([e.advantages for e in there])
+    kl = np.concatenate([e.kl for e in experiences])
     mismatch = np.abs(np.concatenate([e.logprobs - e.rollout_logprobs for e in experiences]))
-    names = experiences[0].components
+    scores = {name: [value for e in experiences if (value := e.components[name]) is not None] for name in experiences[0].components}
     return {
         "rollout_size": len(experiences),
         "rewards": float(rewards.mean()),
         "rewards_std": float(rewards.std()),
-        **{f"reward/{name}": float(np.mean([e.components[name] for e in experiences])) for name in names},
+        **({"rewards_unknown": len(experiences) - len(there)} if len(there) < len(experiences) else {}),
+        **{f"reward/{name}": float(np.mean(values)) for name, values in scores.items() if values},
         "response_lengths": float(lengths.mean()),
         "prompt_lengths": float(np.mean([len(e.row.prefix) for e in experiences])),
         "fraction_of_samples_properly_ended": float(np.mean([e.finish_reason == "stop" for e in experiences])),

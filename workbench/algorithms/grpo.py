@@ -9,7 +9,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +45,7 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    rewards_PK = online.by_prompt(experiences, cfg, [e.reward for e in experiences])
-    online.spread(experiences, F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation).flatten().tolist())
+    online.against_prompt(experiences, lambda e: e.known_reward, lambda rewards_PK: F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation))
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

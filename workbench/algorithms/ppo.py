@@ -9,8 +9,9 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig, loss
-from workbench.settings import Critic
+from workbench.algorithms._online import loss
+from workbench.rollout.experience import known
+from workbench.settings.online import ActorCriticConfig
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
@@ -21,7 +22,7 @@ ROLES = ("reward", "reference", "critic")
 __all__ = ["Config", "loss", "train"]
 
 
-class Config(OnlineConfig):
+class Config(ActorCriticConfig):
     name: Literal["ppo"] = "ppo"
     gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 is the whole return, 0 one step and the critic.")
@@ -29,13 +30,17 @@ class Config(OnlineConfig):
     reward_clip: float = Field(0.0, ge=0, description="Rewards are clipped at plus and minus this; 0 does not clip.")
     kl_target: float = Field(0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
     kl_horizon: int = Field(10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
-    critic: Critic = Field(Critic(), description="The value function.")
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens."""
+    """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens.
+
+    An answer without a known reward has advantages of 0 and no returns.
+    """
     import torch
 
+    online.mute([e for e in experiences if e.reward is None])
+    experiences = known(experiences)
     kl_BT, mask_BT = online.padded(online.column(experiences, "kl"))
     values_BT, _ = online.padded(online.column(experiences, "values"))
     rewards_BT, _ = online.padded(online.column(experiences, "token_rewards"))
@@ -59,12 +64,12 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         rt.online.values(experiences)
         advantages(experiences, cfg)
         rt.online.keep(experiences)
-        learning = rt.online.train_critic(experiences)
+        learning = rt.online.train_critic(known(experiences))
         metrics = rt.online.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
         if cfg.kl_target:
             kl = sum(float(e.kl.sum()) for e in experiences) / len(experiences)
             rt.set(kl_coefficient=F.kl.adaptive(cfg.kl_coefficient, kl, cfg.kl_target, cfg.kl_horizon, len(experiences)))
-        yield {**metrics, **online.metrics(experiences), **_critic_metrics(experiences, learning()), "kl_coefficient": cfg.kl_coefficient}
+        yield {**metrics, **online.metrics(experiences), **_critic_metrics(known(experiences), learning()), "kl_coefficient": cfg.kl_coefficient}
 
 
 def _critic_metrics(experiences: Sequence[Experience], learnt: Metrics) -> Metrics:

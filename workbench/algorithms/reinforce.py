@@ -9,7 +9,8 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig, loss
+from workbench.algorithms._online import loss
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
@@ -26,8 +27,7 @@ class Config(OnlineConfig):
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    with_kl = [e.reward - cfg.kl_coefficient * float(e.kl.sum()) for e in experiences]
-    online.spread(experiences, F.advantages.leave_one_out(online.by_prompt(experiences, cfg, with_kl)).flatten().tolist())
+    online.against_prompt(experiences, lambda e: e.known_reward - cfg.kl_coefficient * float(e.kl.sum()), F.advantages.leave_one_out)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

@@ -18,15 +18,17 @@ from workbench.engine import hf, parallel
 from workbench.engine.gather import gathered
 from workbench.engine.step import Policy
 from workbench.models.connections import connect_roles, traffic
-from workbench.models.protocol import Learning, Surroundings
+from workbench.models.protocol import Learning, Scoring, Surroundings
 from workbench.rewards import resolve
 from workbench.rewards.shaping import shaped
+from workbench.rewards.waiting import until_known
 from workbench.rollout.ahead import Ahead, Over
 from workbench.rollout.base import Profile, Prompt, Sampling
 from workbench.rollout.experience import LEARNT, Experience, fill, trees
 from workbench.rundir import beats, rollouts
 from workbench.rundir.store import RunDir
 from workbench.serve.client import Client
+from workbench.settings.online import OnlineConfig, require
 from workbench.settings.spec import Experiment, find_algorithm
 
 if TYPE_CHECKING:
@@ -53,6 +55,14 @@ class Progress(Protocol):
         """The prompts of a step, from 0."""
         ...
 
+    def emit(self, kind: str, **values: Any) -> None:
+        """An event of the run."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether the run is to stop, the same on every rank: all ask together. It waits while the run is to pause."""
+        ...
+
 
 class Online:
     """`workbench.algorithms.OnlineRuntime`. Every rank of the policy has one; all make the same calls, and hold all experiences of a step."""
@@ -71,8 +81,8 @@ class Online:
         around = Surroundings(run, spec, spec.model.layout, directory, policy)
         roles = find_algorithm(spec.algorithm.name).ROLES
         self.roles: dict[str, Any] = connect_roles(roles, around, lambda server: Client(run.path, server))
-        self.reward = self.roles["reward"]
-        shaping = spec.algorithm.shaping  # type: ignore[attr-defined]
+        self.reward: Scoring = self.roles["reward"]
+        shaping = require(spec.algorithm, OnlineConfig).shaping
         self._shaping = None if shaping is None else resolve.find(shaping, resolve.SHAPING)
         self.critic: Learning | None = self.roles.get("critic")
         self.reference = self.roles["reference"]
@@ -177,7 +187,7 @@ class Online:
         with self._timed("reward"):
             gathered = [e for part in parallel.gather_over_all(found) for e in part]
             gathered.sort(key=lambda e: (e.place, e.sample))
-            self.reward.fill(gathered)
+            until_known(lambda: self.reward.fill(gathered), lambda reason: self.progress.emit("phase", message=reason), self.progress.stop_requested)
             self._shape(gathered)
         return gathered
 
@@ -185,7 +195,7 @@ class Online:
         """Each rank shapes some rewards, so that all hold the same even where a function throws dice."""
         if self._shaping is None:
             return
-        mine = range(parallel.rank(), len(experiences), parallel.world_size())
+        mine = [i for i in range(parallel.rank(), len(experiences), parallel.world_size()) if experiences[i].reward is not None]
         found = {i: shaped(self._shaping, str(self.settings.shaping), experiences[i].answer()) for i in mine}
         for part in parallel.gather_over_all(found):
             for i, (reward, by_token) in part.items():
@@ -269,7 +279,7 @@ class Online:
         if self._ahead:
             profile["sampler_s"], self._sampler_s = self._sampler_s, 0.0
         asked = traffic(self.roles.values()) if self.settings.served else {}
-        return {**profile, **times, **asked}
+        return {**profile, **times, **asked, **self.reward.metrics()}
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

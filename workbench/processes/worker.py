@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.algorithms._online import OnlineConfig
 from workbench.monitoring import alarms
 from workbench.processes import startup as start
+from workbench.rewards.waiting import StopRequested
+from workbench.rollout.experience import mean_rewards
 from workbench.rundir import beats
-from workbench.rundir.store import Cursor, EventWriter, RunDir
+from workbench.rundir.store import COMPLETE, Cursor, EventWriter, RunDir
+from workbench.settings.online import OnlineConfig
 from workbench.settings.spec import Experiment, find_algorithm
 
 if TYPE_CHECKING:
@@ -126,11 +128,27 @@ class Worker:
 
     def go(self) -> None:
         """Train to the end or to a stop, whichever comes first."""
+        from workbench.engine import parallel
+
         live = {name: getattr(self.settings, name) for name in self.settings.live}
         self.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=live)
         beats.moved(self.step)
+        try:
+            reason = self._train()
+        except StopRequested:  # while it waited for rewards: the step that it was in is given up
+            reason = "stopped"
+            self._report_checkpoint(wait=True)
+            if self.step and not parallel.from_first((self.run.checkpoints / str(self.step) / COMPLETE).exists()):
+                self._save(None)
+        if self._online:
+            self._online.close()
+        self._report_checkpoint(wait=True)
+        self.emit("end", reason=reason, step=self.step)
+
+    def _train(self) -> str:
+        """The steps, to the end or to a stop; which of them it was. Raises StopRequested for a stop in the middle of a step."""
         held_out = self.validate() if self.step == 0 else {}
-        reason = "stopped" if self._stop_requested() else "completed"
+        reason = "stopped" if self.stop_requested() else "completed"
         began = time.perf_counter()
         for learnt in self.algorithm.train(self.settings, self) if reason == "completed" else ():
             self.step += 1
@@ -142,17 +160,14 @@ class Worker:
             self._report_checkpoint(wait=False)
             last = self.step == self.total_steps
             held_out = self.validate() if last or _due(self.step, self.spec.validation.every_steps) else {}
-            stop = not last and self._stop_requested()
+            stop = not last and self.stop_requested()
             if last or stop or _due(self.step, self.spec.checkpoint.every_steps):
                 self._save(held_out.get(self.spec.checkpoint.best_metric))
             if stop:
                 reason = "stopped"
                 break
             began = time.perf_counter()
-        if self._online:
-            self._online.close()
-        self._report_checkpoint(wait=True)
-        self.emit("end", reason=reason, step=self.step)
+        return reason
 
     def _save(self, metric: float | None) -> None:
         """Begin a checkpoint of this step, of the critic first: so that a checkpoint of the policy has its critic's beside it."""
@@ -199,12 +214,11 @@ class Worker:
         return metrics
 
     def _held_out_rollouts(self) -> tuple[Metrics, list[dict[str, Any]]]:
-        """The mean reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
+        """The mean known reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
         if not self.validation:
             return {}, []
         found = self.online.held_out(self.validation, VALIDATION_SEED)
-        metrics = {"rewards": sum(e.reward for e in found) / len(found)}
-        metrics |= {f"reward/{name}": sum(e.components[name] for e in found) / len(found) for name in found[0].components}
+        metrics = mean_rewards(found)
         metrics["response_lengths"] = sum(len(e.tokens) for e in found) / len(found)
         metrics["fraction_of_samples_properly_ended"] = sum(e.finish_reason == "stop" for e in found) / len(found)
         shown = found[: self.spec.validation.samples]
@@ -261,7 +275,7 @@ class Worker:
         shares = parallel.gather_over_data(answered)
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(self._prompts))]
 
-    def _stop_requested(self) -> bool:
+    def stop_requested(self) -> bool:
         """Act on what was asked for since the last step, and wait while the run is to pause."""
         with beats.doing("requests"):
             stop = self._obey()

@@ -30,7 +30,7 @@ class Experience:
     """T tokens of an answer. Arrays are one value a token, filled as they become known; `place` is the prompt's in its step.
 
     `step` is the number of the step that learns from it, from 1; 0 where none does. `weights_version` counts the updates that the weights
-    behind it had seen.
+    behind it had seen. A component that is None has been scored, and its score is unknown for good; `reward` is then None too.
     """
 
     step: int
@@ -44,8 +44,8 @@ class Experience:
     response: str
     pieces: list[str]
     weights_version: int = 0
-    components: dict[str, float] = field(default_factory=dict)
-    reward: float = 0.0
+    components: dict[str, float | None] = field(default_factory=dict)
+    reward: float | None = None
     shaped: np.ndarray = field(default_factory=lambda: _NONE)
     learn: bool = True
     logprobs: np.ndarray = field(default_factory=lambda: _NONE)
@@ -57,15 +57,22 @@ class Experience:
     returns: np.ndarray = field(default_factory=lambda: _NONE)
 
     @property
+    def known_reward(self) -> float:
+        """The reward of an answer that has one."""
+        assert self.reward is not None
+        return self.reward
+
+    @property
     def token_rewards(self) -> np.ndarray:
         """Where the reward lies: as shaping spread it, else all of it at the last token."""
         at_last = np.zeros(len(self.tokens))
-        at_last[-1] = self.reward
+        at_last[-1] = self.known_reward
         return self.shaped if len(self.shaped) else at_last
 
     def answer(self) -> Answer:
-        """As a shaping function sees it."""
-        return Answer(self.prompt, self.response, self.row.columns, dict(self.components), self.reward, self.pieces, self.finish_reason)
+        """As a shaping function sees it. Its reward is known; a component of weight 0 that is not is left out."""
+        rewards = {name: value for name, value in self.components.items() if value is not None}
+        return Answer(self.prompt, self.response, self.row.columns, rewards, self.known_reward, self.pieces, self.finish_reason)
 
     def record(self, number: int) -> dict[str, Any]:
         """As a row of the step's rollout file."""
@@ -87,6 +94,21 @@ class Experience:
             **{f"reward/{name}": value for name, value in self.components.items()},
             **{name: getattr(self, name) if len(getattr(self, name)) else None for name in arrays},
         }
+
+
+def known(experiences: Sequence[Experience]) -> list[Experience]:
+    """Those whose reward is known."""
+    return [e for e in experiences if e.reward is not None]
+
+
+def mean_rewards(experiences: Sequence[Experience]) -> dict[str, float]:
+    """The mean of the known rewards, and of each component's known scores; nothing of what no answer has. `rewards_unknown` counts the others."""
+    columns = {"rewards": [e.reward for e in experiences]}
+    columns |= {f"reward/{name}": [e.components[name] for e in experiences] for name in experiences[0].components}
+    there = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    means = {name: sum(values) / len(values) for name, values in there.items() if values}
+    unknown = len(experiences) - len(there["rewards"])
+    return {**means, **({"rewards_unknown": float(unknown)} if unknown else {})}
 
 
 def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:

@@ -21,6 +21,7 @@ from backends import base as backends
 from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch, placement
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
+from workbench.settings.online import Reward, reward_model
 from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
@@ -94,7 +95,7 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
-        placement.check_served(self.algorithm, find_algorithm(self.algorithm.name).ROLES)
+        placement.check_served(self.algorithm, self.model, find_algorithm(self.algorithm.name).ROLES)
         if found := placement.problems(self.algorithm, self.model):
             raise ValueError("; ".join(found))
         return self
@@ -167,7 +168,7 @@ def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
         if part and isinstance(value, dict):
             by_name = get_origin(info.annotation) is dict
             value = {key: _filled(part, item) for key, item in value.items()} if by_name else _filled(part, value)
-        if name in tree or not info.is_required():
+        if (name in tree or not info.is_required()) and not (value is None and getattr(model, "sparse", False)):
             values[name] = list(value) if isinstance(value, tuple) else value
     return values
 
@@ -178,7 +179,16 @@ def _part(name: str, annotation: Any, tree: dict[str, Any]) -> type[BaseModel] |
         return find_algorithm(tree[name]["name"]).Config
     if name == "backend":
         return backends.find(tree[name]["name"]).Config
-    return next((part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, BaseModel)), None)
+    found = next((part for part in _types(annotation) if issubclass(part, BaseModel)), None)
+    return reward_model() if found is Reward else found
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation is made of, from the outside in."""
+    if isinstance(annotation, type):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
 
 
 def compose(overrides: Sequence[str] = ()) -> Experiment:
