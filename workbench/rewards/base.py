@@ -84,7 +84,7 @@ class Kind(RewardKind, Protocol):
     """A file of `workbench/rewards/kinds/`; its docstring's first paragraph describes the setting.
 
     EACH: whether an answer's score depends on that answer alone and is known at once. Such answers are scored as they finish, and behind the reward
-    server where there is one, without tallies. Anything else is scored when all of a step's answers are there, beside the policy, and may wait.
+    server where there is one, without tallies; of roles they may need the reward model. Anything else is scored when all of a step's answers are there, beside the policy, and may wait.
     """
 
     EACH: bool
