@@ -224,7 +224,8 @@ def _row(step: int, number: int, record: Mapping[str, Any], names: Sequence[str]
     if unknown := [name for name in record if name not in names]:
         raise ValueError(f"rollout {number} of step {step}: no column {', '.join(unknown)}; there are {', '.join(names)}, and {COMPONENT}<component>")
     given = {"step": step, "rollout": number, "kl_sum": None}
-    if missing := [name for name in (*COUNTS, *TEXTS, "pieces", "tokens", "reward") if name not in given and record.get(name) is None]:
+    missing = [name for name in (*COUNTS, *TEXTS, "pieces", "tokens") if name not in given and record.get(name) is None]
+    if missing := [*missing, *(["reward"] if "reward" not in record else [])]:  # null where it is unknown
         raise ValueError(f"rollout {number} of step {step} lacks {', '.join(missing)}")
     for name in HEAVY:
         if record.get(name) is not None and len(record[name]) != record["response_tokens"]:
