@@ -14,13 +14,14 @@ from workbench.algorithms import _online as online
 from workbench.algorithms import grpo, ppo, reinforce
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch
-from workbench.rollout.experience import LEARNT, Experience, trees
-from workbench.settings import Reward
+from workbench.models.roles.reward import weighted_sum
+from workbench.rollout.experience import LEARNT, Experience, mean_rewards, trees
+from workbench.settings.online import reward_model
 
-REWARDS = {"short": Reward(program="brevity")}
+REWARDS = {"short": {"program": "brevity"}}
 
 
-def answer(tokens: int, reward: float, place: int = 0, sample: int = 0, finish_reason: str = "stop", **values: Any) -> Experience:
+def answer(tokens: int, reward: float | None, place: int = 0, sample: int = 0, finish_reason: str = "stop", **values: Any) -> Experience:
     """One whose log-probabilities, values and KL are 0 unless they are given."""
     zeros = {name: np.zeros(tokens, np.float32) for name in ("logprobs", "reference_logprobs", "kl", "values", "entropy")}
     row = Row((1, 2), ())
@@ -128,3 +129,39 @@ def test_advantages_of_groups() -> None:
     assert [e.advantages.tolist() for e in found] == [[1.5], [-1.5, -1.5], [-4], [4]]
     grpo.advantages(found, grpo_config())
     assert [e.advantages[0] for e in found] == pytest.approx([0.70706, -0.70706, -0.70709, 0.70709], abs=2e-5)
+
+
+def test_an_unknown_reward_teaches_nothing_and_is_in_no_mean() -> None:
+    """Rewards 3, 1 and one unknown: RLOO of the two known ones, 2 and -2. A prompt with one known answer has nothing to be compared with. The means are
+    of known rewards: (3 + 1 + 5) / 3 = 3, and of the judge's known scores: (1 + 0 + 1) / 3.
+    """
+    values = [(3.0, 1.0), (None, None), (1.0, 0.0), (None, None), (5.0, 1.0), (None, None)]
+    found = [answer(2, reward, place=i // 3, sample=i % 3, components={"judged": score}) for i, (reward, score) in enumerate(values)]
+    cfg = reinforce.Config.model_validate(
+        {"rewards": REWARDS, "samples_per_prompt": 3, "rollout_batch_size": 6, "global_batch_size": 6, "kl_coefficient": 0.0}
+    )
+    online.penalise_truncated(found, cfg)
+    reinforce.advantages(found, cfg)
+    assert [e.advantages.tolist() for e in found] == [[2, 2], [0, 0], [-2, -2], [0, 0], [0, 0], [0, 0]]
+    assert [e.learn for e in found] == [True, False, True, False, False, False]
+    told = online.metrics(found)
+    assert (told["rewards"], told["rewards_unknown"], told["reward/judged"]) == (3, 3, pytest.approx(2 / 3))
+    assert mean_rewards(found) == {"rewards": 3, "reward/judged": 2 / 3, "rewards_unknown": 3}
+    assert mean_rewards([found[1]]) == {"rewards_unknown": 1}
+
+
+def test_ppo_leaves_an_unknown_reward_out() -> None:
+    """Rewards 1 and 3 are whitened to -1 and 1, whatever lies between them; no returns are made up for the critic."""
+    found = [answer(1, 1.0), answer(1, None, place=1), answer(1, 3.0, place=2)]
+    online.penalise_truncated(found, ppo_config(truncated="penalty", truncated_penalty=-1))
+    ppo.advantages(found, ppo_config())
+    assert [float(e.advantages[0]) for e in found] == pytest.approx([-1, 0, 1], abs=1e-6)
+    assert [e.learn for e in found] == [True, False, True]
+    assert len(found[1].returns) == 0
+
+
+def test_the_sum_is_unknown_where_a_part_of_it_is() -> None:
+    """2 x 0.5 + 3 x 1 = 4; an unknown part makes the whole unknown, unless it weighs nothing."""
+    rewards = {name: reward_model().model_validate({"program": "brevity", "weight": weight}) for name, weight in (("a", 2.0), ("b", 3.0), ("c", 0.0))}
+    assert weighted_sum({"a": 0.5, "b": 1.0, "c": None}, rewards) == 4
+    assert weighted_sum({"a": 0.5, "b": None, "c": 1.0}, rewards) is None

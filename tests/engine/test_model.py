@@ -19,8 +19,9 @@ from workbench.engine.model import rope_frequencies, transformer_config
 from workbench.engine.step import Policy
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
-from workbench.settings import Critic, Lora, Model
+from workbench.settings import Lora, Model
 from workbench.settings.layout import Layout
+from workbench.settings.online import Critic
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -18,6 +18,7 @@ from workbench import api
 from workbench.processes import driver
 from workbench.rundir import store
 from workbench.rundir.store import EventWriter, State
+from workbench.settings.online import OnlineConfig, require
 
 ELSEWHERE = Job("local", "1", "another-host", 0.0)
 
@@ -203,9 +204,9 @@ def test_the_users_functions_are_looked_for_before_anything_is_launched(root: Pa
     assert api.runs() == []
     sound = composed("gentle", "mine.py:short", "math")
     sound.check_files()
-    algorithm = sound.with_absolute_paths().algorithm
-    assert algorithm.shaping == f"{tmp_path}/mine.py:gentle"  # type: ignore[attr-defined]
-    assert [reward.program for reward in algorithm.rewards.values()] == [f"{tmp_path}/mine.py:short", "math"]  # type: ignore[attr-defined]
+    algorithm = require(sound.with_absolute_paths().algorithm, OnlineConfig)
+    assert algorithm.shaping == f"{tmp_path}/mine.py:gentle"
+    assert [reward.settings for reward in algorithm.rewards.values()] == [f"{tmp_path}/mine.py:short", "math"]
 
 
 def test_what_a_run_here_would_not_find_is_told_before_it_is_launched(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import gang
 from tests.serve.test_servers import reward, tiny
-from workbench.data.packing import Row
+from workbench.rewards.base import Finished
 from workbench.settings.layout import Layout
 
 __all__ = ["reward", "tiny"]
@@ -30,9 +30,15 @@ def score(folder: Path) -> None:
     ranks = f"backend.ranks_per_node={parallel.world_size()}"
     spec = compose(["algorithm=grpo", f"model.source={sources['tiny']}", rewards, "algorithm.samples_per_prompt=8", *layout, ranks])
     rng = np.random.default_rng(3)
-    rows = [Row(rng.integers(3, 250, 5 + i).tolist(), tuple(rng.integers(3, 250, 4 + i).tolist() for _ in "ab")) for i in range(3)]
+    answers = [
+        Finished(i, "?", "!", {}, prefix, rng.integers(3, 250, 4 + i).tolist())
+        for i in range(3)
+        for prefix in [rng.integers(3, 250, 5 + i).tolist()]
+        for _ in "ab"
+    ]
     directory = hf.local_directory(spec.model.source)
-    found = RewardModels(Surroundings(RunDir(folder), spec, spec.model.layout, directory)).score(rows, [{}] * 6)
+    made = RewardModels(Surroundings(RunDir(folder), spec, spec.model.layout, directory))
+    found = np.array([component.at_once(answers).values for component in made.components], np.float32).T
     if parallel.rank() == 0:
         np.save(folder / f"{parallel.world_size()}.npy", found)
 

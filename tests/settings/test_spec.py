@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.algorithms._online import OnlineConfig
+from workbench.settings.online import OnlineConfig, require
 from workbench.settings.placement import servers
 from workbench.settings.spec import (
     Experiment,
@@ -37,10 +37,11 @@ def test_experiments_compose() -> None:
         assert compose([f"algorithm={name}", *wanted]).algorithm.name == name
 
 
-def test_a_reward_is_a_program_or_a_model() -> None:
+def test_a_reward_is_of_one_kind() -> None:
     assert problem("algorithm=ppo").startswith("algorithm.rewards: needs at least one component, such as {")
-    for both in ("{}", "{program: math, model: there}"):
-        assert "a reward is a program or a model" in problem("algorithm=ppo", f"algorithm.rewards={{it: {both}}}")
+    for words, got in (("{}", "none"), ("{program: math, model: there}", "model and program")):
+        said = problem("algorithm=ppo", f"algorithm.rewards={{it: {words}}}")
+        assert f"a reward is of exactly one kind: set one of judge, model, program; got {got}" in said
     assert "names a part twice" in problem("experiment=ppo_demo", "algorithm.served=[critic,critic_reward]")
     assert "no multiple of samples_per_prompt=3" in problem("experiment=ppo_demo", "algorithm.samples_per_prompt=3")
 
@@ -49,12 +50,26 @@ def test_a_problem_says_how_to_write_it_and_is_short() -> None:
     assert problem("experiment=dpo_demo", "name=ü") == "name: 'ü' is no value; a text goes in quotes: 'name=\"…\"'"
     assert len(problem("experiment=dpo_demo", f"name={'x' * 5000}")) < 200
     assert "did you mean 'program'?" in problem("experiment=ppo_demo", "algorithm.rewards.concise.progam=math")
+    assert "did you mean 'mode'?" in problem("algorithm=grpo", "algorithm.rewards={it: {judge: {model: there, mod: scored}}}")
 
 
 @pytest.mark.parametrize("words", [("experiment=dpo_demo",), ("experiment=ppo_demo", "backend=slurm"), ("algorithm=sft",)])
 def test_filled_has_what_a_parse_would_add(words: tuple[str, ...]) -> None:
     tree = compose_tree(words)
     assert filled(tree) == parse(tree).model_dump(mode="json")
+
+
+def test_a_reward_is_written_as_it_is_given() -> None:
+    """Without the kinds that it is not of, so that a file of one run needs no kind but its own; those of older runs name them as null."""
+    older = {"program": "math", "model": None, "weight": 1.0}
+    algorithm = {"name": "grpo", "samples_per_prompt": 2, "rewards": {"it": older, "nice": {"judge": {"model": "there"}, "weight": 0.5}}}
+    tree = {"algorithm": algorithm, "data": {"train": "x"}, "backend": {"name": "local"}}
+    written = parse(tree).model_dump(mode="json")["algorithm"]["rewards"]
+    assert written["it"] == {"weight": 1.0, "program": "math"}
+    assert list(written["nice"]) == ["judge", "weight"]
+    assert written["nice"]["judge"]["mode"] == "pairwise"
+    assert filled(tree) == parse(tree).model_dump(mode="json")
+    assert Experiment.from_yaml(parse(tree).to_yaml()) == parse(tree)
 
 
 def test_a_servers_processes_must_fit_its_layout() -> None:
@@ -146,5 +161,5 @@ def test_overrides_give_the_same_tree(name: str, lr: float, steps: int | None) -
 )
 def test_what_is_served_where_it_is_left_open(words: list[str], has_gpus: bool, served: tuple[str, ...]) -> None:
     experiment = compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]).settled(has_gpus)
-    assert experiment.algorithm.served == served  # type: ignore[attr-defined]
+    assert require(experiment.algorithm, OnlineConfig).served == served
     assert [server.name for server in servers(experiment.algorithm, experiment.model)] == list(served)

@@ -78,6 +78,10 @@ class OnlineRuntime(Protocol):
         """Fill the critic's values."""
         ...
 
+    def ask(self, role: str, experiences: Sequence[Experience]) -> None:
+        """Fill what another of the algorithm's ROLES knows of them."""
+        ...
+
     def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
         """Begin the critic's lesson on values and returns; what is returned waits for its metrics."""
         ...

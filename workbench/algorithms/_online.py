@@ -1,19 +1,21 @@
-"""What the algorithms that learn from their own rollouts share: settings, the loop of those without a critic, the policy's loss, metrics."""
+"""What the algorithms that learn from their own rollouts share: the loop of those without a critic, the policy's loss, metrics.
+
+Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a cut one is, is in
+no mean and no other answer's baseline, and is counted (`rewards_unknown`). It is stored with the others, its reward null.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import Field, field_validator, model_validator
+from typing import TYPE_CHECKING, Any
 
 from workbench import functional as F
 from workbench import metrics as M
-from workbench.settings import AlgorithmConfig, Processes, Reward
+from workbench.rollout.experience import mean_rewards, rewarded
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from workbench.algorithms import Batch, Loss, Metrics, Runtime
@@ -22,98 +24,6 @@ if TYPE_CHECKING:
 
     Advantages = Callable[[Sequence[Experience], Any], None]
     """`advantages(experiences, cfg)`: fills those of each experience's tokens."""
-
-
-class OnlineConfig(AlgorithmConfig):
-    """Settings of every algorithm that samples what it learns from."""
-
-    live = ("lr", "temperature", "kl_coefficient")
-
-    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    rollout_batch_size: int = Field(64, ge=1, description="Answers sampled in a step, all together.")
-    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature.")
-    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
-    rewards: dict[str, Reward] = Field({}, description="What an answer is worth: components by name, each a program or a model, weighted.")
-    shaping: str | None = Field(
-        None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
-    )
-    served: tuple[Literal["auto", "critic", "reward", "critic_reward", "reference"], ...] = Field(
-        ("auto",),
-        description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
-        " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",
-    )
-    swap_to_host: Literal["gpu", "always", "never"] = Field(
-        "gpu",
-        description="critic_reward with a reward model: the weights of the one that does not compute lie in host memory, on a GPU, always (a CPU too) or never.",
-    )
-    reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
-    reference_server: Processes = Field(Processes(), description="The reference server's processes.")
-    kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
-    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
-    clip_high: float = Field(0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
-    entropy_bonus: float = Field(0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
-    update_epochs: int = Field(1, ge=1, le=16, description="Passes over a step's rollouts.")
-    truncated: Literal["keep", "mask", "penalty"] = Field(
-        "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
-    )
-    truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
-    importance_cap: float = Field(
-        2.0,
-        ge=0,
-        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
-    )
-
-    @field_validator("rewards")
-    @classmethod
-    def _some_reward(cls, rewards: dict[str, Reward]) -> dict[str, Reward]:
-        if not rewards:
-            raise ValueError("needs at least one component, such as {concise: {program: workbench/rewards/example.py:concise}}")
-        return rewards
-
-    @model_validator(mode="after")
-    def _sizes_divide(self) -> OnlineConfig:
-        if self.rollout_batch_size % self.samples_per_prompt:
-            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
-        if self.rollout_batch_size % self.global_batch_size:
-            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
-        return self
-
-    @property
-    def rows_per_step(self) -> int:
-        return self.rollout_batch_size // self.samples_per_prompt
-
-    def problems(self) -> list[tuple[str, str]]:
-        from workbench.rewards import resolve
-
-        named = [(f"rewards.{name}.program", reward.program, resolve.PROGRAM) for name, reward in self.rewards.items()]
-        found = []
-        for key, name, kind in (*named, ("shaping", self.shaping, resolve.SHAPING)):
-            try:
-                if name is not None:
-                    resolve.check(name, kind)
-            except ValueError as error:
-                found.append((key, str(error)))
-        return found
-
-    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
-        def function(name: str | None) -> str | None:
-            path, colon, word = (name or "").rpartition(":")
-            return f"{absolute(path)}:{word}" if colon else name
-
-        rewards = {
-            name: reward.model_copy(update={"program": function(reward.program), "model": reward.model and absolute(reward.model)})
-            for name, reward in self.rewards.items()
-        }
-        return self.model_copy(update={"rewards": rewards, "shaping": function(self.shaping)})
-
-    @property
-    def with_entropy(self) -> bool:
-        return self.entropy_bonus > 0
 
 
 def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
@@ -150,8 +60,14 @@ def train(rt: Runtime, loss: Loss, advantages: Advantages) -> Iterator[Metrics]:
 
 
 def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
-    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference."""
+    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference.
+
+    Raises:
+        ValueError: no answer's reward is known.
+    """
     experiences = rt.online.rollout(rows)
+    if not rewarded(experiences):
+        raise ValueError(f"step {rt.step + 1}: none of its {len(experiences)} answers has a known reward ({', '.join(experiences[0].components)})")
     rt.online.measure(experiences)
     decide_learning(experiences, rt.settings)
     measure_kl(experiences, rt.settings)
@@ -190,41 +106,45 @@ def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> Non
         e.learn = e.reward is not None and not (cut and cfg.truncated == "mask")
 
 
-def rewarded(experiences: Sequence[Experience]) -> list[Experience]:
-    """Those whose reward is known.
-
-    Raises:
-        ValueError: not one is.
-    """
-    found = [e for e in experiences if e.reward is not None]
-    if not found:
-        raise ValueError(f"none of the {len(experiences)} answers of step {experiences[0].step} has a known reward: there is nothing to learn from")
-    return found
-
-
-def spread_by_prompt(experiences: Sequence[Experience], values: Sequence[float | None], advantage: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Each token of an answer gets the answer's advantage.
+def against_prompt(experiences: Sequence[Experience], value: Callable[[Experience], float], advantages: Callable[[Tensor], Tensor]) -> None:
+    """Fill each token's advantage with its answer's against its prompt's other known answers, which lie side by side.
 
     Args:
-        values: one an answer; None where it is unknown: such an answer is left out of its prompt's, and its advantage is 0.
-        advantage: from the values [P, K] of K answers to each of P prompts to their advantages. It wants two answers or more.
+        value: what a known answer is worth.
+        advantages: of the values [P, K] of P prompts with K known answers each, their advantages [P, K].
+
+    Prompts with equally many known answers are computed together. One with fewer than two teaches nothing: there is nothing to compare.
     """
-    import numpy as np
     import torch
 
-    prompts = [list(same) for _, same in itertools.groupby(range(len(experiences)), key=lambda i: experiences[i].place)]
-    found = [0.0] * len(experiences)
-    if None not in values:
-        found = advantage(torch.tensor(list(values), dtype=torch.float64).view(len(prompts), -1)).flatten().tolist()
-    else:
-        for prompt in prompts:
-            known = [i for i in prompt if values[i] is not None]
-            if len(known) > 1:
-                theirs = advantage(torch.tensor([[values[i] for i in known]], dtype=torch.float64))[0].tolist()
-                for i, each in zip(known, theirs, strict=True):
-                    found[i] = each
-    for e, each in zip(experiences, found, strict=True):
-        e.advantages = np.full(len(e.tokens), each, np.float32)
+    groups: dict[int, list[list[Experience]]] = {}
+    for _, same in itertools.groupby(experiences, key=lambda e: e.place):
+        answers = list(same)
+        alike = rewarded(answers)
+        groups.setdefault(len(alike), []).append(alike)
+        mute([e for e in answers if e.reward is None])
+    for count, prompts in groups.items():
+        flat = [e for answers in prompts for e in answers]
+        if count < 2:
+            mute(flat)
+        else:
+            values_PK = torch.tensor([value(e) for e in flat], dtype=torch.float64).view(-1, count)
+            spread(flat, advantages(values_PK).flatten().tolist())
+
+
+def spread(experiences: Sequence[Experience], advantages: Sequence[float]) -> None:
+    """An answer's advantage on each of its tokens."""
+    import numpy as np
+
+    for e, advantage in zip(experiences, advantages, strict=True):
+        e.advantages = np.full(len(e.tokens), advantage, np.float32)
+
+
+def mute(experiences: Sequence[Experience]) -> None:
+    """Nothing is learnt from these."""
+    spread(experiences, [0.0] * len(experiences))
+    for e in experiences:
+        e.learn = False
 
 
 def metrics(experiences: Sequence[Experience]) -> Metrics:
@@ -239,12 +159,8 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
         M.PROPERLY_ENDED: float(np.mean([e.finish_reason == "stop" for e in experiences])),
         M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
-    if scored := [e for e in experiences if e.reward is not None]:
-        rewards = np.array([e.reward for e in scored])
-        found |= {M.REWARDS: float(rewards.mean()), M.REWARDS_STD: float(rewards.std())}
-        found |= {M.REWARD_OF(name): float(np.mean([e.known("components")[name] for e in scored])) for name in scored[0].known("components")}
-        if len(scored) < len(experiences):
-            found[M.REWARDS_UNKNOWN] = 1 - len(scored) / len(experiences)
+    if scored := rewarded(experiences):
+        found |= {**mean_rewards(experiences), M.REWARDS_STD: float(np.std([e.known("reward") for e in scored]))}
     if kl := [e.kl for e in experiences if e.kl is not None]:
         found |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
     if entropy := [e.entropy for e in experiences if e.entropy is not None]:

@@ -10,8 +10,8 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig
 from workbench.settings import Roles
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
     def normalised(rewards_PK: Tensor) -> Tensor:
         return F.advantages.group_normalised(rewards_PK, cfg.scale_by_deviation)
 
-    online.spread_by_prompt(experiences, [e.reward for e in experiences], normalised)
+    online.against_prompt(experiences, lambda e: e.known("reward"), normalised)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

@@ -10,8 +10,10 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig, loss
-from workbench.settings import Critic, Roles
+from workbench.algorithms._online import loss
+from workbench.rollout.experience import rewarded
+from workbench.settings import Roles
+from workbench.settings.online import ActorCriticConfig
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
@@ -22,7 +24,7 @@ ROLES: Roles = {"reward": "frozen", "reference": "frozen", "critic": "learning"}
 __all__ = ["Config", "loss", "train"]
 
 
-class Config(OnlineConfig):
+class Config(ActorCriticConfig):
     name: Literal["ppo"] = "ppo"
     gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 is the whole return, 0 one step and the critic.")
@@ -30,21 +32,17 @@ class Config(OnlineConfig):
     reward_clip: float = Field(0.0, ge=0, description="Rewards are clipped at plus and minus this; 0 does not clip.")
     kl_target: float = Field(0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
     kl_horizon: int = Field(10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
-    critic: Critic = Field(Critic(), description="The value function.")
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
     """Rewards with KL at each token, the answer's own at its last (or as shaping spreads it); GAE; advantages whitened over the step's learnt tokens.
 
-    Where an answer's reward is unknown, its advantages are 0 and its returns stay unknown.
+    An answer without a known reward has advantages of 0 and no returns.
     """
-    import numpy as np
     import torch
 
-    for e in experiences:
-        e.advantages = np.zeros(len(e.tokens), np.float32)
-    experiences = online.rewarded(experiences)
-
+    online.mute([e for e in experiences if e.reward is None])
+    experiences = rewarded(experiences)
     kl_BT, mask_BT = online.padded(online.column(experiences, "kl"))
     values_BT, _ = online.padded(online.column(experiences, "values"))
     rewards_BT, _ = online.padded([torch.from_numpy(e.token_rewards).double() for e in experiences])
@@ -68,17 +66,13 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         rt.online.values(experiences)
         advantages(experiences, cfg)
         rt.online.keep(experiences)
-        learning = rt.online.train_critic(online.rewarded(experiences))
+        learning = rt.online.train_critic(rewarded(experiences))
         metrics = rt.online.learn(experiences, loss) if rt.step >= cfg.critic.warmup_steps else {}
         if cfg.kl_target:
             kl = sum(float(e.known("kl").sum()) for e in experiences) / len(experiences)
             rt.set(kl_coefficient=F.kl.adaptive(cfg.kl_coefficient, kl, cfg.kl_target, cfg.kl_horizon, len(experiences)))
-        yield {
-            **metrics,
-            **online.metrics(experiences),
-            **_critic_metrics(online.rewarded(experiences), learning()),
-            M.KL_COEFFICIENT: cfg.kl_coefficient,
-        }
+        critic = _critic_metrics(rewarded(experiences), learning())
+        yield {**metrics, **online.metrics(experiences), **critic, M.KL_COEFFICIENT: cfg.kl_coefficient}
 
 
 def _critic_metrics(experiences: Sequence[Experience], learnt: Metrics) -> Metrics:

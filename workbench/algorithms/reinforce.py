@@ -9,8 +9,9 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig, loss
+from workbench.algorithms._online import loss
 from workbench.settings import Roles
+from workbench.settings.online import OnlineConfig
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
@@ -27,8 +28,10 @@ class Config(OnlineConfig):
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
-    with_kl = [None if e.reward is None else e.reward - cfg.kl_coefficient * float(e.known("kl").sum()) for e in experiences]
-    online.spread_by_prompt(experiences, with_kl, F.advantages.leave_one_out)
+    def with_kl(e: Experience) -> float:
+        return e.known("reward") - cfg.kl_coefficient * float(e.known("kl").sum())
+
+    online.against_prompt(experiences, with_kl, F.advantages.leave_one_out)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:

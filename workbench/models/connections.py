@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
-from workbench.models.protocol import Connect, Role, RoleModule, Surroundings
+from workbench.models.protocol import Connect, Connected, RoleModule, Surroundings
 from workbench.settings import placement
 
 if TYPE_CHECKING:
     from workbench.engine.batch import Metrics
 
 
-def connect_roles(names: Iterable[str], around: Surroundings, connect: Connect) -> dict[str, Role]:
-    """The roles, ready to be asked. Two roles of one server share its transport only in name: each has its own."""
-    found = {}
-    for name in names:
-        module: RoleModule = placement.find_role(name)  # type: ignore[assignment]
+def find_role(name: str) -> RoleModule:
+    """The module `workbench.models.roles.<name>`."""
+    return cast(RoleModule, placement.find_role(name))
+
+
+def connect_roles(names: Iterable[str], around: Surroundings, connect: Connect) -> dict[str, Connected]:
+    """The roles and those that they ask, ready to be asked. Two roles of one server share its transport only in name: each has its own."""
+    found: dict[str, Connected] = {}
+    for name in placement.with_asked(names, around.spec.algorithm, around.spec.model):
         server = placement.server_of(name, around.spec.algorithm)
-        found[name] = module.remote(around, connect(server)) if server else module.local(around)
+        here = replace(around, asked=dict(found))
+        found[name] = find_role(name).remote(here, connect(server)) if server else find_role(name).local(here)
     return found
 
 
-def traffic(roles: Iterable[Role]) -> Metrics:
+def traffic(roles: Iterable[Connected]) -> Metrics:
     """What the roles that are served cost since it was asked last, all ranks' requests together. Every rank calls it."""
     from workbench.engine import parallel
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.models.endpoint import Arrays, Field
+from workbench.rewards.base import Judge, Waiting
 from workbench.settings.layout import Layout
+from workbench.settings.online import OnlineConfig, require
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -39,18 +41,40 @@ Connect = Callable[[str], Transport]
 """The way to a server by its name."""
 
 
-class Role(Protocol):
-    """A model beside the policy. Every rank of the policy has one; all make the same calls, except `begin`."""
+class Connected(Protocol):
+    """A role, wherever it is computed."""
 
-    transport: Transport | None
-    """The way to its server; None in the policy's own processes."""
+    @property
+    def transport(self) -> Transport | None:
+        """The way to its server; None in the policy's own processes."""
+        ...
+
+
+class Role(Connected, Protocol):
+    """A model beside the policy. Every rank of the policy has one; all make the same calls, except `begin`."""
 
     def begin(self, experiences: Sequence[Experience]) -> None:
         """Some of this rank's answers are finished: ask about them already, where asking and computing are apart."""
         ...
 
-    def fill(self, experiences: Sequence[Experience]) -> None:
-        """Fill what the role knows of all experiences."""
+    def fill(self, experiences: Sequence[Experience]) -> Waiting | None:
+        """Fill what the role knows of all experiences. Where not all is known yet, the same on every rank, it is to be called again."""
+        ...
+
+
+class Scoring(Role, Protocol):
+    """The role that scores answers."""
+
+    def metrics(self) -> Metrics:
+        """What the scorers counted since it was asked last, the same on every rank."""
+        ...
+
+
+class Judging(Connected, Protocol):
+    """A role that another asks, about questions."""
+
+    def of(self, component: str) -> Judge:
+        """The judge of a component of the reward."""
         ...
 
 
@@ -78,13 +102,21 @@ class Advancing(Role, Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a role is built from. `policy` is whose processes it shares, None in a server; `directory` the policy's first weights."""
+    """What a role is built from. `policy` is whose processes it shares, None in a server; `directory` the policy's first weights; `asked` are the roles
+    that it asks, by name.
+    """
 
     run: RunDir
     spec: Experiment
     layout: Layout
     directory: Path
     policy: Policy | None = None
+    asked: Mapping[str, Connected] = field(default_factory=dict)
+
+    @property
+    def online(self) -> OnlineConfig:
+        """The algorithm's settings, for a role that only algorithms with rollouts have. Raises TypeError for another's."""
+        return require(self.spec.algorithm, OnlineConfig)
 
 
 @dataclass(frozen=True)
@@ -109,11 +141,11 @@ class Served(Protocol):
 class RoleModule(Protocol):
     """A file of `workbench/models/roles/`; `place` besides, which `workbench.settings.placement` reads without torch."""
 
-    def local(self, around: Surroundings) -> Role:
+    def local(self, around: Surroundings) -> Connected:
         """The role in the policy's own processes."""
         ...
 
-    def remote(self, around: Surroundings, transport: Transport) -> Role:
+    def remote(self, around: Surroundings, transport: Transport) -> Connected:
         """The role behind a server."""
         ...
 

@@ -11,7 +11,7 @@ from workbench.engine import parallel
 from workbench.engine.batch import Loss, Metrics
 from workbench.engine.step import Policy
 from workbench.models.connections import connect_roles, traffic
-from workbench.models.protocol import Learning, Role, Surroundings
+from workbench.models.protocol import Learning, Role, Scoring, Surroundings
 from workbench.processes.learning import learn, worst
 from workbench.processes.phases import PhaseTimes
 from workbench.processes.rank import Rank
@@ -38,6 +38,10 @@ class Progress(Protocol):
         """The prompts of a step, from 0."""
         ...
 
+    def stop_requested(self) -> bool:
+        """Whether the run is to stop, the same on every rank: all ask together. It waits while the run is to pause."""
+        ...
+
 
 class Online:
     """`workbench.algorithms.OnlineRuntime`. Every rank of the policy has one; all make the same calls, and hold all experiences of a step.
@@ -50,8 +54,9 @@ class Online:
         self._times, self._ahead_s = PhaseTimes(), SamplerTime()
         self.sampler = Sampler(rank.spec, policy, rank.directory, rank.tokenizer, self._times)
         around = Surroundings(rank.run, rank.spec, rank.spec.model.layout, rank.directory, policy)
-        self.roles: dict[str, Role] = connect_roles(roles, around, lambda server: Client(rank.run.path, server))
-        self._scorer = Scorer(self.roles["reward"], self._cfg.shaping)
+        self._names = tuple(roles)
+        self.roles = connect_roles(self._names, around, lambda server: Client(rank.run.path, server))
+        self._scorer = Scorer(cast(Scoring, self.roles["reward"]), self._cfg.shaping, self._waits, progress.stop_requested)
         self._kept: Sequence[Experience] = ()
         staleness = rank.spec.rollout.max_staleness
         self._ahead = None
@@ -94,11 +99,14 @@ class Online:
             fill(experiences, [pair[:, 1] for pair in both], "entropy")
         if "reference" in self.roles:
             with self._times.timed("init_logprobs"):
-                self.roles["reference"].fill(experiences)
+                cast(Role, self.roles["reference"]).fill(experiences)
 
     def values(self, experiences: Sequence[Experience]) -> None:
-        with self._times.timed("critic_infer"):
-            self._critic.fill(experiences)
+        self.ask("critic", experiences)
+
+    def ask(self, role: str, experiences: Sequence[Experience]) -> None:
+        with self._times.timed(f"{role}_infer"):
+            cast(Role, self.roles[role]).fill(experiences)
 
     def train_critic(self, experiences: Sequence[Experience]) -> Callable[[], Metrics]:
         with self._times.timed("critic_train"):
@@ -135,6 +143,7 @@ class Online:
             self.sampler.refit(self.progress.step)
             found = self._scored(self.sampler.answers(rows, 1, 0, seed, self._sampling(), self._scorer.begin))
             self._traffic()
+            self._scorer.metrics()
         return found
 
     def worst(self, quantity: str) -> list[int]:
@@ -144,7 +153,7 @@ class Online:
     def measured(self) -> Metrics:
         """The seconds of each phase since it was asked last, the engine's profile, and what asking servers cost. All ranks call it."""
         ahead = {M.SAMPLER_S: self._ahead_s.take()} if self._ahead else {}
-        return {**self.sampler.profile(), **self._times.take(), **ahead, **self._traffic()}
+        return {**self.sampler.profile(), **self._times.take(), **ahead, **self._traffic(), **self._scorer.metrics()}
 
     def close(self) -> None:
         """The end of the run: nothing is sampled any more."""
@@ -160,9 +169,16 @@ class Online:
     def _ask(self, experiences: Sequence[Experience]) -> None:
         """Ask the roles what only answers that will be learnt from need."""
         for start in range(0, len(experiences), MICROBATCH):
-            for name, role in self.roles.items():
-                if name != "reward":
-                    role.begin(experiences[start : start + MICROBATCH])
+            for role in self._of_learnt:
+                role.begin(experiences[start : start + MICROBATCH])
+
+    @property
+    def _of_learnt(self) -> list[Role]:
+        """The algorithm's roles that are asked about answers that will be learnt from."""
+        return [cast(Role, self.roles[name]) for name in self._names if name != "reward"]
+
+    def _waits(self, reason: str) -> None:
+        self._rank.emit("phase", message=reason)
 
     def _scored(self, found: Sequence[Experience]) -> list[Experience]:
         """All ranks' answers, prompt by prompt, with their rewards."""

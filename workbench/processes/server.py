@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.models.connections import find_role
 from workbench.models.endpoint import Arrays, BadRequest, Endpoint, Field, check_tokens
-from workbench.models.protocol import RoleModule, Surroundings
+from workbench.models.protocol import Surroundings
 from workbench.processes import startup as start
 from workbench.rundir import beats
 from workbench.rundir.store import RunDir
 from workbench.serve.health import Health
 from workbench.settings import placement
+from workbench.settings.online import OnlineConfig, require
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def _stage(spec: Experiment, place: placement.Server) -> Stage | None:
     from workbench.engine import device
     from workbench.engine.swap import Stage
 
-    wanted = spec.algorithm.swap_to_host  # type: ignore[attr-defined]
+    wanted = require(spec.algorithm, OnlineConfig).swap_to_host
     several = len(place.roles) > 1 and len(place.sources) > 1
     return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
 
@@ -69,7 +71,7 @@ def _stage(spec: Experiment, place: placement.Server) -> Stage | None:
 def _endpoints(role: str, run: RunDir, spec: Experiment, place: placement.Server, stage: Stage | None) -> dict[str, Served]:
     from workbench.engine import hf
 
-    module: RoleModule = placement.find_role(role)  # type: ignore[assignment]
+    module = find_role(role)
     around = Surroundings(run, spec, place.layout, hf.local_directory(spec.model.source))
     made = stage.build(role, lambda: module.serve(around), lambda served: served.models()) if stage else module.serve(around)
 
@@ -90,7 +92,7 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dic
     from workbench.serve.server import Server
 
     vocabulary = min(hf.config(hf.local_directory(source)).vocab_size for source in {spec.model.source, *place.sources})
-    longest = spec.data.max_length + spec.algorithm.max_tokens  # type: ignore[attr-defined]
+    longest = spec.data.max_length + require(spec.algorithm, OnlineConfig).max_tokens
     last = [time.monotonic()]
 
     def endpoint(name: str, served: Served) -> Endpoint:

@@ -18,7 +18,7 @@ from workbench.processes.online import Online
 from workbench.processes.rank import Rank
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
-from workbench.rollout.experience import Experience
+from workbench.rollout.experience import Experience, mean_rewards
 from workbench.rundir import beats
 
 SEED = 0
@@ -69,18 +69,12 @@ class Validation:
         return metrics | diagnostics.pop("metrics", {}), diagnostics
 
     def _rollouts(self, online: Online) -> tuple[Metrics, list[Sample]]:
-        """The mean reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
+        """The mean known reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
         if not self.rows:
             return {}, []
         found = online.held_out(self.rows, SEED)
-        metrics: Metrics = {M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in found) / len(found)}
+        metrics: Metrics = {**mean_rewards(found), M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in found) / len(found)}
         metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in found) / len(found)
-        rewarded = [e for e in found if e.reward is not None]
-        if rewarded:
-            metrics[M.REWARDS] = sum(e.known("reward") for e in rewarded) / len(rewarded)
-            metrics |= {
-                M.REWARD_OF(name): sum(e.known("components")[name] for e in rewarded) / len(rewarded) for name in rewarded[0].known("components")
-            }
         shown = found[: self._rank.spec.validation.samples]
         return metrics, [_read(e) for e in shown]
 

@@ -85,6 +85,21 @@ def check(name: str, kind: Kind = PROGRAM) -> None:
         _callable_as(_signature(made.args), function, path, kind)
 
 
+def problems(name: str, kind: Kind) -> list[str]:
+    """As `check`, as a list: empty, or with what is wrong."""
+    try:
+        check(name, kind)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def with_absolute_path(name: str, absolute: Callable[[str], str]) -> str:
+    """The name of a function, its file named from the root; that of one that comes with the project as it is."""
+    path, colon, function = name.rpartition(":")
+    return f"{absolute(path)}:{function}" if colon else name
+
+
 def score(function: Program, name: str, prompt: str, response: str, row: Mapping[str, str]) -> float:
     """What the program `function`, called `name`, gives for an answer.
 

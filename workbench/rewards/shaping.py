@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.rewards import resolve
 from workbench.rewards.resolve import failed, finite
 
 Shaping = Callable[["Answer"], "float | Sequence[float]"]
@@ -34,6 +35,15 @@ class Answer:
     reward: float
     pieces: Sequence[str]
     finish_reason: str
+
+
+def problems(name: str) -> list[str]:
+    """What is wrong with the function that `algorithm.shaping` names, from its file's text alone."""
+    return resolve.problems(name, resolve.SHAPING)
+
+
+def with_absolute_paths(name: str, absolute: Callable[[str], str]) -> str:
+    return resolve.with_absolute_path(name, absolute)
 
 
 def shaped(function: Shaping, name: str, answer: Answer) -> tuple[float, np.ndarray | None]:

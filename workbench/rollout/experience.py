@@ -9,11 +9,12 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from workbench import metrics as M
 from workbench.data.packing import Row
 from workbench.rewards.shaping import Answer
 
@@ -27,7 +28,6 @@ LEARNT = {
 }
 """The arrays that a policy's loss finds in its batch, and which of an experience's they are."""
 FILLED_BY = {
-    "components": "the reward role",
     "reward": "the reward role",
     "logprobs": "the trainer (`measure`)",
     "entropy": "the trainer (`measure`)",
@@ -48,7 +48,7 @@ class Experience:
     behind it had seen. What fills the fields that begin as None: FILLED_BY.
 
     Attributes:
-        components: the reward's parts by name; None where one could not be decided.
+        components: the reward's parts that were scored, by name; None where a score is unknown for good.
         reward: their weighted sum, in which every part is decided; None where one is not.
         shaped: where the reward lies, if shaping spread it over the tokens.
         learn: whether the policy learns from it.
@@ -65,7 +65,7 @@ class Experience:
     response: str
     pieces: list[str]
     weights_version: int = 0
-    components: dict[str, float | None] | None = None
+    components: dict[str, float | None] = field(default_factory=dict)
     reward: float | None = None
     shaped: np.ndarray | None = None
     logprobs: np.ndarray | None = None
@@ -84,7 +84,7 @@ class Experience:
             return "learnable"
         if self.logprobs is not None:
             return "measured"
-        return "scored" if self.components is not None else "sampled"
+        return "scored" if self.components else "sampled"
 
     def known(self, name: str) -> Any:
         """The field, which must be known by now.
@@ -107,10 +107,9 @@ class Experience:
         return at_last
 
     def answer(self) -> Answer:
-        """As a shaping function sees it."""
-        return Answer(
-            self.prompt, self.response, self.row.columns, dict(self.known("components")), self.known("reward"), self.pieces, self.finish_reason
-        )
+        """As a shaping function sees it. Its reward is known; a component of weight 0 that is not is left out."""
+        rewards = {name: value for name, value in self.components.items() if value is not None}
+        return Answer(self.prompt, self.response, self.row.columns, rewards, self.known("reward"), self.pieces, self.finish_reason)
 
     def record(self, number: int) -> dict[str, Any]:
         """As a row of the step's rollout file."""
@@ -129,9 +128,24 @@ class Experience:
             "reward": self.reward,
             "finish_reason": self.finish_reason,
             "weights_version": self.weights_version,
-            **{f"reward/{name}": value for name, value in (self.components or {}).items()},
+            **{f"reward/{name}": value for name, value in self.components.items()},
             **{name: getattr(self, name) for name in arrays},
         }
+
+
+def rewarded(experiences: Sequence[Experience]) -> list[Experience]:
+    """Those whose reward is known."""
+    return [e for e in experiences if e.reward is not None]
+
+
+def mean_rewards(experiences: Sequence[Experience]) -> dict[str, float]:
+    """The mean of the known rewards and of each component's known scores, as metrics; nothing of what no answer has. And the share of the others."""
+    columns: dict[str, list[float | None]] = {M.REWARDS: [e.reward for e in experiences]}
+    columns |= {M.REWARD_OF(name): [e.components[name] for e in experiences] for name in experiences[0].components}
+    there = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    unknown = len(experiences) - len(there[M.REWARDS])
+    means = {name: float(np.mean(values)) for name, values in there.items() if values}
+    return {**means, **({M.REWARDS_UNKNOWN: unknown / len(experiences)} if unknown else {})}
 
 
 def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:

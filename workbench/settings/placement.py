@@ -5,11 +5,11 @@ A server answers for one role, or for several that share its processes. What a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from workbench.settings.layout import Layout, check, known_shape
 from workbench.settings.naming import module_names
@@ -24,12 +24,16 @@ FASTER_ON_CPUS = ("critic", "reward")
 
 @dataclass(frozen=True)
 class Place:
-    """What a role asks for: `processes` share each model of `sources` as `layout` says. `key` is the setting that counts the processes."""
+    """What a role asks for: `processes` share each model of `sources` as `layout` says. `key` is the setting that counts the processes.
+
+    `asks` are the roles that it asks itself, from the policy's own processes.
+    """
 
     processes: int
     layout: Layout
     sources: tuple[str, ...]
     key: str
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Server:
 class Placed(Protocol):
     """A role's file, as it is read here."""
 
-    def place(self, algorithm: Any, model: Model) -> Place: ...
+    def place(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
 
 
 def role_names() -> list[str]:
@@ -92,6 +96,14 @@ def server(name: str, algorithm: AlgorithmConfig, model: Model) -> Server:
     return Server(name, roles_of(name), first.processes, first.layout, tuple(source for place in places for source in place.sources), first.key)
 
 
+def with_asked(roles: Iterable[str], algorithm: AlgorithmConfig, model: Model) -> list[str]:
+    """The roles of an algorithm, each after those that it asks."""
+    found = []
+    for role in roles:
+        found += [*with_asked(find_role(role).place(algorithm, model).asks, algorithm, model), role]
+    return list(dict.fromkeys(found))
+
+
 def is_open(algorithm: AlgorithmConfig) -> bool:
     """Whether `algorithm.served` leaves anything to `settled`."""
     return AUTO in served(algorithm)
@@ -108,13 +120,14 @@ def settled(algorithm: AlgorithmConfig, here: bool, has_gpus: bool) -> Algorithm
     return algorithm.model_copy(update={"served": found})
 
 
-def check_served(algorithm: AlgorithmConfig, roles: Sequence[str]) -> None:
-    """Raises ValueError where `algorithm.served` names a role twice, or one that the algorithm does not have among its `roles`."""
+def check_served(algorithm: AlgorithmConfig, model: Model, roles: Sequence[str]) -> None:
+    """Raises ValueError where `algorithm.served` names a role twice, or one that is neither among the algorithm's `roles` nor asked by one."""
     named = [role for name in served(algorithm) if name != AUTO for role in roles_of(name)]
     if len(set(named)) < len(named):
         raise ValueError(f"algorithm.served={','.join(served(algorithm))} names a part twice")
-    if missing := [role for role in named if role not in roles]:
-        raise ValueError(f"algorithm {algorithm.name} has no {missing[0]} to serve; it has: {', '.join(roles)}")
+    there = with_asked(roles, algorithm, model) if named else roles
+    if missing := [role for role in named if role not in there]:
+        raise ValueError(f"algorithm {algorithm.name} has no {missing[0]} to serve; it has: {', '.join(there)}")
 
 
 def problems(algorithm: AlgorithmConfig, model: Model) -> list[str]:

@@ -24,6 +24,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     folded: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Title and fields of what a form folds away: settings that most runs leave alone."""
+    sparse: ClassVar[bool] = False
+    """Whether fields without a value are left out where the settings are written."""
 
 
 Roles = Mapping[str, Literal["frozen", "learning", "advancing"]]
@@ -174,54 +176,6 @@ class Model(Frozen):
         if self.fp8 and not self.transformer_engine:
             raise ValueError("fp8 needs transformer_engine=true")
         return self
-
-
-class Reward(Frozen):
-    """One component of an answer's reward: a program, or a reward model; exactly one of them."""
-
-    program: str | None = Field(None, description="A function of workbench.rewards.programs, or your own: path/to/file.py:function.")
-    model: str | None = Field(
-        None, description="A reward model: a Hugging Face ...ForSequenceClassification directory, as `workbench export` writes."
-    )
-    weight: float = Field(1.0, description="Its weight in the sum.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Reward:
-        if (self.program is None) == (self.model is None):
-            raise ValueError("a reward is a program or a model: set exactly one of them")
-        return self
-
-
-class Critic(AlgorithmConfig):
-    """The value function of PPO: a model of the policy's kind with a head that scores every token, in a placement of its own."""
-
-    name: Literal["critic"] = "critic"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
-    min_lr_ratio: float = Field(1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
-    warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
-    model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
-    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
-
-    @property
-    def num_scores(self) -> int:
-        return 1
-
-    @property
-    def score_at(self) -> Literal["sequence", "token"]:
-        return "token"
-
-
-class Processes(Frozen):
-    """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
-
-    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
-    tensor_parallel: int = Field(1, ge=1, le=64, description="Processes that share every layer's matrices.")
-    pipeline_parallel: int = Field(1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.tensor_parallel, self.pipeline_parallel)
 
 
 WEIGHTS = ("source", "precision", "lora", "init_seed")

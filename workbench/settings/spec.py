@@ -35,6 +35,7 @@ from workbench.settings import (
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.naming import module_names, nearest
+from workbench.settings.online import Reward, reward_model
 from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
@@ -144,7 +145,7 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
-        placement.check_served(self.algorithm, _find_algorithm_or_none(self.algorithm.name).ROLES)
+        placement.check_served(self.algorithm, self.model, _find_algorithm_or_none(self.algorithm.name).ROLES)
         if found := placement.problems(self.algorithm, self.model):
             raise ValueError("; ".join(found))
         return self
@@ -217,7 +218,7 @@ def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
         if part and isinstance(value, dict):
             by_name = get_origin(info.annotation) is dict
             value = {key: _filled(part, item) for key, item in value.items()} if by_name else _filled(part, value)
-        if name in tree or not info.is_required():
+        if (name in tree or not info.is_required()) and not (value is None and getattr(model, "sparse", False)):
             values[name] = list(value) if isinstance(value, tuple) else value
     return values
 
@@ -227,7 +228,16 @@ def _part(name: str, annotation: Any, tree: dict[str, Any]) -> type[BaseModel] |
     finders = {"job": find_job, "algorithm": _find_algorithm_or_none, "backend": backends.find}
     if name in finders and "name" in tree.get(name, ()):
         return finders[name](tree[name]["name"]).Config
-    return next((part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, BaseModel)), None)
+    found = next((part for part in _types(annotation) if issubclass(part, BaseModel)), None)
+    return reward_model() if found is Reward else found
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation is made of, from the outside in."""
+    if isinstance(annotation, type):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
 
 
 def compose(overrides: Sequence[str] = ()) -> Experiment:

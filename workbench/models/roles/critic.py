@@ -19,7 +19,8 @@ from workbench.models.journal import Journal
 from workbench.models.protocol import Answers, Learning, Served, Surroundings, Transport
 from workbench.rollout.experience import Experience, fill, trees
 from workbench.rundir.store import COMPLETE
-from workbench.settings import Checkpoint, Critic, Model
+from workbench.settings import AlgorithmConfig, Checkpoint, Model
+from workbench.settings.online import ActorCriticConfig, Critic, require
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ REPORTED = (M.LOSS, M.GRAD_NORM)
 """What the server answers of a lesson."""
 
 
-def place(algorithm: Any, model: Model) -> Place:
-    critic = algorithm.critic.model or model
-    return Place(algorithm.critic.processes, critic.layout, (critic.source,), "algorithm.critic.processes")
+def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+    cfg = require(algorithm, ActorCriticConfig).critic
+    critic = cfg.model or model
+    return Place(cfg.processes, critic.layout, (critic.source,), "algorithm.critic.processes")
 
 
 def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
@@ -56,7 +58,7 @@ class CriticModel:
         from workbench.engine.step import Policy
 
         spec = around.spec
-        self.cfg: Critic = spec.algorithm.critic  # type: ignore[attr-defined]
+        self.cfg = require(spec.algorithm, ActorCriticConfig).critic
         self.seed = spec.seed
         self.folder = around.run.path / "critic" / "checkpoints"
         model = self.cfg.model or spec.model

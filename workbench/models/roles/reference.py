@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from workbench.models.endpoint import TOKENS, Arrays, Field
 from workbench.models.frozen import frozen, laid_out
 from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
 from workbench.rollout.experience import Experience, fill, trees
-from workbench.settings import Model
+from workbench.settings import AlgorithmConfig, Model
+from workbench.settings.online import OnlineConfig, require
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
     from workbench.engine.step import Policy
 
 
-def place(algorithm: Any, model: Model) -> Place:
-    processes = algorithm.reference_server
+def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+    processes = require(algorithm, OnlineConfig).reference_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.reference_server.processes")
 
 

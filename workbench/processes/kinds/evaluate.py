@@ -28,6 +28,7 @@ class Evaluation:
 
     def __init__(self, rank: Rank):
         from workbench.data.dataset import load
+        from workbench.processes.controls import Controls
         from workbench.processes.online import Online
         from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
@@ -46,6 +47,7 @@ class Evaluation:
         advances = algorithm.ROLES.get("reference") == "advancing"
         policy, self.step = restored_policy(rank, keeps_reference=advances)
         self.total_steps = self.step
+        self._controls = Controls(rank, lambda values: rank.warn(f"not changed: {', '.join(values)}; an evaluation measures a checkpoint as it is"))
         on_rollouts = "reward" in algorithm.ROLES
         if advances:
             logprobs = policy.outputs(held_out, reference=True)
@@ -59,15 +61,24 @@ class Evaluation:
     def batch(self, step: int) -> Sequence[Row]:
         raise NotImplementedError("an evaluation learns from no batch")
 
+    def stop_requested(self) -> bool:
+        return self._controls.stop_requested(self.step)
+
     def go(self) -> None:
         """Measure once."""
+        from workbench.rewards.waiting import StopRequested
         from workbench.rundir import beats
 
         rank = self._rank
         rank.emit("state", state="running", step=self.step, total_steps=self.total_steps)
         beats.moved(self.step)
-        self._validation.measure(self.step)
-        rank.emit("end", reason="completed", step=self.step)
+        reason = "stopped" if self.stop_requested() else "completed"
+        if reason == "completed":
+            try:
+                self._validation.measure(self.step)
+            except StopRequested:  # while it waited for rewards
+                reason = "stopped"
+        rank.emit("end", reason=reason, step=self.step)
 
 
 def work(rank: Rank) -> None:

@@ -145,30 +145,48 @@ class Training:
 
     def go(self) -> None:
         """Train to the end or to a stop, whichever comes first."""
+        from workbench.engine import parallel
+        from workbench.rewards.waiting import StopRequested
         from workbench.rundir import beats
+        from workbench.rundir.store import COMPLETE
 
-        rank, spec = self._rank, self._spec
+        rank = self._rank
         rank.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live)
         beats.moved(self.step)
-        held_out = self._validation.measure(0) if self.step == 0 else {}
-        reason = "stopped" if self._controls.stop_requested(self.step) else "completed"
-        began = time.perf_counter()
-        for learnt in self._algorithm.train(self.settings, self) if reason == "completed" else ():
-            self.step += 1
-            self._report_step(learnt, began)
-            last = self.step == self.total_steps
-            held_out = self._validation.measure(self.step) if last or _due(self.step, spec.validation.every_steps) else {}
-            stop = not last and self._controls.stop_requested(self.step)
-            if last or stop or _due(self.step, spec.checkpoint.every_steps):
-                self._save(held_out.get(spec.checkpoint.best_metric))
-            if stop:
-                reason = "stopped"
-                break
-            began = time.perf_counter()
+        try:
+            reason = self._steps()
+        except StopRequested:  # while it waited for rewards: the step that it was in is given up
+            reason = "stopped"
+            self._report_checkpoint(wait=True)
+            if self.step and not parallel.from_first((rank.run.checkpoints / str(self.step) / COMPLETE).exists()):
+                self._save(None)
         if self._online:
             self._online.close()
         self._report_checkpoint(wait=True)
         rank.emit("end", reason=reason, step=self.step)
+
+    def _steps(self) -> str:
+        """The steps, to the end or to a stop; which of them it was. Raises StopRequested for a stop in the middle of a step."""
+        spec = self._spec
+        held_out = self._validation.measure(0) if self.step == 0 else {}
+        if self.stop_requested():
+            return "stopped"
+        began = time.perf_counter()
+        for learnt in self._algorithm.train(self.settings, self):
+            self.step += 1
+            self._report_step(learnt, began)
+            last = self.step == self.total_steps
+            held_out = self._validation.measure(self.step) if last or _due(self.step, spec.validation.every_steps) else {}
+            stop = not last and self.stop_requested()
+            if last or stop or _due(self.step, spec.checkpoint.every_steps):
+                self._save(held_out.get(spec.checkpoint.best_metric))
+            if stop:
+                return "stopped"
+            began = time.perf_counter()
+        return "completed"
+
+    def stop_requested(self) -> bool:
+        return self._controls.stop_requested(self.step)
 
     def _report_step(self, learnt: Metrics, began: float) -> None:
         from workbench.rundir import beats

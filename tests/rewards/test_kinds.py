@@ -1,0 +1,134 @@
+"""A kind of reward is one file: here one whose scores come with a file that somebody writes, in a copy of the package that gets nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import models
+from workbench.rundir import rollouts
+from workbench.rundir.store import RunDir
+
+ROOT = Path(__file__).parents[2]
+KIND = '''"""Scores that somebody writes into a file: one number a line, or "unknown"."""
+
+from pathlib import Path
+
+from workbench.rewards.base import Scores, Waiting
+
+Config = str
+EACH = False
+
+
+def problems(config, samples_per_prompt):
+    return []
+
+
+def with_absolute_paths(config, absolute):
+    return config
+
+
+def needs(config):
+    return ()
+
+
+def scorer(name, config, given):
+    def score(answers):
+        if not Path(config).exists():
+            return Waiting(f"the labels of {len(answers)} answers in {Path(config).name}")
+        given = Path(config).read_text().split()
+        return Scores([None if each == "unknown" else float(each) for each in given[: len(answers)]])
+
+    return score
+'''
+
+
+@pytest.fixture
+def extended(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which the package has one kind more. What a test starts in it ends with the test."""
+    place = tmp_path / "package"
+    for part in ("workbench", "backends", "conf"):
+        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "workbench/rewards/kinds/written.py").write_text(KIND)
+    folders = {"WORKBENCH_RUNS": str(tmp_path / "runs"), "WORKBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(place)}
+    environment = {**os.environ, **folders}
+    yield environment
+    for run in (tmp_path / "runs").glob("*"):
+        command(environment, "kill", run.name, check=False)
+
+
+def command(environment: dict[str, str], *words: str, check: bool = True) -> str:
+    line = [sys.executable, "-m", "workbench.terminal.cli", *words]
+    done = subprocess.run(line, env=environment, cwd=environment["PYTHONPATH"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done.stdout
+
+
+def launched(environment: dict[str, str], tmp_path: Path, *overrides: str) -> RunDir:
+    model = models.save(tmp_path / "model", tie_word_embeddings=True)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
+    words = (
+        "algorithm=grpo",
+        f"model.source={model}",
+        f"data.train={tmp_path / 'rows.jsonl'}",
+        "data.validation_fraction=0",
+        "algorithm.samples_per_prompt=4",
+        "algorithm.global_batch_size=8",
+        "algorithm.rollout_batch_size=8",
+        "algorithm.max_tokens=8",
+        "algorithm.max_steps=2",
+        f"algorithm.rewards={{liked: {{written: '{tmp_path / 'labels.txt'}'}}, brief: {{program: brevity, weight: 0}}}}",
+        "backend.threads_per_rank=1",
+    )
+    command(environment, "run", "--detach", *words, *overrides)
+    (folder,) = (tmp_path / "runs").glob("*")
+    return RunDir(folder)
+
+
+def waits(run: RunDir) -> list[dict[str, Any]]:
+    return [event for event in run.events() if event["kind"] == "phase" and event["message"].startswith("waiting for")]
+
+
+def until(ready: Any, run: RunDir, timeout_s: float = 200) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert time.monotonic() < deadline and run.status.state != "failed", run.status
+        time.sleep(0.1)
+
+
+def test_a_kind_that_waits_for_somebody(extended: dict[str, str], tmp_path: Path) -> None:
+    """The run says what it waits for, stops on request, goes on after a resume, and learns from the known labels alone."""
+    run = launched(extended, tmp_path, "watch.hang_after_s=1")
+    until(lambda: waits(run), run)
+    assert waits(run)[0]["message"] == "waiting for the labels of 8 answers in labels.txt"
+    until(lambda: run.status.message.startswith("waiting for"), run)
+    time.sleep(6)
+    assert not [event for event in run.events() if event["kind"] == "alarm"]
+    command(extended, "stop", run.path.name)
+    until(lambda: run.status.state.ended, run)
+    assert run.status.state == "stopped"
+    assert not run.status.step
+    command(extended, "resume", "--detach", run.path.name)
+    until(lambda: len(waits(run)) >= 2, run)
+    (tmp_path / "labels.txt").write_text("1 0 unknown 0.5 1 unknown unknown unknown")
+    until(lambda: run.status.state.ended, run)
+    assert run.status.state == "completed", run.status
+    first, second = [event["metrics"] for event in run.events() if event["kind"] == "step"]
+    for metrics in (first, second):
+        assert metrics["rewards"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+        assert metrics["rewards_unknown"] == 4
+    kept = rollouts.of_step(run, 1)
+    assert kept.reward.isna().tolist() == [False, False, True, False, False, True, True, True]
+    taught = [any(one["advantages"]) for number in range(8) if (one := rollouts.one(run, 1, number))]
+    # The first prompt's known answers are worth 1, 0 and 0.5 against a mean of 0.5; the second has only one, which is compared with nothing.
+    assert taught == [True, True, False, False, False, False, False, False]
+    assert run.spec_path.read_text().count("written:") == 1

@@ -1,0 +1,97 @@
+"""What a kind of reward is: one file of `workbench/rewards/kinds/`, found by its name. `kinds/program.py` is the shortest.
+
+A kind builds no model: it says which roles it needs (`needs`), and asks them through `Given`. Answers and prompts are text that nobody has checked:
+they are data, never a template, a command or a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from workbench.settings.online import Need, RewardKind
+
+Tally = tuple[float, float]
+"""A metric as (sum, count): it is reported as their quotient, over all that was scored in a step."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An answer to be scored. Answers with the same `prompt_index` answer the same prompt, and lie side by side.
+
+    `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens. `columns` are
+    the data row's others, as text.
+    """
+
+    prompt_index: int
+    prompt: str
+    response: str
+    columns: Mapping[str, str]
+    prefix: Sequence[int]
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score for each answer, in their order; None where it is unknown and stays so, as where a judge gave no verdict."""
+
+    values: Sequence[float | None]
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Not all is known yet. `reason` completes "waiting for …"; whoever asked asks again."""
+
+    reason: str
+
+
+Verdict = np.ndarray
+"""[W]: a judge's probability of each of W options; they sum to 1."""
+
+
+class Judge(Protocol):
+    """A judge, as a scorer asks it. All ranks ask the same at the same time."""
+
+    def __call__(self, questions: Sequence[str], options: Sequence[str]) -> Sequence[Verdict | None] | Waiting:
+        """By question, the verdict over the options; None where no verdict can be read. Asked again after `Waiting`, it asks nothing twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the roles that a component needs do for it: `score` gives its reward model's score of each answer, `judge` asks its judge."""
+
+    score: Callable[[Sequence[Finished]], Sequence[float]]
+    judge: Judge
+
+
+class Scorer(Protocol):
+    """Scores the answers of one component of the reward."""
+
+    def __call__(self, answers: Sequence[Finished]) -> Scores | Waiting:
+        """Raises ValueError where it cannot go on; the message names the component and the cause.
+
+        After `Waiting` it is called again with the same answers. What needs a role is called on all ranks alike, anything else on one of them.
+        """
+        ...
+
+
+class Kind(RewardKind, Protocol):
+    """A file of `workbench/rewards/kinds/`; its docstring's first paragraph describes the setting.
+
+    EACH: whether an answer's score depends on that answer alone and is known at once. Such answers are scored as they finish, and behind the reward
+    server where there is one, without tallies; of roles they may need the reward model. Anything else is scored when all of a step's answers are there, beside the policy, and may wait.
+    """
+
+    EACH: bool
+
+    def scorer(self, name: str, config: Any, given: Given) -> Scorer:
+        """The scorer of the component `name`. Raises ValueError where what the settings name is not there."""
+        ...
+
+
+__all__ = ["Finished", "Given", "Judge", "Kind", "Need", "Scorer", "Scores", "Tally", "Verdict", "Waiting"]

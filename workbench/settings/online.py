@@ -1,0 +1,275 @@
+"""Settings of the algorithms that learn from their own rollouts: the rewards by their kinds, the critic, the servers, and what they share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, cast
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from workbench.settings.layout import Layout
+from workbench.settings.sections import AlgorithmConfig, Frozen, Model
+
+C = TypeVar("C", bound=AlgorithmConfig)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A role that a component of the reward asks (a file of workbench/models/roles/), and the model that the role has to hold for it, if any."""
+
+    role: str
+    source: str | None = None
+
+
+class RewardKind(Protocol):
+    """A file of workbench/rewards/kinds/ as the settings see it; `workbench.rewards.base.Kind` is all of it.
+
+    `Config` is a `Frozen` model or `str`: what stands in the settings under the kind's name. Nothing here runs the user's code.
+    """
+
+    Config: Any
+
+    def problems(self, config: Any, samples_per_prompt: int) -> list[tuple[str, str]]:
+        """What a look at the files and variables that the settings name finds wrong: (key below the kind's, or "", what)."""
+        ...
+
+    def with_absolute_paths(self, config: Any, absolute: Callable[[str], str]) -> Any:
+        """The same settings, with each file of the user's named from the root."""
+        ...
+
+    def needs(self, config: Any) -> Sequence[Need]:
+        """The roles that it asks, with the models that they hold for it."""
+        ...
+
+
+def reward_kinds() -> list[str]:
+    """The kinds of reward there are: the files of workbench/rewards/kinds/."""
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "rewards" / "kinds").glob("[a-z]*.py"))
+
+
+def find_reward_kind(name: str) -> RewardKind:
+    """The module `workbench.rewards.kinds.<name>`. Importing it loads no torch."""
+    return cast(RewardKind, import_module(f"workbench.rewards.kinds.{name}"))
+
+
+class Reward(Frozen):
+    """One component of an answer's reward, `{<kind>: <the kind's settings>, weight: w}`. `reward_model` has a field for each kind there is."""
+
+    sparse = True
+
+    weight: float = Field(1.0, description="Its weight in the sum; one of weight 0 is logged only.")
+
+    @property
+    def kind(self) -> str:
+        """The kind's name."""
+        return self._kinds()[0]
+
+    @property
+    def settings(self) -> Any:
+        """The kind's own settings: the `Config` of its file."""
+        return getattr(self, self.kind)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        known = [name for name in type(self).model_fields if name != "weight"]
+        if len(self._kinds()) != 1:
+            raise ValueError(f"a reward is of exactly one kind: set one of {', '.join(known)}; got {' and '.join(self._kinds()) or 'none'}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_other_kinds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = handler(self)
+        return {name: found[name] for name in (self.kind, "weight")}
+
+    def _kinds(self) -> list[str]:
+        return [name for name in type(self).model_fields if name != "weight" and getattr(self, name) is not None]
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        return self.model_copy(update={self.kind: find_reward_kind(self.kind).with_absolute_paths(self.settings, absolute)})
+
+
+@functools.cache
+def reward_model() -> type[Reward]:
+    """`Reward` with an optional field for each kind. Cached: a kind's file that comes later is seen by the next process."""
+    fields: dict[str, Any] = {}
+    for name in reward_kinds():
+        module = find_reward_kind(name)
+        fields[name] = (module.Config | None, Field(None, description=re.split(r"\n\s*\n", module.__doc__ or "")[0].replace("\n", " ")))
+    return create_model("Reward", __base__=Reward, __doc__=Reward.__doc__, **fields)
+
+
+def _parsed(value: Any) -> Any:
+    return value if isinstance(value, Reward) else reward_model().model_validate(value)
+
+
+AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_parsed)]
+
+
+def sources_of(rewards: Iterable[Reward], role: str) -> tuple[str, ...]:
+    """The models that the rewards ask of a role, each once, in their order."""
+    needs = [need for reward in rewards for need in find_reward_kind(reward.kind).needs(reward.settings)]
+    return tuple(dict.fromkeys(need.source for need in needs if need.role == role and need.source is not None))
+
+
+class Critic(AlgorithmConfig):
+    """The value function of PPO: a model of the policy's kind with a head that scores every token, in a placement of its own."""
+
+    name: Literal["critic"] = "critic"
+    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
+    min_lr_ratio: float = Field(1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
+    model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+
+    @property
+    def num_scores(self) -> int:
+        return 1
+
+    @property
+    def score_at(self) -> Literal["sequence", "token"]:
+        return "token"
+
+
+class Processes(Frozen):
+    """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
+
+    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Processes that share every layer's matrices.")
+    pipeline_parallel: int = Field(1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel, self.pipeline_parallel)
+
+
+class OnlineConfig(AlgorithmConfig):
+    """Settings of every algorithm that samples what it learns from."""
+
+    live = ("lr", "temperature", "kl_coefficient")
+
+    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    rollout_batch_size: int = Field(64, ge=1, description="Answers sampled in a step, all together.")
+    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature.")
+    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
+    rewards: dict[str, AnyReward] = Field(
+        {}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
+    )
+    shaping: str | None = Field(
+        None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
+    )
+    served: tuple[Literal["auto", "critic", "reward", "critic_reward", "reference", "judge"], ...] = Field(
+        ("auto",),
+        description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
+        " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",
+    )
+    swap_to_host: Literal["gpu", "always", "never"] = Field(
+        "gpu",
+        description="critic_reward with a reward model: the weights of the one that does not compute lie in host memory, on a GPU, always (a CPU too) or never.",
+    )
+    reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
+    reference_server: Processes = Field(Processes(), description="The reference server's processes.")
+    judge_server: Processes = Field(Processes(), description="The judge server's processes: for a judge with a model of its own.")
+    kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
+    clip_high: float = Field(0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    entropy_bonus: float = Field(0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
+    update_epochs: int = Field(1, ge=1, le=16, description="Passes over a step's rollouts.")
+    truncated: Literal["keep", "mask", "penalty"] = Field(
+        "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+    )
+    truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
+    importance_cap: float = Field(
+        2.0,
+        ge=0,
+        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
+    )
+
+    @field_validator("rewards")
+    @classmethod
+    def _some_reward(cls, rewards: dict[str, Reward]) -> dict[str, Reward]:
+        if not rewards:
+            raise ValueError("needs at least one component, such as {concise: {program: workbench/rewards/example.py:concise}}")
+        return rewards
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> OnlineConfig:
+        if self.rollout_batch_size % self.samples_per_prompt:
+            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
+        if self.rollout_batch_size % self.global_batch_size:
+            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
+        return self
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.rollout_batch_size // self.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _judge_has_a_model(self) -> Self:
+        if "judge" in self.served and not sources_of(self.rewards.values(), "judge"):
+            raise ValueError("served names judge, and no reward asks a judge that has a model here: rewards={helpful: {judge: {model: DIRECTORY}}}")
+        return self
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        for name, reward in self.rewards.items():
+            for key, what in find_reward_kind(reward.kind).problems(reward.settings, self.samples_per_prompt):
+                found.append((".".join(filter(None, ("rewards", name, reward.kind, key))), what))
+        if self.shaping is not None:
+            found += [("shaping", what) for what in _shaping().problems(self.shaping)]
+        return found
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        rewards = {name: reward.with_absolute_paths(absolute) for name, reward in self.rewards.items()}
+        shaping = self.shaping and _shaping().with_absolute_paths(self.shaping, absolute)
+        return self.model_copy(update={"rewards": rewards, "shaping": shaping})
+
+    @property
+    def with_entropy(self) -> bool:
+        return self.entropy_bonus > 0
+
+
+class ActorCriticConfig(OnlineConfig):
+    """Settings of an online algorithm with a value function of its own."""
+
+    critic: Critic = Field(Critic(), description="The value function.")
+
+
+def require(algorithm: AlgorithmConfig, kind: type[C]) -> C:
+    """The algorithm's settings as those that a part of a run is written for.
+
+    Raises:
+        TypeError: they are of another kind, as those of an algorithm without rollouts.
+    """
+    if not isinstance(algorithm, kind):
+        raise TypeError(f"this takes an algorithm whose settings extend {kind.__name__}; {algorithm.name}'s are {type(algorithm).__name__}")
+    return algorithm
+
+
+class _Shaping(Protocol):
+    def problems(self, name: str) -> list[str]: ...
+
+    def with_absolute_paths(self, name: str, absolute: Callable[[str], str]) -> str: ...
+
+
+def _shaping() -> _Shaping:
+    return cast(_Shaping, import_module("workbench.rewards.shaping"))
