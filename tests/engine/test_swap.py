@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.test_model import FULL, pairs, policy
+from tests.engine.test_model import FULL, logprobs, pairs, policy
 from workbench.algorithms import sft
 from workbench.data.packing import Row
 from workbench.engine import device
 from workbench.engine.step import Policy
 from workbench.engine.swap import Stage
-from workbench.models.roles import frozen
+from workbench.models.frozen import frozen
+from workbench.models.roles.reference import OUTPUTS
 from workbench.settings import Model
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -31,20 +32,20 @@ def held(model: Policy) -> int:
 def test_only_the_model_that_computes_is_on_the_accelerator(changes: dict, tiny_model: Path) -> None:
     settings = Model(source=str(tiny_model)).model_copy(update=changes)
     rows = [Row(row.prefix, row.branches[:1]) for row in pairs(4)]
-    alone, other = policy(tiny_model, settings), frozen(settings, tiny_model, 4096)
-    expected = [(alone.update(rows, sft.loss, step, 0)["loss"], other.outputs(rows)) for step in range(3)]
+    alone, other = policy(tiny_model, settings), frozen(settings, tiny_model, 4096, OUTPUTS)
+    expected = [(alone.update(rows, sft.loss, step, 0)["loss"], logprobs(other, rows)) for step in range(3)]
     stage = Stage()
     learner = stage.build("learner", lambda: policy(tiny_model, settings), lambda made: [made], constant=False)
-    reader = stage.build("reader", lambda: frozen(settings, tiny_model, 4096), lambda made: [made], constant=True)
+    reader = stage.build("reader", lambda: frozen(settings, tiny_model, 4096, OUTPUTS), lambda made: [made], constant=True)
     assert held(reader) > 0 == held(learner) and stage.here == "reader"
-    for step, (loss, logprobs) in enumerate(expected):
+    for step, (loss, read) in enumerate(expected):
         stage.enter("learner")
         assert held(learner) > 0 == held(reader)
         assert learner.update(rows, sft.loss, step, 0)["loss"] == loss
         stage.enter("learner")
         stage.enter("reader")
         assert held(reader) > 0 == held(learner)
-        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(reader.outputs(rows), logprobs, strict=True))
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(logprobs(reader, rows), read, strict=True))
     assert stage.swaps == 6
     assert stage.bytes_away > 4 * 100_000
     assert stage.seconds > 0

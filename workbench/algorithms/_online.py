@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench import functional as F
 from workbench.settings import AlgorithmConfig, Processes, Reward
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     import torch
@@ -109,9 +110,10 @@ class OnlineConfig(AlgorithmConfig):
         }
         return self.model_copy(update={"rewards": rewards, "shaping": function(self.shaping)})
 
-    @property
-    def with_entropy(self) -> bool:
-        return self.entropy_bonus > 0
+
+def OUTPUTS(cfg: OnlineConfig) -> Outputs:
+    """The entropy of the policy's predictions only where the loss rewards it: it takes a pass over all logits."""
+    return Outputs(logprobs=True, entropy=cfg.entropy_bonus > 0)
 
 
 def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
@@ -125,7 +127,7 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
     )
     if cfg.importance_cap:
         loss_N = loss_N * F.policy_gradient.truncated_importance(batch.arrays["old_logprobs"], batch.arrays["rollout_logprobs"], cfg.importance_cap)
-    if batch.entropy_N is not None:
+    if cfg.entropy_bonus:
         loss_N = loss_N - cfg.entropy_bonus * batch.entropy_N
     loss_N = (loss_N * learn_N)[learn_N > 0]
     kept = learn_N > 0

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from workbench import functional as F
 from workbench.settings import AlgorithmConfig
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = "preference"
 ROLES = ("reference",)
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

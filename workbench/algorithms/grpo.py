@@ -9,7 +9,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig
+from workbench.algorithms._online import OUTPUTS, OnlineConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROWS = "prompt"
 ROLES = ("reward", "reference")
+__all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 
 class Config(OnlineConfig):

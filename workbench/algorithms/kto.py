@@ -15,6 +15,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.settings import AlgorithmConfig
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ROWS = "unpaired"
 ROLES = ("reference",)
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import OnlineConfig, loss
+from workbench.algorithms._online import OUTPUTS, OnlineConfig, loss
 
 if TYPE_CHECKING:
     from workbench.algorithms import Metrics, Runtime
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROWS = "prompt"
 ROLES = ("reward", "reference")
-__all__ = ["Config", "loss", "train"]
+__all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 
 class Config(OnlineConfig):

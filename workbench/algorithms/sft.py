@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from workbench.settings import AlgorithmConfig
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 ROWS = "conversation"
 ROLES = ()
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

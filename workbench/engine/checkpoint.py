@@ -310,7 +310,7 @@ def _filled(tree: Any, loaded: dict[str, Any], path: str = "") -> Any:
 def _weights(policy: Policy) -> dict[str, ShardedBase]:
     """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
     divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
-    tied = policy.hf_config.tie_word_embeddings and not policy.algorithm.num_scores
+    tied = policy.hf_config.tie_word_embeddings and not policy.wanted.scores
     found = {}
     for name, parameter in named_parameters(policy.chunks):
         if parameter.requires_grad:

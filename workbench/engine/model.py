@@ -86,10 +86,12 @@ class PackedGPT(GPTModel):
             name = name.replace(fused, norm)
         return name
 
-    def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None, entropy: bool = False) -> Tensor:
-        """Of the language model's head: logprobs_N of the targets (with `entropy` [N, 2]), or all logits without targets."""
-        tied = self.share_embeddings_and_output_weights
-        return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None, entropy)
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """All logits [N, V] of the language model's head."""
+        return self.output_layer(hidden_ND, self._tied_weight())
+
+    def _tied_weight(self) -> Tensor | None:
+        return self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
 
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
@@ -98,17 +100,19 @@ class PackedGPT(GPTModel):
         return decoder_input, torch.cat([angle, angle], dim=-1)[:, None, None], *rest
 
     def _postprocess(self, hidden_states: Tensor, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Tensor:
-        """hidden [T, 1, D] to scores_SK or logprobs_N of the whole pack, or to logits [T, V] where nothing in particular is wanted."""
+        """hidden [T, 1, D] to what is wanted of the whole pack, or to logits [T, V] where nothing in particular is."""
         if not self.post_process:
             return hidden_states
         assert packed_seq_params is not None
-        hidden_TD = self._whole_hidden(hidden_states)[:, 0]
-        wanted_N, target_N = packed_seq_params.wanted_N, packed_seq_params.target_N
-        if wanted_N is None:
+        asked, hidden_TD = packed_seq_params, self._whole_hidden(hidden_states)[:, 0]
+        if asked.wanted is None:
             return self.logits(hidden_TD)
-        wanted_ND = hidden_TD[wanted_N]
-        out = self.logits(wanted_ND, target_N, packed_seq_params.entropy) if self.score_head is None else self.score_head(wanted_ND)
-        return out if packed_seq_params.slots_N is None else parallel.from_context(out, packed_seq_params.slots_N, packed_seq_params.total)
+        hidden_ND = hidden_TD[asked.places_N]
+        if self.score_head is None:
+            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK)
+        else:
+            out = self.score_head(hidden_ND)
+        return out if asked.slots_N is None else parallel.from_context(out, asked.slots_N, asked.total)
 
     def _whole_hidden(self, hidden: Tensor) -> Tensor:
         """Every tensor-parallel rank's tokens. A vocabulary-parallel head gives each rank a part of the gradient, a score head all of it."""

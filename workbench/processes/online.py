@@ -27,6 +27,7 @@ from workbench.rollout.experience import LEARNT, Experience, fill, trees
 from workbench.rundir import beats, rollouts
 from workbench.rundir.store import RunDir
 from workbench.serve.client import Client
+from workbench.settings.outputs import Outputs
 from workbench.settings.spec import Experiment, find_algorithm
 
 if TYPE_CHECKING:
@@ -217,9 +218,9 @@ class Online:
     def measure(self, experiences: Sequence[Experience]) -> None:
         rows = trees(experiences, {})
         with self._timed("logprobs"):
-            both = self.policy.outputs(rows, entropy=True)
-            fill(experiences, [pair[:, 0] for pair in both], "logprobs")
-            fill(experiences, [pair[:, 1] for pair in both], "entropy")
+            both = self.policy.outputs(rows, Outputs(logprobs=True, entropy=True))
+            fill(experiences, [given.of("logprobs_N") for given in both], "logprobs")
+            fill(experiences, [given.of("entropy_N") for given in both], "entropy")
         with self._timed("init_logprobs"):
             self.reference.fill(experiences)
 

@@ -22,11 +22,12 @@ from workbench.monitoring import alarms
 from workbench.processes import startup as start
 from workbench.rundir import beats
 from workbench.rundir.store import Cursor, EventWriter, RunDir
-from workbench.settings.spec import Experiment, find_algorithm
+from workbench.settings.outputs import Outputs
+from workbench.settings.spec import Experiment, find_algorithm, outputs_of
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
-    from workbench.engine.batch import Loss, Metrics
+    from workbench.engine.batch import Given, Loss, Metrics
     from workbench.processes.online import Online
 
 VALIDATION_SEED = 0
@@ -73,7 +74,7 @@ class Worker:
         from workbench.engine.step import Policy
 
         self.emit("phase", message="loading the model")
-        self.policy = Policy(self.spec.model, self.spec.algorithm, self._directory, self.total_steps)
+        self.policy = Policy(self.spec.model, self.spec.algorithm, self._directory, self.total_steps, outputs_of(self.spec.algorithm))
         if "reference" in self.algorithm.ROLES and not isinstance(
             self.spec.algorithm, OnlineConfig
         ):  # before a checkpoint is loaded: without adapters the first weights are the reference
@@ -186,7 +187,7 @@ class Worker:
         if self._online:
             metrics, samples = self._held_out_rollouts()
         else:
-            outputs: dict[int, np.ndarray] = {}
+            outputs: dict[int, Given[np.ndarray]] = {}
             metrics = self.policy.evaluate(self.validation, self.algorithm.loss, outputs) if self.validation else {}
             diagnostics = self._diagnose(outputs)
             metrics |= diagnostics.pop("metrics", {})
@@ -210,7 +211,7 @@ class Worker:
         shown = found[: self.spec.validation.samples]
         return metrics, [{"prompt": e.prompt, "response": e.response, "tokens": len(e.tokens), "finish_reason": e.finish_reason} for e in shown]
 
-    def _diagnose(self, outputs: dict[int, np.ndarray]) -> dict[str, Any]:
+    def _diagnose(self, outputs: dict[int, Given[np.ndarray]]) -> dict[str, Any]:
         """What the algorithm makes of all held-out rows' outputs together, on every rank alike."""
         from workbench.engine import parallel
 
@@ -242,7 +243,7 @@ class Worker:
         from workbench.rollout.megatron import Engine
 
         model = self.spec.model
-        if self.spec.algorithm.num_scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
+        if self.policy.wanted.scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
             return []
         self.policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
@@ -314,7 +315,8 @@ class Worker:
             key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
         path = hf.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
         if not parallel.from_first(path.is_file()):
-            known = self.policy.outputs(rows, reference=True, progress=self._progress(f"reference log-probabilities ({part})"))
+            progress = self._progress(f"reference log-probabilities ({part})")
+            known = [given.of("logprobs_N") for given in self.policy.outputs(rows, Outputs(logprobs=True), reference=True, progress=progress)]
             self._ready_on_first(lambda: _save_array(path, np.concatenate(known)), "saving them")
         logprobs = np.load(path)["logprobs"]
         ends = np.cumsum([len(targets(row)) for row in rows])[:-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from backends import base as backends
 from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch, placement
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
+from workbench.settings.outputs import Outputs
 from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
@@ -41,6 +42,12 @@ def find_algorithm(name: str) -> Any:
     if name not in algorithm_names():
         raise ValueError(f"unknown algorithm {name!r}{nearest(name, algorithm_names())}; there are: {', '.join(algorithm_names())}")
     return import_module(f"workbench.algorithms.{name}")
+
+
+def outputs_of(algorithm: AlgorithmConfig) -> Outputs:
+    """What the algorithm wants of the policy."""
+    outputs: Outputs | Callable[[AlgorithmConfig], Outputs] = find_algorithm(algorithm.name).OUTPUTS
+    return outputs if isinstance(outputs, Outputs) else outputs(algorithm)
 
 
 def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:

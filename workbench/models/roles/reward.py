@@ -17,10 +17,13 @@ from workbench.models.protocol import Answers, Role, Served, Surroundings, Trans
 from workbench.rewards import resolve
 from workbench.rollout.experience import Experience, trees
 from workbench.settings import Model, Reward
+from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
     from workbench.engine.step import Policy
+
+OUTPUTS = Outputs(scores=1)
 
 
 def place(algorithm: Any, model: Model) -> Place:
@@ -43,14 +46,14 @@ class RewardModels:
         for name, reward in self.rewards.items():
             if reward.model is not None:
                 model = laid_out(Model(source=reward.model, precision=spec.model.precision), around.layout)
-                self.models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, num_scores=1)
+                self.models[name] = frozen(model, hf.local_directory(reward.model), spec.algorithm.micro_batch_tokens, OUTPUTS)
 
     def program_scores(self, prompt: str, response: str, columns: Mapping[str, str]) -> dict[str, float]:
         return {name: resolve.score(function, name, prompt, response, columns) for name, function in self._programs.items()}
 
     def model_scores(self, rows: Sequence[Row]) -> dict[str, list[float]]:
         """By component, a score for each answer of the rows."""
-        return {name: [float(s) for scores_SK in policy.outputs(rows) for s in scores_SK[:, 0]] for name, policy in self.models.items()}
+        return {name: [float(s) for given in policy.outputs(rows) for s in given.of("scores_SK")[:, 0]] for name, policy in self.models.items()}
 
     def score(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]]) -> np.ndarray:
         """[B, K]: every answer of the rows, every component in the settings' order."""
