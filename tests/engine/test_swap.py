@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,18 @@ from workbench.settings import Model
 pytestmark = pytest.mark.usefixtures("alone")
 
 
+@dataclass
+class Alone:
+    """A role of one model, as a server has it."""
+
+    policy: Policy
+    constant: bool
+
+
+def models(role: Alone) -> list[Policy]:
+    return [role.policy]
+
+
 def held(model: Policy) -> int:
     """Bytes of its weights, optimizer state and gradients in the accelerator's memory."""
     storages = {
@@ -35,8 +48,8 @@ def test_only_the_model_that_computes_is_on_the_accelerator(changes: dict, tiny_
     alone, other = policy(tiny_model, settings), frozen(settings, tiny_model, 4096, OUTPUTS)
     expected = [(alone.update(rows, sft.loss, step, 0)["loss"], logprobs(other, rows)) for step in range(3)]
     stage = Stage()
-    learner = stage.build("learner", lambda: policy(tiny_model, settings), lambda made: [made], constant=False)
-    reader = stage.build("reader", lambda: frozen(settings, tiny_model, 4096, OUTPUTS), lambda made: [made], constant=True)
+    learner = stage.build("learner", lambda: Alone(policy(tiny_model, settings), constant=False), models).policy
+    reader = stage.build("reader", lambda: Alone(frozen(settings, tiny_model, 4096, OUTPUTS), constant=True), models).policy
     assert held(reader) > 0 == held(learner) and stage.here == "reader"
     for step, (loss, read) in enumerate(expected):
         stage.enter("learner")
