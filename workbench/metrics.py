@@ -277,6 +277,7 @@ PEAK_MEMORY_GIB = metric("peak_memory_gib", "Peak memory", "GiB", "The largest r
 # What is seldom looked at.
 ROLLOUT_SIZE = metric("rollout_size", "Rollout size", "", "Answers sampled in the step.", averaging=_SUM, group=OTHER)
 REWARDS_STD = metric("rewards_std", "Rewards std", "", "Standard deviation of the answers' rewards.", group=OTHER)
+JUDGE_UNDECIDED = metric("judge_undecided", "Undecided judge", "share", "Comparisons that the order decided, or without a verdict.", group=OTHER)
 REWARDS_UNKNOWN = metric("rewards_unknown", "Unknown rewards", "share", "Answers without a known reward, left out of learning.", group=OTHER)
 REWARD_OF = family("reward/{}", "Reward/{}", "The component {}, before its weight.", Chart("components", "Reward", "", OTHER), apart=True)
 PROMPT_LENGTHS = metric("prompt_lengths", "Prompt lengths", "", "Mean tokens of a prompt.", group=OTHER)

@@ -5,13 +5,13 @@ import torch
 
 from workbench.algorithms import dpo, sft
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 from workbench.settings.spec import SpecError, compose
 
 
 def batch(logprobs: list[float], reference: list[float], sequence: list[int], **values: float) -> Batch:
     rows = [Row([1], ((2,), (3,)), values=values) for _ in range(max(sequence) // 2 + 1)]
-    return Batch(torch.tensor(logprobs), torch.tensor(reference), torch.tensor(sequence), max(sequence) + 1, rows)
+    return Batch(Given(torch.tensor(logprobs)), torch.tensor(reference), torch.tensor(sequence), max(sequence) + 1, rows)
 
 
 def test_one_pair() -> None:

@@ -13,7 +13,7 @@ import torch
 from tests.algorithms.runs import finished, held_out, steps
 from workbench.algorithms import kto
 from workbench.data.packing import Row, pack, targets
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 
 ROWS = [
     Row([1, 2], ((3, 4), (5,)), values={"desirable": 1.0}, reference_logprobs_N=np.array([-1.5, -2.5, -2.0], np.float32)),
@@ -26,7 +26,7 @@ LOGPROBS = {0: [-1.0, -2.0, -1.0], 1: [-3.0, -0.5, -0.5]}
 def batch(rows: Sequence[Row], logprobs: Sequence[float]) -> Batch:
     packed = pack(rows)
     reference = np.concatenate([row.reference_logprobs_N for row in rows if row.reference_logprobs_N is not None])
-    return Batch(torch.tensor(logprobs), torch.from_numpy(reference), torch.from_numpy(packed.sequence_N), packed.num_sequences, rows)
+    return Batch(Given(torch.tensor(logprobs)), torch.from_numpy(reference), torch.from_numpy(packed.sequence_N), packed.num_sequences, rows)
 
 
 def test_own_answers() -> None:
@@ -65,7 +65,7 @@ def test_no_gradient_through_the_kl() -> None:
     """The mismatched answers' log-probabilities move z0, but are not learnt from."""
     logprobs = torch.tensor(LOGPROBS[0] + LOGPROBS[1], requires_grad=True)
     found = batch(ROWS, logprobs.tolist())
-    loss, _ = kto.loss(Batch(logprobs, found.reference_logprobs_N, found.sequence_N, found.num_sequences, ROWS), kto.Config())
+    loss, _ = kto.loss(Batch(Given(logprobs), found.reference_logprobs_N, found.sequence_N, found.num_sequences, ROWS), kto.Config())
     loss.sum().backward()
     assert logprobs.grad is not None
     assert (logprobs.grad != 0).tolist() == [True, True, False, True, False, False]

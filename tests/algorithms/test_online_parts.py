@@ -13,7 +13,7 @@ import torch
 from workbench.algorithms import _online as online
 from workbench.algorithms import grpo, ppo, reinforce
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 from workbench.models.roles.reward import weighted_sum
 from workbench.rollout.experience import LEARNT, Experience, mean_rewards, trees
 from workbench.settings.online import reward_model
@@ -47,8 +47,8 @@ def batch(experiences: Sequence[Experience], logprobs: Sequence[float]) -> Batch
     """As a loss gets it, with the policy's log-probabilities as given."""
     rows = trees(experiences, LEARNT)
     return Batch(
-        logprobs_N=torch.tensor(logprobs, dtype=torch.float64, requires_grad=True),
-        reference_logprobs_N=torch.zeros(len(logprobs)),
+        Given(torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)),
+        reference_N=None,
         sequence_N=torch.tensor([i for i, e in enumerate(experiences) for _ in e.tokens]),
         num_sequences=len(experiences),
         rows=rows,

@@ -9,7 +9,7 @@ import torch
 
 from workbench.algorithms import orpo
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 
 
 def test_loss_of_one_pair() -> None:
@@ -18,7 +18,7 @@ def test_loss_of_one_pair() -> None:
     margin = log 1 - log 1/4 = log 4; -log sigmoid(log 4) = log(1 + 1/4) = log 1.25; loss = log 2 + 0.1 log 1.25.
     """
     logprobs_N = torch.tensor([0.5, 0.5, 0.2]).log().requires_grad_()
-    batch = Batch(logprobs_N, torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
+    batch = Batch(Given(logprobs_N), None, torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
     loss_B, metrics = orpo.loss(batch, orpo.Config())
     assert loss_B.tolist() == pytest.approx([math.log(2) + 0.1 * math.log(1.25)])
     assert metrics["rewards_margin"].tolist() == pytest.approx([math.log(4)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from tests.algorithms.runs import finished, held_out, steps
 from workbench.algorithms import reward_model
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.settings.spec import SpecError, compose
 
@@ -21,8 +22,12 @@ from workbench.settings.spec import SpecError, compose
 def batch(scores: list[list[float]], *values: Mapping[str, float]) -> Batch:
     branches = len(scores) // len(values)
     rows = [Row([1], tuple((n,) for n in range(branches)), values=each) for each in values]
-    nothing = torch.zeros(0)
-    return Batch(nothing, nothing, nothing, len(scores), rows, torch.tensor(scores))
+    return Batch(Given(scores_SK=torch.tensor(scores)), None, torch.zeros(0), len(scores), rows)
+
+
+def given(*scores: Any) -> list[Given[np.ndarray]]:
+    """What the model gave of each row."""
+    return [Given(scores_SK=np.asarray(each)) for each in scores]
 
 
 def test_two_pairs() -> None:
@@ -73,7 +78,7 @@ def test_a_row_with_other_ratings_only() -> None:
 
 
 def test_settings() -> None:
-    assert (reward_model.Config().num_scores, REGRESSION.num_scores) == (1, 2)
+    assert (reward_model.OUTPUTS(reward_model.Config()).scores, reward_model.OUTPUTS(REGRESSION).scores) == (1, 2)
     assert (reward_model.ROWS(reward_model.Config()), reward_model.ROWS(REGRESSION)) == ("preference", "rated")
     with pytest.raises(SpecError, match="named twice"):
         compose(["algorithm=reward_model", "algorithm.attributes=[humor,humor]", "data=demo"])
@@ -97,7 +102,7 @@ def test_diagnose_pairs() -> None:
     """Three pairs: longer chosen, right; shorter chosen, wrong; equal lengths, a tie. Scores are the lengths, so both correlations are 1."""
     rows = [Row([1], ([1] * a, [1] * b)) for a, b in ((4, 2), (1, 3), (2, 2))]
     outputs = [np.array([[float(len(branch))] for branch in row.branches], np.float32) for row in rows]
-    found = reward_model.diagnose(rows, outputs, reward_model.Config())
+    found = reward_model.diagnose(rows, given(*outputs), reward_model.Config())
     metrics = found["metrics"]
     assert (metrics["accuracy"], metrics["accuracy_longer_chosen"], metrics["accuracy_shorter_chosen"]) == (0.5, 1, 0)
     assert (metrics["length_pearson"], metrics["length_spearman"]) == pytest.approx((1, 1))
@@ -111,7 +116,7 @@ def test_diagnose_pairs() -> None:
 def test_diagnose_ratings() -> None:
     """Helpfulness: errors 1, 1, 2; order kept: Spearman 1. Humor: one rating, so no order."""
     rows = [Row([1], ((1,),), values=values) for values in ({"helpfulness": 1, "humor": 2}, {"helpfulness": 2}, {"helpfulness": 3})]
-    found = reward_model.diagnose(rows, [np.array([[2.0, 5.0]]), np.array([[3.0, 0.0]]), np.array([[5.0, 0.0]])], REGRESSION)
+    found = reward_model.diagnose(rows, given([[2.0, 5.0]], [[3.0, 0.0]], [[5.0, 0.0]]), REGRESSION)
     assert found["metrics"] == {"mae_helpfulness": pytest.approx(4 / 3), "spearman_helpfulness": pytest.approx(1), "mae_humor": 3}
     assert found["attributes"][0] == {"name": "helpfulness", "rated": 3, "actual": [1, 2, 3], "predicted": [2, 3, 5]}
     assert json.loads(json.dumps(found)) == found
@@ -120,7 +125,7 @@ def test_diagnose_ratings() -> None:
 def test_diagnose_thousands_keeps_the_events_small() -> None:
     rng = np.random.default_rng(0)
     rows = [Row([1], ([1] * int(n), [1] * 5)) for n in rng.integers(1, 50, 3000)]
-    found = reward_model.diagnose(rows, list(rng.normal(size=(3000, 2, 1))), reward_model.Config())
+    found = reward_model.diagnose(rows, given(*rng.normal(size=(3000, 2, 1))), reward_model.Config())
     assert len(found["lengths"]["tokens"]) == diagnostics.POINTS
     assert len(json.dumps(found)) < 60_000
     assert found["metrics"]["accuracy"] == pytest.approx(0.5, abs=0.05)
@@ -128,7 +133,7 @@ def test_diagnose_thousands_keeps_the_events_small() -> None:
 
 def test_diagnose_of_a_diverged_model() -> None:
     rows = [Row([1], ((1,), (2,)))]
-    assert reward_model.diagnose(rows, [np.array([[np.nan], [1.0]])], reward_model.Config()) == {"kind": "ranking", "metrics": {}}
+    assert reward_model.diagnose(rows, given([[np.nan], [1.0]]), reward_model.Config()) == {"kind": "ranking", "metrics": {}}
 
 
 def test_a_run_on_pairs(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

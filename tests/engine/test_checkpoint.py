@@ -32,7 +32,7 @@ def settings(layout: Layout, lora: Lora, **changes: bool) -> Model:
 
 def policy(folder: Path, layout: Layout, lora: Lora, **changes: bool) -> Policy:
     cfg = dpo.Config(lr=1e-3, warmup_steps=0, global_batch_size=8, micro_batch_tokens=128, adam_eps=1e-4)
-    return Policy(settings(layout, lora, **changes), cfg, folder / "model", total_steps=10)
+    return Policy(settings(layout, lora, **changes), cfg, folder / "model", 10, dpo.OUTPUTS)
 
 
 def rows() -> list[Row]:

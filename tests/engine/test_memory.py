@@ -12,8 +12,8 @@ from transformers import LlamaConfig
 
 from tests import gang
 from workbench.engine import hf, parallel
-from workbench.engine.head import target_logprobs
 from workbench.engine.model import build, named_parameters
+from workbench.engine.vocabulary import target_logprobs
 from workbench.settings import Lora, Model
 from workbench.settings.layout import Layout
 

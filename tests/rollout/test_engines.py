@@ -52,7 +52,7 @@ def make(request: pytest.FixtureRequest, tiny_model: Path, alone: None) -> Itera
         if not device.CUDA:
             patch.setattr(graphs.Recorder, "_record", recorded)
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, total_steps=1)
+        policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, 1, sft.OUTPUTS)
 
         def made(slots: int = 3, tokenizer: Any = tokenizer) -> RolloutEngine:
             if request.param == "hf":
@@ -204,7 +204,7 @@ def test_a_recorded_step_follows_the_weights(tiny_model: Path, monkeypatch: pyte
         return record(self, key, inputs)
 
     monkeypatch.setattr(graphs.Recorder, "_record", counted)
-    policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, total_steps=1)
+    policy = Policy(Model(lora=Lora(rank=0)), sft.Config(), tiny_model, 1, sft.OUTPUTS)
     engine, prompts = megatron.Engine(policy.chunks[0], slots=4, record=True), [Prompt(PROMPTS[i], i) for i in range(4)]
 
     def answers() -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""One file an algorithm: its `Config`, its pure `loss`, its `train` loop. See `workbench/algorithms/dpo.py` for the shape.
+"""One file an algorithm: its `Config`, the `OUTPUTS` it wants of the policy, its pure `loss`, its `train` loop. See `workbench/algorithms/dpo.py` for the shape.
 
 Here is what an algorithm's file imports: the batch for its loss, and the runtime for its loop.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.engine.batch import Batch, Loss, Metrics
+from workbench.engine.batch import Batch, Given, Loss, Metrics
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
     from workbench.rollout.experience import Experience
 
-__all__ = ["Batch", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
+__all__ = ["Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
 
 
 class Runtime(Protocol):

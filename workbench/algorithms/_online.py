@@ -14,6 +14,7 @@ from workbench import functional as F
 from workbench import metrics as M
 from workbench.rollout.experience import mean_rewards, rewarded
 from workbench.settings.online import OnlineConfig
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     Advantages = Callable[[Sequence[Experience], Any], None]
     """`advantages(experiences, cfg)`: fills those of each experience's tokens."""
+
+
+def OUTPUTS(cfg: OnlineConfig) -> Outputs:
+    """The entropy of the policy's predictions only where the loss rewards it: it takes a pass over all logits."""
+    return Outputs(logprobs=True, entropy=cfg.entropy_bonus > 0)
 
 
 def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
@@ -37,7 +43,7 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
     )
     if cfg.importance_cap:
         loss_N = loss_N * F.policy_gradient.truncated_importance(batch.arrays["old_logprobs"], batch.arrays["rollout_logprobs"], cfg.importance_cap)
-    if batch.entropy_N is not None:
+    if cfg.entropy_bonus:
         loss_N = loss_N - cfg.entropy_bonus * batch.entropy_N
     loss_N = (loss_N * learn_N)[learn_N > 0]
     kept = learn_N > 0

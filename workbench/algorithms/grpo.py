@@ -10,6 +10,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.algorithms import _online as online
+from workbench.algorithms._online import OUTPUTS
 from workbench.settings import Roles
 from workbench.settings.online import OnlineConfig
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = "prompt"
 ROLES: Roles = {"reward": "frozen", "reference": "frozen"}
+__all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 
 class Config(OnlineConfig):

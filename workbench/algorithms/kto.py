@@ -16,6 +16,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ROWS = "unpaired"
 ROLES: Roles = {"reference": "frozen"}
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

@@ -10,6 +10,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ROWS = "preference"
 ROLES: Roles = {}
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

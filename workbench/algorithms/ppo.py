@@ -10,7 +10,7 @@ from pydantic import Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import loss
+from workbench.algorithms._online import OUTPUTS, loss
 from workbench.rollout.experience import rewarded
 from workbench.settings import Roles
 from workbench.settings.online import ActorCriticConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROWS = "prompt"
 ROLES: Roles = {"reward": "frozen", "reference": "frozen", "critic": "learning"}
-__all__ = ["Config", "loss", "train"]
+__all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 
 class Config(ActorCriticConfig):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench.algorithms import _online as online
-from workbench.algorithms._online import loss
+from workbench.algorithms._online import OUTPUTS, loss
 from workbench.settings import Roles
 from workbench.settings.online import OnlineConfig
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROWS = "prompt"
 ROLES: Roles = {"reward": "frozen", "reference": "frozen"}
-__all__ = ["Config", "loss", "train"]
+__all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 
 class Config(OnlineConfig):

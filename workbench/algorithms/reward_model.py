@@ -12,11 +12,12 @@ from workbench import functional as F
 from workbench import metrics as M
 from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.settings import AlgorithmConfig, Roles
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.algorithms import Batch, Metrics, Runtime
+    from workbench.algorithms import Batch, Given, Metrics, Runtime
     from workbench.data.packing import Row
     from workbench.data.readers import Kind
 
@@ -39,19 +40,18 @@ class Config(AlgorithmConfig):
             raise ValueError("an attribute is named twice")
         return attributes
 
-    @property
-    def num_scores(self) -> int:
-        return 1 if self.objective == "ranking" else len(self.attributes)
-
 
 def ROWS(cfg: Config) -> Kind:
     """What it learns from; a function here, since the objective decides."""
     return "preference" if cfg.objective == "ranking" else "rated"
 
 
+def OUTPUTS(cfg: Config) -> Outputs:
+    return Outputs(scores=1 if cfg.objective == "ranking" else len(cfg.attributes))
+
+
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     """One value a pair, or one a rated answer."""
-    assert batch.scores_SK is not None
     return _ranking(batch.scores_SK, batch, cfg) if cfg.objective == "ranking" else _regression(batch.scores_SK, batch, cfg)
 
 
@@ -94,13 +94,14 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         yield rt.update(rows, loss)
 
 
-def diagnose(rows: Sequence[Row], outputs: Sequence[np.ndarray], cfg: Config) -> dict[str, Any]:
+def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Config) -> dict[str, Any]:
     """What held-out scores tell beyond the loss: see `workbench.monitoring.score_diagnostics`.
 
     Args:
-        outputs: for each row the scores [S, K] of its S sequences.
+        outputs: what the model gave of each row: the scores [S, K] of its S sequences.
     """
+    scores = [given.of("scores_SK") for given in outputs]
     if cfg.objective == "ranking":
         lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
-        return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in outputs]), lengths)
-    return diagnostics.regression(np.concatenate(outputs), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
+        return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in scores]), lengths)
+    return diagnostics.regression(np.concatenate(scores), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from workbench import metrics as M
 from workbench.settings import AlgorithmConfig, Roles
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = "conversation"
 ROLES: Roles = {}
+OUTPUTS = Outputs(logprobs=True)
 
 
 class Config(AlgorithmConfig):

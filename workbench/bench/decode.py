@@ -103,10 +103,11 @@ def _timed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
 def _embedded(directory: Path, prompts: Sequence[Prompt], precision: Precision, record: bool = graphs.POSSIBLE) -> Callable[[int], int]:
     from workbench.engine.step import Policy
     from workbench.rollout.engines.megatron import Engine
-    from workbench.settings import Lora, Model
-    from workbench.settings.spec import find_algorithm
+    from workbench.settings import AlgorithmConfig, Lora, Model
+    from workbench.settings.outputs import Outputs
 
-    policy = Policy(Model(source=str(directory), precision=precision, lora=Lora(rank=0)), find_algorithm("sft").Config(), directory, total_steps=1)
+    model = Model(source=str(directory), precision=precision, lora=Lora(rank=0))
+    policy = Policy(model, AlgorithmConfig(name="none"), directory, 1, Outputs(logprobs=True))
     engine = Engine(policy.chunks[0], tokenizer=None, slots=BATCH, record=record)
 
     def run(seed: int) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -31,11 +32,12 @@ def build(out: Path) -> int:
     from workbench.rollout.base import Prompt, Rollout, Sampling
     from workbench.rollout.engines.megatron import Engine
     from workbench.settings import AlgorithmConfig, Lora, Model
+    from workbench.settings.outputs import Outputs
 
     parallel.start()
     directory = hf.local_directory(hf.EMBEDDED)
-    tokenizer = hf.tokenizer(directory)
-    policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, total_steps=1)
+    tokenizer: Any = hf.tokenizer(directory)
+    policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, 1, Outputs(logprobs=True))
     engine = Engine(policy.chunks[0])
     sampling = Sampling(MAX_TOKENS, TEMPERATURE, hf.end_tokens(directory))
     questions = sorted(prompts(), key=len)

@@ -19,7 +19,7 @@ from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel
 from workbench.engine.step import Policy
 from workbench.settings import Lora, Model
-from workbench.settings.spec import find_algorithm
+from workbench.settings.spec import find_algorithm, outputs_of
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     fields = {"beta": settings["beta"]} if settings["kind"] == "dpo" else {}
     cfg = algorithm.Config(lr=settings["lr"], min_lr_ratio=1, warmup_steps=0, **fields)
     model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))
-    policy = Policy(model, cfg, directory, settings["steps"])
+    policy = Policy(model, cfg, directory, settings["steps"], outputs_of(cfg))
     if settings["kind"] == "dpo":
         rows = [encode(text, tokenizer) for row in settings["rows"] for text in parse(row, "preference", "preference", "")]
     else:
@@ -40,8 +40,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         batch = rows
         if "reference" in algorithm.ROLES:
-            reference = policy.outputs(rows, reference=True)
-            batch = [dataclasses.replace(row, reference_logprobs_N=reference[i]) for i, row in enumerate(rows)]
+            known = policy.outputs(rows, reference=True)
+            batch = [dataclasses.replace(row, reference_logprobs_N=given.of("logprobs_N")) for row, given in zip(rows, known, strict=True)]
         metrics = policy.update(batch, algorithm.loss, step, 0)
         seconds.append(time.perf_counter() - started)
         first = first or metrics

@@ -245,17 +245,17 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     from workbench.engine.gather import gathered
     from workbench.engine.step import Policy
-    from workbench.settings.spec import find_algorithm
+    from workbench.settings.spec import find_algorithm, outputs_of
 
     for name in ALGORITHMS:
         algorithm = find_algorithm(name)
         for packing, tokens in PACKINGS.items():
             cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
-            policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), total_steps=10)
+            policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), 10, outputs_of(cfg))
             rows = _rows(name)
             if "reference" in algorithm.ROLES:
                 known = policy.outputs(rows)
-                rows = [dataclasses.replace(row, reference_logprobs_N=logprobs) for row, logprobs in zip(rows, known, strict=True)]
+                rows = [dataclasses.replace(row, reference_logprobs_N=given.of("logprobs_N")) for row, given in zip(rows, known, strict=True)]
             steps = [policy.update(rows, algorithm.loss, step, 0) for step in range(STEPS)]
             for key in (M.LOSS, M.GRAD_NORM):
                 yield f"{name} {packing}|{key}", np.array([step[key] for step in steps])

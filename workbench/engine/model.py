@@ -1,4 +1,4 @@
-"""megatron-core's GPTModel for the Llama family and its mixtures of experts, built from a Hugging Face configuration."""
+"""megatron-core's GPTModel for the families of `workbench.engine.families`, built from a Hugging Face configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from megatron.core import tensor_parallel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -17,17 +16,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from workbench.engine import device, mended, parallel
+from workbench.engine import device, families, mended, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
 from workbench.engine.head import ScoreHead, VocabularyHead
-from workbench.engine.hf import head_dim
 from workbench.settings import Model
 from workbench.settings.layout import Shape, check
-
-FAMILY = ("llama", "mistral", "qwen2", "mixtral")
-"""`model_type`s of the Llama family: RMSNorm, SwiGLU, RoPE, grouped queries; qwen2 adds biases to q, k and v, mixtral experts."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -64,7 +58,7 @@ class PackedGPT(GPTModel):
             vp_stage=vp_stage,
             pg_collection=groups,
         )
-        self.inv_freq = rope_frequencies(hf)
+        self.inv_freq = families.find(hf).rope_frequencies(hf)
         self.first_layer = get_transformer_layer_offset(config, vp_stage=vp_stage)
         self.score_head = ScoreHead(config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
         if self.score_head is not None:
@@ -86,10 +80,12 @@ class PackedGPT(GPTModel):
             name = name.replace(fused, norm)
         return name
 
-    def logits(self, hidden_ND: Tensor, target_N: Tensor | None = None, entropy: bool = False) -> Tensor:
-        """Of the language model's head: logprobs_N of the targets (with `entropy` [N, 2]), or all logits without targets."""
-        tied = self.share_embeddings_and_output_weights
-        return self.output_layer(hidden_ND, target_N, self.shared_embedding_or_output_weight() if tied else None, entropy)
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """All logits [N, V] of the language model's head."""
+        return self.output_layer(hidden_ND, self._tied_weight())
+
+    def _tied_weight(self) -> Tensor | None:
+        return self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
 
     def _preprocess(self, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Any:
         assert packed_seq_params is not None and packed_seq_params.positions_T is not None
@@ -98,17 +94,19 @@ class PackedGPT(GPTModel):
         return decoder_input, torch.cat([angle, angle], dim=-1)[:, None, None], *rest
 
     def _postprocess(self, hidden_states: Tensor, *args: Any, packed_seq_params: PackedRows | None = None, **kwargs: Any) -> Tensor:
-        """hidden [T, 1, D] to scores_SK or logprobs_N of the whole pack, or to logits [T, V] where nothing in particular is wanted."""
+        """hidden [T, 1, D] to what is wanted of the whole pack, or to logits [T, V] where nothing in particular is."""
         if not self.post_process:
             return hidden_states
         assert packed_seq_params is not None
-        hidden_TD = self._whole_hidden(hidden_states)[:, 0]
-        wanted_N, target_N = packed_seq_params.wanted_N, packed_seq_params.target_N
-        if wanted_N is None:
+        asked, hidden_TD = packed_seq_params, self._whole_hidden(hidden_states)[:, 0]
+        if asked.wanted is None:
             return self.logits(hidden_TD)
-        wanted_ND = hidden_TD[wanted_N]
-        out = self.logits(wanted_ND, target_N, packed_seq_params.entropy) if self.score_head is None else self.score_head(wanted_ND)
-        return out if packed_seq_params.slots_N is None else parallel.from_context(out, packed_seq_params.slots_N, packed_seq_params.total)
+        hidden_ND = hidden_TD[asked.places_N]
+        if self.score_head is None:
+            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK)
+        else:
+            out = self.score_head(hidden_ND)
+        return out if asked.slots_N is None else parallel.from_context(out, asked.slots_N, asked.total)
 
     def _whole_hidden(self, hidden: Tensor) -> Tensor:
         """Every tensor-parallel rank's tokens. A vocabulary-parallel head gives each rank a part of the gradient, a score head all of it."""
@@ -150,38 +148,19 @@ def named_parameters(chunks: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Para
 
 
 def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConfig:
-    """megatron's configuration for a Hugging Face model of the family.
+    """megatron's configuration for a Hugging Face model of a known family.
 
     Raises:
         ValueError: another architecture, or a feature that the engine does not have; the message names it.
     """
-    if hf.model_type not in FAMILY:
-        raise ValueError(f"model_type {hf.model_type!r} is not of the Llama family; the engine knows: {', '.join(FAMILY)}")
-    if getattr(hf, "sliding_window", None) and hf.model_type != "qwen2":
-        raise ValueError("sliding-window attention is not supported; use a model whose config has sliding_window null")
-    if hf.hidden_act != "silu" or getattr(hf, "mlp_bias", False):
-        raise ValueError(
-            f"the engine's MLP is SwiGLU without bias; this model has hidden_act={hf.hidden_act!r}, mlp_bias={getattr(hf, 'mlp_bias', False)}"
-        )
+    family = families.find(hf)
+    family.check(hf)
+    architecture = family.architecture(hf)
     dtype = DTYPES[settings.precision]
-    experts = getattr(hf, "num_local_experts", None)
-    if experts and settings.tensor_parallel > 1 and not (device.CUDA and settings.sequence_parallel):
+    if architecture.get("num_moe_experts") and settings.tensor_parallel > 1 and not (device.CUDA and settings.sequence_parallel):
         raise ValueError("a mixture of experts with tensor_parallel needs sequence_parallel=true and GPUs: gloo exchanges no unequal parts")
     return TransformerConfig(
-        num_layers=hf.num_hidden_layers,
-        hidden_size=hf.hidden_size,
-        num_attention_heads=hf.num_attention_heads,
-        num_query_groups=hf.num_key_value_heads,
-        kv_channels=head_dim(hf),
-        ffn_hidden_size=hf.intermediate_size,
-        normalization="RMSNorm",
-        layernorm_epsilon=hf.rms_norm_eps,
-        gated_linear_unit=True,
-        activation_func=F.silu,
-        add_bias_linear=False,
-        add_qkv_bias=has_qkv_bias(hf),
-        attention_dropout=getattr(hf, "attention_dropout", 0.0),
-        hidden_dropout=0.0,
+        **architecture,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
@@ -192,8 +171,6 @@ def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConf
         virtual_pipeline_model_parallel_size=settings.virtual_pipeline if settings.virtual_pipeline > 1 else None,
         context_parallel_size=settings.context_parallel,
         expert_model_parallel_size=settings.expert_parallel,
-        num_moe_experts=experts,
-        moe_router_topk=hf.num_experts_per_tok if experts else 2,
         moe_router_load_balancing_type="none",
         moe_token_dispatcher_type="alltoall",  # the default refuses variable lengths, with experts or without
         use_cpu_initialization=True,
@@ -217,29 +194,6 @@ def _recompute(settings: Model) -> dict[str, Any]:
     if settings.recompute == "selective":
         return {"recompute_granularity": "selective", "recompute_modules": ["mlp"]}
     return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-
-
-def has_qkv_bias(hf: PretrainedConfig) -> bool:
-    """Qwen2 always has biases on q, k and v; a Llama says so (and would then have one on the output projection too, which is refused)."""
-    if getattr(hf, "attention_bias", False):
-        raise ValueError("attention_bias=True (a bias on the output projection too) is not supported")
-    return hf.model_type == "qwen2"
-
-
-def rope_frequencies(hf: PretrainedConfig) -> Tensor:
-    """The inverse frequencies [head_dim / 2] of RoPE, with the model's own scaling (none, linear, llama3), as transformers computes them.
-
-    Raises:
-        ValueError: a scaling that depends on the length at hand or that rescales the attention (dynamic, yarn, longrope).
-    """
-    rope = hf.rope_parameters
-    kind = rope.get("rope_type", "default")
-    if kind == "default":
-        dim = head_dim(hf)
-        return 1.0 / (rope["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim))
-    if kind not in ("linear", "llama3"):
-        raise ValueError(f"RoPE scaling {kind!r} is not supported; the engine knows: default, linear, llama3")
-    return ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))[0]
 
 
 def _layers(config: TransformerConfig, settings: Model, vp_stage: int | None) -> TransformerBlockSubmodules:

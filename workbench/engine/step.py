@@ -19,31 +19,36 @@ from torch import Tensor
 
 from workbench import metrics as M
 from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
-from workbench.engine import device, hf, lora, parallel
+from workbench.engine import columns, device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
-from workbench.engine.batch import Batch, Loss, Metrics
+from workbench.engine.batch import Batch, Given, Loss, Metrics
 from workbench.engine.mended import interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
 from workbench.engine.snapshot import Snapshot
 from workbench.rundir import beats
 from workbench.settings import AlgorithmConfig, Model
+from workbench.settings.outputs import Outputs
 
 Consume = Callable[[Pack, Tensor], tuple[Tensor, Tensor, Any]]
 """A microbatch and its output, to what megatron's schedule wants: the summed loss, the number of its units, and what is reported."""
 
 
 class Policy:
-    """The trained model with its optimizer: this rank's part. `directory` is the Hugging Face directory of its first weights."""
+    """The trained model with its optimizer: this rank's part. `directory` is the Hugging Face directory of its first weights.
 
-    def __init__(self, model: Model, algorithm: AlgorithmConfig, directory: Path, total_steps: int):
+    `wanted` is what it gives to the loss, and to whoever asks for no other outputs. Raises ValueError for more top-k tokens than there are.
+    """
+
+    def __init__(self, model: Model, algorithm: AlgorithmConfig, directory: Path, total_steps: int, wanted: Outputs):
         if model.precision == "auto":
             model = model.model_copy(update={"precision": device.native_precision()})
-        self.settings, self.algorithm, self.directory, self.total_steps = model, algorithm, directory, total_steps
+        self.settings, self.algorithm, self.directory, self.total_steps, self.wanted = model, algorithm, directory, total_steps, wanted
         self.snapshot: Snapshot | None = None
         self.hf_config = hf.config(directory)
-        self.chunks = build(self.hf_config, model, algorithm.num_scores)
+        self._check(wanted)
+        self.chunks = build(self.hf_config, model, wanted.scores)
         for chunk in self.chunks:
-            if algorithm.score_at == "token" and chunk.score_head is not None:
+            if wanted.per == "token" and chunk.score_head is not None:
                 torch.nn.init.zeros_(chunk.score_head.weight)  # a value function starts by expecting nothing
         hf.load_weights(named_parameters(self.chunks), directory, parallel.tensor_rank(), parallel.tensor_size())
         for chunk in self.chunks:
@@ -102,7 +107,7 @@ class Policy:
             ddp.train()
             ddp.zero_grad_buffer()
         self.optimizer.zero_grad()
-        metrics = self._run(packs, functools.partial(self._reduce, loss), forward_only=False)
+        metrics = self._run(packs, functools.partial(self._reduce, loss), self.wanted, forward_only=False)
         device.synchronize()
         differentiated = time.perf_counter()
         lr = learning_rate(self.algorithm, step, self.total_steps)
@@ -126,7 +131,7 @@ class Policy:
         }
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[Row], loss: Loss, outputs: dict[int, np.ndarray] | None = None) -> Metrics:
+    def evaluate(self, rows: Sequence[Row], loss: Loss, outputs: dict[int, Given[np.ndarray]] | None = None) -> Metrics:
         """The loss's metrics on rows, averaged over all of them, without learning from them.
 
         Args:
@@ -136,25 +141,26 @@ class Policy:
 
         def consume(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, Any]:
             if outputs is not None:
-                outputs.update((place[id(row)], piece) for row, piece in self._by_row(packed, output))
+                outputs.update((place[id(row)], piece) for row, piece in _by_row(packed, output, self.wanted))
             return self._reduce(loss, packed, output)
 
-        return self._averages(self._forward_only(share(rows), consume))
+        return self._averages(self._forward_only(share(rows), consume, self.wanted))
 
     @torch.no_grad()
     def outputs(
-        self, rows: Sequence[Row], reference: bool = False, progress: Callable[[int, int], None] | None = None, entropy: bool = False
-    ) -> list[np.ndarray]:
-        """Each row's logprobs_N of its targets (with `entropy` [N, 2]), or scores_SK, computed on all ranks, each its share.
+        self, rows: Sequence[Row], wanted: Outputs | None = None, reference: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> list[Given[np.ndarray]]:
+        """What is wanted of each row (without `wanted`: what the policy gives to its loss), computed on all ranks, each its share.
 
         `reference` computes with the reference's weights: those that are kept, else the base model's.
         """
+        wanted = self._check(wanted or self.wanted)
         mine = share(rows)
         place = {id(row): i for i, row in enumerate(mine)}
         done = 0
 
-        def keep(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, np.ndarray]]]:
-            found = [(place[id(row)], piece) for row, piece in self._by_row(packed, output)]
+        def keep(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, Given[np.ndarray]]]]:
+            found = [(place[id(row)], piece) for row, piece in _by_row(packed, output, wanted)]
             nonlocal done
             done += len(found)
             if progress:
@@ -163,7 +169,7 @@ class Policy:
 
         self.settle()
         with self._as_reference() if reference else contextlib.nullcontext():
-            found = dict(pair for pairs in self._forward_only(mine, keep, entropy) for pair in pairs)
+            found = dict(pair for pairs in self._forward_only(mine, keep, wanted) for pair in pairs)
         shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
@@ -172,7 +178,7 @@ class Policy:
         """One sequence's logits [T, V], or its scores [K] at the last token where the model has a score head. On one rank."""
         chunk = self.chunks[0].eval()
         tokens_T, positions_T = torch.tensor(tokens, device=device.current()), torch.arange(len(tokens), device=device.current())
-        last = torch.tensor([len(tokens) - 1], device=device.current()) if self.algorithm.num_scores else None
+        last = torch.tensor([len(tokens) - 1], device=device.current())
         layout = PackedRows(
             qkv_format="sbhd",
             max_seqlen_q=len(tokens),
@@ -180,17 +186,19 @@ class Policy:
             trees=(Tree(0, len(tokens), ()),),
             spans=((0, len(tokens)),),
             positions_T=positions_T,
-            wanted_N=last,
+            wanted=self.wanted if self.wanted.scores else None,
+            places_N=last,
         )
         out = chunk(tokens_T[None], positions_T[None], None, packed_seq_params=layout).cpu()
-        return out[0] if self.algorithm.num_scores else out
+        return out[0] if self.wanted.scores else out
 
-    def _by_row(self, packed: Pack, output: Tensor) -> Iterator[tuple[Row, np.ndarray]]:
-        """A microbatch's output cut at its rows: each one's logprobs_N or scores_SK."""
-        by_sequence = self.algorithm.num_scores and self.algorithm.score_at == "sequence"
-        sizes = [max(1, len(row.branches)) if by_sequence else len(targets(row)) for row in packed.rows]
-        pieces = np.split(output.detach().float().cpu().numpy(), np.cumsum(sizes)[:-1]) if sizes else []
-        yield from zip(packed.rows, pieces, strict=True)
+    def _check(self, wanted: Outputs) -> Outputs:
+        """The outputs, if this model can give them."""
+        if wanted.top_k > self.hf_config.vocab_size:
+            raise ValueError(f"top_k={wanted.top_k}, but the vocabulary of {self.directory} has {self.hf_config.vocab_size} tokens")
+        if wanted.scores != self.wanted.scores:
+            raise ValueError(f"asked for {wanted.scores} scores, but this model was built to give {self.wanted.scores or 'none'}")
+        return wanted
 
     def weights(self) -> dict[str, Tensor]:
         """This rank's weights by their names in the whole model, adapters merged in."""
@@ -235,7 +243,7 @@ class Policy:
             wanted = -(-wanted // self.settings.pipeline_parallel) * self.settings.pipeline_parallel
         return packs + [BLANK] * (wanted - len(packs))
 
-    def _forward(self, model: torch.nn.Module, packed: Pack, entropy: bool) -> Tensor:
+    def _forward(self, model: torch.nn.Module, packed: Pack, wanted: Outputs) -> Tensor:
         multiple = self.settings.tensor_parallel if self.settings.sequence_parallel else 1
         multiple *= 2 * self.settings.context_parallel if self.settings.context_parallel > 1 else 1
         length = -(-len(packed.tokens_T) // multiple) * multiple
@@ -246,9 +254,8 @@ class Policy:
             return torch.from_numpy(np.concatenate([padded[slice(*span)] for span in spans])).to(device.current())
 
         tokens_T, positions_T = own(packed.tokens_T), own(packed.positions_T)
-        by_sequence = self.algorithm.num_scores and self.algorithm.score_at == "sequence"
-        wanted = packed.last_S if by_sequence else packed.source_N
-        here, places = _within(spans, wanted)
+        read = packed.last_S if wanted.per_sequence else packed.source_N
+        here, places = _within(spans, read)
         layout = PackedRows(
             qkv_format="sbhd",
             max_seqlen_q=length,
@@ -256,30 +263,30 @@ class Policy:
             trees=packed.trees,
             spans=spans,
             positions_T=positions_T,
-            wanted_N=torch.from_numpy(places).to(device.current()),
-            target_N=None if self.algorithm.num_scores else torch.from_numpy(packed.target_N[here]).to(device.current()),
+            wanted=wanted,
+            places_N=torch.from_numpy(places).to(device.current()),
+            target_N=None if wanted.scores else torch.from_numpy(packed.target_N[here]).to(device.current()),
+            at_NK=None if wanted.at is None else torch.from_numpy(_named_tokens(packed, wanted.at)[here]).to(device.current()),
             slots_N=torch.from_numpy(here).to(device.current()) if len(spans) > 1 else None,
-            total=len(wanted),
-            entropy=entropy,
+            total=len(read),
         )
         with device.activations_on_host(self.settings.offload_activations):
             return model(tokens_T[None], positions_T[None], None, packed_seq_params=layout)
 
-    def _forward_only(self, rows: Sequence[Row], consume: Consume, entropy: bool | None = None) -> list[Any]:
+    def _forward_only(self, rows: Sequence[Row], consume: Consume, wanted: Outputs) -> list[Any]:
         self.settle()
         for ddp in self._ddp:
             ddp.eval()
-        return self._run(self._packs(rows), consume, forward_only=True, entropy=entropy)
+        return self._run(self._packs(rows), consume, wanted, forward_only=True)
 
-    def _run(self, packs: Sequence[Pack], consume: Consume, forward_only: bool, entropy: bool | None = None) -> list[Any]:
+    def _run(self, packs: Sequence[Pack], consume: Consume, wanted: Outputs, forward_only: bool) -> list[Any]:
         """Microbatches through megatron's schedule: what `consume` made of each one's output, on the last pipeline stage."""
 
         def forward_step(packs: Iterator[Pack], model: torch.nn.Module) -> tuple[Tensor, Any]:
             packed = next(packs)
             beats.moved()
-            return self._forward(model, packed, entropy), functools.partial(consume, packed)
+            return self._forward(model, packed, wanted), functools.partial(consume, packed)
 
-        entropy = self.algorithm.with_entropy if entropy is None else entropy
         if not packs:
             return []
         several = len(self._ddp) > 1
@@ -304,23 +311,15 @@ class Policy:
         """What megatron's schedule wants of a microbatch: the summed loss, how many units it sums, and what to report."""
         if not packed.rows:
             return output.sum() * 0, _count(0, output), {}
-        scores_SK = output if self.algorithm.num_scores else None
-        logprobs_N = output if scores_SK is None else output.new_zeros(0)
-        entropy_N = None
-        if logprobs_N.ndim == 2:
-            logprobs_N, entropy_N = logprobs_N.unbind(1)
         references = [row.reference_logprobs_N for row in packed.rows]
         known = [r for r in references if r is not None]
         assert len(known) in (0, len(references)), "all rows of a microbatch have reference log-probabilities, or none"
-        reference_N = torch.from_numpy(np.concatenate(known)).to(logprobs_N) if known else torch.zeros_like(logprobs_N)
         batch = Batch(
-            logprobs_N=logprobs_N,
-            reference_logprobs_N=reference_N,
-            sequence_N=torch.from_numpy(packed.sequence_N).to(logprobs_N.device),
+            given=columns.parted(output, self.wanted),
+            reference_N=torch.from_numpy(np.concatenate(known)).to(output) if known else None,
+            sequence_N=torch.from_numpy(packed.sequence_N).to(output.device),
             num_sequences=packed.num_sequences,
             rows=packed.rows,
-            scores_SK=scores_SK,
-            entropy_N=entropy_N,
             arrays={name: torch.from_numpy(np.concatenate([row.arrays[name] for row in packed.rows])).to(output) for name in packed.rows[0].arrays},
         )
         loss_B, metrics = loss(batch, self.algorithm)
@@ -332,6 +331,20 @@ class Policy:
 def share(rows: Sequence[Row]) -> list[Row]:
     """This data-parallel rank's rows of those to be measured."""
     return list(rows[parallel.data_rank() :: parallel.data_size()])
+
+
+def _by_row(packed: Pack, output: Tensor, wanted: Outputs) -> Iterator[tuple[Row, Given[np.ndarray]]]:
+    """A microbatch's output cut at its rows."""
+    sizes = [max(1, len(row.branches)) if wanted.per_sequence else len(targets(row)) for row in packed.rows]
+    yield from zip(packed.rows, columns.by_row(output, wanted, sizes), strict=True)
+
+
+def _named_tokens(packed: Pack, name: str) -> np.ndarray:
+    """The rows' array of tokens [N, K] at which log-probabilities are wanted. Raises ValueError for a row that has none."""
+    missing = next((row for row in packed.rows if name not in row.arrays), None)
+    if missing is not None:
+        raise ValueError(f"log-probabilities are wanted at the rows' array {name!r}; a row has only: {', '.join(missing.arrays) or 'no arrays'}")
+    return np.concatenate([row.arrays[name] for row in packed.rows]) if packed.rows else np.zeros((0, 1), np.int64)
 
 
 def _count(units: int, like: Tensor) -> Tensor:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
-from workbench.settings.spec import Experiment, SpecError, overridden, parse
+from workbench.settings.spec import Experiment, SpecError, outputs_of, overridden, parse
 
 KEY = "job.checkpoint"
 
@@ -94,10 +91,11 @@ def locate(name: str, find_run: Callable[[str], RunDir]) -> Path:
 def _check(experiment: Experiment, folder: Path) -> None:
     """Whether weights of the run that the checkpoint lies in serve the job's algorithm."""
     run = RunDir(folder.parents[1])
-    theirs: Any = yaml.safe_load(run.spec_path.read_text())["algorithm"] if run.spec_path.is_file() else {}
-    scores = theirs.get("name") == "reward_model"
-    wanted = experiment.algorithm.num_scores > 0
+    if not run.spec_path.is_file():  # a checkpoint that was copied out of its run: the loading tells
+        return
+    theirs = Experiment.from_yaml(run.spec_path.read_text()).algorithm
+    scores, wanted = (outputs_of(algorithm).scores for algorithm in (theirs, experiment.algorithm))
     if scores and not wanted:
-        raise ValueError(f"{folder} is of a reward model, which scores answers and gives none")
-    if wanted and theirs and not scores:
-        raise ValueError(f"{folder} is of a language model without scores (algorithm={theirs['name']})")
+        raise ValueError(f"{folder} is of a model that scores answers and gives none (algorithm={theirs.name})")
+    if scores != wanted:
+        raise ValueError(f"{folder} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}")

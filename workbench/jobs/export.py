@@ -11,7 +11,7 @@ from workbench.engine.step import Policy
 from workbench.processes.startup import settled
 from workbench.rundir.store import RunDir
 from workbench.settings import Model
-from workbench.settings.spec import Experiment
+from workbench.settings.spec import Experiment, outputs_of
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
 
@@ -44,7 +44,8 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
         directory = hf.local_directory(experiment.model.source)
         # In fp32, so that adapters are merged without rounding and the check compares like with like.
         alone = {name: field.default for name, field in Model.model_fields.items() if name not in ("source", "lora", "init_seed")}
-        policy = Policy(experiment.model.model_copy(update={**alone, "precision": "fp32"}), experiment.algorithm, directory, total_steps=1)
+        model = experiment.model.model_copy(update={**alone, "precision": "fp32"})
+        policy = Policy(model, experiment.algorithm, directory, 1, outputs_of(experiment.algorithm))
         checkpoint.load_weights(policy, run.checkpoints, step)
         if adapter:
             lora.save_adapter(policy.chunks[0], experiment.model.lora, policy.hf_config, str(directory), out)
@@ -61,7 +62,7 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
 def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> float:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    kind = AutoModelForCausalLM if not policy.algorithm.num_scores else AutoModelForSequenceClassification
+    kind = AutoModelForCausalLM if not policy.wanted.scores else AutoModelForSequenceClassification
     theirs = kind.from_pretrained(directory if adapter else out, dtype=torch.float32)
     if adapter:
         theirs = lora.with_adapter(theirs, out)

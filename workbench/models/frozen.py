@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.settings import AlgorithmConfig, Lora, Model
 from workbench.settings.layout import Layout
+from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,21 +14,12 @@ if TYPE_CHECKING:
     from workbench.engine.step import Policy
 
 
-class _Frozen(AlgorithmConfig):
-    name: str = "frozen"
-    scores: int = 0
-
-    @property
-    def num_scores(self) -> int:
-        return self.scores
-
-
-def frozen(model: Model, directory: Path, micro_batch_tokens: int, num_scores: int = 0) -> Policy:
-    """A model that only reads. Adapters that nothing trains keep it without gradients and optimizer state, and change nothing."""
+def frozen(model: Model, directory: Path, micro_batch_tokens: int, wanted: Outputs) -> Policy:
+    """A model that only reads, and what is wanted of it. Adapters that nothing trains keep it without gradients and optimizer state, and change nothing."""
     from workbench.engine.step import Policy
 
     settings = model.model_copy(update={"lora": Lora(rank=1, targets=("qkv",)), "distributed_optimizer": False})
-    return Policy(settings, _Frozen(micro_batch_tokens=micro_batch_tokens, scores=num_scores), directory, total_steps=1)
+    return Policy(settings, AlgorithmConfig(name="frozen", micro_batch_tokens=micro_batch_tokens), directory, 1, wanted)
 
 
 def laid_out(model: Model, layout: Layout) -> Model:

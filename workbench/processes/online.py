@@ -22,6 +22,7 @@ from workbench.rollout.base import Sampling
 from workbench.rollout.experience import Experience, fill, trees
 from workbench.rundir import rollouts
 from workbench.serve.client import Client
+from workbench.settings.outputs import Outputs
 
 
 class Progress(Protocol):
@@ -94,9 +95,9 @@ class Online:
     def measure(self, experiences: Sequence[Experience]) -> None:
         rows = trees(experiences, {})
         with self._times.timed("logprobs"):
-            both = self._policy.outputs(rows, entropy=True)
-            fill(experiences, [pair[:, 0] for pair in both], "logprobs")
-            fill(experiences, [pair[:, 1] for pair in both], "entropy")
+            both = self._policy.outputs(rows, Outputs(logprobs=True, entropy=True))
+            fill(experiences, [given.of("logprobs_N") for given in both], "logprobs")
+            fill(experiences, [given.of("entropy_N") for given in both], "entropy")
         if "reference" in self.roles:
             with self._times.timed("init_logprobs"):
                 cast(Role, self.roles["reference"]).fill(experiences)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from workbench.data.packing import Row, targets
 from workbench.engine import hf, parallel
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
+from workbench.settings.outputs import Outputs
 
 
 def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -> list[Row]:
@@ -23,9 +24,18 @@ def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -
         key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
     path = hf.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
     if not parallel.from_first(path.is_file()):
-        known = policy.outputs(rows, reference=True, progress=rank.progress(f"reference log-probabilities ({part})"))
+        known = _logprobs(rows, policy, rank.progress(f"reference log-probabilities ({part})"))
         rank.made_by_first(lambda: _save(path, np.concatenate(known)), "saving them")
     return filled(rows, np.load(path)["logprobs"])
+
+
+def measured_by_reference(rows: Sequence[Row], policy: Policy) -> list[Row]:
+    """The rows with the log-probabilities of the policy's reference as it is now."""
+    return [dataclasses.replace(row, reference_logprobs_N=each) for row, each in zip(rows, _logprobs(rows, policy), strict=True)]
+
+
+def _logprobs(rows: Sequence[Row], policy: Policy, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
+    return [given.of("logprobs_N") for given in policy.outputs(rows, Outputs(logprobs=True), reference=True, progress=progress)]
 
 
 def filled(rows: Sequence[Row], logprobs: np.ndarray) -> list[Row]:

@@ -8,6 +8,7 @@ from workbench.engine import checkpoint
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
 from workbench.settings.sections import CheckpointJob
+from workbench.settings.spec import outputs_of
 
 
 def restored_policy(rank: Rank, keeps_reference: bool = False) -> tuple[Policy, int]:
@@ -15,7 +16,7 @@ def restored_policy(rank: Rank, keeps_reference: bool = False) -> tuple[Policy, 
     spec = rank.spec
     assert isinstance(spec.job, CheckpointJob)
     rank.emit("phase", message="loading the model")
-    policy = Policy(spec.model, spec.algorithm, rank.directory, total_steps=1)
+    policy = Policy(spec.model, spec.algorithm, rank.directory, 1, outputs_of(spec.algorithm))
     if keeps_reference:
         policy.keep_reference()
     if spec.job.checkpoint is None:

@@ -12,7 +12,7 @@ import numpy as np
 from workbench import metrics as M
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
-from workbench.engine.batch import Metrics
+from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
 from workbench.processes.online import Online
 from workbench.processes.rank import Rank
@@ -59,7 +59,7 @@ class Validation:
         """The loss's metrics, with those of the diagnostics, and the diagnostics."""
         if not self.rows:
             return {}, {}
-        outputs: dict[int, np.ndarray] = {}
+        outputs: dict[int, Given[np.ndarray]] = {}
         metrics = self._policy.evaluate(self.rows, self._algorithm.loss, outputs)
         diagnose: Callable[..., dict[str, Any]] | None = getattr(self._algorithm, "diagnose", None)
         if diagnose is None:
@@ -81,7 +81,7 @@ class Validation:
     def _answers(self) -> list[Sample]:
         """Greedy answers to held-out prompts, where the layout lets one rank's layers see a token from end to end."""
         model, tokenizer = self._rank.spec.model, self._rank.tokenizer
-        if self._policy.algorithm.num_scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
+        if self._policy.wanted.scores or model.pipeline_parallel > 1 or model.expert_parallel > 1:
             return []
         self._policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]

@@ -136,14 +136,6 @@ class Critic(AlgorithmConfig):
     model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
     processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
 
-    @property
-    def num_scores(self) -> int:
-        return 1
-
-    @property
-    def score_at(self) -> Literal["sequence", "token"]:
-        return "token"
-
 
 class Processes(Frozen):
     """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
@@ -242,10 +234,6 @@ class OnlineConfig(AlgorithmConfig):
         rewards = {name: reward.with_absolute_paths(absolute) for name, reward in self.rewards.items()}
         shaping = self.shaping and _shaping().with_absolute_paths(self.shaping, absolute)
         return self.model_copy(update={"rewards": rewards, "shaping": shaping})
-
-    @property
-    def with_entropy(self) -> bool:
-        return self.entropy_bonus > 0
 
 
 class ActorCriticConfig(OnlineConfig):

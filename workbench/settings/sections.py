@@ -74,21 +74,6 @@ class AlgorithmConfig(Frozen):
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
 
     @property
-    def num_scores(self) -> int:
-        """Scores that the model gives a sequence through a head of its own; 0 keeps the language model's head."""
-        return 0
-
-    @property
-    def score_at(self) -> Literal["sequence", "token"]:
-        """Whether the score head reads each sequence's last token, or the place before each target (a critic)."""
-        return "sequence"
-
-    @property
-    def with_entropy(self) -> bool:
-        """Whether the loss wants the entropy of each prediction."""
-        return False
-
-    @property
     def rows_per_step(self) -> int:
         """Rows of the data that one step of the run takes."""
         return self.global_batch_size

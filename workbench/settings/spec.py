@@ -7,7 +7,7 @@ that no field has is refused, and the message names the nearest one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +36,7 @@ from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.naming import module_names, nearest
 from workbench.settings.online import Reward, reward_model
+from workbench.settings.outputs import Outputs
 from workbench.settings.sources import REPOSITORY, locate
 
 CONF = REPOSITORY / "conf"
@@ -60,6 +61,12 @@ def find_algorithm(name: str) -> Any:
     return import_module(f"workbench.algorithms.{name}")
 
 
+def outputs_of(algorithm: AlgorithmConfig) -> Outputs:
+    """What the algorithm wants of the policy; log-probabilities where a job has none."""
+    outputs: Outputs | Callable[[AlgorithmConfig], Outputs] = _find_algorithm_or_none(algorithm.name).OUTPUTS
+    return outputs if isinstance(outputs, Outputs) else outputs(algorithm)
+
+
 def job_names() -> list[str]:
     """The kinds of job there are: the files of workbench/processes/kinds/."""
     return module_names("processes/kinds")
@@ -80,7 +87,7 @@ def _find_algorithm_or_none(name: str) -> Any:
     return _NO_ALGORITHM if name == NO_ALGORITHM else find_algorithm(name)
 
 
-_NO_ALGORITHM = SimpleNamespace(Config=AlgorithmConfig, ROLES={})
+_NO_ALGORITHM = SimpleNamespace(Config=AlgorithmConfig, ROLES={}, OUTPUTS=Outputs(logprobs=True))
 """In the place of an algorithm's file, for a kind of job that has none."""
 
 

@@ -21,6 +21,7 @@ from workbench.rollout.experience import Experience, fill, trees
 from workbench.rundir.store import COMPLETE
 from workbench.settings import AlgorithmConfig, Checkpoint, Model
 from workbench.settings.online import ActorCriticConfig, Critic, require
+from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from workbench.engine.batch import Batch, Metrics
     from workbench.engine.step import Policy
 
+OUTPUTS = Outputs(scores=1, per="token")
 LESSON = {"values": "values", "returns": "returns"}
 """The arrays that a lesson carries, and which of an experience's they are."""
 REPORTED = (M.LOSS, M.GRAD_NORM)
@@ -43,7 +45,6 @@ def place(algorithm: AlgorithmConfig, model: Model) -> Place:
 
 def value_loss(batch: Batch, cfg: Critic) -> tuple[Tensor, Metrics]:
     """0.5 max((clip(v) - R)^2, (v - R)^2), one value a token."""
-    assert batch.scores_SK is not None
     values_N, returns_N = batch.scores_SK[:, 0], batch.arrays["returns"]
     loss_N = F.policy_gradient.clipped_value(values_N, batch.arrays["values"], returns_N, cfg.value_clip)
     return loss_N, {M.LOSS: loss_N, M.VALUES_MEAN: values_N.detach(), M.SQUARED_ERROR: (values_N.detach() - returns_N).square()}
@@ -62,11 +63,11 @@ class CriticModel:
         self.seed = spec.seed
         self.folder = around.run.path / "critic" / "checkpoints"
         model = self.cfg.model or spec.model
-        self.policy = Policy(model, self.cfg, hf.local_directory(model.source), total_steps=1)
+        self.policy = Policy(model, self.cfg, hf.local_directory(model.source), 1, OUTPUTS)
         self._checkpoints = Checkpoints(self.policy, self.folder, Checkpoint(keep_last=spec.checkpoint.keep_last + 1, asynchronous=False))
 
     def values(self, rows: Sequence[Row]) -> list[Any]:
-        return [scores_NK[:, 0] for scores_NK in self.policy.outputs(rows)]
+        return [given.of("scores_SK")[:, 0] for given in self.policy.outputs(rows)]
 
     def learn(self, rows: Sequence[Row], step: int) -> Metrics:
         """One pass over the rows in minibatches of `global_batch_size` prompts."""

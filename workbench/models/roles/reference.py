@@ -15,10 +15,13 @@ from workbench.models.protocol import Answers, Role, Served, Surroundings, Trans
 from workbench.rollout.experience import Experience, fill, trees
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, require
+from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
     from workbench.engine.step import Policy
+
+OUTPUTS = Outputs(logprobs=True)
 
 
 def place(algorithm: AlgorithmConfig, model: Model) -> Place:
@@ -35,13 +38,13 @@ class Reference:
         spec = around.spec
         assert around.policy is not None
         self._with_adapters = spec.model.lora.rank > 0
-        self._base = around.policy if self._with_adapters else frozen(spec.model, around.directory, spec.algorithm.micro_batch_tokens)
+        self._base = around.policy if self._with_adapters else frozen(spec.model, around.directory, spec.algorithm.micro_batch_tokens, OUTPUTS)
 
     def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def fill(self, experiences: Sequence[Experience]) -> None:
-        found = self._base.outputs(trees(experiences, {}), reference=self._with_adapters, entropy=False)
-        fill(experiences, found, "reference_logprobs")
+        found = self._base.outputs(trees(experiences, {}), OUTPUTS, reference=self._with_adapters)
+        fill(experiences, [given.of("logprobs_N") for given in found], "reference_logprobs")
 
 
 class Server:
@@ -50,7 +53,7 @@ class Server:
     constant = True
 
     def __init__(self, around: Surroundings):
-        self.policy = frozen(laid_out(around.spec.model, around.layout), around.directory, around.spec.algorithm.micro_batch_tokens)
+        self.policy = frozen(laid_out(around.spec.model, around.layout), around.directory, around.spec.algorithm.micro_batch_tokens, OUTPUTS)
 
     def endpoints(self) -> Mapping[str, Answers]:
         return {"reference_logprobs": Answers(TOKENS, (Field("logprobs", np.float32, 2),), self.logprobs)}
@@ -59,7 +62,8 @@ class Server:
         return [self.policy]
 
     def logprobs(self, arrays: Arrays) -> Arrays:
-        return {"logprobs": messages.by_token(arrays, self.policy.outputs(messages.rows(arrays), entropy=False))}
+        found = self.policy.outputs(messages.rows(arrays))
+        return {"logprobs": messages.by_token(arrays, [given.of("logprobs_N") for given in found])}
 
 
 def local(around: Surroundings) -> Role:

@@ -24,6 +24,7 @@ from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, 
 from workbench.rollout.experience import Experience
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, Reward, find_reward_kind, require, sources_of
+from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from workbench.engine.step import Policy
 
 ME = "reward"
+OUTPUTS = Outputs(scores=1)
 
 
 def place(algorithm: AlgorithmConfig, model: Model) -> Place:
@@ -93,14 +95,14 @@ class RewardModels:
         around = self._around
         assert need.source is not None
         model = laid_out(Model(source=need.source, precision=around.spec.model.precision), around.layout)
-        return frozen(model, hf.local_directory(need.source), around.online.micro_batch_tokens, num_scores=1)
+        return frozen(model, hf.local_directory(need.source), around.online.micro_batch_tokens, OUTPUTS)
 
     def _component(self, name: str, reward: Reward) -> Component:
         kind, needs = _kind(reward), _needs(reward)
         judge = cast(Judging, self._around.asked["judge"]).of(name) if any(need.role == "judge" for need in needs) else _no_judge
 
         def score(answers: Sequence[Finished]) -> list[float]:
-            return [float(s) for scores_SK in self.models[name].outputs(_rows(answers)) for s in scores_SK[:, 0]]
+            return [float(s) for given in self.models[name].outputs(_rows(answers)) for s in given.of("scores_SK")[:, 0]]
 
         return Component(name, kind.EACH, bool(needs), kind.scorer(name, reward.settings, Given(score, judge)))
 

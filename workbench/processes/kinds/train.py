@@ -67,10 +67,11 @@ class Training:
         from workbench.engine.step import Policy
         from workbench.processes.live import LiveSettings
         from workbench.processes.reference_cache import with_reference
+        from workbench.settings.spec import outputs_of
 
         spec = self._spec
         self._rank.emit("phase", message="loading the model")
-        self._policy = Policy(spec.model, spec.algorithm, self._rank.directory, self.total_steps)
+        self._policy = Policy(spec.model, spec.algorithm, self._rank.directory, self.total_steps, outputs_of(spec.algorithm))
         self._live = LiveSettings(spec.algorithm, self._policy.use)
         if self._algorithm.ROLES.get("reference") == "advancing":  # before a checkpoint is loaded: the first weights are the first reference
             self._policy.keep_reference()
@@ -120,8 +121,9 @@ class Training:
             return self._policy.update(rows, loss, self.step, self._spec.seed)
 
     def with_reference(self, rows: Sequence[Row]) -> list[Row]:
-        logprobs = self._policy.outputs(rows, reference=True)
-        return [dataclasses.replace(row, reference_logprobs_N=each) for row, each in zip(rows, logprobs, strict=True)]
+        from workbench.processes.reference_cache import measured_by_reference
+
+        return measured_by_reference(rows, self._policy)
 
     def advance_reference(self) -> None:
         self._policy.advance_reference()

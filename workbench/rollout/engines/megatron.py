@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.engine import device, graphs
+from workbench.engine.layer import Attend, Heads, Rotary, hidden_states, rotary_tables
 from workbench.engine.model import PackedGPT
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
@@ -30,8 +31,6 @@ _ROUND = 64
 """The cache's length grows in steps of so many tokens."""
 _PREFILL = 16_384
 """Prompts' tokens that go through the layers at once, but for a longer prompt."""
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""From a layer's number, queries [B, H, T, d], keys and values [B, G, T, d] to [B, H, T, d]; it keeps and uses the caches."""
 _KEPT = 1 / 16
 """Caches that take no more of the GPU than this stay while the policy trains, and with them what was recorded."""
 
@@ -63,10 +62,10 @@ class Engine:
         self.profile = Profile()
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
-        self._rotary: tuple[Tensor, Tensor] | None = None
-        self._alone = self.config.tensor_model_parallel_size == 1
+        self._rotary: Rotary | None = None
+        self._heads = Heads.of(self.config)
         # Experts wait for the device to count their tokens, and tensor-parallel ranks for each other.
-        recordable = self._alone and self.config.num_moe_experts is None
+        recordable = self._heads.alone and self.config.num_moe_experts is None
         self._recorder = graphs.Recorder(self._next) if record and recordable else None
 
     @torch.no_grad()
@@ -120,7 +119,7 @@ class Engine:
         positions_1T = torch.cat([torch.arange(length) for length in lengths])[None].to(here)
         rows = [row for row, prompt in enumerate(taken) for _ in range(prompt.samples)]
         attend = self._prefilling(lengths, rows, len(active))
-        hidden_1TD = self._layers(tokens_1T, positions_1T, attend)
+        hidden_1TD = self._hidden(tokens_1T, positions_1T, attend)
         last_P = torch.tensor(lengths, device=here).cumsum(0) - 1
         logits_SV = self._logits(hidden_1TD[0, last_P])[torch.tensor(rows, device=here)]
         first = len(active)
@@ -198,7 +197,7 @@ class Engine:
             out = F.scaled_dot_product_attention(grouped, keys[:count, :, :longest], values[:count, :, :longest], attn_mask=mask)
             return out.reshape(count, -1, 1, query.shape[-1])
 
-        hidden_B1D = self._layers(token_B[:, None], length_B[:, None], attend)
+        hidden_B1D = self._hidden(token_B[:, None], length_B[:, None], attend)
         return torch.stack([each.double() for each in draw(self._logits(hidden_B1D[:, -1]), sampling, uniform_B)])
 
     def _draw(self, slots: Sequence[_Slot], logits_SV: Tensor, sampling: Sampling) -> None:
@@ -240,57 +239,20 @@ class Engine:
             return
         if self._recorder:
             self._recorder.forget()
-        config = self.config
-        assert config.num_query_groups
-        shape = (self.slots, config.num_query_groups // config.tensor_model_parallel_size, -(-length // _ROUND) * _ROUND, config.kv_channels)
+        heads = self._heads
+        shape = (self.slots, heads.groups, -(-length // _ROUND) * _ROUND, heads.dim)
         dtype = self.model.embedding.word_embeddings.weight.dtype
         for caches in (self._keys, self._values):
             old = list(caches)
             caches[:] = [torch.zeros(shape, dtype=dtype, device=device.current()) for _ in self.model.decoder.layers]
             for new, was in zip(caches, old, strict=False):
                 new[: len(active), :, : was.shape[2]] = was[: len(active)]
-        angle = torch.arange(shape[2], device=device.current())[:, None].float() * self.model.inv_freq.to(device.current())
-        self._rotary = torch.cat([angle, angle], dim=-1).cos().to(dtype), torch.cat([-angle, angle], dim=-1).sin().to(dtype)
+        self._rotary = rotary_tables(self.model, shape[2], dtype, device.current())
 
-    def _layers(self, tokens_BT: Tensor, position_BT: Tensor, attend: Attend) -> Tensor:
-        """The last hidden states [B, T, D]."""
+    def _hidden(self, tokens_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """The last hidden states [B, T, D]; `attend` keeps and uses the caches."""
         assert self._rotary is not None
-        cos, sin = (table[position_BT][:, :, None, None] for table in self._rotary)
-        hidden = self.model.embedding.word_embeddings(tokens_BT)
-        for i, layer in enumerate(self.model.decoder.layers):
-            hidden = hidden + self._attention(i, layer.self_attention, layer.input_layernorm(hidden), (cos, sin), attend)
-            hidden = hidden + self._mlp(layer.mlp, layer.pre_mlp_layernorm(hidden))
-        return self.model.decoder.final_layernorm(hidden)
-
-    def _attention(self, i: int, attention: Any, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        config = self.config
-        assert config.num_query_groups
-        groups, dim = config.num_query_groups // config.tensor_model_parallel_size, config.kv_channels
-        heads = config.num_attention_heads // config.num_query_groups
-        batch, length = hidden_BTD.shape[:2]
-        mixed = self._linear(attention.linear_qkv, hidden_BTD).view(batch, length, groups, heads + 2, dim)
-        turned = _rotate(mixed[..., : heads + 1, :], rotary)
-        query = turned[..., :heads, :].reshape(batch, length, -1, dim).transpose(1, 2)
-        key, value = turned[..., heads, :].transpose(1, 2), mixed[..., heads + 1, :].transpose(1, 2)
-        out = attend(i, query, key, value)
-        return self._linear(attention.linear_proj, out.transpose(1, 2).reshape(batch, length, -1))
-
-    def _mlp(self, mlp: Any, hidden_BTD: Tensor) -> Tensor:
-        if not self._alone or not hasattr(mlp, "linear_fc1"):
-            return mlp(hidden_BTD)[0]
-        gate, up = self._linear(mlp.linear_fc1, hidden_BTD).chunk(2, dim=-1)
-        return self._linear(mlp.linear_fc2, F.silu(gate) * up)
-
-    def _linear(self, layer: Any, x: Tensor) -> Tensor:
-        """A layer's product. On one rank without megatron's wrapping, which costs as much as the product where it is small."""
-        if not self._alone:
-            return layer(x)[0]
-        base = getattr(layer, "base_layer", layer)
-        out = F.linear(x, base.weight, base.bias)
-        if base is not layer and not layer.disable_adapters:
-            for name in layer.active_adapters:
-                out = out + F.linear(F.linear(x, layer.lora_A[name].weight), layer.lora_B[name].weight) * layer.scaling[name]
-        return out
+        return hidden_states(self.model, self._heads, tokens_BT, positions_BT, self._rotary, attend)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.model.logits(hidden_BD).float()
@@ -389,10 +351,3 @@ def _whole_sequences(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mark in marked:
             setattr(module, mark, True)
-
-
-def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """RoPE (Su et al., arXiv 2104.09864) in the half-split layout that Hugging Face and megatron use; the sines' first half has its sign turned."""
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([second, first], dim=-1) * sin
