@@ -140,24 +140,24 @@ def test_an_unknown_reward_teaches_nothing_and_is_in_no_mean() -> None:
     cfg = reinforce.Config.model_validate(
         {"rewards": REWARDS, "samples_per_prompt": 3, "rollout_batch_size": 6, "global_batch_size": 6, "kl_coefficient": 0.0}
     )
-    online.penalise_truncated(found, cfg)
+    online.decide_learning(found, cfg)
     reinforce.advantages(found, cfg)
     assert [e.advantages.tolist() for e in found] == [[2, 2], [0, 0], [-2, -2], [0, 0], [0, 0], [0, 0]]
     assert [e.learn for e in found] == [True, False, True, False, False, False]
     told = online.metrics(found)
-    assert (told["rewards"], told["rewards_unknown"], told["reward/judged"]) == (3, 3, pytest.approx(2 / 3))
-    assert mean_rewards(found) == {"rewards": 3, "reward/judged": 2 / 3, "rewards_unknown": 3}
+    assert (told["rewards"], told["rewards_unknown"], told["reward/judged"]) == (3, 0.5, pytest.approx(2 / 3))
+    assert mean_rewards(found) == {"rewards": 3, "reward/judged": 2 / 3, "rewards_unknown": 0.5}
     assert mean_rewards([found[1]]) == {"rewards_unknown": 1}
 
 
 def test_ppo_leaves_an_unknown_reward_out() -> None:
     """Rewards 1 and 3 are whitened to -1 and 1, whatever lies between them; no returns are made up for the critic."""
     found = [answer(1, 1.0), answer(1, None, place=1), answer(1, 3.0, place=2)]
-    online.penalise_truncated(found, ppo_config(truncated="penalty", truncated_penalty=-1))
+    online.decide_learning(found, ppo_config(truncated="penalty", truncated_penalty=-1))
     ppo.advantages(found, ppo_config())
     assert [float(e.advantages[0]) for e in found] == pytest.approx([-1, 0, 1], abs=1e-6)
     assert [e.learn for e in found] == [True, False, True]
-    assert len(found[1].returns) == 0
+    assert found[1].returns is None
 
 
 def test_the_sum_is_unknown_where_a_part_of_it_is() -> None:
