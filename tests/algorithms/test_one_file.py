@@ -18,7 +18,7 @@ from workbench.settings import AlgorithmConfig
 from workbench.settings.outputs import Outputs
 
 ROWS = "conversation"
-ROLES = ()
+ROLES = {}
 
 
 class Config(AlgorithmConfig):

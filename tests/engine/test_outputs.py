@@ -19,8 +19,9 @@ from workbench.engine import columns, parallel
 from workbench.engine.batch import Batch, Given, TopK
 from workbench.engine.step import Policy
 from workbench.models.roles import critic
-from workbench.settings import AlgorithmConfig, Critic, Lora, Model
+from workbench.settings import AlgorithmConfig, Lora, Model
 from workbench.settings.layout import Layout
+from workbench.settings.online import Critic
 from workbench.settings.outputs import Outputs
 from workbench.settings.spec import algorithm_names, find_algorithm, outputs_of
 

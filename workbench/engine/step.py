@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
@@ -155,7 +156,7 @@ class Policy:
         `reference` computes with the reference's weights: those that are kept, else the base model's.
         """
         wanted = self._check(wanted or self.wanted)
-        mine = share(rows)
+        mine = [dataclasses.replace(row) for row in share(rows)]  # a batch may hold the same row twice
         place = {id(row): i for i, row in enumerate(mine)}
         done = 0
 

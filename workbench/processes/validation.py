@@ -16,6 +16,7 @@ from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
 from workbench.processes.online import Online
 from workbench.processes.rank import Rank
+from workbench.processes.reference_cache import measured_by_reference
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
 from workbench.rollout.experience import Experience, mean_rewards
@@ -60,7 +61,8 @@ class Validation:
         if not self.rows:
             return {}, {}
         outputs: dict[int, Given[np.ndarray]] = {}
-        metrics = self._policy.evaluate(self.rows, self._algorithm.loss, outputs)
+        rows = measured_by_reference(self.rows, self._policy) if self._policy.snapshot else self.rows  # the reference may have moved
+        metrics = self._policy.evaluate(rows, self._algorithm.loss, outputs)
         diagnose: Callable[..., dict[str, Any]] | None = getattr(self._algorithm, "diagnose", None)
         if diagnose is None:
             return metrics, {}

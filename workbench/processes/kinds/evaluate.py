@@ -30,7 +30,7 @@ class Evaluation:
         from workbench.data.dataset import load
         from workbench.processes.controls import Controls
         from workbench.processes.online import Online
-        from workbench.processes.reference_cache import measured_by_reference, with_reference
+        from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
         from workbench.processes.validation import Validation
         from workbench.settings.spec import find_algorithm
@@ -49,9 +49,7 @@ class Evaluation:
         self.total_steps = self.step
         self._controls = Controls(rank, lambda values: rank.warn(f"not changed: {', '.join(values)}; an evaluation measures a checkpoint as it is"))
         on_rollouts = "reward" in algorithm.ROLES
-        if advances:
-            held_out = measured_by_reference(held_out, policy)
-        elif "reference" in algorithm.ROLES and not on_rollouts:
+        if "reference" in algorithm.ROLES and not (advances or on_rollouts):
             held_out = with_reference(held_out, "validation", policy, rank)
         online = Online(self, rank, policy, ["reward"]) if on_rollouts else None
         prompts = data.validation_prompts[: spec.validation.samples]
