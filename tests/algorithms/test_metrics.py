@@ -14,7 +14,7 @@ from tests.algorithms.test_online_parts import answer
 from workbench.algorithms import _online as online
 from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch
+from workbench.engine.batch import Batch, Given
 from workbench.metrics import Metric, find
 from workbench.models.roles import critic
 from workbench.monitoring import score_diagnostics
@@ -22,7 +22,7 @@ from workbench.rollout.base import Profile
 from workbench.settings.online import Critic
 from workbench.settings.spec import algorithm_names
 
-PAIR = Batch(torch.tensor([-1.0, -2.0, -3.0]), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
+PAIR = Batch(Given(torch.tensor([-1.0, -2.0, -3.0])), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
 
 
 def of_kto() -> list[dict[str, Any]]:
@@ -52,9 +52,8 @@ def of_rollouts(loss: Callable[[Batch, Any], Any], cfg: Any) -> list[dict[str, A
 def of_ppo() -> list[dict[str, Any]]:
     returns = np.array([1.0, 2.0], np.float32)
     experiences = [answer(2, 1.0, returns=returns)]
-    lesson = Batch(
-        torch.zeros(0), torch.zeros(0), torch.zeros(0), 1, [], torch.zeros(2, 1), arrays={"values": torch.zeros(2), "returns": torch.ones(2)}
-    )
+    arrays = {"values": torch.zeros(2), "returns": torch.ones(2)}
+    lesson = Batch(Given(scores_SK=torch.zeros(2, 1)), None, torch.zeros(0), 1, [], arrays)
     learnt = critic.value_loss(lesson, Critic())[1]
     return [*of_rollouts(ppo.loss, test_online_parts.ppo_config()), learnt, ppo._critic_metrics(experiences, {**learnt, "grad_norm": 1.0})]
 
