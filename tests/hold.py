@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 SITE = """
 import os, time
@@ -15,7 +15,7 @@ from pathlib import Path
 
 held = Path(os.environ["WORKBENCH_TEST_HOLD"])
 if os.environ.get("RANK") == "0":
-    from workbench.rundir import store
+    from workbench.rundir import events
 
     def last() -> float:
         try:
@@ -28,7 +28,7 @@ if os.environ.get("RANK") == "0":
         while kind == "step" and values["step"] >= last():
             time.sleep(0.02)
 
-    original, store.EventWriter.write = store.EventWriter.write, write
+    original, events.EventWriter.write = events.EventWriter.write, write
 """
 
 

@@ -31,7 +31,9 @@ from workbench.machines import usage as clusters
 from workbench.machines.usage import Allocation, Cluster, Where
 from workbench.processes.driver import task_of
 from workbench.rundir import store
-from workbench.rundir.store import LIVE, Cursor, EventWriter, RunDir, State, Status
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import LIVE, RunDir, State, Status
 from workbench.serve.health import Report, reports
 from workbench.settings import placement
 from workbench.settings.spec import Experiment, SpecError, changed, compose
@@ -119,7 +121,7 @@ class Run:
         going = [state for state in LIVE if state != State.STOPPING]
         return self.dir.move(going, since=status, state=State.QUEUED, message=sight.waiting) or self.dir.status
 
-    def events(self, cursor: Cursor | None = None) -> Iterator[dict[str, Any]]:
+    def events(self, cursor: ByteCursor | None = None) -> Iterator[dict[str, Any]]:
         return self.dir.events(cursor)
 
     def servers(self) -> list[Report]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.api import Run
-from workbench.rundir.store import Cursor
+from workbench.rundir.files import ByteCursor
 from workbench.views import History, text
 from workbench.views.history import numbers
 
@@ -26,8 +26,8 @@ TAIL_BYTES = 24_000
 
 @dataclass
 class _Feed:
-    cursor: Cursor = field(default_factory=Cursor)
-    driver: Cursor = field(default_factory=Cursor)
+    cursor: ByteCursor = field(default_factory=ByteCursor)
+    driver: ByteCursor = field(default_factory=ByteCursor)
     history: History = field(default_factory=History)
     problem: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -48,7 +48,7 @@ def history(run: Run) -> Iterator[History]:
     with feed.lock:
         path = run.dir.events_path()
         if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
-            feed.cursor, feed.driver, feed.history = Cursor(), Cursor(), History()
+            feed.cursor, feed.driver, feed.history = ByteCursor(), ByteCursor(), History()
         try:
             feed.history.extend(run.events(feed.cursor))
             feed.history.extend(run.dir.events(feed.driver, role="driver"))

@@ -26,7 +26,7 @@ from workbench import api
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
 from workbench.views import History, catalogue, figures, series
-from workbench.views.history import Cursor
+from workbench.views.history import HistoryCursor
 
 TOKEN = secrets.token_urlsafe(32)
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -39,7 +39,7 @@ async def metrics(request: Request) -> Response:
     try:
         run = find(request.path_params["run"])
         after = request.query_params.get("after")
-        since = Cursor.parse(after) if after else None
+        since = HistoryCursor.parse(after) if after else None
         smoothing = _smoothing(request.query_params.get("smoothing", "0"))
         axis: figures.Axis = "time" if request.query_params.get("axis") == "time" else "step"
     except ValueError as error:
@@ -63,7 +63,7 @@ def find(run_id: str) -> api.Run:
     return api.Run(run)
 
 
-def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
+def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
     """What a chart lacks. `reset` says that it must start over: at first, after a resume took steps back, and when a metric is new."""
     status = run.status
     with feed.history(run) as history:
@@ -79,7 +79,7 @@ def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: fi
     return body
 
 
-def _continues(since: Cursor, now: Cursor) -> bool:
+def _continues(since: HistoryCursor, now: HistoryCursor) -> bool:
     same = since.generation == now.generation and since.metrics == now.metrics
     return same and since.steps <= now.steps and since.validations <= now.validations
 

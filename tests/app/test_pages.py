@@ -13,6 +13,8 @@ from tests.test_cluster import sample
 from workbench import api
 from workbench.machines.usage import Cluster
 from workbench.rundir import store
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
 from workbench.settings import spec
 from workbench.views import text
@@ -156,7 +158,7 @@ class TestRun:
 
     def test_alarms_that_sound_stand_out_and_those_that_are_over_are_folded(self, app, runs):
         run = synthetic_rollouts.make(runs, 8)
-        actor, driver = store.EventWriter(run), store.EventWriter(run, "driver")
+        actor, driver = EventWriter(run), EventWriter(run, "driver")
         actor.write("alarm", step=5, name="length", message="answers grow", rollouts=[3])
         actor.write("alarm_over", step=6, name="length")
         actor.write("alarm", step=8, name="KL blow-up", message="61.2 nats", rollouts=[1, 9])
@@ -172,15 +174,15 @@ class TestRun:
 
     def test_controls_ask_the_run_and_tell_what_was_asked_for(self, app, runs):
         run = synthetic_rollouts.make(runs, 8)
-        store.EventWriter(run).write("control", step=4, request="set", values={"kl_coefficient": 0.05})
+        EventWriter(run).write("control", step=4, request="set", values={"kl_coefficient": 0.05})
         page = on_tab(app("run", id=run.id), run, "Controls")
         assert by_label(page.number_input, "KL coefficient").value == 0.05
         by_label(page.number_input, "Temperature").set_value(0.6)
         by_label(page.button, "Apply at the next step").click().run()
         settled(page)
         by_label(page.button, "Pause").click().run()
-        assert [request["request"] for request in run.requests(store.Cursor())] == ["set", "pause"]
-        assert run.requests(store.Cursor())[0]["values"] == {"temperature": 0.6}
+        assert [request["request"] for request in run.requests(ByteCursor())] == ["set", "pause"]
+        assert run.requests(ByteCursor())[0]["values"] == {"temperature": 0.6}
         rows = settled(page).dataframe[0].value
         assert rows[["Step", "Change"]].to_numpy().tolist() == [
             ["next", "Pause"],
@@ -247,7 +249,7 @@ class TestRun:
 
     def test_a_damaged_checkpoint_is_told_of(self, app, runs):
         run = synthetic.make(runs, steps=10)
-        store.EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run goes on from checkpoint 2")
+        EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run goes on from checkpoint 2")
         page = app("run", id=run.id)
         assert "Checkpoint 4 is damaged; the run goes on from checkpoint 2" in page.warning[0].value
 
@@ -303,9 +305,9 @@ class TestRun:
 
     def test_a_pause_is_said_at_the_top(self, app, runs):
         run = synthetic.make(runs, steps=20)
-        store.EventWriter(run).write("phase", message="paused at step 20")
+        EventWriter(run).write("phase", message="paused at step 20")
         assert "Paused at step 20" in words(app("run", id=run.id))
-        store.EventWriter(run).write("phase", message="")
+        EventWriter(run).write("phase", message="")
         assert "Paused at" not in words(app("run", id=run.id))
 
     def test_a_resumed_run_that_starts_says_how_far_it_is(self, app, runs):

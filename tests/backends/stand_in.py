@@ -18,13 +18,15 @@ RANK = '''
 import json, os, signal, sys, time
 from pathlib import Path
 from workbench.rundir import beats
-from workbench.rundir.store import EventWriter, RunDir, Cursor, write_atomic
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor, write_atomic
+from workbench.rundir.store import RunDir
 run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
 events = EventWriter(run) if rank == 0 else None
 def write(kind, **values):
     events and events.write(kind, **values)
 def stopping():
-    return any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor()))
+    return any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(ByteCursor()))
 def steps(n, seconds=0.01, keep=0, hold=0):
     """Learns one number; with `keep` it is saved every so many steps and at a stop, and the next attempt goes on from there.
 

@@ -17,7 +17,8 @@ from tests.backends import stand_in
 from workbench import api
 from workbench.processes import driver
 from workbench.rundir import store
-from workbench.rundir.store import EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import State
 
 ELSEWHERE = Job("local", "1", "another-host", 0.0)
 

@@ -10,7 +10,8 @@ import pytest
 
 from workbench.processes.worker import Worker
 from workbench.rundir import store
-from workbench.rundir.store import Cursor
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor, append_line
 
 
 @pytest.fixture
@@ -26,15 +27,15 @@ def begun(run: store.RunDir, obeyed: float, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(parallel, "from_first", lambda value: value)
     worker: Any = object.__new__(Worker)
     worker.run, worker.step, worker.spec = run, 7, SimpleNamespace()
-    worker._requests, worker._attempt, worker._paused, worker._first_look, worker._obeyed = Cursor(), 1, False, True, obeyed
-    worker._events = store.EventWriter(run)
+    worker._requests, worker._attempt, worker._paused, worker._first_look, worker._obeyed = ByteCursor(), 1, False, True, obeyed
+    worker._events = EventWriter(run)
     worker.applied = []
     worker._apply = worker.applied.append
     return worker
 
 
 def ask(run: store.RunDir, time: float, request: str, **values: Any) -> None:
-    store.append_line(run.path / "control.jsonl", {"time": time, "request": request, **values})
+    append_line(run.path / "control.jsonl", {"time": time, "request": request, **values})
 
 
 def test_a_request_by_a_host_whose_clock_is_behind_is_obeyed(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

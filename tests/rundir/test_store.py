@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.rundir import store
-from workbench.rundir.store import Cursor, EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import State
 
 
 def until(ready: Callable[[], object]) -> None:
@@ -37,7 +39,7 @@ def test_created(run: store.RunDir) -> None:
 
 
 def test_events_by_cursor(run: store.RunDir) -> None:
-    writer, cursor = EventWriter(run), Cursor()
+    writer, cursor = EventWriter(run), ByteCursor()
     writer.write("step", step=1, metrics={"loss": math.nan})
     assert [(e["seq"], e["metrics"]["loss"]) for e in run.events(cursor)] == [(0, "nan")]
     assert list(run.events(cursor)) == []
@@ -105,7 +107,7 @@ def test_of_two_launches_one_wins(run: store.RunDir) -> None:
     again = run.begin_attempt("again")
     assert again is not None
     assert again.attempt == 2
-    assert run.requests(Cursor()) == []
+    assert run.requests(ByteCursor()) == []
 
 
 def test_events_are_flushed_soon_and_the_writer_waits_for_no_disk(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from workbench.rundir.store import State, Status
 from workbench.views import History, catalogue, diagnostics, figures, series, tables, text
-from workbench.views.history import Cursor
+from workbench.views.history import HistoryCursor
 
 
 def step(number, at, **metrics):
@@ -115,11 +115,11 @@ def test_unknown_kind_is_passed_over():
 @pytest.mark.parametrize("words", ["", "1.2.3", "1.2.3.x", "-1.2.3.4", "1.2.3.4.5", "1.2.3.99999999999999999999", "١.2.3.4"])
 def test_cursor_refuses(words):
     with pytest.raises(ValueError, match="expected a cursor"):
-        Cursor.parse(words)
+        HistoryCursor.parse(words)
 
 
 def test_cursor_round_trip():
-    assert Cursor.parse(str(Cursor(1, 2, 3, 4))) == Cursor(1, 2, 3, 4)
+    assert HistoryCursor.parse(str(HistoryCursor(1, 2, 3, 4))) == HistoryCursor(1, 2, 3, 4)
 
 
 def test_eta_is_the_median_pace_of_what_is_left():

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from workbench import api
 from workbench.bench import short_ppo
 from workbench.bench.relay import relayed
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 ENDPOINTS = ("critic_infer", "reward_model", "critic_train")
 WAITS = ("reward", "critic_infer", "critic_wait")

@@ -19,8 +19,9 @@ import yaml
 
 from backends import local, slurm
 from backends.base import Survey
-from workbench.rundir import beats, store
+from workbench.rundir import beats
 from workbench.rundir.beats import Beat
+from workbench.rundir.files import now_on
 from workbench.rundir.store import RunDir, State, Status
 
 SILENT_BEATS = 5
@@ -161,7 +162,7 @@ def _spec(run: Run) -> dict[str, Any]:
 
 def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
     """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
-    found, now = [], store.now_on(folder)
+    found, now = [], now_on(folder)
     for beat in told:
         with contextlib.suppress(FileNotFoundError):
             age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)

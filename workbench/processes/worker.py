@@ -21,7 +21,9 @@ from workbench.algorithms._online import OnlineConfig
 from workbench.monitoring import alarms
 from workbench.processes import startup as start
 from workbench.rundir import beats
-from workbench.rundir.store import Cursor, EventWriter, RunDir
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import RunDir
 from workbench.settings.spec import Experiment, find_algorithm
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Worker:
         self.run, self.spec = run, experiment
         self.algorithm = find_algorithm(experiment.algorithm.name)
         self._events = EventWriter(run) if parallel.rank() == 0 else None
-        self._requests = Cursor()
+        self._requests = ByteCursor()
         self._attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._paused, self._first_look = False, True
         self._history: list[Metrics] = []
