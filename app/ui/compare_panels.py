@@ -7,23 +7,24 @@ from contextlib import ExitStack
 
 import streamlit as st
 
-from ui import feed, frame
+from ui import frame
 from workbench.api import Run
-from workbench.views import catalogue, figures, text
+from workbench.settings.stored import spec_tree
+from workbench.views import catalogue, feed, figures, text
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
 
 def label(run: Run) -> str:
     """A name people know, with the end of the id that tells equal names apart."""
-    return f"{feed.spec_tree(run.dir.spec_path).get('name', 'run')} · {run.id[-4:]}"
+    return f"{spec_tree(run.dir).get('name', 'run')} · {run.id[-4:]}"
 
 
 def curves(runs: Sequence[Run]) -> None:
     """One metric of all the runs, and where each of them stands."""
     with ExitStack() as stack:
         # In the order of the ids, so that two pages that compare the same runs never wait for each other.
-        opened = {run.id: stack.enter_context(feed.history(run)) for run in sorted(runs, key=lambda run: run.id)}
+        opened = {run.id: stack.enter_context(feed.history(run.dir)) for run in sorted(runs, key=lambda run: run.id)}
         histories = {label(run): opened[run.id] for run in runs}
         train = list(dict.fromkeys(name for history in histories.values() for name in history.metrics))
         held = list(dict.fromkeys(name for history in histories.values() for name in history.validation_metrics))

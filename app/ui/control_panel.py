@@ -8,11 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from ui import feed, run_panels
+from ui import run_panels
 from workbench.api import Run
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
-from workbench.views import text
+from workbench.views import feed, text
 
 WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
 
@@ -20,7 +20,7 @@ WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
 def draw(run: Run) -> None:
     """The settings that may change, pausing, and what was asked for so far."""
     status = run.status
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         made, live = list(history.controls), dict(history.live)
     asked = [] if status.state.ended else _waiting(run, made)
     if status.state.ended:

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import compare_panels, feed, frame
+from ui import compare_panels, frame
 from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
 from workbench.rundir.rollouts import Query
+from workbench.settings.stored import spec_tree
 from workbench.views import rollouts as views
 from workbench.views import text
 
@@ -43,7 +44,7 @@ def title(run: Run) -> None:
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
-        st.badge(text.title(str(feed.spec_tree(run.dir.spec_path).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+        st.badge(text.title(str(spec_tree(run.dir).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
     known = {other.id: other for other in api.runs()}
     wanted = right.selectbox(
         "Run",
@@ -62,7 +63,7 @@ def none_yet(run: Run, ended: bool) -> None:
     """What stands here before the first file, and when there will be none."""
     if rollouts.steps(run.dir) or run.status.state.ended != ended:
         st.rerun()
-    settings = feed.spec_tree(run.dir.spec_path).get("algorithm", {})
+    settings = spec_tree(run.dir).get("algorithm", {})
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown(f"### {'No rollouts' if ended or 'rewards' not in settings else 'No rollouts yet'}", anchors=False, text_alignment="center")
         st.markdown(

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import choose, feed, frame
+from ui import choose, frame
 from workbench.api import Run
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.views import History, catalogue, tables, text
+from workbench.settings.stored import spec_tree
+from workbench.views import History, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
 
@@ -26,7 +27,7 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     status = run.status
     if status.state.ended != ended or diagnosed(run) != with_diagnostics:
         st.rerun()
-    spec = feed.spec_tree(run.dir.spec_path)
+    spec = spec_tree(run.dir)
     title, buttons = st.columns([3, 2], vertical_alignment="center")
     with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
@@ -43,10 +44,10 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
         st.caption(" · ".join(f"**{server.role}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:
         _failure(run, status)
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         _progress(history, status)
         figures = tables.headline(history, status)
-    if problem := feed.problem(run):
+    if problem := feed.problem(run.dir):
         st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
     with st.container(key="headline"):
         for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
@@ -121,7 +122,7 @@ def _progress(history: History, status: Status) -> None:
 
 def answers(run: Run) -> None:
     """The held-out prompts' answers: all at one validation, or one prompt's over the steps."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         validations = [v for v in history.validations if v.samples]
     if not validations:
         st.info(
@@ -222,13 +223,13 @@ def _size(folder: Path, _saved: float) -> str:
 
 def diagnosed(run: Run) -> bool:
     """Whether the newest validation says more than its metrics."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         return bool(history.validations and history.validations[-1].diagnostics)
 
 
 def diagnostics(run: Run) -> None:
     """What the newest validation's scores tell: calibration, overlap and length for pairs; predicted against given ratings."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         newest = next((v for v in reversed(history.validations) if v.diagnostics), None)
     if newest is None or newest.diagnostics is None:
         st.info("Diagnostics appear with the next validation.", icon=":material/troubleshoot:")
@@ -271,6 +272,6 @@ def settings(run: Run) -> None:
     from ui import setup
 
     st.markdown("**The same run from a terminal**")
-    st.code(setup.command_of(feed.spec_tree(run.dir.spec_path)), language="bash", wrap_lines=True)
+    st.code(setup.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
     st.code(run.dir.spec_path.read_text(), language="yaml")

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from backends.base import Survey
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.conftest import APP
-from tests.test_cluster import sample
+from tests.machines.test_cluster import sample
 from workbench import api
 from workbench.machines.usage import Cluster
 from workbench.rundir import store

@@ -10,6 +10,7 @@ from typing import Any
 
 from backends import base
 from workbench import api
+from workbench.jobs.launch import launch
 from workbench.processes import driver
 from workbench.rundir import store
 from workbench.settings import Watch
@@ -67,12 +68,12 @@ def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local
 
 def start(root: Path, script: str, name: str = "stand-in", **settings: Any) -> api.Run:
     run = store.create(root, name, "{}")
-    api.launch(run, task(run, script, **settings))
+    launch(run, task(run, script, **settings))
     return api.Run(run)
 
 
 def again(run: api.Run, script: str, **settings: Any) -> None:
-    api.launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
+    launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.backends import stand_in
 from tests.backends.test_slurm_check import PARTITION, node
 from tests.backends.test_slurm_queue import SEP
 from tests.browser.conftest import browser_page
-from tests.test_cluster import BUSY
+from tests.machines.test_cluster import BUSY
 from workbench import api
 
 pytestmark = pytest.mark.browser

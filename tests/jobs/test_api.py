@@ -15,6 +15,7 @@ from backends import _slurm_queue, slurm
 from backends.base import Job, Sight
 from tests.backends import stand_in
 from workbench import api
+from workbench.jobs import launch, observe
 from workbench.processes import driver
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
@@ -62,9 +63,9 @@ def test_folders_that_are_no_runs_are_passed_over(root: Path, run: api.Run) -> N
 def test_interrupted_launch_is_noticed(run: api.Run) -> None:
     run.dir.begin_attempt("waiting")
     assert run.status.state == State.QUEUED
-    assert api.LAUNCH_TIMEOUT_S > slurm.SUBMIT_TIMEOUT_S + 2 * _slurm_queue.COMMAND_TIMEOUT_S  # sbatch may still answer
+    assert observe.LAUNCH_TIMEOUT_S > slurm.SUBMIT_TIMEOUT_S + 2 * _slurm_queue.COMMAND_TIMEOUT_S  # sbatch may still answer
     for name in ("status.json", ".beat"):
-        age(run.dir.path / name, api.LAUNCH_TIMEOUT_S + 1)
+        age(run.dir.path / name, observe.LAUNCH_TIMEOUT_S + 1)
     assert run.status.state == State.FAILED
     assert "launch was interrupted" in run.status.message
 
@@ -140,13 +141,13 @@ def test_killed_in_the_queue_never_starts(run: api.Run) -> None:
 def test_of_two_launches_one_is_refused(run: api.Run) -> None:
     refused: list[str] = []
 
-    def launch() -> None:
+    def launch_once() -> None:
         try:
-            api.launch(run.dir, stand_in.task(run.dir, "steps(1)"))
+            launch.launch(run.dir, stand_in.task(run.dir, "steps(1)"))
         except ValueError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=launch) for _ in range(4)]
+    threads = [threading.Thread(target=launch_once) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -26,7 +26,7 @@ from workbench.machines import usage as cluster
 from workbench.machines.usage import Allocation, Cluster, Use
 from workbench.rundir import beats, store
 from workbench.rundir.store import State
-from workbench.terminal import cluster as terminal
+from workbench.terminal import machines as terminal
 from workbench.views import machines as views
 
 ROOT = Path(__file__).parents[2]

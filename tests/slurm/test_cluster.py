@@ -13,8 +13,8 @@ import pytest
 
 from backends import _slurm_nodes
 from tests.slurm.test_jobs import ENDLESS, job_id, running, start, until
-from tests.test_cluster import BUSY
-from tests.test_preflight import without_id
+from tests.machines.test_cluster import BUSY
+from tests.jobs.test_preflight import without_id
 from workbench import api
 from workbench.chaos.lab import Lab
 from workbench.machines.usage import Use

@@ -243,9 +243,9 @@ def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of a killed driver it would be the log's last word
     attempt = begin(run)
-    from workbench.settings.spec import Experiment
+    from workbench.settings import stored
 
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = stored.experiment(run)
     return exit_code(drive(run, task_of(run, experiment, attempt), experiment.watch))
 
 

@@ -24,6 +24,7 @@ from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import RunDir
+from workbench.settings import stored
 from workbench.settings.spec import Experiment, find_algorithm
 
 if TYPE_CHECKING:
@@ -359,7 +360,7 @@ def _save_array(path: Path, logprobs: np.ndarray) -> None:
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     beats.begin(run, "actor")
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = stored.experiment(run)
     experiment = start.join(run, experiment, experiment.model.layout)
     from workbench.engine import parallel
 

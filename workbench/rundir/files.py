@@ -68,6 +68,13 @@ def tail(path: Path, cursor: ByteCursor) -> Iterator[dict[str, Any]]:
                 yield event
 
 
+def last_lines(path: Path, count: int, longest: int = 400) -> list[str]:
+    """The last lines of a text file, fewer where they are longer than `longest` bytes on average."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - longest * count))
+        return file.read().decode(errors="replace").splitlines()[-count:]
+
+
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line; several writers take turns. Raises OSError on a full disk, and then leaves the file as it was."""
     with open(path, "ab", buffering=0, opener=private) as file:

@@ -1,7 +1,8 @@
 """The run directory: the contract between a run and whoever looks at it.
 
     runs/<id>/spec.yaml            the resolved experiment, immutable
-              status.json          state, attempt, step, message, job; replaced atomically; one writer at a time
+              spec.<attempt>.yaml  the same from this attempt on, where a resume changed how the run goes on
+              status.json          format, state, attempt, step, message, job; replaced atomically; one writer at a time
               events/<role>.jsonl  one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
               beats/<role>-<rank>.json  what each rank is doing; replaced every second or so, never synced
               control.jsonl        requests: {time, request, …}; rank 0 reads them at each step boundary
@@ -9,6 +10,10 @@
               logs/<role>-<rank>.<attempt>.log
 
 Readers poll by byte cursor and never block a writer.
+
+`format` in status.json is the number of this layout and of the names in the files, which versions may change: `FORMAT` in new folders, 1 where
+there is no number. Folders with a smaller number are read as they are (`workbench.settings.upgrade` renames their settings) and get today's
+number when they are resumed; one with a larger number was made by a newer version, and whoever reads its status is told so (`NewerFormat`).
 """
 
 from __future__ import annotations
@@ -24,8 +29,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from workbench.rundir.files import ByteCursor, append_line, lock, now_on, private, tail, write_atomic, write_once
+from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, private, tail, write_atomic, write_once
 
+FORMAT = 2
+"""The newest format that this version reads, and the one that it writes."""
 COMPLETE = "COMPLETE"
 RESERVE_BYTES = 65536
 LOCK_TIMEOUT_S = 10.0
@@ -52,10 +59,19 @@ class State(StrEnum):
 LIVE = tuple(state for state in State if not state.ended)
 
 
+class NewerFormat(ValueError):
+    """A newer version made the run folder; the message says so."""
+
+    def __init__(self, run_id: str, format: int):
+        self.reason = f"made by a newer version (format {format}; this one reads up to {FORMAT})"
+        super().__init__(f"run {run_id} was {self.reason}: open it with that version")
+
+
 @dataclass(frozen=True)
 class Status:
     """`status.json`. `attempt` counts launches; times are seconds since the epoch; `job` is what the backend gave."""
 
+    format: int = 1
     state: State = State.CREATED
     message: str = ""
     attempt: int = 0
@@ -67,6 +83,7 @@ class Status:
 
     @classmethod
     def from_json(cls, text: str) -> Status:
+        """Raises KeyError, TypeError or ValueError for what this version did not write."""
         tree = json.loads(text)
         return cls(**{**tree, "state": State(tree["state"])})
 
@@ -107,8 +124,35 @@ class RunDir:
 
     @property
     def status(self) -> Status:
-        """The current status. Raises FileNotFoundError where there is no run."""
-        return Status.from_json((self.path / "status.json").read_text())
+        """The current status.
+
+        Raises:
+            FileNotFoundError: there is no run; NewerFormat: a newer version made it.
+        """
+        text = (self.path / "status.json").read_text()
+        self._check_format(text)
+        return Status.from_json(text)
+
+    def readable_format(self) -> int:
+        """The format of the folder. Raises as `status` does."""
+        return self._check_format((self.path / "status.json").read_text())
+
+    def _check_format(self, status_json: str) -> int:
+        """Before anything else of the status is read: a newer version may have other fields there."""
+        format = json.loads(status_json).get("format", 1)
+        if format > FORMAT:
+            raise NewerFormat(self.id, format)
+        return format
+
+    def role_logs(self, role: str = "", rank: int | None = None) -> list[Path]:
+        """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""
+        pattern = f"{role or '*'}-{rank}.*.log" if rank is not None else f"{role}*.log"
+        return sorted(self.logs.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def log_tail(self, role: str = "actor", lines: int = 200, rank: int | None = None) -> str:
+        """The end of the newest log whose name begins with `role`; empty where there is none."""
+        logs = self.role_logs(role, rank)
+        return "\n".join(last_lines(logs[-1], lines)) if logs else ""
 
     def update(self, **changes: Any) -> Status:
         """Change fields of the status, atomically and durably; two writers take turns."""
@@ -151,7 +195,7 @@ class RunDir:
             with open(self.path / ".reserve", "wb", opener=private) as file:
                 file.write(bytes(RESERVE_BYTES))
             self.beat()
-            return self.update(state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
+            return self.update(format=FORMAT, state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
 
     def again(self, message: str) -> Status:
         """The next attempt of a run whose job was started again. One that has ended meanwhile stays as it is."""
@@ -193,8 +237,13 @@ def create(root: Path, name: str, spec_yaml: str) -> RunDir:
         (run.path / folder).mkdir(mode=0o700)
     write_once(run.spec_path, spec_yaml)
     now = time.time()
-    write_atomic(run.path / "status.json", json.dumps(asdict(Status(created=now, updated=now))))
+    write_atomic(run.path / "status.json", json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
     return run
+
+
+def runs_root() -> Path:
+    """Where runs live: $WORKBENCH_RUNS, or ./runs."""
+    return Path(os.environ.get("WORKBENCH_RUNS", "runs")).resolve()
 
 
 def list_runs(root: Path) -> list[RunDir]:

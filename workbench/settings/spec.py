@@ -18,10 +18,12 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
+from workbench.rundir.store import FORMAT
 from workbench.settings import WEIGHTS, AlgorithmConfig, Checkpoint, Data, Frozen, Model, Rollout, Validation, Watch, placement
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.sources import REPOSITORY, locate
+from workbench.settings.upgrade import upgrade
 
 CONF = REPOSITORY / "conf"
 SHOWN = 80
@@ -128,8 +130,9 @@ class Experiment(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, text: str) -> Experiment:
-        return parse(yaml.safe_load(text))
+    def from_yaml(cls, text: str, format: int = FORMAT) -> Experiment:
+        """As `to_yaml` wrote it into a run folder of this format. Raises SpecError as `parse` does."""
+        return parse(upgrade(yaml.safe_load(text), format))
 
 
 class SpecError(ValueError):
