@@ -8,7 +8,7 @@ from backends.base import Finding
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
-from workbench.data.readers import locate
+from workbench.data.readers import Kind, locate
 from workbench.jobs.data import browse_data, check_data
 from workbench.jobs.launch import preflight, script
 from workbench.jobs.runs import Run, cluster, get, runs, submit
@@ -23,6 +23,7 @@ __all__ = [
     "DataPage",
     "Experiment",
     "Finding",
+    "Kind",
     "Piece",
     "Run",
     "SCHEMAS",

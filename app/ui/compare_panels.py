@@ -10,7 +10,7 @@ import streamlit as st
 from ui import frame
 from workbench.api import Run
 from workbench.settings.stored import spec_tree
-from workbench.views import catalogue, feed, figures, text
+from workbench.views import History, catalogue, feed, figures, text
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
@@ -59,11 +59,11 @@ def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figu
     return metric, kind == "held", SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
 
 
-def _standing(name: str, history: object, metric: str, held_out: bool) -> dict[str, str]:
-    steps, values = figures.curve(history, metric, "step", held_out)  # type: ignore[arg-type]
+def _standing(name: str, history: History, metric: str, held_out: bool) -> dict[str, str]:
+    steps, values = figures.curve(history, metric, "step", held_out)
     finite = [(value, int(step)) for step, value in zip(steps, values, strict=True) if value == value and abs(value) != float("inf")]
-    row = {"Run": name, "Steps": f"{history.steps[-1]:,}" if history.steps else "0"}  # type: ignore[attr-defined]
-    row |= {"Trained for": text.duration(history.elapsed_s[-1]) if history.elapsed_s else "–"}  # type: ignore[attr-defined]
+    row = {"Run": name, "Steps": f"{history.steps[-1]:,}" if history.steps else "0"}
+    row |= {"Trained for": text.duration(history.elapsed_s[-1]) if history.elapsed_s else "–"}
     row |= {"Last": text.number(float(values[-1])) if len(values) else "–"}
     for word, pick in (("Least", min), ("Greatest", max)):
         row[word] = f"{text.number(pick(finite)[0])} at step {pick(finite)[1]}" if finite else "–"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -21,7 +21,7 @@ ROWS_A_PAGE = 50
 PAIRS_A_PAGE = 10
 FOLLOWED = 40
 ENDS = {"stop": "Ended", "length": "Cut"}
-END_COLOURS = {"stop": "green", "length": "orange"}
+END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
 SORTS = {
     "step": "Step",
     "reward": "Reward",
@@ -327,7 +327,7 @@ def _follow(rollout: dict[str, Any], run: Run) -> None:
     st.plotly_chart(
         views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
     )
-    for answer in answers[::-1][:FOLLOWED].to_dict("records"):
+    for answer in answers.iloc[::-1].head(FOLLOWED).to_dict("records"):
         with st.container(border=True):
             _answer(answer)
     if len(answers) > FOLLOWED:

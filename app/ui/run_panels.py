@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui import choose, frame
 from workbench.api import Run
+from workbench.rundir.files import last_lines
 from workbench.rundir.store import COMPLETE, State, Status
 from workbench.settings.stored import spec_tree
-from workbench.views import History, catalogue, feed, tables, text
+from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
 
@@ -77,10 +79,10 @@ def _buttons(run: Run, status: Status) -> None:
             choose.clone(run.id)
 
 
-def act(change: object) -> None:
+def act(change: Callable[[], None]) -> None:
     """Do what a button says; show why when it cannot be done."""
     try:
-        change()  # type: ignore[operator]
+        change()
     except (ValueError, OSError) as error:
         st.error(str(error), icon=":material/error:")
     else:
@@ -140,7 +142,7 @@ def answers(run: Run) -> None:
         _over_steps(validations, run)
 
 
-def _before_after(validations: list, steps: list[int], run: Run) -> None:
+def _before_after(validations: list[Validation], steps: list[int], run: Run) -> None:
     left, right = st.columns(2)
     first = left.selectbox("Before: step", steps, index=0, key=f"before-{run.id}")
     newest = right.toggle("Follow the newest validation", value=True, key=f"follow-{run.id}")
@@ -156,7 +158,7 @@ def _before_after(validations: list, steps: list[int], run: Run) -> None:
             _answer(after_column, f"Step {second}", after.get(sample["prompt"], "(this prompt was not sampled here)"))
 
 
-def _over_steps(validations: list, run: Run) -> None:
+def _over_steps(validations: list[Validation], run: Run) -> None:
     prompts = tables.followed(validations)
     prompt = st.selectbox("Prompt", list(prompts), format_func=gist, key=f"prompt-{run.id}")
     for step, response in reversed(prompts[prompt].items()):
@@ -164,8 +166,8 @@ def _over_steps(validations: list, run: Run) -> None:
             _answer(st.container(), f"Step {step}", response)
 
 
-def _answer(place: object, title: str, response: str) -> None:
-    with place:  # type: ignore[attr-defined]
+def _answer(place: DeltaGenerator, title: str, response: str) -> None:
+    with place:
         st.markdown(f":gray[{title}]")
         st.text(response or "(empty answer)")
 
@@ -182,17 +184,10 @@ def log(run: Run) -> None:
     name = left.selectbox("Log file", names, format_func=text.log_title, key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
-    lines = [line for line in tail_lines(path) if not wanted or wanted.lower() in line.lower()]
+    lines = [line for line in last_lines(path, LOG_LINES) if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
         st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
     st.caption(f"The last {LOG_LINES} lines of `{path}`")
-
-
-def tail_lines(path: object) -> list[str]:
-    """The end of a file, read backwards from its size."""
-    with path.open("rb") as file:  # type: ignore[attr-defined]
-        file.seek(max(0, file.seek(0, 2) - 400 * LOG_LINES))
-        return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def checkpoints(run: Run) -> None:

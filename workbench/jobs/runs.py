@@ -44,6 +44,7 @@ class Run:
 
     def events(self, cursor: ByteCursor | None = None) -> Iterator[dict[str, Any]]:
         """The events of rank 0 after the cursor, which moves on; all of them without one."""
+        self.dir.readable_format()
         return self.dir.events(cursor)
 
     def servers(self) -> list[Report]:
@@ -110,6 +111,7 @@ class Run:
 
     def logs(self, role: str = "", rank: int | None = None) -> list[Path]:
         """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""
+        self.dir.readable_format()
         return self.dir.role_logs(role, rank)
 
     def log_tail(self, role: str = "actor", lines: int = 200, rank: int | None = None) -> str:
