@@ -38,12 +38,12 @@ class Nodes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    nodes: int = Field(0, ge=0, le=4096, description="Nodes for this server alone; 0: it runs beside the policy.")
-    partition: Word | None = Field(None, description="Their partition; empty: the policy's.")
-    gpus_per_node: int | None = Field(None, ge=0, le=64, description="GPUs on each; empty: as the policy's nodes.")
-    cpus_per_node: int | None = Field(None, ge=1, le=4096, description="CPUs on each; empty: as the policy's nodes.")
-    memory: Word | None = Field(None, description="Memory of each; empty: as the policy's nodes.")
-    constraint: Line | None = Field(None, description="Features they must have; empty: as the policy's nodes.")
+    nodes: int = Field(default=0, ge=0, le=4096, description="Nodes for this server alone; 0: it runs beside the policy.")
+    partition: Word | None = Field(default=None, description="Their partition; empty: the policy's.")
+    gpus_per_node: int | None = Field(default=None, ge=0, le=64, description="GPUs on each; empty: as the policy's nodes.")
+    cpus_per_node: int | None = Field(default=None, ge=1, le=4096, description="CPUs on each; empty: as the policy's nodes.")
+    memory: Word | None = Field(default=None, description="Memory of each; empty: as the policy's nodes.")
+    constraint: Line | None = Field(default=None, description="Features they must have; empty: as the policy's nodes.")
 
     @property
     def own(self) -> dict[str, Any]:

@@ -132,6 +132,7 @@ def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: 
         GangEnded: `watch` returned False, also while it waits for nodes.
         TimeoutError: a node did not come (back).
     """
+    failure: Failure | None = None
     for attempt in range(task.attempt, task.attempt + task.config.max_restarts + 1):
         failure = _run_once(client, task, attempt, watch, poll_s)
         if failure is None:

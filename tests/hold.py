@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workbench import api
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 SITE = """
 import os, time
@@ -17,7 +17,7 @@ from pathlib import Path
 
 held = Path(os.environ["WORKBENCH_TEST_HOLD"])
 if os.environ.get("RANK") == "0":
-    from workbench.rundir import store
+    from workbench.rundir import events
 
     def last() -> float:
         try:
@@ -30,7 +30,7 @@ if os.environ.get("RANK") == "0":
         while kind == "step" and values["step"] >= last():
             time.sleep(0.02)
 
-    original, store.EventWriter.write = store.EventWriter.write, write
+    original, events.EventWriter.write = events.EventWriter.write, write
 """
 
 

@@ -9,10 +9,10 @@ cluster_panels.style()
 places = api.places()
 with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
     st.markdown("## Cluster", width="content", anchors=False)
-    where = places[0]
+    where: api.Where = places[0]
     if len(places) > 1:
         with st.container(horizontal=True, horizontal_alignment="right"):
             where = st.segmented_control(
-                "What to look at", places, default=where, required=True, format_func=cluster_panels.PLACES.get, label_visibility="collapsed"
+                "What to look at", places, default=where, required=True, format_func=cluster_panels.PLACES.__getitem__, label_visibility="collapsed"
             )
 frame.refreshed(cluster_panels.draw, cluster_panels.EVERY_S[where])(where)

@@ -1,9 +1,10 @@
 """Several runs in one chart, and the settings in which they differ."""
 
 import streamlit as st
-from ui import choose, compare_panels, feed, frame
+from ui import choose, compare_panels, frame
 
 from workbench import api
+from workbench.settings.stored import spec_tree
 from workbench.views import tables
 
 st.markdown("## Compare runs", anchors=False)
@@ -11,17 +12,22 @@ known = {run.id: run for run in api.runs()}
 if not known:
     choose.no_runs_yet()
     st.stop()
+readable = {run_id: run for run_id, run in known.items() if not choose.newer(run)}
 asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id in known]
+for run_id in asked:
+    if reason := choose.newer(known[run_id]):
+        st.error(frame.sentence(reason), icon=":material/search_off:")
+asked = [run_id for run_id in asked if run_id in readable]
 picked = st.multiselect(
     "Runs",
-    list(known),
-    default=asked or [run.id for run in known.values() if run.dir.status.step][:3] or list(known)[:1],
-    format_func=lambda run_id: compare_panels.label(known[run_id]),
+    list(readable),
+    default=asked or [run.id for run in readable.values() if run.dir.status.step][:3] or list(readable)[:1],
+    format_func=lambda run_id: compare_panels.label(readable[run_id]),
     key=f"runs-{','.join(asked)}",
     placeholder="Choose runs",
 )
 st.query_params["runs"] = ",".join(picked)
-chosen = [known[run_id] for run_id in picked]
+chosen = [readable[run_id] for run_id in picked]
 if not chosen:
     st.info("Choose at least one run.", icon=":material/stacked_line_chart:")
     st.stop()
@@ -29,7 +35,7 @@ if not chosen:
 going = any(not run.dir.status.state.ended for run in chosen)
 frame.refreshed(compare_panels.curves, 5.0 if going else None)(chosen)
 st.markdown("#### Settings that differ", anchors=False)
-diff = tables.config_diff({compare_panels.label(run): feed.spec_tree(run.dir.spec_path) for run in chosen})
+diff = tables.config_diff({compare_panels.label(run): spec_tree(run.dir) for run in chosen})
 if len(chosen) < 2:
     st.caption("Choose a second run to see what differs.")
 elif diff.empty:

@@ -7,14 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from ui import feed, frame, rollout_panels
+from ui import frame, rollout_panels
 from workbench.api import Run
-from workbench.views import text
+from workbench.views import feed, text
 
 
 def draw(run: Run) -> None:
     """Alarms that sound, each with the way to what caused it; those that are over, folded."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         sounded = list(history.alarms)
     for alarm in (alarm for alarm in reversed(sounded) if "over" not in alarm):
         _sounding(run, alarm)

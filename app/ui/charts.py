@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from ui import live
 
@@ -14,11 +14,11 @@ HERE = Path(__file__).parent
 
 def draw(run_id: str, running: bool, smoothing: float, axis: Literal["step", "time"]) -> None:
     """Mount the charts. A rerun of the page with the same arguments leaves them as they are."""
-    component = st.components.v2.component(
+    charts = component(
         "run_charts",
         html='<div class="wb-charts"></div>',
         css=HERE.joinpath("charts.css").read_text(),
         js=HERE.joinpath("charts.js").read_text(),
         isolate_styles=False,
     )
-    component(key=f"charts-{run_id}", data={"run": run_id, "live": running, "token": live.TOKEN, "smoothing": smoothing, "axis": axis})
+    charts(key=f"charts-{run_id}", data={"run": run_id, "live": running, "token": live.TOKEN, "smoothing": smoothing, "axis": axis})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import streamlit as st
 
+from ui import frame
 from workbench import api
+from workbench.rundir.store import NewerFormat
 
 
 def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: not run.dir.status.state.ended) -> api.Run:
@@ -19,18 +22,40 @@ def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: no
     if wanted:
         found = next((run for run in known if run.id == wanted), None)
         if found is None:
-            st.markdown(f"## {page}", anchors=False)
-            st.error(f"There is no run `{wanted[:120]}` in `{api.runs_root()}`.", icon=":material/search_off:")
-            st.page_link("pages/runs.py", label="All runs", icon=":material/list_alt:")
-            st.stop()
-        return found
+            _refuse(page, f"There is no run `{wanted[:120]}` in `{api.runs_root()}`.")
+        return _readable(page, found)
     if not known:
         st.markdown(f"## {page}", anchors=False)
         no_runs_yet()
         st.stop()
-    run = next(filter(preferred, known), known[0])
+    readable = [run for run in known if not newer(run)]
+    run = next(filter(preferred, readable), (readable or known)[0])
     st.query_params["id"] = run.id
+    return _readable(page, run)
+
+
+def newer(run: api.Run) -> str:
+    """That a newer version made the run, in a sentence; empty where this version can read it."""
+    try:
+        run.dir.readable_format()
+    except NewerFormat as error:
+        return str(error)
+    return ""
+
+
+def _readable(page: str, run: api.Run) -> api.Run:
+    """The run; where a newer version made it the page says so, and ends."""
+    if reason := newer(run):
+        _refuse(page, frame.sentence(reason))
     return run
+
+
+def _refuse(page: str, reason: str) -> NoReturn:
+    """A page that cannot show its run: its name, the reason, and the way to the others."""
+    st.markdown(f"## {page}", anchors=False)
+    st.error(reason, icon=":material/search_off:")
+    st.page_link("pages/runs.py", label="All runs", icon=":material/list_alt:")
+    st.stop()
 
 
 def no_runs_yet() -> None:
@@ -65,4 +90,8 @@ def cloned_run() -> api.Run | None:
     found = next((run for run in api.runs() if run.id == wanted), None)
     if found is None:
         st.warning(f"There is no run `{wanted[:120]}` to clone.", icon=":material/search_off:")
+        return None
+    if reason := newer(found):
+        st.warning(frame.sentence(reason), icon=":material/search_off:")
+        return None
     return found

@@ -16,8 +16,8 @@ from workbench.rundir.store import Status
 from workbench.views import machines as views
 from workbench.views import text
 
-PLACES = {"slurm": "SLURM", "local": "This machine"}
-EVERY_S = {"slurm": 5.0, "local": 2.0}
+PLACES: dict[Where, str] = {"slurm": "SLURM", "local": "This machine"}
+EVERY_S: dict[Where, float] = {"slurm": 5.0, "local": 2.0}
 LARGE_TILES = 32
 MOST_ROWS = 12
 MOST_JOBS = 500

@@ -7,24 +7,25 @@ from contextlib import ExitStack
 
 import streamlit as st
 
-from ui import feed, frame
+from ui import frame
 from workbench import metrics as M
 from workbench.api import Run
-from workbench.views import catalogue, figures, text
+from workbench.settings.stored import spec_tree
+from workbench.views import History, catalogue, feed, figures, text
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
 
 def label(run: Run) -> str:
     """A name people know, with the end of the id that tells equal names apart."""
-    return f"{feed.spec_tree(run.dir.spec_path).get('name', 'run')} · {run.id[-4:]}"
+    return f"{spec_tree(run.dir).get('name', 'run')} · {run.id[-4:]}"
 
 
 def curves(runs: Sequence[Run]) -> None:
     """One metric of all the runs, and where each of them stands."""
     with ExitStack() as stack:
         # In the order of the ids, so that two pages that compare the same runs never wait for each other.
-        opened = {run.id: stack.enter_context(feed.history(run)) for run in sorted(runs, key=lambda run: run.id)}
+        opened = {run.id: stack.enter_context(feed.history(run.dir)) for run in sorted(runs, key=lambda run: run.id)}
         histories = {label(run): opened[run.id] for run in runs}
         train = list(dict.fromkeys(name for history in histories.values() for name in history.metrics))
         held = list(dict.fromkeys(name for history in histories.values() for name in history.validation_metrics))
@@ -61,11 +62,11 @@ def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figu
     return metric, kind == "held", SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
 
 
-def _standing(name: str, history: object, metric: str, held_out: bool) -> dict[str, str]:
-    steps, values = figures.curve(history, metric, "step", held_out)  # type: ignore[arg-type]
+def _standing(name: str, history: History, metric: str, held_out: bool) -> dict[str, str]:
+    steps, values = figures.curve(history, metric, "step", held_out)
     finite = [(value, int(step)) for step, value in zip(steps, values, strict=True) if value == value and abs(value) != float("inf")]
-    row = {"Run": name, "Steps": f"{history.steps[-1]:,}" if history.steps else "0"}  # type: ignore[attr-defined]
-    row |= {"Trained for": text.duration(history.elapsed_s[-1]) if history.elapsed_s else "–"}  # type: ignore[attr-defined]
+    row = {"Run": name, "Steps": f"{history.steps[-1]:,}" if history.steps else "0"}
+    row |= {"Trained for": text.duration(history.elapsed_s[-1]) if history.elapsed_s else "–"}
     row |= {"Last": text.number(float(values[-1])) if len(values) else "–"}
     for word, pick in (("Least", min), ("Greatest", max)):
         row[word] = f"{text.number(pick(finite)[0])} at step {pick(finite)[1]}" if finite else "–"

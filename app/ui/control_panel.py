@@ -8,10 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from ui import feed, run_panels
+from ui import run_panels
 from workbench.api import Run
-from workbench.rundir.store import Cursor, State
-from workbench.views import text
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import State
+from workbench.views import feed, text
 
 WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
 
@@ -19,7 +20,7 @@ WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
 def draw(run: Run) -> None:
     """The settings that may change, pausing, and what was asked for so far."""
     status = run.status
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         made, live = list(history.controls), dict(history.live)
     asked = [] if status.state.ended else _waiting(run, made)
     if status.state.ended:
@@ -74,7 +75,7 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
 def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What was asked for and is not taken yet. A request is known by its time, which is by the clock of whoever asked."""
     taken = {event.get("asked") for event in made}
-    return [request for request in run.dir.requests(Cursor()) if request["time"] not in taken]
+    return [request for request in run.dir.requests(ByteCursor()) if request["time"] not in taken]
 
 
 def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

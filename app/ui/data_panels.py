@@ -10,11 +10,11 @@ import streamlit as st
 
 from ui import frame
 from workbench import api
-from workbench.api import SCHEMAS, CheckReport, Piece, Sample
+from workbench.api import SCHEMAS, CheckReport, Kind, Piece, Sample
 from workbench.settings import spec
 from workbench.views import figures
 
-KINDS = {
+KINDS: dict[Kind, str] = {
     "preference": "Preference pairs",
     "conversation": "Conversations",
     "rated": "Rated answers",
@@ -29,7 +29,7 @@ class Asked:
     """What the form asks to look at. `changed` is the file's time, so that an edited file is read again."""
 
     source: str
-    kind: str
+    kind: Kind
     format: str
     model: str
     max_length: int

@@ -36,6 +36,11 @@ def plain(words: str) -> str:
     return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>~:$" else char for char in words)
 
 
+def sentence(words: str) -> str:
+    """Text from elsewhere, for markdown, as a sentence."""
+    return f"{plain(words[:1].upper() + words[1:])}."
+
+
 def refreshed(draw: Callable[..., None], every: float | None = None) -> Callable[..., None]:
     """`draw` as a fragment in a place of its own, drawn again every so many seconds.
 

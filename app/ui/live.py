@@ -21,12 +21,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ui import feed
 from workbench import api
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
-from workbench.views import History, catalogue, figures, series
-from workbench.views.history import Cursor
+from workbench.views import History, catalogue, feed, figures, series
+from workbench.views.history import HistoryCursor
 
 TOKEN = secrets.token_urlsafe(32)
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -39,7 +38,7 @@ async def metrics(request: Request) -> Response:
     try:
         run = find(request.path_params["run"])
         after = request.query_params.get("after")
-        since = Cursor.parse(after) if after else None
+        since = HistoryCursor.parse(after) if after else None
         smoothing = _smoothing(request.query_params.get("smoothing", "0"))
         axis: figures.Axis = "time" if request.query_params.get("axis") == "time" else "step"
     except ValueError as error:
@@ -56,17 +55,22 @@ class NoSuchRun(ValueError):
 
 
 def find(run_id: str) -> api.Run:
-    """The run with exactly this id. Raises NoSuchRun; a path in place of an id is never followed."""
+    """The run with exactly this id; a path in place of an id is never followed.
+
+    Raises:
+        NoSuchRun: there is none; NewerFormat: a newer version made it.
+    """
     run = RunDir(api.runs_root() / run_id)
     if run_id in (".", "..") or Path(run_id).name != run_id or not store.is_run(run.path):
         raise NoSuchRun(f"there is no run {run_id[:100]!r}")
+    run.readable_format()
     return api.Run(run)
 
 
-def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
+def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
     """What a chart lacks. `reset` says that it must start over: at first, after a resume took steps back, and when a metric is new."""
     status = run.status
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         now = history.cursor
         kept = since if since and _continues(since, now) else None
         body: dict[str, Any] = {"cursor": str(now), "reset": kept is None, "live": not status.state.ended}
@@ -79,7 +83,7 @@ def updates(run: api.Run, since: Cursor | None, smoothing: float = 0.0, axis: fi
     return body
 
 
-def _continues(since: Cursor, now: Cursor) -> bool:
+def _continues(since: HistoryCursor, now: HistoryCursor) -> bool:
     same = since.generation == now.generation and since.metrics == now.metrics
     return same and since.steps <= now.steps and since.validations <= now.validations
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import feed, frame
+from ui import frame
 from workbench.api import Run
-from workbench.views import profile, text
+from workbench.views import feed, profile, text
 from workbench.views.profile import Profile
 
 WINDOWS = {"All steps": None, "Last 20": 20, "Last 5": 5}
@@ -14,7 +14,7 @@ WINDOWS = {"All steps": None, "Last 20": 20, "Last 5": 5}
 
 def draw(run: Run) -> None:
     """Seconds by phase over the steps, their means and shares, and what the engine and the servers did."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         if profile.of(history) is None:
             st.info("The profile appears with the first step.", icon=":material/timer:")
             return

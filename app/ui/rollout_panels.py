@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
-from ui import compare_panels, feed, frame
+from ui import compare_panels, frame
 from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
 from workbench.rundir.rollouts import Query
+from workbench.settings.stored import spec_tree
 from workbench.views import rollouts as views
 from workbench.views import text
 
@@ -20,7 +21,7 @@ ROWS_A_PAGE = 50
 PAIRS_A_PAGE = 10
 FOLLOWED = 40
 ENDS = {"stop": "Ended", "length": "Cut"}
-END_COLOURS = {"stop": "green", "length": "orange"}
+END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
 SORTS = {
     "step": "Step",
     "reward": "Reward",
@@ -43,7 +44,7 @@ def title(run: Run) -> None:
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
-        st.badge(text.title(str(feed.spec_tree(run.dir.spec_path).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+        st.badge(text.title(str(spec_tree(run.dir).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
     known = {other.id: other for other in api.runs()}
     wanted = right.selectbox(
         "Run",
@@ -62,7 +63,7 @@ def none_yet(run: Run, ended: bool) -> None:
     """What stands here before the first file, and when there will be none."""
     if rollouts.steps(run.dir) or run.status.state.ended != ended:
         st.rerun()
-    settings = feed.spec_tree(run.dir.spec_path).get("algorithm", {})
+    settings = spec_tree(run.dir).get("algorithm", {})
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown(f"### {'No rollouts' if ended or 'rewards' not in settings else 'No rollouts yet'}", anchors=False, text_alignment="center")
         st.markdown(
@@ -326,7 +327,7 @@ def _follow(rollout: dict[str, Any], run: Run) -> None:
     st.plotly_chart(
         views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
     )
-    for answer in answers[::-1][:FOLLOWED].to_dict("records"):
+    for answer in answers.iloc[::-1].head(FOLLOWED).to_dict("records"):
         with st.container(border=True):
             _answer(answer)
     if len(answers) > FOLLOWED:

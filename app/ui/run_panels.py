@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from ui import choose, feed, frame
+from ui import choose, frame
 from workbench import metrics as M
 from workbench.api import Run
+from workbench.rundir.files import last_lines
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.views import History, catalogue, tables, text
+from workbench.settings.stored import spec_tree
+from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
 
@@ -27,7 +30,7 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
     status = run.status
     if status.state.ended != ended or diagnosed(run) != with_diagnostics:
         st.rerun()
-    spec = feed.spec_tree(run.dir.spec_path)
+    spec = spec_tree(run.dir)
     title, buttons = st.columns([3, 2], vertical_alignment="center")
     with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
@@ -44,10 +47,10 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
         st.caption(" · ".join(f"**{server.role}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:
         _failure(run, status)
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         _progress(history, status)
         figures = tables.headline(history, status)
-    if problem := feed.problem(run):
+    if problem := feed.problem(run.dir):
         st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
     with st.container(key="headline"):
         for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
@@ -77,10 +80,10 @@ def _buttons(run: Run, status: Status) -> None:
             choose.clone(run.id)
 
 
-def act(change: object) -> None:
+def act(change: Callable[[], None]) -> None:
     """Do what a button says; show why when it cannot be done."""
     try:
-        change()  # type: ignore[operator]
+        change()
     except (ValueError, OSError) as error:
         st.error(str(error), icon=":material/error:")
     else:
@@ -122,7 +125,7 @@ def _progress(history: History, status: Status) -> None:
 
 def answers(run: Run) -> None:
     """The held-out prompts' answers: all at one validation, or one prompt's over the steps."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         validations = [v for v in history.validations if v.samples]
     if not validations:
         st.info(
@@ -140,7 +143,7 @@ def answers(run: Run) -> None:
         _over_steps(validations, run)
 
 
-def _before_after(validations: list, steps: list[int], run: Run) -> None:
+def _before_after(validations: list[Validation], steps: list[int], run: Run) -> None:
     left, right = st.columns(2)
     first = left.selectbox("Before: step", steps, index=0, key=f"before-{run.id}")
     newest = right.toggle("Follow the newest validation", value=True, key=f"follow-{run.id}")
@@ -156,7 +159,7 @@ def _before_after(validations: list, steps: list[int], run: Run) -> None:
             _answer(after_column, f"Step {second}", after.get(sample["prompt"], "(this prompt was not sampled here)"))
 
 
-def _over_steps(validations: list, run: Run) -> None:
+def _over_steps(validations: list[Validation], run: Run) -> None:
     prompts = tables.followed(validations)
     prompt = st.selectbox("Prompt", list(prompts), format_func=gist, key=f"prompt-{run.id}")
     for step, response in reversed(prompts[prompt].items()):
@@ -164,8 +167,8 @@ def _over_steps(validations: list, run: Run) -> None:
             _answer(st.container(), f"Step {step}", response)
 
 
-def _answer(place: object, title: str, response: str) -> None:
-    with place:  # type: ignore[attr-defined]
+def _answer(place: DeltaGenerator, title: str, response: str) -> None:
+    with place:
         st.markdown(f":gray[{title}]")
         st.text(response or "(empty answer)")
 
@@ -182,17 +185,10 @@ def log(run: Run) -> None:
     name = left.selectbox("Log file", names, format_func=text.log_title, key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
-    lines = [line for line in tail_lines(path) if not wanted or wanted.lower() in line.lower()]
+    lines = [line for line in last_lines(path, LOG_LINES) if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
         st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
     st.caption(f"The last {LOG_LINES} lines of `{path}`")
-
-
-def tail_lines(path: object) -> list[str]:
-    """The end of a file, read backwards from its size."""
-    with path.open("rb") as file:  # type: ignore[attr-defined]
-        file.seek(max(0, file.seek(0, 2) - 400 * LOG_LINES))
-        return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def checkpoints(run: Run) -> None:
@@ -223,13 +219,13 @@ def _size(folder: Path, _saved: float) -> str:
 
 def diagnosed(run: Run) -> bool:
     """Whether the newest validation says more than its metrics."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         return bool(history.validations and history.validations[-1].diagnostics)
 
 
 def diagnostics(run: Run) -> None:
     """What the newest validation's scores tell: calibration, overlap and length for pairs; predicted against given ratings."""
-    with feed.history(run) as history:
+    with feed.history(run.dir) as history:
         newest = next((v for v in reversed(history.validations) if v.diagnostics), None)
     if newest is None or newest.diagnostics is None:
         st.info("Diagnostics appear with the next validation.", icon=":material/troubleshoot:")
@@ -272,6 +268,6 @@ def settings(run: Run) -> None:
     from ui import setup
 
     st.markdown("**The same run from a terminal**")
-    st.code(setup.command_of(feed.spec_tree(run.dir.spec_path)), language="bash", wrap_lines=True)
+    st.code(setup.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
     st.code(run.dir.spec_path.read_text(), language="yaml")

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import choose, feed
+from ui import choose, frame
 from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.store import LIVE, State, Status
-from workbench.views import text
+from workbench.settings.stored import spec_tree
+from workbench.views import feed, text
 
 ROWS_SHOWN = 18
 HELD_OUT_ACCURACY = f"held_out_{M.ACCURACY}"
@@ -35,9 +36,12 @@ OPEN, STOP, RESUME, CLONE = (
 def draw(words: str, filters: tuple[str, ...]) -> None:
     """The runs that match, newest first."""
     known = api.runs()
-    runs = [run for run in known if _matches(run, words.lower().split())]
+    newer = {run.id: reason for run in known if (reason := choose.newer(run))}
+    runs = [run for run in known if run.id not in newer and _matches(run, words.lower().split())]
     wanted = {state for name in filters for state in FILTERS[name]} or set(State)
     shown = [(run, status) for run in runs if (status := run.status).state in wanted]
+    for reason in newer.values():
+        st.caption(frame.sentence(reason))
     if not shown:
         st.info("No run matches the search and the filter.", icon=":material/search_off:")
         return
@@ -71,15 +75,15 @@ def _keep_selected(shown: list[str]) -> None:
 
 
 def _matches(run: Run, words: list[str]) -> bool:
-    spec = feed.spec_tree(run.dir.spec_path)
+    spec = spec_tree(run.dir)
     hay = f"{run.id} {spec.get('name')} {spec.get('algorithm', {}).get('name')} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
     return all(word in hay for word in words)
 
 
 def _row(run: Run, status: Status) -> dict[str, Any]:
-    spec = feed.spec_tree(run.dir.spec_path)
+    spec = spec_tree(run.dir)
     curve = M.REWARDS if "rewards" in spec.get("algorithm", {}) else M.LOSS
-    look = feed.glance(run, status.total_steps, curve)
+    look = feed.glance(run.dir, status.total_steps, curve)
     newest = dict(look.metrics)
     return {
         "state": [status.state.capitalize()],

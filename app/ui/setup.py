@@ -12,10 +12,11 @@ from typing import Any
 
 import streamlit as st
 
-from ui import feed, frame
+from ui import frame
 from workbench.api import Run
 from workbench.settings import spec
 from workbench.settings.spec import SpecError
+from workbench.settings.stored import spec_tree
 from workbench.views import text
 
 NOTHING = "none"
@@ -73,7 +74,7 @@ def groups() -> list[str]:
 def start(source: Run | None) -> Start:
     """The cloned run's settings, or those of the experiment chosen above the form."""
     if source is not None:
-        tree = feed.spec_tree(source.dir.spec_path)
+        tree = spec_tree(source.dir)
         st.info(f"The form holds the settings of **{frame.plain(source.id)}**.", icon=":material/content_copy:")
         names = dict(word.split("=", 1) for word in words_of(tree))
         return Start(source.id, tuple(words_of(tree)), {group: names.get(group) for group in groups()}, tree)

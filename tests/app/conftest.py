@@ -12,3 +12,11 @@ def runs(tmp_path, monkeypatch) -> Path:
     """An empty runs folder that the app reads."""
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def app(runs):
+    """Opens a page that reads this folder of runs."""
+    from tests.app.pages import open_page
+
+    return open_page

@@ -15,7 +15,9 @@ import numpy as np
 
 from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.rundir import store
-from workbench.rundir.store import EventWriter, RunDir, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import finite
+from workbench.rundir.store import RunDir, State
 from workbench.settings.spec import compose
 
 PROMPTS = (
@@ -92,7 +94,7 @@ def append(run: RunDir, at: float, kind: str, **values: Any) -> None:
     """One event with a time of our choosing."""
     event = {"seq": sum(1 for _ in run.events()), "time": at, "kind": kind, **values}
     with run.events_path().open("a") as file:
-        file.write(json.dumps(store.finite(event)) + "\n")
+        file.write(json.dumps(finite(event)) + "\n")
 
 
 def write_steps(
@@ -105,7 +107,7 @@ def write_steps(
     lines = []
 
     def add(kind: str, at: float, **values: Any) -> None:
-        lines.append(json.dumps({"seq": seq + len(lines), "time": at, "kind": kind, **store.finite(values)}))
+        lines.append(json.dumps({"seq": seq + len(lines), "time": at, "kind": kind, **finite(values)}))
 
     for step in range(first, last + 1):
         at = began + PACE_S * (step - first)

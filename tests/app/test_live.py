@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from ui import live
 
 from tests.app import synthetic
-from workbench.rundir.store import EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import State
 
 TOKEN = "a-token-of-this-server"
 ORIGIN = "http://127.0.0.1:8501"

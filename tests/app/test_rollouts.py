@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.app import synthetic, synthetic_rollouts
-from tests.app.test_pages import app, by_label, settled, words  # noqa: F401
+from tests.app.pages import by_label, settled, words
 from workbench.rundir import rollouts, store
 from workbench.rundir.store import State
 from workbench.views import rollouts as views
@@ -29,7 +29,7 @@ def run(runs):
     return synthetic_rollouts.make(runs)
 
 
-def test_empty_says_who_writes_rollouts(app, runs):  # noqa: F811
+def test_empty_says_who_writes_rollouts(app, runs):
     assert "No runs yet" in words(app("rollouts"))
     run = synthetic.make(runs, steps=5)
     page = app("rollouts", id=run.id)
@@ -39,7 +39,7 @@ def test_empty_says_who_writes_rollouts(app, runs):  # noqa: F811
     assert "### No rollouts\n" in words(app("rollouts", id=run.id))
 
 
-def test_newest_run_with_rollouts_without_an_id(app, runs, run):  # noqa: F811
+def test_newest_run_with_rollouts_without_an_id(app, runs, run):
     synthetic.make(runs, "z-newer", 5)
     page = app("rollouts")
     assert by_label(page.selectbox, "Run").value == run.id
@@ -47,7 +47,7 @@ def test_newest_run_with_rollouts_without_an_id(app, runs, run):  # noqa: F811
     assert "samples nothing to learn from" in words(settled(page))
 
 
-def test_headline_and_table(app, run):  # noqa: F811
+def test_headline_and_table(app, run):
     page = app("rollouts", id=run.id)
     made = synthetic_rollouts.records(12)
     mean = sum(record["reward"] for record in made) / 16
@@ -62,7 +62,7 @@ def test_headline_and_table(app, run):  # noqa: F811
     assert "1–50 of 192 rollouts" in words(page)
 
 
-def test_search_filter_sort_and_page(app, run):  # noqa: F811
+def test_search_filter_sort_and_page(app, run):
     page = app("rollouts", id=run.id)
     by_label(page.text_input, "Search").set_value("SLEEPY cats").run()
     assert {int(number) for _, number in listed(settled(page))} <= set(range(12, 16))
@@ -81,7 +81,7 @@ def test_search_filter_sort_and_page(app, run):  # noqa: F811
     assert (page.dataframe[0].value["reward"] >= 0.5).all()
 
 
-def test_the_first_rollout_is_open_with_its_tokens(app, run):  # noqa: F811
+def test_the_first_rollout_is_open_with_its_tokens(app, run):
     page = app("rollouts", id=run.id)
     rollout = rollouts.one(run, 12, 0)
     assert "#### Step 12 · rollout 0" in words(page)
@@ -93,7 +93,7 @@ def test_the_first_rollout_is_open_with_its_tokens(app, run):  # noqa: F811
     assert page.dataframe[-1].value["Component"].tolist() == ["ended", "helpful"]
 
 
-def test_the_chosen_row_stays_chosen(app, run):  # noqa: F811
+def test_the_chosen_row_stays_chosen(app, run):
     page = app("rollouts", id=run.id)
     page.session_state[f"rollouts-chosen-{run.id}"] = (12, 2)
     synthetic_rollouts.write(run, 13)
@@ -103,14 +103,14 @@ def test_the_chosen_row_stays_chosen(app, run):  # noqa: F811
     assert page.session_state[f"rollouts-table-{run.id}"]["selection"]["rows"] == [18]
 
 
-def test_a_step_sampled_again(app, run):  # noqa: F811
+def test_a_step_sampled_again(app, run):
     page = app("rollouts", id=run.id)
     page.session_state[f"rollouts-chosen-{run.id}"] = (12, 15)
     synthetic_rollouts.write(run, 12, prompts=1)
     assert "is no longer there" in words(settled(page.run()))
 
 
-def test_follow_a_prompt(app, run):  # noqa: F811
+def test_follow_a_prompt(app, run):
     page = app("rollouts", id=run.id)
     page.session_state[f"tab-rollout-{run.id}"] = tab(page, "Follow")
     settled(page.run())
@@ -119,7 +119,7 @@ def test_follow_a_prompt(app, run):  # noqa: F811
     assert page.text[0].value == rollouts.one(run, 12, 3)["response"]
 
 
-def test_compare_two_steps(app, run):  # noqa: F811
+def test_compare_two_steps(app, run):
     page = app("rollouts", id=run.id)
     page.session_state[f"tab-rollouts-{run.id}"] = tab(page, "Compare")
     settled(page.run())
@@ -129,21 +129,21 @@ def test_compare_two_steps(app, run):  # noqa: F811
     assert settled(page).text[1].value == rollouts.one(run, 7, 0)["response"]
 
 
-def test_steps_without_a_prompt_in_common(app, runs):  # noqa: F811
+def test_steps_without_a_prompt_in_common(app, runs):
     run = synthetic_rollouts.make(runs, steps=1)
     page = app("rollouts", id=run.id)
     page.session_state[f"tab-rollouts-{run.id}"] = tab(page, "Compare")
     assert "No other step answered a prompt of step 1" in words(settled(page.run()))
 
 
-def test_a_damaged_file_is_named(app, run):  # noqa: F811
+def test_a_damaged_file_is_named(app, run):
     (rollouts.folder(run) / "5.parquet").write_bytes(b"PAR1 torn")
     page = app("rollouts", id=run.id)
     assert "`5.parquet`" in page.warning[0].value
     assert "of 176 rollouts" in words(page)
 
 
-def test_rewards_that_are_no_numbers(app, runs):  # noqa: F811
+def test_rewards_that_are_no_numbers(app, runs):
     run = synthetic.make(runs, steps=1)
     made = [
         {**record, "reward": float("nan"), "kl": None, "logprobs": [float("nan")] * record["response_tokens"]}

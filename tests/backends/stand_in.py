@@ -10,6 +10,7 @@ from typing import Any
 
 from backends import base
 from workbench import api
+from workbench.jobs.launch import launch
 from workbench.processes import driver
 from workbench.rundir import store
 from workbench.settings import Watch
@@ -18,13 +19,15 @@ RANK = '''
 import json, os, signal, sys, time
 from pathlib import Path
 from workbench.rundir import beats
-from workbench.rundir.store import EventWriter, RunDir, Cursor, write_atomic
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor, write_atomic
+from workbench.rundir.store import RunDir
 run, rank, attempt = RunDir(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORKBENCH_ATTEMPT"])
 events = EventWriter(run) if rank == 0 else None
 def write(kind, **values):
     events and events.write(kind, **values)
 def stopping():
-    return any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(Cursor()))
+    return any(request["request"] == "stop" and request.get("attempt") in (None, attempt) for request in run.requests(ByteCursor()))
 def steps(n, seconds=0.01, keep=0, hold=0):
     """Learns one number; with `keep` it is saved every so many steps and at a stop, and the next attempt goes on from there.
 
@@ -65,12 +68,12 @@ def task(run: store.RunDir, script: str, attempt: int = 1, backend: str = "local
 
 def start(root: Path, script: str, name: str = "stand-in", **settings: Any) -> api.Run:
     run = store.create(root, name, "{}")
-    api.launch(run, task(run, script, **settings))
+    launch(run, task(run, script, **settings))
     return api.Run(run)
 
 
 def again(run: api.Run, script: str, **settings: Any) -> None:
-    api.launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
+    launch(run.dir, task(run.dir, script, attempt=run.dir.status.attempt + 1, **settings))
 
 
 if __name__ == "__main__":

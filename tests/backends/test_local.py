@@ -20,6 +20,7 @@ from backends import local
 from backends.base import Job
 from tests.backends import stand_in
 from workbench import api
+from workbench.jobs.launch import launch
 from workbench.rundir import store
 from workbench.rundir.store import State
 
@@ -258,7 +259,7 @@ def test_a_reused_pid_is_not_the_driver() -> None:
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     run = store.create(tmp_path, "missing", "{}")
     task = replace(stand_in.task(run, ""), driver=("/no/such/program",))
-    api.launch(run, task)
+    launch(run, task)
     status = api.Run(run).wait(120)
     assert status.state == State.FAILED
     assert "/no/such/program" in status.message

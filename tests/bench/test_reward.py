@@ -13,7 +13,8 @@ from workbench import api
 from workbench.bench import reward
 from workbench.data.rows import Message, Preference
 from workbench.rundir import store
-from workbench.rundir.store import EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import State
 from workbench.terminal.cli import app
 
 

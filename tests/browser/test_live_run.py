@@ -8,7 +8,8 @@ from playwright.sync_api import expect
 from tests.app import synthetic
 from tests.browser.conftest import settled
 from workbench.rundir import store
-from workbench.rundir.store import EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import State
 
 pytestmark = pytest.mark.browser
 LOSS = '[data-chart="loss"]'

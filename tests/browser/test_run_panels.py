@@ -5,7 +5,8 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
 from tests.browser.conftest import browser_page
-from workbench.rundir.store import Cursor, EventWriter
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import ByteCursor
 
 pytestmark = pytest.mark.browser
 PICTURE = "/tmp/run-{}-{}.png"
@@ -35,7 +36,7 @@ def test_a_change_and_a_pause_are_asked_for(server, page, seen):
     page.get_by_role("button", name="Apply at the next step").click()
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
-    asked = run.requests(Cursor())
+    asked = run.requests(ByteCursor())
     assert [(each["request"], each.get("values")) for each in asked] == [("set", {"kl_coefficient": 0.07}), ("pause", None)]
     events = EventWriter(run)
     for each in asked:

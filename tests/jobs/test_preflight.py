@@ -14,7 +14,7 @@ import pytest
 from tests.backends.test_slurm_check import PARTITION, node
 from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
 from workbench import api
-from workbench.jobs import on_node, preflight
+from workbench.jobs import preflight
 from workbench.rundir.store import State
 from workbench.settings.spec import SpecError
 
@@ -146,17 +146,3 @@ def test_file_systems() -> None:
 def test_a_shared_file_system_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "file_system", lambda path: ("lustre", "/scratch"))
     assert preflight._seen_from_afar("model", Path("/scratch/model"), "model.source").level == "ok"
-
-
-def test_what_a_node_can_import_and_see(tmp_path: Path) -> None:
-    (file := tmp_path / "rows.jsonl").touch()
-    command = [sys.executable, "-m", "workbench.jobs.on_node", str(tmp_path), "--", str(file), f"{tmp_path}/nope"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    told = json.loads(done.stdout)
-    assert told["broken"] == {}
-    assert (told["unwritable"], told["unreadable"], told["python"]) == ([], [f"{tmp_path}/nope"], sys.executable)
-
-
-def test_a_module_that_a_node_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_node, "MODULES", ("json", "no_such_module"))
-    assert on_node.look([], [])["broken"] == {"no_such_module": "No module named 'no_such_module'"}

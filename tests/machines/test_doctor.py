@@ -35,7 +35,5 @@ def test_a_program_that_fails_or_hangs_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
-    code = (
-        f"import sys; from pathlib import Path; from workbench import doctor; doctor.examine(Path({str(tmp_path)!r})); print('torch' in sys.modules)"
-    )
+    code = f"import sys; from pathlib import Path; from workbench.machines import doctor; doctor.examine(Path({str(tmp_path)!r})); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

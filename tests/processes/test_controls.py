@@ -9,6 +9,8 @@ import pytest
 
 from workbench.processes.controls import Controls
 from workbench.rundir import store
+from workbench.rundir.events import EventWriter
+from workbench.rundir.files import append_line
 
 
 class Bystander:
@@ -17,7 +19,7 @@ class Bystander:
     attempt = 1
 
     def __init__(self, run: store.RunDir):
-        self.run, self._events = run, store.EventWriter(run)
+        self.run, self._events = run, EventWriter(run)
 
     def emit(self, kind: str, **values: Any) -> None:
         self._events.write(kind, **values)
@@ -39,7 +41,7 @@ def begun(run: store.RunDir, obeyed: float, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def ask(run: store.RunDir, time: float, request: str, **values: Any) -> None:
-    store.append_line(run.path / "control.jsonl", {"time": time, "request": request, **values})
+    append_line(run.path / "control.jsonl", {"time": time, "request": request, **values})
 
 
 def test_a_request_by_a_host_whose_clock_is_behind_is_obeyed(run: store.RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from tests.app import synthetic, synthetic_rollouts
 from workbench.rundir import beats, rollouts, store
-from workbench.rundir.store import EventWriter, RunDir, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import RunDir, State
 
 READER = """
 import os, signal, sys
@@ -35,9 +36,9 @@ print(seen == list(range(len(seen))), len(seen), flush=True)
 UPDATER = """
 import os, signal, sys
 from pathlib import Path
-from workbench.rundir import store
+from workbench.rundir import files
 print("-", flush=True)
-with store._lock(Path(sys.argv[1]) / ".status.lock"):
+with files.lock(Path(sys.argv[1]) / ".status.lock"):
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 from workbench.serve import discovery, health
 from workbench.serve.health import Health, reports
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.app import synthetic
 from tests.backends import stand_in
-from workbench.rundir.store import EventWriter, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import State
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from workbench import api
 from workbench import metrics as M
 from workbench.bench import short_ppo
 from workbench.bench.relay import relayed
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 ENDPOINTS = ("critic_infer", "reward_model", "critic_train")
 WAITS = ("reward", "critic_infer", "critic_wait")

@@ -33,7 +33,8 @@ from workbench import metrics as M
 from workbench.bench.browser import Server, chromium, new_page
 from workbench.jobs.preflight import file_system
 from workbench.rundir import beats, rollouts, store
-from workbench.rundir.store import EventWriter, RunDir, State
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import RunDir, State
 from workbench.settings import spec
 
 RANKS = 4

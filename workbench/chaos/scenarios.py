@@ -20,7 +20,8 @@ import psutil
 from workbench import api
 from workbench import metrics as M
 from workbench.chaos.lab import MAIN, URGENT, Lab
-from workbench.rundir.store import Cursor, State
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import State
 
 STEPS = 40
 AT_STEP = 8
@@ -248,7 +249,7 @@ def _outlast(scene: Scene) -> float:
     scene.run.pause()
     scene.until(lambda: scene.run.status.attempt == 2, "no second attempt came")
     scene.run.unpause()
-    return next(request["time"] for request in scene.run.dir.requests(Cursor()) if request["request"] == "stop")
+    return next(request["time"] for request in scene.run.dir.requests(ByteCursor()) if request["request"] == "stop")
 
 
 def _lose_first(scene: Scene) -> None:

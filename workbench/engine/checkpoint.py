@@ -30,7 +30,8 @@ from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 from workbench.engine import device, hf, lora, mended, parallel, state
 from workbench.engine.model import named_parameters
 from workbench.engine.step import Policy
-from workbench.rundir.store import COMPLETE, write_atomic
+from workbench.rundir.files import write_atomic
+from workbench.rundir.store import COMPLETE
 from workbench.settings import Checkpoint
 
 device.adopt_megatron()

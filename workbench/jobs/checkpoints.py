@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.rundir import store
 from workbench.rundir.store import COMPLETE, RunDir
-from workbench.settings import WEIGHTS, CheckpointJob, Model
+from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.spec import Experiment, SpecError, outputs_of, overridden, parse
@@ -15,11 +16,8 @@ from workbench.settings.spec import Experiment, SpecError, outputs_of, overridde
 KEY = "job.checkpoint"
 
 
-def with_checkpoint(experiment: Experiment, find_run: Callable[[str], RunDir]) -> Experiment:
+def with_checkpoint(experiment: Experiment) -> Experiment:
     """The experiment with its job's checkpoint as a folder's path, and the model that the checkpoint is of: its source, precision and adapters.
-
-    Args:
-        find_run: the run with an id, its beginning or end, or `latest`; raises ValueError where there is none.
 
     Raises:
         SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
@@ -28,7 +26,7 @@ def with_checkpoint(experiment: Experiment, find_run: Callable[[str], RunDir]) -
     if not isinstance(job, CheckpointJob) or job.checkpoint is None:
         return experiment
     try:
-        folder = locate(job.checkpoint, find_run)
+        folder = locate(job.checkpoint)
         meta = json.loads((folder / "meta.json").read_text())
         _check(experiment, folder)
     except (ValueError, OSError) as error:
@@ -67,7 +65,7 @@ EVALUATION_KEYS = (
 """What an evaluation may set otherwise than the run that it evaluates."""
 
 
-def locate(name: str, find_run: Callable[[str], RunDir]) -> Path:
+def locate(name: str) -> Path:
     """The folder of a complete checkpoint: `id`, `id:step`, or a path.
 
     Raises:
@@ -79,7 +77,7 @@ def locate(name: str, find_run: Callable[[str], RunDir]) -> Path:
     if given.is_dir():
         raise ValueError(f"{name} is no complete checkpoint: it has no {COMPLETE}")
     run_id, colon, step = name.rpartition(":")
-    run = find_run(run_id if colon else name)
+    run = store.find(run_id if colon else name)
     steps = sorted(int(path.parent.name) for path in run.checkpoints.glob(f"[0-9]*/{COMPLETE}"))
     if colon and (not step.isdigit() or int(step) not in steps):
         raise ValueError(f"run {run.id} has no complete checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'}")
@@ -93,7 +91,7 @@ def _check(experiment: Experiment, folder: Path) -> None:
     run = RunDir(folder.parents[1])
     if not run.spec_path.is_file():  # a checkpoint that was copied out of its run: the loading tells
         return
-    theirs = Experiment.from_yaml(run.spec_path.read_text()).algorithm
+    theirs = stored.experiment(run).algorithm
     scores, wanted = (outputs_of(algorithm).scores for algorithm in (theirs, experiment.algorithm))
     if scores and not wanted:
         raise ValueError(f"{folder} is of a model that scores answers and gives none (algorithm={theirs.name})")

@@ -10,7 +10,7 @@ from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.step import Policy
 from workbench.processes.startup import settled
 from workbench.rundir.store import RunDir
-from workbench.settings import Model
+from workbench.settings import Model, stored
 from workbench.settings.spec import Experiment, outputs_of
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
@@ -27,10 +27,10 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
         The largest difference of the logits where `check` asks for it.
 
     Raises:
-        ValueError: no such checkpoint, or no adapters to write.
+        ValueError: no such checkpoint, no adapters to write, or a newer version made the run.
         FileExistsError: `out` exists already.
     """
-    experiment = settled(run, Experiment.from_yaml(run.spec_path.read_text()))
+    experiment = settled(run, stored.experiment(run))
     steps = checkpoint.complete_steps(run.checkpoints)
     if not steps or step not in (None, *steps):
         raise ValueError(f"run {run.id} has no complete checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}")

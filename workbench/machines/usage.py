@@ -12,16 +12,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import psutil
-import yaml
 
 from backends import local, slurm
 from backends.base import Survey
-from workbench.rundir import beats, store
+from workbench.rundir import beats
 from workbench.rundir.beats import Beat
-from workbench.rundir.store import RunDir, State, Status
+from workbench.rundir.files import now_on
+from workbench.rundir.store import NewerFormat, RunDir, State, Status
+from workbench.settings.stored import spec_tree
 
 SILENT_BEATS = 5
 FORGOTTEN_S = 60.0
@@ -122,17 +123,19 @@ def places() -> list[Where]:
 def look(runs: Iterable[Run], where: Where) -> Cluster:
     """The place and the live runs; on this machine only those that run on it."""
     survey = slurm.survey() if where == "slurm" else local.survey()
-    found = [allocation for run in runs if not run.dir.status.state.ended and (allocation := _allocation(run))]
+    found = [allocation for run in runs if (allocation := _allocation(run))]
     here = [each for each in found if where == "slurm" or (each.backend == "local" and each.hosts in ((), (socket.gethostname(),)))]
     return Cluster(survey, tuple(here))
 
 
 def _allocation(run: Run) -> Allocation | None:
-    """A live run; None where it turns out to have ended."""
-    status = run.status
-    if status.state.ended:
+    """A live run; None for one that has ended, or that a newer version made: what it does is not known here."""
+    try:
+        if run.dir.status.state.ended or (status := run.status).state.ended:
+            return None
+    except NewerFormat:
         return None
-    job, spec = status.job or {}, _spec(run)
+    job, spec = status.job or {}, spec_tree(run.dir)
     ranks = _ranks(run.dir.path / "beats", beats.read(run.dir), status.attempt)
     others = _others(int(job["id"]), ranks) if job.get("backend") == "local" and job.get("host") == socket.gethostname() else []
     return Allocation(
@@ -150,18 +153,9 @@ def _allocation(run: Run) -> Allocation | None:
     )
 
 
-def _spec(run: Run) -> dict[str, Any]:
-    """Unchecked: a run of an older version is shown too, and one whose file is no mapping does not hide the others."""
-    try:
-        tree = yaml.safe_load(run.dir.spec_path.read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
-
-
 def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
     """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
-    found, now = [], store.now_on(folder)
+    found, now = [], now_on(folder)
     for beat in told:
         with contextlib.suppress(FileNotFoundError):
             age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)

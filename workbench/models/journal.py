@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 
 class Journal:

@@ -13,7 +13,8 @@ from typing import Any
 
 from workbench.rundir import beats
 from workbench.rundir.beats import Beat
-from workbench.rundir.store import EventWriter, RunDir
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import RunDir
 from workbench.settings import Watch
 
 NAME = "hang"

@@ -9,7 +9,7 @@ from typing import Any
 from workbench.engine import parallel
 from workbench.processes.rank import Rank
 from workbench.rundir import beats
-from workbench.rundir.store import Cursor
+from workbench.rundir.files import ByteCursor
 
 PAUSE_POLL_S = 0.3
 
@@ -24,7 +24,7 @@ class Controls:
         self.obeyed = obeyed
         self.paused = False
         self._rank, self._change = rank, change
-        self._cursor, self._first_look = Cursor(), True
+        self._cursor, self._first_look = ByteCursor(), True
 
     def stop_requested(self, step: int) -> bool:
         """Act on what was asked for since the last look, and wait while the run is to pause."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.monitoring import hang
 from workbench.monitoring.hang import HangWatch
-from workbench.rundir.store import LIVE, Cursor, RunDir, State
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import LIVE, RunDir, State
 from workbench.settings import Watch
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Progress:
         self._run = run
         self._clock = clock
         self._attempt = run.status.attempt
-        self._cursor = Cursor()
+        self._cursor = ByteCursor()
         self._changes: dict[str, Any] = {}
         self._written = self._beaten = -math.inf
         for _ in run.events(self._cursor):
@@ -157,7 +158,7 @@ class _Drive:
         from backends import base
 
         self._run, self._task = run, task
-        self._progress, self._requests = Progress(run), Cursor()
+        self._progress, self._requests = Progress(run), ByteCursor()
         self._hangs = HangWatch(run, watch, {each.role: each.config.world_size for each in (task, *task.servers)})
         self._stopping = self._terminated = self._warned = self._ran = False
         self._warning = Path(os.environ[base.WARNED]) if base.WARNED in os.environ else None
@@ -242,9 +243,9 @@ def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of a killed driver it would be the log's last word
     attempt = begin(run)
-    from workbench.settings.spec import Experiment
+    from workbench.settings import stored
 
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = stored.experiment(run)
     return exit_code(drive(run, task_of(run, experiment, attempt), experiment.watch))
 
 

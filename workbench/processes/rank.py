@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from workbench.engine import hf, parallel
 from workbench.rundir import beats
-from workbench.rundir.store import EventWriter, RunDir
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import RunDir
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:

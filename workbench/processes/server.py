@@ -21,7 +21,7 @@ from workbench.processes import startup as start
 from workbench.rundir import beats
 from workbench.rundir.store import RunDir
 from workbench.serve.health import Health
-from workbench.settings import placement
+from workbench.settings import placement, stored
 from workbench.settings.online import OnlineConfig, require
 from workbench.settings.spec import Experiment
 
@@ -165,7 +165,7 @@ def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
 def main() -> int:
     run, name = RunDir(Path(sys.argv[1])), sys.argv[2]
     beats.begin(run, name)
-    spec = Experiment.from_yaml(run.spec_path.read_text())
+    spec = stored.experiment(run)
     place = placement.server(name, spec.algorithm, spec.model)
     spec = start.join(run, spec, place.layout)
     from workbench.engine import parallel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from workbench.rundir.store import RunDir, write_atomic
+from workbench.rundir.files import write_atomic
+from workbench.rundir.store import RunDir
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:

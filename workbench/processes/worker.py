@@ -8,13 +8,14 @@ from pathlib import Path
 from workbench.processes import startup
 from workbench.rundir import beats
 from workbench.rundir.store import RunDir
-from workbench.settings.spec import Experiment, find_job
+from workbench.settings import stored
+from workbench.settings.spec import find_job
 
 
 def main() -> int:
     run = RunDir(Path(sys.argv[1]))
     beats.begin(run, "actor")
-    experiment = Experiment.from_yaml(run.spec_path.read_text())
+    experiment = stored.experiment(run)
     experiment = startup.join(run, experiment, experiment.model.layout)
     from workbench.engine import parallel
     from workbench.processes.rank import Rank

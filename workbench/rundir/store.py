@@ -1,7 +1,8 @@
 """The run directory: the contract between a run and whoever looks at it.
 
     runs/<id>/spec.yaml            the resolved experiment, immutable
-              status.json          state, attempt, step, message, job; replaced atomically; one writer at a time
+              spec.<attempt>.yaml  the same from this attempt on, where a resume changed how the run goes on
+              status.json          format, state, attempt, step, message, job; replaced atomically; one writer at a time
               events/<role>.jsonl  one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
               beats/<role>-<rank>.json  what each rank is doing; replaced every second or so, never synced
               control.jsonl        requests: {time, request, …}; rank 0 reads them at each step boundary
@@ -9,31 +10,32 @@
               logs/<role>-<rank>.<attempt>.log
 
 Readers poll by byte cursor and never block a writer.
+
+`format` in status.json is the number of this layout and of the names in the files, which versions may change: `FORMAT` in new folders, 1 where
+there is no number. Folders with a smaller number are read as they are (`workbench.settings.upgrade` renames their settings) and get today's
+number when they are resumed; one with a larger number was made by a newer version, and whoever reads its status is told so (`NewerFormat`).
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import math
 import os
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, private, tail, write_atomic, write_once
+
+FORMAT = 2
+"""The newest format that this version reads, and the one that it writes."""
 COMPLETE = "COMPLETE"
 RESERVE_BYTES = 65536
-LOCK_TIMEOUT_S, LOCK_POLL_S = 10.0, 0.005
-FLUSH_AFTER_S = 0.2
+LOCK_TIMEOUT_S = 10.0
 
 
 class State(StrEnum):
@@ -57,10 +59,19 @@ class State(StrEnum):
 LIVE = tuple(state for state in State if not state.ended)
 
 
+class NewerFormat(ValueError):
+    """A newer version made the run folder; the message says so."""
+
+    def __init__(self, run_id: str, format: int):
+        self.reason = f"made by a newer version (format {format}; this one reads up to {FORMAT})"
+        super().__init__(f"run {run_id} was {self.reason}: open it with that version")
+
+
 @dataclass(frozen=True)
 class Status:
     """`status.json`. `attempt` counts launches; times are seconds since the epoch; `job` is what the backend gave."""
 
+    format: int = 1
     state: State = State.CREATED
     message: str = ""
     attempt: int = 0
@@ -72,15 +83,9 @@ class Status:
 
     @classmethod
     def from_json(cls, text: str) -> Status:
+        """Raises KeyError, TypeError or ValueError for what this version did not write."""
         tree = json.loads(text)
         return cls(**{**tree, "state": State(tree["state"])})
-
-
-@dataclass
-class Cursor:
-    """How far a reader is in one file, in bytes."""
-
-    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class RunDir:
 
     def change_spec(self, attempt: int, spec_yaml: str) -> None:
         """From this attempt on the run is this. The earlier specs stay."""
-        _write_once(self.path / f"spec.{attempt}.yaml", spec_yaml)
+        write_once(self.path / f"spec.{attempt}.yaml", spec_yaml)
 
     @property
     def checkpoints(self) -> Path:
@@ -119,8 +124,35 @@ class RunDir:
 
     @property
     def status(self) -> Status:
-        """The current status. Raises FileNotFoundError where there is no run."""
-        return Status.from_json((self.path / "status.json").read_text())
+        """The current status.
+
+        Raises:
+            FileNotFoundError: there is no run; NewerFormat: a newer version made it.
+        """
+        text = (self.path / "status.json").read_text()
+        self._check_format(text)
+        return Status.from_json(text)
+
+    def readable_format(self) -> int:
+        """The format of the folder. Raises as `status` does."""
+        return self._check_format((self.path / "status.json").read_text())
+
+    def _check_format(self, status_json: str) -> int:
+        """Before anything else of the status is read: a newer version may have other fields there."""
+        format = json.loads(status_json).get("format", 1)
+        if format > FORMAT:
+            raise NewerFormat(self.id, format)
+        return format
+
+    def role_logs(self, role: str = "", rank: int | None = None) -> list[Path]:
+        """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""
+        pattern = f"{role or '*'}-{rank}.*.log" if rank is not None else f"{role}*.log"
+        return sorted(self.logs.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def log_tail(self, role: str = "actor", lines: int = 200, rank: int | None = None) -> str:
+        """The end of the newest log whose name begins with `role`; empty where there is none."""
+        logs = self.role_logs(role, rank)
+        return "\n".join(last_lines(logs[-1], lines)) if logs else ""
 
     def update(self, **changes: Any) -> Status:
         """Change fields of the status, atomically and durably; two writers take turns."""
@@ -135,7 +167,7 @@ class RunDir:
         others. A run's end is written even on a full disk, in the space kept back for it.
         """
         states = tuple(allowed)
-        with _lock(self.path / ".status.lock", LOCK_TIMEOUT_S):  # a page that stands still does not stop the driver: the status is replaced whole
+        with lock(self.path / ".status.lock", LOCK_TIMEOUT_S):  # a page that stands still does not stop the driver: the status is replaced whole
             while True:
                 was = self.status
                 if was.state not in states or (since and (was.attempt, was.job) != (since.attempt, since.job)):
@@ -153,7 +185,7 @@ class RunDir:
 
         Of two callers one gets None.
         """
-        with _lock(self.path / ".launch.lock"):
+        with lock(self.path / ".launch.lock"):
             was = self.status
             if was.state != State.CREATED and not was.state.ended:
                 return None
@@ -163,7 +195,7 @@ class RunDir:
             with open(self.path / ".reserve", "wb", opener=private) as file:
                 file.write(bytes(RESERVE_BYTES))
             self.beat()
-            return self.update(state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
+            return self.update(format=FORMAT, state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
 
     def again(self, message: str) -> Status:
         """The next attempt of a run whose job was started again. One that has ended meanwhile stays as it is."""
@@ -182,147 +214,12 @@ class RunDir:
         """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""
         append_line(self.path / "control.jsonl", {"time": time.time(), "request": request, **values})
 
-    def requests(self, cursor: Cursor) -> list[dict[str, Any]]:
+    def requests(self, cursor: ByteCursor) -> list[dict[str, Any]]:
         return list(tail(self.path / "control.jsonl", cursor))
 
-    def events(self, cursor: Cursor | None = None, role: str = "actor") -> Iterator[dict[str, Any]]:
+    def events(self, cursor: ByteCursor | None = None, role: str = "actor") -> Iterator[dict[str, Any]]:
         """The events after the cursor, which moves on; all of them without one. A resumed run's steps can come twice: see `views`."""
-        return tail(self.events_path(role), cursor or Cursor())
-
-
-class EventWriter:
-    """Appends to one role's event file. Only one process may hold it; a new attempt goes on with the numbering.
-
-    On a network file system other hosts see what was written once it is flushed, which the kernel may put off for half a minute: so a thread
-    flushes it soon after, and the writer does not wait.
-    """
-
-    def __init__(self, run: RunDir, role: str = "actor"):
-        path = run.events_path(role)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(path)
-        self._seq = 1 + max((event["seq"] for event in tail(path, Cursor())), default=-1)
-        self._file = open(path, "ab", buffering=0, opener=private)  # noqa: SIM115
-        self._flushing = False
-        self._failed: OSError | None = None
-
-    def write(self, kind: str, **values: Any) -> None:
-        """Append one event in a single write, so that a reader sees the whole line or none of it.
-
-        Raises OSError on a full disk; where that shows only when earlier events are flushed, then for those.
-        """
-        if self._failed:
-            raise self._failed
-        _append(self._file, {"seq": self._seq, "time": time.time(), "kind": kind, **values})
-        self._seq += 1
-        if not self._flushing:
-            self._flushing = True
-            threading.Thread(target=self._flush, name="flush", daemon=True).start()
-
-    def _flush(self) -> None:
-        """Until nothing new has come. A write after that starts another."""
-        while True:
-            time.sleep(FLUSH_AFTER_S)
-            seq = self._seq
-            try:
-                os.fdatasync(self._file.fileno())
-            except ValueError:
-                return  # closed, which flushes too
-            except OSError as error:
-                self._failed = error
-                return
-            self._flushing = False
-            if seq == self._seq:
-                return
-            self._flushing = True
-
-    def close(self) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
-def private(path: str, flags: int) -> int:
-    """An opener for `open`: a new file is its owner's alone, mode 0600."""
-    return os.open(path, flags, 0o600)
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN or infinity: such a number is written as its name in a string, which no chart draws and every reader sees."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def tail(path: Path, cursor: Cursor) -> Iterator[dict[str, Any]]:
-    """The whole JSON lines after the cursor, which moves on past each.
-
-    A host that loses power may leave zeros where it had not written yet: a line with zeros is lost, and passed over.
-
-    Raises:
-        ValueError: a complete line that is not JSON; the message names the file and the byte.
-    """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        file.seek(cursor.offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                event = None if b"\0" in line else json.loads(line)
-            except ValueError:
-                raise ValueError(f"{path}: no JSON at byte {cursor.offset}: {line[:80]!r}") from None
-            cursor.offset += len(line)
-            if event is not None:
-                yield event
-
-
-def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one JSON line; several writers take turns. Raises OSError on a full disk, and then leaves the file as it was."""
-    with open(path, "ab", buffering=0, opener=private) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        _append(file, value)
-
-
-def _append(file: FileIO, value: dict[str, Any]) -> None:
-    """Write one JSON line. A nearly full disk takes only the line's beginning: that is cut off again, or the next line would join it."""
-    line = json.dumps(finite(value), allow_nan=False).encode() + b"\n"
-    size = file.seek(0, os.SEEK_END)
-    if (written := file.write(line)) != len(line):
-        file.truncate(size)
-        raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes could be written", file.name)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file so that a reader, or a crash at any moment, sees the old text or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "w", opener=private) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def now_on(folder: Path) -> float:
-    """The time by the folder's file system: what a file that is written there now gets. Hosts' clocks may differ, and none of them is asked.
-
-    By this host's clock where nothing can be written.
-    """
-    probe = folder / ".now"
-    try:
-        probe.touch(mode=0o600)
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
+        return tail(self.events_path(role), cursor or ByteCursor())
 
 
 def new_run_id(name: str) -> str:
@@ -338,15 +235,15 @@ def create(root: Path, name: str, spec_yaml: str) -> RunDir:
     run.path.mkdir(mode=0o700)
     for folder in ("events", "logs", "checkpoints"):
         (run.path / folder).mkdir(mode=0o700)
-    _write_once(run.spec_path, spec_yaml)
+    write_once(run.spec_path, spec_yaml)
     now = time.time()
-    write_atomic(run.path / "status.json", json.dumps(asdict(Status(created=now, updated=now))))
+    write_atomic(run.path / "status.json", json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
     return run
 
 
-def _write_once(path: Path, text: str) -> None:
-    write_atomic(path, text)
-    path.chmod(0o400)
+def runs_root() -> Path:
+    """Where runs live: $WORKBENCH_RUNS, or ./runs."""
+    return Path(os.environ.get("WORKBENCH_RUNS", "runs")).resolve()
 
 
 def list_runs(root: Path) -> list[RunDir]:
@@ -364,37 +261,20 @@ def is_run(path: Path) -> bool:
         return False  # a name that no file has
 
 
-def _end_torn_line(path: Path) -> None:
-    """Cut a line that a crash left half-written, so that the next append starts on a line of its own."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        position = size
-        while position > 0:
-            start = max(0, position - 65536)
-            file.seek(start)
-            at = file.read(position - start).rfind(b"\n")
-            if at >= 0:
-                file.truncate(start + at + 1)
-                return
-            position = start
-        file.truncate(0)
+def find(run_id: str) -> RunDir:
+    """The run with this id, or the only one whose id begins or ends so; `latest` is the newest.
 
-
-@contextmanager
-def _lock(path: Path, timeout_s: float = math.inf) -> Iterator[None]:
-    """Only one at a time is within. Who stands still there, or was on a host that died, is waited for so long only."""
-    with open(path, "w", opener=private) as file:
-        deadline = time.monotonic() + timeout_s
-        while not _locked(file) and time.monotonic() < deadline:
-            time.sleep(LOCK_POLL_S)
-        yield
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    Raises:
+        ValueError: none or several; the message names the newest ones.
+    """
+    known = list_runs(runs_root())
+    if run_id == "latest" and known:
+        return known[0]
+    exact = [run for run in known if run.id == run_id]
+    found = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
+    if not known:
+        raise ValueError(f"there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
+    if len(found) != 1 or not run_id:
+        names = ", ".join(run.id for run in (found or known)[:5])
+        raise ValueError(f"{len(found) if found else 'no'} runs match {run_id!r}; {'they are' if found else 'the newest are'}: {names}")
+    return found[0]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from workbench.rundir.store import write_atomic
+from workbench.rundir.files import write_atomic
 
 TOKEN_HEADER = "workbench-token"
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.rundir.store import now_on, write_atomic
+from workbench.rundir.files import now_on, write_atomic
 from workbench.serve import discovery
 
 WRITE_S = 1.0

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from backends import base as backends
+from workbench.rundir.store import FORMAT
 from workbench.settings import (
     WEIGHTS,
     AlgorithmConfig,
@@ -38,6 +39,7 @@ from workbench.settings.naming import module_names, nearest
 from workbench.settings.online import Reward, reward_model
 from workbench.settings.outputs import Outputs
 from workbench.settings.sources import REPOSITORY, locate
+from workbench.settings.upgrade import upgrade
 
 CONF = REPOSITORY / "conf"
 SHOWN = 80
@@ -186,8 +188,9 @@ class Experiment(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, text: str) -> Experiment:
-        return parse(yaml.safe_load(text))
+    def from_yaml(cls, text: str, format: int = FORMAT) -> Experiment:
+        """As `to_yaml` wrote it into a run folder of this format. Raises SpecError as `parse` does."""
+        return parse(upgrade(yaml.safe_load(text), format))
 
 
 class SpecError(ValueError):

@@ -19,7 +19,8 @@ from rich.table import Column, Table
 
 from workbench import api
 from workbench.data.readers import Kind
-from workbench.rundir.store import State
+from workbench.rundir.store import NewerFormat, State
+from workbench.settings.stored import spec_tree
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.follow import follow as follow_to_end
@@ -68,7 +69,7 @@ def run(
 @app.command("list")
 def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None) -> None:
     """Every run, newest first."""
-    found = [_summary(item) for item in api.runs()]
+    found = [_listed(item) for item in api.runs()]
     found = [item for item in found if state in (None, item["state"])]
     if as_json:
         print(json.dumps(found))
@@ -83,11 +84,12 @@ def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(hel
     table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
     for item in found:
+        message = escape((item["message"].splitlines() or [""])[0])
+        if item["state"] is None:
+            table.add_row(item["id"], "", "", "", "", message)
+            continue
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
-        message = (item["message"].splitlines() or [""])[0]
-        table.add_row(
-            item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), escape(message)
-        )
+        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), message)
     out.print(table)
 
 
@@ -101,7 +103,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         "servers": [asdict(each) for each in servers],
         "metrics": {},
         "validation": {},
-        "spec": yaml.safe_load(found.dir.spec_path.read_text()),
+        "spec": spec_tree(found.dir),
     }
     for event in found.events():
         if event["kind"] in ("step", "validation"):
@@ -217,7 +219,7 @@ def kill(run_id: RunId) -> None:
 
 @app.command()
 def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
-    """Go on from the newest sound checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
+    """Go on from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     found = api.get(run_id)
     found.resume(overrides or ())
     out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
@@ -259,21 +261,20 @@ def data_check(
     as_json: Json = False,
 ) -> None:
     """Count, measure and show a data set's rows as training would see them."""
-    from workbench.data import check
-    from workbench.engine import hf
+    from workbench.data.check import Page, render
+    from workbench.processes.check_data import Question, answer
 
-    tokenizer = hf.tokenizer(hf.local_directory(model))
+    shown = None
     if rows is not None:
         offset, _, count = rows.partition(":")
         if not (offset.isdigit() and count.isdigit()):
             raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
-        print(check.browse(source, kind, tokenizer, int(offset), int(count), format_).model_dump_json(indent=None if as_json else 2))
-        return
-    report = check.check(source, kind, tokenizer, format=format_, max_length=max_length)
-    if as_json:
-        print(report.model_dump_json())
+        shown = int(offset), int(count)
+    found = answer(Question(source=source, kind=kind, format=format_, model=model, max_length=max_length, rows=shown))
+    if as_json or isinstance(found, Page):
+        print(found.model_dump_json(indent=None if as_json else 2))
     else:
-        check.render(report, out)
+        render(found, out)
 
 
 @app.command()
@@ -288,14 +289,22 @@ def doctor(as_json: Json = False) -> None:
         render(found, out)
 
 
+def _listed(item: api.Run) -> dict[str, Any]:
+    """A run's summary; for one that a newer version made, whose state this one cannot tell, only that."""
+    try:
+        return _summary(item)
+    except NewerFormat as error:
+        return {"id": item.id, "state": None, "message": error.reason, "path": str(item.dir.path)}
+
+
 def _summary(item: api.Run) -> dict[str, Any]:
-    status, spec = item.status, yaml.safe_load(item.dir.spec_path.read_text())  # unchecked: a run of an older version is listed too
-    fields = ("message", "attempt", "step", "total_steps", "created", "updated")
+    status, spec = item.status, spec_tree(item.dir)
+    fields = ("message", "attempt", "step", "total_steps", "created", "updated", "format")
     return {
         "id": item.id,
-        "name": spec["name"],
-        "algorithm": spec["algorithm"]["name"],
-        "model": spec["model"]["source"],
+        "name": spec.get("name", item.id),
+        "algorithm": spec.get("algorithm", {}).get("name", "?"),
+        "model": spec.get("model", {}).get("source", "?"),
         "state": str(status.state),
         "path": str(item.dir.path),
         **{name: getattr(status, name) for name in fields},

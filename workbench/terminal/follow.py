@@ -13,7 +13,8 @@ from rich.table import Column
 
 from workbench import api
 from workbench.metrics import METRICS
-from workbench.rundir.store import Cursor, State
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import State
 
 out, err = Console(), Console(stderr=True)
 
@@ -39,7 +40,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     """Drives the bar from the run's events; yields a line for each validation."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    actor, driver = Cursor(), Cursor()
+    actor, driver = ByteCursor(), ByteCursor()
     columns = (
         "{task.description}",
         BarColumn(bar_width=20),

@@ -25,7 +25,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Cursor:
+class HistoryCursor:
     """How much of a history a reader has. A reader whose generation or metrics differ starts over."""
 
     generation: int = 0
@@ -34,7 +34,7 @@ class Cursor:
     validations: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Cursor:
+    def parse(cls, text: str) -> HistoryCursor:
         """Raises ValueError for anything but four numbers joined by dots."""
         parts = text.split(".")
         if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
@@ -76,8 +76,8 @@ class History:
                 take(event)
 
     @property
-    def cursor(self) -> Cursor:
-        return Cursor(self.generation, len(self.metrics) + len(self.validation_metrics), len(self.steps), len(self.validations))
+    def cursor(self) -> HistoryCursor:
+        return HistoryCursor(self.generation, len(self.metrics) + len(self.validation_metrics), len(self.steps), len(self.validations))
 
     @property
     def validation_metrics(self) -> list[str]:

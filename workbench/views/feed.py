@@ -1,4 +1,4 @@
-"""Every run's history, read once for all browser sessions and kept up to date by the events' byte cursor."""
+"""Every run's history, read once for all threads of a process (an app's sessions, a notebook's cells) and kept up to date by byte cursor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from workbench import metrics as M
-from workbench.api import Run
-from workbench.rundir.store import Cursor
-from workbench.views import History, text
-from workbench.views.history import numbers
+from workbench.rundir.files import ByteCursor
+from workbench.rundir.store import RunDir
+from workbench.views import text
+from workbench.views.history import History, numbers
 
 KEPT = 64
-KEPT_SPECS = 16384
+KEPT_GLANCES = 16384
 """More than there are runs in a list: one entry too few, and a list that is read from its top to its end finds none of them."""
 SPARK_POINTS = 48
 TAIL_BYTES = 24_000
@@ -27,8 +27,8 @@ TAIL_BYTES = 24_000
 
 @dataclass
 class _Feed:
-    cursor: Cursor = field(default_factory=Cursor)
-    driver: Cursor = field(default_factory=Cursor)
+    cursor: ByteCursor = field(default_factory=ByteCursor)
+    driver: ByteCursor = field(default_factory=ByteCursor)
     history: History = field(default_factory=History)
     problem: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -39,42 +39,30 @@ _feeds_lock = threading.Lock()
 
 
 @contextmanager
-def history(run: Run) -> Iterator[History]:
+def history(run: RunDir) -> Iterator[History]:
     """The run's history up to now, or up to a damaged line. It is shared: read it inside the `with`, and do not keep it."""
     with _feeds_lock:
-        feed = _feeds.setdefault(run.dir.path, _Feed())
-        _feeds.move_to_end(run.dir.path)
+        feed = _feeds.setdefault(run.path, _Feed())
+        _feeds.move_to_end(run.path)
         while len(_feeds) > KEPT:
             _feeds.popitem(last=False)
     with feed.lock:
-        path = run.dir.events_path()
+        path = run.events_path()
         if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
-            feed.cursor, feed.driver, feed.history = Cursor(), Cursor(), History()
+            feed.cursor, feed.driver, feed.history = ByteCursor(), ByteCursor(), History()
         try:
             feed.history.extend(run.events(feed.cursor))
-            feed.history.extend(run.dir.events(feed.driver, role="driver"))
+            feed.history.extend(run.events(feed.driver, role="driver"))
             feed.problem = ""
         except (ValueError, KeyError) as error:
             feed.problem = str(error)
         yield feed.history
 
 
-def problem(run: Run) -> str:
+def problem(run: RunDir) -> str:
     """Why the newest events could not be read; nothing where they could."""
-    feed = _feeds.get(run.dir.path)
+    feed = _feeds.get(run.path)
     return feed.problem if feed else ""
-
-
-@lru_cache(maxsize=KEPT_SPECS)
-def spec_tree(path: Path) -> dict[str, Any]:
-    """A run's resolved settings. The file never changes, so it is parsed once; a file that is no YAML mapping gives an empty one."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -86,9 +74,9 @@ class Glance:
     eta_s: float | None = None
 
 
-def glance(run: Run, total_steps: int, metric: str = M.LOSS) -> Glance:
+def glance(run: RunDir, total_steps: int, metric: str = M.LOSS) -> Glance:
     """A look at a run that costs the same however long its event file is: some lines spread over it, and its end."""
-    path = run.dir.events_path()
+    path = run.events_path()
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -96,7 +84,7 @@ def glance(run: Run, total_steps: int, metric: str = M.LOSS) -> Glance:
     return _glance(path, size, total_steps, metric)
 
 
-@lru_cache(maxsize=KEPT_SPECS)
+@lru_cache(maxsize=KEPT_GLANCES)
 def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
     points: list[tuple[int, float]] = []
     with path.open("rb") as file:

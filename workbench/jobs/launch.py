@@ -1,0 +1,107 @@
+"""From an experiment to a run directory with a driver: what is checked first, what is settled, and the launch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from backends import base as backends
+from backends import local
+from backends.base import Finding
+from workbench.jobs import preflight as preflights
+from workbench.jobs.checkpoints import with_checkpoint
+from workbench.processes.driver import task_of
+from workbench.rundir import store
+from workbench.rundir.events import EventWriter
+from workbench.rundir.store import FORMAT, RunDir, State
+from workbench.settings import placement, stored
+from workbench.settings.spec import Experiment, SpecError, changed
+
+
+def start(experiment: Experiment) -> RunDir:
+    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
+
+    Raises:
+        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
+        OSError: the run directory or the driver could not be made; the message tells which.
+    """
+    experiment = _settled(experiment)
+    warnings = _warnings(experiment)
+    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml())
+    _keep_warnings(run, warnings)
+    launch(run, task_of(run, experiment, attempt=1))
+    return run
+
+
+def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
+    """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
+
+    Raises:
+        ValueError: the run goes on; SpecError for an override that a resume cannot make, or what no node could run.
+    """
+    experiment = changed(stored.experiment(run), overrides)
+    warnings = _warnings(experiment)
+    if overrides or run.status.format < FORMAT:
+        run.change_spec(attempt, experiment.to_yaml())
+    _keep_warnings(run, warnings)
+    launch(run, task_of(run, experiment, attempt))
+
+
+def launch(run: RunDir, task: backends.Task) -> None:
+    """Queue a new or an ended run and start its driver.
+
+    Raises:
+        ValueError: the run goes on, or someone else has just launched it.
+        OSError: the backend could not start it; the run is failed.
+    """
+    status = run.begin_attempt("waiting for the backend")
+    if status is None:
+        raise ValueError(f"run {run.id} goes on already")
+    try:
+        job = backends.find(task.config.name).launch(replace(task, attempt=status.attempt))
+    except OSError as error:
+        run.update(state=State.FAILED, message=f"the backend could not start: {error}")
+        raise
+    run.update(job=asdict(job))
+
+
+def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
+    """What would keep the experiment from starting, without submitting it; with `on_node` also from a try on a node, which waits in the queue.
+
+    Raises:
+        ValueError: a function that the settings name is not there; or `on_node` where the backend has no nodes.
+    """
+    return preflights.check(_settled(experiment), store.runs_root(), on_node)
+
+
+def script(experiment: Experiment) -> str:
+    """The batch script that `start` would hand in now; empty where the backend has none."""
+    return preflights.script(_settled(experiment), store.runs_root())
+
+
+def _settled(experiment: Experiment) -> Experiment:
+    """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
+    experiment = with_checkpoint(experiment)
+    experiment.check_files()
+    experiment = experiment.with_absolute_paths()
+    if not placement.is_open(experiment.algorithm):
+        return experiment
+    here = local.survey()
+    return experiment.settled(has_gpus=bool(here.nodes[0].gpus or here.error))
+
+
+def _warnings(experiment: Experiment) -> list[Finding]:
+    """Those of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
+    found = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
+    if errors := [(each.key, f"{each.name}: {each.message}") for each in found if each.level == "error"]:
+        raise SpecError(errors)
+    return [each for each in found if each.level == "warning"]
+
+
+def _keep_warnings(run: RunDir, findings: Sequence[Finding]) -> None:
+    """As the run's warnings, in the driver's events: it has not started yet."""
+    if findings:
+        events = EventWriter(run, "driver")
+        for each in findings:
+            events.write("warning", message=f"{each.name}: {each.message}")
+        events.close()

@@ -1,0 +1,39 @@
+"""Jobs on a checkpoint, launched in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.jobs.checkpoints import evaluation, locate
+from workbench.jobs.runs import Run, get, submit
+from workbench.settings.spec import compose, quoted
+
+
+def evaluate(run_id: str, step: int | None = None, overrides: Sequence[str] = ()) -> Run:
+    """Launch the evaluation of a run's checkpoint, the newest without a step: what its validation measures, on the same held-out rows.
+
+    `overrides` set data, validation, backend and layout otherwise: `evaluate("latest", 20, ["data.validation=more.jsonl"])`.
+
+    Raises:
+        ValueError: no such run; SpecError for no such checkpoint, or an override that an evaluation does not take.
+    """
+    run = get(run_id)
+    return submit(evaluation(run.spec, run.id if step is None else f"{run.id}:{step}", overrides))
+
+
+def generate(source: str, data: str, overrides: Sequence[str] = ()) -> Run:
+    """Launch a job that answers the prompts of a data set.
+
+    Args:
+        source: whose answers: a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as `model.source` names it.
+        data: the prompts, as `data.train` names them.
+        overrides: `key=value`, as for `compose`: `["job.max_tokens=64", "job.temperature=0"]`.
+
+    Raises:
+        SpecError: a wrong override; or no such checkpoint, data or model.
+    """
+    try:
+        of = f"job.checkpoint={quoted(str(locate(source)))}"
+    except ValueError:
+        of = f"model.source={quoted(source)}"
+    return submit(compose(["job=generate", of, f"data.train={quoted(data)}", *overrides]))
