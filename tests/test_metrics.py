@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.app import synthetic
 from workbench import metrics
 from workbench.metrics import FAMILIES, METRICS, Averaging, combined, find
-from workbench.rundir.store import EventWriter
+from workbench.rundir.events import EventWriter
 from workbench.terminal.cli import app
 from workbench.terminal.follow import _brief
 from workbench.views import catalogue, figures, tables

@@ -125,7 +125,7 @@ def test_a_kind_that_waits_for_somebody(extended: dict[str, str], tmp_path: Path
     first, second = [event["metrics"] for event in run.events() if event["kind"] == "step"]
     for metrics in (first, second):
         assert metrics["rewards"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
-        assert metrics["rewards_unknown"] == 4
+        assert metrics["rewards_unknown"] == 0.5
     kept = rollouts.of_step(run, 1)
     assert kept.reward.isna().tolist() == [False, False, True, False, False, True, True, True]
     taught = [any(one["advantages"]) for number in range(8) if (one := rollouts.one(run, 1, number))]

@@ -52,4 +52,4 @@ class ByToken:
 
         found = self._asked.collect(experiences[0].step, own)
         for e in experiences:
-            setattr(e, self._name, found[e.place, e.sample])
+            e.put(self._name, found[e.place, e.sample])

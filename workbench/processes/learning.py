@@ -17,6 +17,7 @@ from workbench.settings import AlgorithmConfig
 def learn(policy: Policy, experiences: Sequence[Experience], loss: Loss, epochs: int, step: int, seed: int) -> Metrics:
     """`epochs` passes in minibatches of `global_batch_size`; a prompt's answers lie side by side. Returns the metrics of all updates as one."""
     known = {name: source for name, source in LEARNT.items() if getattr(experiences[0], source) is not None}
+    known |= {name: name for name in experiences[0].arrays}
     parts = minibatches(experiences, policy.algorithm, epochs, seed, step)
     return combined([policy.update(trees(minibatch, known), loss, step, seed, part) for part, minibatch in enumerate(parts)])
 

@@ -52,6 +52,7 @@ class Experience:
         reward: their weighted sum, in which every part is decided; None where one is not.
         shaped: where the reward lies, if shaping spread it over the tokens.
         learn: whether the policy learns from it.
+        arrays: what other roles know of each token, by name; a loss finds them in its batch under these names.
     """
 
     step: int
@@ -76,6 +77,7 @@ class Experience:
     advantages: np.ndarray | None = None
     returns: np.ndarray | None = None
     learn: bool | None = None
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def stage(self) -> Stage:
@@ -92,10 +94,17 @@ class Experience:
         Raises:
             ValueError: it is not; the message names the stage and what fills the field.
         """
-        value = getattr(self, name)
+        value = self.arrays[name] if name in self.arrays else getattr(self, name, None)
         if value is None:
             raise ValueError(f"{name} of an answer is not known at the stage {self.stage!r}: {FILLED_BY.get(name, 'nothing')} fills it")
         return value
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        """Values of the tokens that became known: into the field of this name, else among the `arrays`."""
+        if name in _FIELDS:
+            setattr(self, name, values)
+        else:
+            self.arrays[name] = values
 
     @property
     def token_rewards(self) -> np.ndarray:
@@ -133,6 +142,9 @@ class Experience:
         }
 
 
+_FIELDS = frozenset(each.name for each in dataclasses.fields(Experience))
+
+
 def rewarded(experiences: Sequence[Experience]) -> list[Experience]:
     """Those whose reward is known."""
     return [e for e in experiences if e.reward is not None]
@@ -166,7 +178,7 @@ def fill(experiences: Sequence[Experience], rows: Sequence[np.ndarray], name: st
     flat = np.concatenate(rows) if len(rows) else np.zeros(0, np.float32)
     ends = np.cumsum([len(e.tokens) for e in experiences])[:-1]
     for e, part in zip(experiences, np.split(flat, ends), strict=True):
-        setattr(e, name, part)
+        e.put(name, part)
 
 
 def _array(e: Experience, name: str) -> np.ndarray:

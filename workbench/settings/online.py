@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import (
     BeforeValidator,
@@ -22,9 +21,18 @@ from pydantic import (
 )
 
 from workbench.settings.layout import Layout
+from workbench.settings.naming import module_names
 from workbench.settings.sections import AlgorithmConfig, Frozen, Model
 
 C = TypeVar("C", bound=AlgorithmConfig)
+TOGETHER = {"critic_reward": ("critic", "reward")}
+"""Servers of several roles, whose models share the accelerator."""
+
+if TYPE_CHECKING:
+    ServerName = str
+else:
+    ServerName = Literal[("auto", *module_names("models/roles"), *TOGETHER)]
+    """What may be served: each role alone, and those that go together."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class RewardKind(Protocol):
 
 def reward_kinds() -> list[str]:
     """The kinds of reward there are: the files of workbench/rewards/kinds/."""
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "rewards" / "kinds").glob("[a-z]*.py"))
+    return module_names("rewards/kinds")
 
 
 def find_reward_kind(name: str) -> RewardKind:
@@ -168,7 +176,7 @@ class OnlineConfig(AlgorithmConfig):
     shaping: str | None = Field(
         None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
     )
-    served: tuple[Literal["auto", "critic", "reward", "critic_reward", "reference", "judge"], ...] = Field(
+    served: tuple[ServerName, ...] = Field(
         ("auto",),
         description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
         " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",

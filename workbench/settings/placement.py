@@ -12,12 +12,10 @@ from importlib.util import find_spec
 from typing import Protocol, cast
 
 from workbench.settings.layout import Layout, check, known_shape
-from workbench.settings.naming import module_names
+from workbench.settings.online import TOGETHER
 from workbench.settings.sections import AlgorithmConfig, Model
 
 AUTO = "auto"
-TOGETHER = {"critic_reward": ("critic", "reward")}
-"""Servers of several roles, whose models share the accelerator."""
 FASTER_ON_CPUS = ("critic", "reward")
 """What a PPO on one machine of CPUs is faster with: the critic computes while the policy does (`workbench bench placement`)."""
 
@@ -52,16 +50,6 @@ class Placed(Protocol):
     """A role's file, as it is read here."""
 
     def place(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
-
-
-def role_names() -> list[str]:
-    """The roles there are: the files of workbench/models/roles/."""
-    return module_names("models/roles")
-
-
-def server_names() -> list[str]:
-    """What `algorithm.served` may name: each role alone, and those that go together."""
-    return [*role_names(), *TOGETHER]
 
 
 def find_role(name: str) -> Placed:
