@@ -1,0 +1,250 @@
+"""What one thing costs to add: each is added to a copy of the project as the files that it takes, and used. (A page: tests/app; a metric: tests/test_metrics.)
+
+| thing | files besides its test and YAML |
+|---|---|
+| algorithm that wants the likeliest tokens | 1 |
+| reward kind | 1 |
+| rollout engine | 1 |
+| served role, with the algorithm that asks it | 2 |
+| job kind (its settings and what a rank does; its page has a second file where it shows something of its own) | 1 |
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import models
+from tests.extend import extended, workbench
+from workbench.rundir.store import RunDir
+
+ALGORITHM = '''"""REINFORCE towards what a second opinion finds likely, with the mass of the likeliest tokens as a metric."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from workbench.algorithms import _online as online, reinforce
+from workbench.settings.online import OnlineConfig, Processes
+from workbench.settings.outputs import Outputs
+
+ROWS = "prompt"
+ROLES = {"reward": "frozen", "reference": "frozen", "opinion": "frozen"}
+OUTPUTS = Outputs(logprobs=True, top_k=3)
+
+
+class Config(OnlineConfig):
+    name: Literal["agree"] = "agree"
+    samples_per_prompt: int = 4
+    opinion_server: Processes = Field(Processes(), description="The second opinion's processes.")
+
+
+def loss(batch, cfg):
+    loss_N, metrics = online.loss(batch, cfg)
+    learnt_N = batch.arrays["learn"] > 0
+    disagreement_N = batch.arrays["opinion"][learnt_N] - batch.arrays["reference_logprobs"][learnt_N]
+    return loss_N, {**metrics, "likeliest": batch.top_k.logprobs_NK.exp().sum(1), "disagreement": disagreement_N.abs()}
+
+
+def train(cfg, rt):
+    for rows in rt.batches():
+        experiences = online.sampled(rt, rows)
+        rt.online.ask("opinion", experiences)
+        reinforce.advantages(experiences, rt.settings)
+        rt.online.keep(experiences)
+        yield {**rt.online.learn(experiences, loss), **online.metrics(experiences)}
+'''
+ROLE = '''"""A second opinion: the log-probabilities of the base model, asked apart from the reference."""
+
+import numpy as np
+
+from workbench.models import messages
+from workbench.models.asking import ByToken
+from workbench.models.endpoint import TOKENS, Field
+from workbench.models.frozen import frozen, laid_out
+from workbench.models.protocol import Answers
+from workbench.rollout.experience import fill, trees
+from workbench.settings.outputs import Outputs
+from workbench.settings.placement import Place
+
+OUTPUTS = Outputs(logprobs=True)
+
+
+def place(algorithm, model):
+    processes = algorithm.opinion_server
+    return Place(processes.processes, processes.layout, (model.source,), "algorithm.opinion_server.processes")
+
+
+class Opinion:
+    transport = None
+    constant = True
+
+    def __init__(self, around):
+        model = laid_out(around.spec.model, around.layout)
+        self.policy = frozen(model, around.directory, around.spec.algorithm.micro_batch_tokens, OUTPUTS)
+
+    def begin(self, experiences): ...
+
+    def fill(self, experiences):
+        fill(experiences, [given.of("logprobs_N") for given in self.policy.outputs(trees(experiences, {}))], "opinion")
+
+    def endpoints(self):
+        return {"second_opinion": Answers(TOKENS, (Field("opinion", np.float32, 2),), self.answer)}
+
+    def models(self):
+        return [self.policy]
+
+    def answer(self, arrays):
+        found = [given.of("logprobs_N") for given in self.policy.outputs(messages.rows(arrays))]
+        return {"opinion": messages.by_token(arrays, found)}
+
+
+local = serve = Opinion
+
+
+def remote(around, transport):
+    return ByToken(transport, "second_opinion", "opinion", "opinion")
+'''
+ENGINE = '''"""An engine that answers every prompt with the stop token."""
+
+from workbench.rollout.base import Profile, Rollout
+
+
+class Engine:
+    def __init__(self):
+        self.profile = Profile()
+
+    def generate(self, prompts, sampling, seed):
+        for prompt in prompts:
+            for sample in range(prompt.samples):
+                yield Rollout([next(iter(sampling.stop_tokens))], [-0.5], "stop", prompt.key, sample)
+
+    def update_weights(self, version): ...
+    def release(self): ...
+    def resume(self): ...
+    def close(self): ...
+
+
+def build(of):
+    return Engine()
+'''
+KIND = '''"""How many letters of the setting stand in the answer."""
+
+from workbench.rewards.base import Scores
+
+EACH = True
+Config = str
+
+
+def problems(config, samples_per_prompt):
+    return [] if config.isalpha() else [("", f"letters only, got {config!r}")]
+
+
+def with_absolute_paths(config, absolute):
+    return config
+
+
+def needs(config):
+    return ()
+
+
+def scorer(name, config, given):
+    return lambda answers: Scores([float(sum(answer.response.count(letter) for letter in config)) for answer in answers])
+'''
+JOB = '''"""Count the rows of the data."""
+
+from typing import Literal
+
+from workbench.settings import JobConfig
+
+
+class Config(JobConfig):
+    """Count the rows of the data."""
+
+    sections = ("model", "data", "backend")
+    name: Literal["count"] = "count"
+
+
+def work(rank):
+    from workbench.data.dataset import load
+
+    data = load(rank.spec.data, "prompt", rank.tokenizer)
+    rank.emit("state", state="running", step=0, total_steps=1)
+    rank.emit("step", step=1, metrics={"rows": len(data.train) + len(data.validation)})
+    rank.emit("end", reason="completed", step=1)
+'''
+FILES = {
+    "workbench/algorithms/agree.py": ALGORITHM,
+    "conf/algorithm/agree.yaml": "name: agree\n",
+    "workbench/models/roles/opinion.py": ROLE,
+    "workbench/rollout/engines/mute.py": ENGINE,
+    "workbench/rewards/kinds/letters.py": KIND,
+    "workbench/processes/kinds/count.py": JOB,
+    "conf/job/count.yaml": "name: count\n",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = extended(tmp_path_factory.mktemp("costs"), FILES)
+    models.save(made / "model", tie_word_embeddings=True)
+    (made / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(12)))
+    return made
+
+
+def run(folder: Path, *words: str) -> RunDir:
+    shared = (f"model.source={folder / 'model'}", f"data.train={folder / 'rows.jsonl'}", "backend.threads_per_rank=1")
+    done = workbench(folder, "run", "--json", *shared, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RunDir(Path(json.loads(done.stdout.splitlines()[0])["path"]))
+
+
+def steps(run: RunDir) -> list[dict[str, Any]]:
+    return [event["metrics"] for event in run.events() if event["kind"] == "step"]
+
+
+ONLINE = (
+    "algorithm=agree",
+    "algorithm.rewards={es: {letters: es}}",
+    "algorithm.global_batch_size=8",
+    "algorithm.rollout_batch_size=8",
+    "algorithm.max_tokens=8",
+    "algorithm.max_steps=2",
+    "algorithm.lr=1e-3",
+    "data.validation_fraction=0",
+)
+
+
+def test_a_role_an_algorithm_and_a_kind_of_reward_here_and_served(folder: Path) -> None:
+    here, served = (steps(run(folder, *ONLINE, f"algorithm.served={where}")) for where in ("[]", "[opinion]"))
+    assert len(here) == len(served) == 2
+    assert any("server_second_opinion_s" in metrics for metrics in served)
+    for ours, theirs in zip(here, served, strict=True):
+        assert ours["disagreement"] < 1e-5  # the second opinion is the reference's
+        assert 0 < ours["likeliest"] < 1
+        assert ours["reward/es"] >= 0
+        for name in ("loss", "grad_norm", "likeliest", "rewards"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_rollout_engine(folder: Path) -> None:
+    told = steps(run(folder, *ONLINE, "algorithm.served=[]", "rollout.name=mute", "algorithm.max_steps=1"))
+    assert told[0]["response_lengths"] == 1
+    assert told[0]["fraction_of_samples_properly_ended"] == 1
+
+
+def test_a_kind_of_job(folder: Path) -> None:
+    counted = run(folder, "job=count")
+    assert steps(counted) == [{"rows": 12}]
+    assert "algorithm: none" not in workbench(folder, "list").stdout
+    assert "count" in workbench(folder, "show", counted.id).stdout
+
+
+def test_a_wrong_setting_of_a_new_kind_is_told_before_the_launch(folder: Path) -> None:
+    done = workbench(folder, "run", *ONLINE, "algorithm.rewards={es: {letters: 'e5'}}", f"data.train={folder / 'rows.jsonl'}")
+    assert done.returncode == 2
+    assert "letters only, got 'e5'" in done.stderr
+    assert "there is no such key" in workbench(folder, "run", *ONLINE, "algorithm.rewards={es: {leters: es}}").stderr
