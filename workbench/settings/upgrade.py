@@ -13,7 +13,16 @@ from typing import Any
 
 Tree = dict[str, Any]
 
-UPGRADES: tuple[tuple[int, Callable[[Tree], Tree]], ...] = ()
+
+def _kinds(tree: Tree) -> Tree:
+    """A run of format 1 trains, and names both kinds of reward there were, one of them as null."""
+    rewards = tree.get("algorithm", {}).get("rewards", {})
+    for name, reward in rewards.items():
+        rewards[name] = {key: value for key, value in reward.items() if value is not None}
+    return {"job": {"name": "train"}, **tree}
+
+
+UPGRADES: tuple[tuple[int, Callable[[Tree], Tree]], ...] = ((1, _kinds),)
 """(format, what turns a tree of this format into one of the next), ascending.
 
 Each leaves a tree alone that has the new names already: a resume writes those into a folder before it raises the folder's number.
