@@ -28,11 +28,11 @@ from typing import Literal
 from pydantic import Field
 
 from workbench.algorithms import _online as online, reinforce
-from workbench.settings.online import OnlineConfig, Processes
+from workbench.settings.online import OnlineConfig, Processes, Teacher
 from workbench.settings.outputs import Outputs
 
 ROWS = "prompt"
-ROLES = {"reward": "frozen", "reference": "frozen", "opinion": "frozen"}
+ROLES = {"reward": "frozen", "reference": "frozen", "opinion": "frozen", "teacher": "frozen"}
 OUTPUTS = Outputs(logprobs=True, top_k=3)
 
 
@@ -40,12 +40,16 @@ class Config(OnlineConfig):
     name: Literal["agree"] = "agree"
     samples_per_prompt: int = 4
     opinion_server: Processes = Field(Processes(), description="The second opinion's processes.")
+    teacher: Teacher
 
 
 def loss(batch, cfg):
     loss_N, metrics = online.loss(batch, cfg)
     learnt_N = batch.arrays["learn"] > 0
     disagreement_N = batch.arrays["opinion"][learnt_N] - batch.arrays["reference_logprobs"][learnt_N]
+    taught_N = batch.arrays["teacher_logprobs"][learnt_N] - batch.arrays["reference_logprobs"][learnt_N]
+    mass_N = batch.arrays["teacher_top_logprobs"].exp().sum(1) + batch.arrays["teacher_rest"].exp()
+    metrics |= {"taught": taught_N.abs(), "mass": mass_N, "tokens": batch.arrays["teacher_tokens"]}
     return loss_N, {**metrics, "likeliest": batch.top_k.logprobs_NK.exp().sum(1), "disagreement": disagreement_N.abs()}
 
 
@@ -53,6 +57,7 @@ def train(cfg, rt):
     for rows in rt.batches():
         experiences = online.sampled(rt, rows)
         rt.online.ask("opinion", experiences)
+        rt.online.ask("teacher", experiences)
         reinforce.advantages(experiences, rt.settings)
         rt.online.keep(experiences)
         yield {**rt.online.learn(experiences, loss), **online.metrics(experiences)}
@@ -196,7 +201,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *words: str) -> RunDir:
-    shared = (f"model.source={folder / 'model'}", f"data.train={folder / 'rows.jsonl'}", "backend.threads_per_rank=1")
+    teacher = [TEACHER] if "algorithm=agree" in words else []
+    shared = (*teacher, f"model.source={folder / 'model'}", f"data.train={folder / 'rows.jsonl'}", "backend.threads_per_rank=1")
     done = workbench(folder, "run", "--json", *shared, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return RunDir(Path(json.loads(done.stdout.splitlines()[0])["path"]))
@@ -206,6 +212,7 @@ def steps(run: RunDir) -> list[dict[str, Any]]:
     return [event["metrics"] for event in run.events() if event["kind"] == "step"]
 
 
+TEACHER = "algorithm.teacher={source: model, top_k: 3}"
 ONLINE = (
     "algorithm=agree",
     "algorithm.rewards={es: {letters: es}}",
@@ -219,14 +226,17 @@ ONLINE = (
 
 
 def test_a_role_an_algorithm_and_a_kind_of_reward_here_and_served(folder: Path) -> None:
-    here, served = (steps(run(folder, *ONLINE, f"algorithm.served={where}")) for where in ("[]", "[opinion]"))
+    here, served = (steps(run(folder, *ONLINE, f"algorithm.served={where}")) for where in ("[]", "[opinion,teacher]"))
+    """The teacher here is the base model: it tells what the reference tells, and all tokens' mass is 1."""
     assert len(here) == len(served) == 2
     assert any("server_second_opinion_s" in metrics for metrics in served)
     for ours, theirs in zip(here, served, strict=True):
         assert ours["disagreement"] < 1e-5  # the second opinion is the reference's
         assert 0 < ours["likeliest"] < 1
+        assert ours["taught"] < 1e-5
+        assert ours["mass"] == pytest.approx(1, abs=1e-5)
         assert ours["reward/es"] >= 0
-        for name in ("loss", "grad_norm", "likeliest", "rewards"):
+        for name in ("loss", "grad_norm", "likeliest", "rewards", "mass", "tokens"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
 
 
@@ -244,7 +254,7 @@ def test_a_kind_of_job(folder: Path) -> None:
 
 
 def test_a_wrong_setting_of_a_new_kind_is_told_before_the_launch(folder: Path) -> None:
-    done = workbench(folder, "run", *ONLINE, "algorithm.rewards={es: {letters: 'e5'}}", f"data.train={folder / 'rows.jsonl'}")
+    done = workbench(folder, "run", *ONLINE, TEACHER, "algorithm.rewards={es: {letters: 'e5'}}", f"data.train={folder / 'rows.jsonl'}")
     assert done.returncode == 2
     assert "letters only, got 'e5'" in done.stderr
-    assert "there is no such key" in workbench(folder, "run", *ONLINE, "algorithm.rewards={es: {leters: es}}").stderr
+    assert "there is no such key" in workbench(folder, "run", *ONLINE, TEACHER, "algorithm.rewards={es: {leters: es}}").stderr

@@ -35,6 +35,7 @@ AMBIGUOUS = {
 """Words that are a metric's name and something else as well."""
 OTHER_THINGS = {
     "workbench/settings/online.py": {"rewards"},  # a setting
+    "workbench/settings/upgrade.py": {"rewards"},  # a setting
     "app/ui/run_table.py": {"rewards"},  # a setting
     "app/ui/rollout_panels.py": {"rewards"},  # a setting
     "workbench/models/roles/reward.py": {"rewards"},  # an array of an endpoint

@@ -159,7 +159,7 @@ def test_unchecked_settings_are_read_anew_when_their_file_changes(restore: Resto
     stopped = restore("stopped")
     assert stored.spec_tree(stopped.dir)["name"] == "old stopped"
     stopped.dir.change_spec(2, "name: another\n")
-    assert stored.spec_tree(stopped.dir) == {"name": "another"}
+    assert stored.spec_tree(stopped.dir) == {"job": {"name": "train"}, "name": "another"}
     stopped.dir.change_spec(3, "- no mapping\n")
     assert stored.spec_tree(stopped.dir) == {}
 

@@ -48,9 +48,10 @@ def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = Non
 
 
 def by_token(arrays: Mapping[str, np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
-    """What was computed of `rows(arrays)`, one value a target, as [B, T] at the tokens' places."""
-    out_BT = np.zeros(arrays["tokens"].shape, np.float32)
+    """What was computed of `rows(arrays)`, one value (or array) a target, as [B, T, …] at the tokens' places."""
     flat, at = np.concatenate(values), 0
+    kind = flat.dtype if flat.dtype.kind in "iu" else np.float32
+    out_BT = np.zeros((*arrays["tokens"].shape, *flat.shape[1:]), kind)
     for i, (length, prompt) in enumerate(zip(arrays["sequence_lengths"], arrays["prompt_lengths"], strict=True)):
         out_BT[i, prompt:length] = flat[at : at + length - prompt]
         at += length - prompt

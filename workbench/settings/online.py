@@ -157,6 +157,13 @@ class Processes(Frozen):
         return Layout(self.tensor_parallel, self.pipeline_parallel)
 
 
+class Teacher(Processes):
+    """The teacher of a distillation, with the policy's tokens; see `workbench.models.roles.teacher`."""
+
+    source: str = Field(min_length=1, description="A Hugging Face directory, a hub id or a .gguf file.")
+    top_k: int = Field(0, ge=0, description="How many of its likeliest tokens it tells at each place; 0: only the answer's own.")
+
+
 class OnlineConfig(AlgorithmConfig):
     """Settings of every algorithm that samples what it learns from."""
 

@@ -1,0 +1,140 @@
+"""The teacher of a distillation: another model's log-probabilities of the answers' tokens, and its own likeliest tokens at each place.
+
+It fills `teacher_logprobs` [T], and where `algorithm.teacher.top_k` is K above 0 `teacher_tokens`, `teacher_top_logprobs` [T, K] and
+`teacher_rest` [T], the log of all other tokens' mass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+
+from workbench.data.packing import Row
+from workbench.models import messages
+from workbench.models.asking import Asked
+from workbench.models.endpoint import TOKENS, Arrays, Field
+from workbench.models.frozen import frozen, laid_out
+from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
+from workbench.rollout.experience import Experience, fill, trees
+from workbench.settings import AlgorithmConfig, Model
+from workbench.settings.online import Teacher
+from workbench.settings.outputs import Outputs
+from workbench.settings.placement import Place
+
+if TYPE_CHECKING:
+    from workbench.engine.step import Policy
+
+
+class _Taught(Protocol):
+    """Settings of an algorithm that learns from a teacher."""
+
+    teacher: Teacher
+
+
+def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+    teacher = cast(_Taught, algorithm).teacher
+    return Place(teacher.processes, teacher.layout, (teacher.source,), "algorithm.teacher.processes")
+
+
+class TeacherModel:
+    """The teacher in this gang: every rank makes the same calls.
+
+    Raises:
+        ValueError: its tokens are not the policy's.
+    """
+
+    def __init__(self, around: Surroundings):
+        from workbench.engine import hf
+
+        settings = cast(_Taught, around.spec.algorithm).teacher
+        directory = hf.local_directory(settings.source)
+        if hf.tokenizer(directory).get_vocab() != hf.tokenizer(around.directory).get_vocab():
+            raise ValueError(
+                f"algorithm.teacher.source={settings.source} has other tokens than the policy: a teacher's probabilities are of its tokens"
+            )
+        self.top_k = settings.top_k
+        model = laid_out(Model(source=settings.source, precision=around.spec.model.precision), around.layout)
+        wanted = Outputs(logprobs=True, top_k=self.top_k)
+        self.policy = frozen(model, directory, around.spec.algorithm.micro_batch_tokens, wanted)
+
+    def columns(self, rows: Sequence[Row]) -> dict[str, list[np.ndarray]]:
+        """By name what it tells of the rows' targets, an array a row."""
+        given = self.policy.outputs(rows)
+        found = {"teacher_logprobs": [each.of("logprobs_N") for each in given]}
+        if self.top_k:
+            top = [each.of("top_k") for each in given]
+            found |= {"teacher_tokens": [each.tokens_NK for each in top], "teacher_top_logprobs": [each.logprobs_NK for each in top]}
+            found["teacher_rest"] = [each.rest_N for each in top]
+        return found
+
+
+class LocalTeacher:
+    """The teacher in the policy's own processes."""
+
+    transport: Transport | None = None
+
+    def __init__(self, model: TeacherModel):
+        self._model = model
+
+    def begin(self, experiences: Sequence[Experience]) -> None: ...
+
+    def fill(self, experiences: Sequence[Experience]) -> None:
+        for name, rows in self._model.columns(trees(experiences, {})).items():
+            fill(experiences, rows, name)
+
+
+class RemoteTeacher:
+    """The teacher behind a server."""
+
+    def __init__(self, transport: Transport):
+        self.transport: Transport | None = transport
+        self._call, self._asked = transport.call, Asked()
+
+    def begin(self, experiences: Sequence[Experience]) -> None:
+        if experiences:
+            self._asked.add(experiences, self._call("teacher", **messages.request(experiences)))
+
+    def fill(self, experiences: Sequence[Experience]) -> None:
+        def own(e: Experience, answer: Arrays, i: int) -> dict[str, np.ndarray]:
+            start = len(e.row.prefix)
+            return {name: np.array(array[i, start : start + len(e.tokens)]) for name, array in answer.items()}
+
+        found = self._asked.collect(experiences[0].step, own)
+        for e in experiences:
+            for name, values in found[e.place, e.sample].items():
+                e.put(name, values)
+
+
+class Server:
+    """`teacher`: what it tells of each answered token, at the token's place."""
+
+    constant = True
+
+    def __init__(self, around: Surroundings):
+        self._model = TeacherModel(around)
+
+    def endpoints(self) -> Mapping[str, Answers]:
+        outputs = [Field("teacher_logprobs", np.float32, 2)]
+        if self._model.top_k:
+            outputs += [Field("teacher_tokens", np.int64, 3), Field("teacher_top_logprobs", np.float32, 3), Field("teacher_rest", np.float32, 2)]
+        return {"teacher": Answers(TOKENS, tuple(outputs), self.answer)}
+
+    def models(self) -> Sequence[Policy]:
+        return [self._model.policy]
+
+    def answer(self, arrays: Arrays) -> Arrays:
+        return {name: messages.by_token(arrays, values) for name, values in self._model.columns(messages.rows(arrays)).items()}
+
+
+def local(around: Surroundings) -> Role:
+    return LocalTeacher(TeacherModel(around))
+
+
+def remote(around: Surroundings, transport: Transport) -> Role:
+    return RemoteTeacher(transport)
+
+
+def serve(around: Surroundings) -> Served:
+    return Server(around)
