@@ -10,6 +10,8 @@ from workbench.settings import spec
 from workbench.settings.spec import SpecError
 from workbench.views.tables import leaves
 
+PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order": 10}
+
 st.markdown("## Launch a run", anchors=False)
 source = choose.cloned_run()
 start = setup.start(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -13,7 +14,7 @@ from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
 from workbench.rundir.rollouts import Query
-from workbench.settings.stored import spec_tree
+from workbench.settings.stored import job, spec_tree, work
 from workbench.views import rollouts as views
 from workbench.views import text
 
@@ -44,7 +45,7 @@ def title(run: Run) -> None:
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
-        st.badge(text.title(str(spec_tree(run.dir).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+        st.badge(text.title(work(spec_tree(run.dir))).upper(), color="gray")
     known = {other.id: other for other in api.runs()}
     wanted = right.selectbox(
         "Run",
@@ -63,18 +64,21 @@ def none_yet(run: Run, ended: bool) -> None:
     """What stands here before the first file, and when there will be none."""
     if rollouts.steps(run.dir) or run.status.state.ended != ended:
         st.rerun()
-    settings = spec_tree(run.dir).get("algorithm", {})
+    tree = spec_tree(run.dir)
+    kind, settings = job(tree), tree.get("algorithm", {})
+    samples = "rewards" in settings if kind == "train" else kind == "generate"
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"### {'No rollouts' if ended or 'rewards' not in settings else 'No rollouts yet'}", anchors=False, text_alignment="center")
+        st.markdown(f"### {'No rollouts yet' if samples and not ended else 'No rollouts'}", anchors=False, text_alignment="center")
         st.markdown(
-            "PPO, GRPO and REINFORCE sample what they learn from: each step's answers are listed here as soon as the step is done,"
-            " with their rewards and every token's numbers.",
+            "PPO, GRPO and REINFORCE sample what they learn from, and `job=generate` answers prompts: each step's answers are listed here as soon as"
+            " the step is done, with their rewards and every token's numbers.",
             text_alignment="center",
             width=560,
         )
         wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
-        wait = wait if "rewards" in settings else "It learns from data, and samples nothing to learn from."
-        st.caption(f"This run's algorithm is `{settings.get('name', '?')}`. {wait}", text_alignment="center")
+        why = "It learns from data, and samples nothing to learn from." if kind == "train" else "It keeps no rollouts."
+        what = f"algorithm is `{settings.get('name', '?')}`" if kind == "train" else f"job is `{kind}`"
+        st.caption(f"This run's {what}. {wait if samples else why}", text_alignment="center")
         st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
     _warn_of_damage(run)
 
@@ -93,13 +97,21 @@ def numbers(run: Run, ended: bool) -> None:
             column.metric(
                 figure.label, figure.value, figure.note or None, help=figure.help, delta_color="off", delta_arrow="off", border=True, height="stretch"
             )
-    drawn = (("Reward", "mean of a step ± one standard deviation", views.reward), ("Length", "mean of a step's answers", views.lengths))
-    for (name, told, draw), column in zip(drawn, st.columns(2), strict=True):
+    drawn = [("Length", "mean of a step's answers", views.lengths)]
+    if "reward" in _valued(run):
+        drawn.insert(0, ("Reward", "mean of a step ± one standard deviation", views.reward))
+    for (name, told, draw), column in zip(drawn, st.columns(len(drawn)), strict=True):
         with column.container(border=True, gap=None):
             st.markdown(f"**{name}** :gray[{told}]")
             st.plotly_chart(
                 draw(summary, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"rollouts-{name}-{run.id}", alt=f"{name} by step"
             )
+
+
+def browse(run: Run, ended: bool) -> None:
+    """The table of rollouts, and below it the chosen one."""
+    frame.refreshed(table, None if ended else 1.0)(run)
+    frame.refreshed(chosen)(run)
 
 
 def table(run: Run) -> None:
@@ -112,7 +124,7 @@ def table(run: Run) -> None:
     shown = [(int(step), int(number)) for step, number in zip(rows["step"], rows["rollout"], strict=True)]
     _keep_chosen(run, shown)
     st.dataframe(
-        _shown(rows),
+        _shown(rows, _valued(run)),
         key=_key(run, "table"),
         hide_index=True,
         height=min(430, 35 * len(rows) + 38),
@@ -173,11 +185,14 @@ def compare(run: Run) -> None:
         "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=_key(run, f"before-{after}")
     )
     pairs = views.paired(rollouts.of_step(run.dir, int(before)), rollouts.of_step(run.dir, int(after)))
-    better = sum(new["reward"] > old["reward"] for old, new in pairs)
-    worse = sum(new["reward"] < old["reward"] for old, new in pairs)
+    told = ""
+    if "reward" in _valued(run):
+        better = sum(new["reward"] > old["reward"] for old, new in pairs)
+        worse = sum(new["reward"] < old["reward"] for old, new in pairs)
+        told = f": **{better:,}** with a higher reward, **{worse:,}** with a lower one"
     pages = max(1, -(-len(pairs) // PAIRS_A_PAGE))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.markdown(f"**{len(pairs):,}** prompts in both: **{better:,}** with a higher reward, **{worse:,}** with a lower one.", width="stretch")
+        st.markdown(f"**{len(pairs):,}** prompts in both{told}.", width="stretch")
         number = st.number_input(f"Page (of {pages:,})", 1, pages, key=_key(run, f"pairs-{before}-{after}"), width=150) if pages > 1 else 1
     for old, new in pairs[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]:
         with st.container(border=True, gap="small"):
@@ -185,7 +200,7 @@ def compare(run: Run) -> None:
             st.text(views.gist(new["prompt"]))
             for column, answer in zip(st.columns(2), (old, new), strict=True):
                 with column:
-                    _answer(answer)
+                    _answer(answer, _valued(run))
 
 
 def _asked(run: Run) -> Query:
@@ -195,7 +210,9 @@ def _asked(run: Run) -> Query:
             "Search", key=_key(run, "search"), placeholder="words in a prompt or a response", live=True, icon=":material/search:", width="stretch"
         )
         ends = st.segmented_control("Answers", list(ENDS), format_func=ENDS.__getitem__, key=_key(run, "ends"))
-        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in rollouts.columns(run.dir) if _sortable(name)}
+        valued = _valued(run)
+        names = [name for name in rollouts.columns(run.dir) if name in valued and _sortable(name)]
+        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in names}
         sort = st.selectbox("Sort by", list(sorts), format_func=sorts.__getitem__, key=_key(run, "sort"), width=150)
         order = st.segmented_control(
             "Order",
@@ -209,8 +226,10 @@ def _asked(run: Run) -> Query:
             one, two = st.columns(2)
             first = one.number_input("From step", 0, value=None, key=_key(run, "first"), placeholder="first")
             last = two.number_input("To step", 0, value=None, key=_key(run, "last"), placeholder="newest")
-            low = one.number_input("Least reward", value=None, key=_key(run, "low"), placeholder="any")
-            high = two.number_input("Greatest reward", value=None, key=_key(run, "high"), placeholder="any")
+            low = high = None
+            if "reward" in valued:
+                low = one.number_input("Least reward", value=None, key=_key(run, "low"), placeholder="any")
+                high = two.number_input("Greatest reward", value=None, key=_key(run, "high"), placeholder="any")
             prompt_id = st.text_input("Prompt id", key=_key(run, "prompt"), placeholder="any")
         query = Query(
             search=search,
@@ -235,14 +254,21 @@ def _sortable(name: str) -> bool:
     return name in SORTS or name.startswith(rollouts.COMPONENT)
 
 
-def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+def _valued(run: Run) -> set[str]:
+    """The columns in which some rollout has a value: without a reward a run's rewards are neither shown nor asked for."""
+    summary = _summary(run, rollouts.version(run.dir))
+    empty = [name for name, values in (("reward", summary["rewarded"] > 0), ("kl_sum", summary["kl_mean"].notna())) if not values.any()]
+    return set(rollouts.columns(run.dir)) - set(empty)
+
+
+def _shown(rows: pd.DataFrame, valued: set[str]) -> pd.DataFrame:
     """The table's columns: what people look for first."""
     parts = [name for name in rows if name.startswith(rollouts.COMPONENT)]
     shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", "response_tokens", "kl_sum", "finish_reason", *parts])
     shown["prompt"] = [views.gist(prompt) for prompt in rows["prompt"]]
     shown["response"] = [" ".join(response.split()) for response in rows["response"]]
     shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
-    return shown.drop(columns=[] if rows["kl_sum"].notna().to_numpy().any() else ["kl_sum"])
+    return shown.drop(columns=[name for name in ("reward", "kl_sum") if name not in valued])
 
 
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
@@ -305,7 +331,10 @@ def _tokens(rollout: dict[str, Any], run: Run) -> None:
             st.html(views.legend(values, frame.theme(), quantity.signed))
             st.html(f'<div class="wb-row wb-response">{views.coloured(rollout["pieces"], values, frame.theme(), quantity.signed)}</div>')
     with right:
-        st.metric("Reward", text.number(rollout["reward"]), border=True)
+        if rollout["reward"] is not None:
+            st.metric("Reward", text.number(rollout["reward"]), border=True)
+        else:
+            st.metric("Log-prob", text.number(_total(rollout["rollout_logprobs"])), "nats, the whole answer", delta_color="off", delta_arrow="off", border=True)
         if rollout["kl_sum"] is not None:
             st.metric("KL", text.number(rollout["kl_sum"]), "nats", delta_color="off", delta_arrow="off", border=True)
         if parts := views.components(rollout):
@@ -324,20 +353,25 @@ def _follow(rollout: dict[str, Any], run: Run) -> None:
     st.markdown(
         f"**{len(answers):,}** answers at **{steps:,}** {'step' if steps == 1 else 'steps'} :gray[to] {frame.plain(views.gist(rollout['prompt']))}"
     )
-    st.plotly_chart(
-        views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
-    )
+    if "reward" in _valued(run):
+        figure = views.followed(answers, frame.theme())
+        st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt")
     for answer in answers.iloc[::-1].head(FOLLOWED).to_dict("records"):
         with st.container(border=True):
-            _answer(answer)
+            _answer(answer, _valued(run))
     if len(answers) > FOLLOWED:
         st.caption(f"The newest {FOLLOWED} of {len(answers):,} answers.")
 
 
-def _answer(answer: dict[str, Any]) -> None:
+def _total(values: Sequence[float] | None) -> float | None:
+    return None if values is None else sum(values)
+
+
+def _answer(answer: dict[str, Any], valued: set[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":gray[Step {answer['step']:,} · sample {answer['sample']}]", width="content")
-        st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")
+        if "reward" in valued:
+            st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")
         _ended(answer["finish_reason"])
     st.text(answer["response"] or "(empty answer)")
 
