@@ -28,6 +28,7 @@ if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
 experiment = None
 try:
     parsed = spec.parse(values)
+    parsed = api.with_checkpoint(parsed)
     parsed.check_files()
     experiment, problems = parsed, []
 except SpecError as error:

@@ -14,7 +14,13 @@ if not api.runs():
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     words = st.text_input(
-        "Search", placeholder="name, id, job, algorithm, model", key="runs-search", live=True, width=320, icon=":material/search:", bind="query-params"
+        "Search",
+        placeholder="name, id, job, algorithm, model",
+        key="runs-search",
+        live=True,
+        width=320,
+        icon=":material/search:",
+        bind="query-params",
     )
     states = st.pills("State", list(run_table.FILTERS), selection_mode="multi", key="runs-state")
     with st.container(horizontal=True, horizontal_alignment="right"):

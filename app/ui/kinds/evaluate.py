@@ -58,7 +58,9 @@ def _metrics(run: Run) -> None:
     if not measured:
         st.info("The metrics appear when the held-out rows are measured.", icon=":material/table_chart:")
         return
-    rows = [{"Metric": row.title, "Value": text.number(row.held_out), "Unit": row.unit, "What it is": row.help} for row in tables.measured({}, measured)]
+    rows = [
+        {"Metric": row.title, "Value": text.number(row.held_out), "Unit": row.unit, "What it is": row.help} for row in tables.measured({}, measured)
+    ]
     column = st.column_config
     st.dataframe(
         rows,
