@@ -56,4 +56,4 @@ with right, st.container(key="summary"):
     st.markdown("**The same from a terminal**")
     st.code(setup.command(words, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(experiment.to_yaml() if experiment else "# appear when every setting is valid", language="yaml", height=430)
+    st.code(setup.as_yaml(experiment) if experiment else "# appear when every setting is valid", language="yaml", height=430)

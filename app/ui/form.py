@@ -127,7 +127,7 @@ class Form:
             options = list(get_args(item))
             if not options:  # free words
                 named = list(value or ())
-                return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)
+                return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type, then Enter", **common)
             return st.pills(label, options, default=[item for item in value or () if item in options], selection_mode="multi", wrap=True, **common)
         if get_origin(kind) is dict:
             return _mapping(st.text_area(label, value=yaml.safe_dump(value or {}, sort_keys=False) if value else "", height=120, **common))

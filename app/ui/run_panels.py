@@ -14,7 +14,7 @@ from typing import Protocol
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import choose, frame
+from ui import alarm_panel, choose, frame
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.files import last_lines
@@ -111,6 +111,12 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
         with st.container(key="headline"):
             for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
                 column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
+
+
+def above_tabs(run: Run) -> None:
+    """The alarms, and what the kind of job has between the headline and the tabs."""
+    alarm_panel.draw(run)
+    view_of(run).above_tabs(run)
 
 
 def _buttons(run: Run, status: Status) -> None:

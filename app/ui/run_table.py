@@ -19,8 +19,8 @@ from workbench.views import feed, text
 
 ROWS_SHOWN = 18
 SHORT_WORK = 10
-WORK_WIDTHS = {False: 76, True: 124}
-"""Pixels of the column that says what a run does: narrow where all train."""
+WIDTHS = {False: {"work": 76, "model": 152, "curve": 110}, True: {"work": 114, "model": 126, "curve": 98}}
+"""Pixels of these columns: where not all runs train, the one that says what a run does takes some of the others'."""
 HELD_OUT_ACCURACY = f"held_out_{M.ACCURACY}"
 FILTERS = {
     "Live": LIVE,
@@ -116,16 +116,16 @@ def _actions(status: Status) -> list[str]:
 
 
 def _columns(wide: bool) -> dict[str, Any]:
-    column = st.column_config
+    column, widths = st.column_config, WIDTHS[wide]
     colours = [text.STATE_COLOURS[state] for state in State]
     return {
         "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=98),
         "name": column.TextColumn("Name", width=130),
         "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=74),
-        "work": column.TextColumn("Algorithm", width=WORK_WIDTHS[wide], help="The algorithm that trains; of other runs the kind of job"),
-        "model": column.TextColumn("Model", width=152),
+        "work": column.TextColumn("Algorithm", width=widths["work"], help="The algorithm that trains; of other runs the kind of job"),
+        "model": column.TextColumn("Model", width=widths["model"]),
         "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
-        "curve": column.LineChartColumn("Curve", width=110, help="Training loss, or of a run that learns from rollouts the mean reward"),
+        "curve": column.LineChartColumn("Curve", width=widths["curve"], help="Training loss, or of a run that learns from rollouts the mean reward"),
         "last": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
         "held_out": column.TextColumn(
             "Held out", width=74, alignment="right", help="Accuracy, or the mean reward, on the held-out rows at the last validation"

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import streamlit as st
+import yaml
 
 from ui import frame
 from workbench import api
@@ -52,9 +53,25 @@ def resolved(words: Sequence[str]) -> dict[str, Any]:
 
 
 def command(words: Sequence[str], tree: dict[str, Any]) -> str:
-    """`workbench run …`: the choices, then only what differs from them."""
-    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), tree)
-    return " ".join(["workbench run", *(shlex.quote(word) for word in (*words, *changed))])
+    """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
+    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), read_by_its_job(tree))
+    return " ".join(["workbench run", *map(_shell_word, (*words, *changed))])
+
+
+def _shell_word(word: str) -> str:
+    """In double quotes where the word has single ones, if it can be: they are easier to read than the shell's other way."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def read_by_its_job(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree's values and sections without the sections that its kind of job does not read."""
+    read = ("job", *spec.find_job(stored.job(tree)).Config.sections)
+    return {name: value for name, value in tree.items() if name in read or not isinstance(value, dict)}
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """The resolved settings that the job reads."""
+    return yaml.safe_dump(read_by_its_job(experiment.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def command_of(tree: dict[str, Any]) -> str:
@@ -106,21 +123,17 @@ def start(source: Run | None) -> Start:
 
 def _chosen_job() -> str:
     kinds = spec.choices("job")
+    explained = "\n".join(f"- {text.title(kind)}: {(spec.find_job(kind).Config.__doc__ or '').strip().partition(chr(10))[0]}" for kind in kinds)
     wanted = st.query_params.get("job", DEFAULT_JOB)
     return st.selectbox(
         "Job",
         kinds,
         index=kinds.index(wanted) if wanted in kinds else kinds.index(DEFAULT_JOB),
-        format_func=_what_it_does,
-        help="What the run does: a file in `conf/job/`.",
+        format_func=text.title,
+        help=f"What the run does: a file in `conf/job/`.\n\n{explained}",
         key="launch-job",
         persist_state="session",
     )
-
-
-def _what_it_does(job: str) -> str:
-    described = (spec.find_job(job).Config.__doc__ or "").strip().partition("\n")[0]
-    return f"{text.title(job)} · {described.rstrip('.')}" if described else text.title(job)
 
 
 def _chosen_experiment(experiments: Sequence[str]) -> str:

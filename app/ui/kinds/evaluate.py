@@ -9,6 +9,7 @@ import streamlit as st
 from ui import frame, run_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench import api
+from workbench import metrics as M
 from workbench.api import Run
 from workbench.metrics import METRICS
 from workbench.rundir.store import Status
@@ -23,9 +24,12 @@ def headline(run: Run, history: History, status: Status) -> list[Figure]:
     """The metrics that have a short name, and how long it took."""
     measured = history.validations[-1].metrics if history.validations else {}
     brief = [metric for metric in METRICS.values() if metric.brief and metric in measured][:FIGURES]
-    figures = [Figure(tables.brief(metric), tables.value_of(metric, measured[metric]), metric.unit, metric.help) for metric in brief]
+    figures = [
+        Figure(tables.brief(metric), tables.value_of(metric, measured[metric]), "" if metric == M.ACCURACY else metric.unit, metric.help)
+        for metric in brief
+    ]
     if status.state.ended:
-        figures.append(Figure("Took", text.duration(status.updated - status.created), "from the launch to the end"))
+        figures.append(Figure("Took", text.duration(status.updated - status.created), "start included"))
     return figures
 
 
@@ -70,7 +74,7 @@ def _metrics(run: Run) -> None:
         column_config={
             "Metric": column.TextColumn(width=230),
             "Value": column.TextColumn(width=96, alignment="right"),
-            "Unit": column.TextColumn(width=130),
+            "Unit": column.TextColumn(width=230),
             "What it is": column.TextColumn(width="large"),
         },
     )

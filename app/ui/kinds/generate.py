@@ -20,9 +20,9 @@ def headline(run: Run, history: History, status: Status) -> list[Figure]:
     done, total = _answered(run, history, status)
     figures = [Figure("Prompts answered", f"{done:,}", f"of {total:,} · {done / total:.0%}" if total else "")]
     if lengths := history.metrics.get(M.RESPONSE_LENGTHS):
-        figures.append(Figure("Answer length", text.number(sum(lengths) / len(lengths), 3), "tokens, mean of all"))
+        figures.append(Figure("Answer length", text.number(sum(lengths) / len(lengths), 3), "tokens on average"))
     if ended := history.metrics.get(M.PROPERLY_ENDED):
-        figures.append(Figure("Ended by themselves", f"{sum(ended) / len(ended):.0%}", "the others were cut at max_tokens"))
+        figures.append(Figure("Ended", f"{sum(ended) / len(ended):.0%}", "others truncated"))
     return [*figures, *tables.pace(history, status, "Answered")]
 
 
