@@ -9,6 +9,7 @@ from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import Kind, locate
+from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import browse_data, check_data
 from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
@@ -39,10 +40,12 @@ __all__ = [
     "generate",
     "get",
     "locate",
+    "on_checkpoint",
     "places",
     "preflight",
     "runs",
     "runs_root",
     "script",
     "submit",
+    "with_checkpoint",
 ]

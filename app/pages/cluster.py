@@ -5,6 +5,8 @@ from ui import cluster_panels, frame
 
 from workbench import api
 
+PAGE = {"title": "Cluster", "icon": "dns", "section": "Machines", "order": 60}
+
 cluster_panels.style()
 places = api.places()
 with st.container(horizontal=True, vertical_alignment="center", gap="medium"):

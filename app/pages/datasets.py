@@ -3,6 +3,8 @@
 import streamlit as st
 from ui import data_panels, frame
 
+PAGE = {"title": "Datasets", "icon": "dataset", "section": "Data", "order": 70}
+
 st.markdown("## Datasets", anchors=False)
 asked = data_panels.ask()
 if asked is None:

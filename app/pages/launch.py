@@ -10,6 +10,8 @@ from workbench.settings import spec
 from workbench.settings.spec import SpecError
 from workbench.views.tables import leaves
 
+PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order": 10}
+
 st.markdown("## Launch a run", anchors=False)
 source = choose.cloned_run()
 start = setup.start(source)
@@ -26,6 +28,7 @@ if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
 experiment = None
 try:
     parsed = spec.parse(values)
+    parsed = api.with_checkpoint(parsed)
     parsed.check_files()
     experiment, problems = parsed, []
 except SpecError as error:
@@ -53,4 +56,4 @@ with right, st.container(key="summary"):
     st.markdown("**The same from a terminal**")
     st.code(setup.command(words, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(experiment.to_yaml() if experiment else "# appear when every setting is valid", language="yaml", height=430)
+    st.code(setup.as_yaml(experiment) if experiment else "# appear when every setting is valid", language="yaml", height=430)

@@ -5,6 +5,8 @@ from ui import choose, frame, run_table
 
 from workbench import api
 
+PAGE = {"title": "Runs", "icon": "list_alt", "section": "Train", "order": 20, "home": True}
+
 st.markdown("## Runs", anchors=False)
 if not api.runs():
     choose.no_runs_yet()
@@ -12,7 +14,13 @@ if not api.runs():
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     words = st.text_input(
-        "Search", placeholder="name, id, algorithm, model", key="runs-search", live=True, width=320, icon=":material/search:", bind="query-params"
+        "Search",
+        placeholder="name, id, job, algorithm, model",
+        key="runs-search",
+        live=True,
+        width=320,
+        icon=":material/search:",
+        bind="query-params",
     )
     states = st.pills("State", list(run_table.FILTERS), selection_mode="multi", key="runs-state")
     with st.container(horizontal=True, horizontal_alignment="right"):

@@ -82,6 +82,11 @@ def clone(run_id: str) -> None:
     st.switch_page("pages/launch.py", query_params={"clone": run_id})
 
 
+def launch_with(kind: str, checkpoint: str) -> None:
+    """Open Launch for a job on a checkpoint."""
+    st.switch_page("pages/launch.py", query_params={"job": kind, "checkpoint": checkpoint})
+
+
 def cloned_run() -> api.Run | None:
     """The run whose settings Launch starts from: `?clone=`."""
     wanted = st.query_params.get("clone")

@@ -116,7 +116,7 @@ def _allocation(run: Allocation, cluster: Cluster) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{frame.plain(run.name)}**", width="content")
             frame.state_badge(Status(state=run.state))
-            st.badge(text.title(run.algorithm).upper(), color="gray")
+            st.badge(text.title(run.work).upper(), color="gray")
             if run.backend == "slurm":
                 st.badge(f"job {run.job_id or '…'}", color="gray", icon=":material/dns:")
             with st.container(horizontal=True, horizontal_alignment="right"):

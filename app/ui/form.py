@@ -16,13 +16,14 @@ from pydantic.fields import FieldInfo
 
 from backends import base as backends
 from ui import frame
-from workbench.settings import AlgorithmConfig, spec
+from workbench.settings import AlgorithmConfig, spec, stored
 from workbench.settings.spec import Experiment
 from workbench.views import text
 
 COLUMNS = 3
 TITLES = {
     "": ("General", ""),
+    "job": ("Job", ":material/play_circle:"),
     "algorithm": ("Algorithm", ":material/function:"),
     "model": ("Model", ":material/neurology:"),
     "data": ("Data", ":material/dataset:"),
@@ -36,7 +37,7 @@ TITLES = {
 
 @dataclass
 class Form:
-    """Draws the fields and collects their values. `key` names a field's widget; another name gives it its default back."""
+    """Draws the fields of the sections that the tree's kind of job reads, and collects their values. `key` names a field's widget; another name gives it its default back."""
 
     key: Callable[[str], str]
     slots: dict[str, Any] = field(default_factory=dict)
@@ -47,11 +48,17 @@ class Form:
         plain = {name: info for name, info in Experiment.model_fields.items() if _model_of(name, info, tree) is None}
         with self._section(""):
             values |= self._grid("", plain, tree)
+        read = ("job", *spec.find_job(stored.job(tree)).Config.sections)
         for name, info in Experiment.model_fields.items():
-            if (model := _model_of(name, info, tree)) is not None:
-                with self._section(name):
+            model = _model_of(name, info, tree)
+            if model is None:
+                continue
+            if name not in read or not model.model_fields.keys() - {"name"}:  # nothing to set: as it is
+                values |= {name: tree[name]} if name in tree else {}
+            else:
+                with self._section(name, text.title(tree[name]["name"]) if name == "job" else ""):
                     values[name] = self._fields(name, model, tree.get(name) or {})
-        return {name: values[name] for name in Experiment.model_fields}
+        return {name: values[name] for name in Experiment.model_fields if name in values}
 
     def show(self, problems: list[tuple[str, str]]) -> None:
         """Put each problem beside its field, or at the nearest section that holds it."""
@@ -62,8 +69,9 @@ class Form:
             words = what if place == key else f"{key}: {what}"
             self.slots[place].caption(f":red[:material/error: {frame.plain(words)}]")
 
-    def _section(self, name: str) -> Any:
-        title, icon = TITLES.get(name, (text.title(name), ""))
+    def _section(self, name: str, title: str = "") -> Any:
+        known, icon = TITLES.get(name, (text.title(name), ""))
+        title = title or known
         box = st.container(border=True, key=f"section-{name or 'general'}")
         box.markdown(f"#### {icon} {title}".replace("  ", " "), anchors=False)
         self.slots[name] = box.container()
@@ -119,7 +127,7 @@ class Form:
             options = list(get_args(item))
             if not options:  # free words
                 named = list(value or ())
-                return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type a name", **common)
+                return st.multiselect(label, named, default=named, accept_new_options=True, placeholder="type, then Enter", **common)
             return st.pills(label, options, default=[item for item in value or () if item in options], selection_mode="multi", wrap=True, **common)
         if get_origin(kind) is dict:
             return _mapping(st.text_area(label, value=yaml.safe_dump(value or {}, sort_keys=False) if value else "", height=120, **common))
@@ -173,13 +181,16 @@ def _nested(annotation: Any) -> type[BaseModel] | None:
 
 
 def _is_named(path: str) -> bool:
-    return path in ("algorithm", "backend")
+    return path in ("job", "algorithm", "backend")
 
 
 def _model_of(name: str, info: FieldInfo, tree: Mapping[str, Any]) -> type[BaseModel] | None:
-    """The model of a section: for the algorithm and the backend the one that their name gives."""
+    """The model of a section: for the job, the algorithm and the backend the one that their name gives."""
+    if name == "job":
+        return spec.find_job(stored.job(tree)).Config
     if name == "algorithm":
-        return spec.find_algorithm(tree["algorithm"]["name"]).Config
+        algorithm = tree.get("algorithm", {}).get("name", spec.NO_ALGORITHM)
+        return AlgorithmConfig if algorithm == spec.NO_ALGORITHM else spec.find_algorithm(algorithm).Config
     if name == "backend":
         return backends.find(tree["backend"]["name"]).Config
     return _nested(info.annotation)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import html
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from ui import compare_panels, frame
+from ui.rollout_reader import END_COLOURS, ENDS, chosen, key_of, sampled_answer, summary_of, valued_columns
 from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
 from workbench.rundir.rollouts import Query
-from workbench.settings.stored import spec_tree
+from workbench.settings.stored import job, spec_tree, work
 from workbench.views import rollouts as views
 from workbench.views import text
 
 ROWS_A_PAGE = 50
 PAIRS_A_PAGE = 10
-FOLLOWED = 40
-ENDS = {"stop": "Ended", "length": "Cut"}
-END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
 SORTS = {
     "step": "Step",
     "reward": "Reward",
@@ -34,7 +31,7 @@ SORTS = {
 
 def open_one(run: Run, step: int, number: int) -> None:
     """Leave for the page of this rollout."""
-    st.session_state[_key(run, "chosen")] = (step, number)
+    st.session_state[key_of(run, "chosen")] = (step, number)
     st.switch_page("pages/rollouts.py", query_params={"id": run.id})
 
 
@@ -44,7 +41,7 @@ def title(run: Run) -> None:
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
-        st.badge(text.title(str(spec_tree(run.dir).get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+        st.badge(text.title(work(spec_tree(run.dir))).upper(), color="gray")
     known = {other.id: other for other in api.runs()}
     wanted = right.selectbox(
         "Run",
@@ -63,18 +60,21 @@ def none_yet(run: Run, ended: bool) -> None:
     """What stands here before the first file, and when there will be none."""
     if rollouts.steps(run.dir) or run.status.state.ended != ended:
         st.rerun()
-    settings = spec_tree(run.dir).get("algorithm", {})
+    tree = spec_tree(run.dir)
+    kind, settings = job(tree), tree.get("algorithm", {})
+    samples = "rewards" in settings if kind == "train" else kind == "generate"
     with st.container(border=True, horizontal_alignment="center", key="empty"):
-        st.markdown(f"### {'No rollouts' if ended or 'rewards' not in settings else 'No rollouts yet'}", anchors=False, text_alignment="center")
+        st.markdown(f"### {'No rollouts yet' if samples and not ended else 'No rollouts'}", anchors=False, text_alignment="center")
         st.markdown(
-            "PPO, GRPO and REINFORCE sample what they learn from: each step's answers are listed here as soon as the step is done,"
-            " with their rewards and every token's numbers.",
+            "PPO, GRPO and REINFORCE sample what they learn from, and `job=generate` answers prompts: each step's answers are listed here as soon as"
+            " the step is done, with their rewards and every token's numbers.",
             text_alignment="center",
             width=560,
         )
         wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
-        wait = wait if "rewards" in settings else "It learns from data, and samples nothing to learn from."
-        st.caption(f"This run's algorithm is `{settings.get('name', '?')}`. {wait}", text_alignment="center")
+        why = "It learns from data, and samples nothing to learn from." if kind == "train" else "It keeps no rollouts."
+        what = f"algorithm is `{settings.get('name', '?')}`" if kind == "train" else f"job is `{kind}`"
+        st.caption(f"This run's {what}. {wait if samples else why}", text_alignment="center")
         st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
     _warn_of_damage(run)
 
@@ -83,7 +83,7 @@ def numbers(run: Run, ended: bool) -> None:
     """The newest step's headline, and rewards and lengths over the steps."""
     if run.status.state.ended != ended:
         st.rerun()
-    summary = _summary(run, rollouts.version(run.dir))
+    summary = summary_of(run, rollouts.version(run.dir))
     _warn_of_damage(run)
     if summary.empty:
         return
@@ -93,13 +93,21 @@ def numbers(run: Run, ended: bool) -> None:
             column.metric(
                 figure.label, figure.value, figure.note or None, help=figure.help, delta_color="off", delta_arrow="off", border=True, height="stretch"
             )
-    drawn = (("Reward", "mean of a step ± one standard deviation", views.reward), ("Length", "mean of a step's answers", views.lengths))
-    for (name, told, draw), column in zip(drawn, st.columns(2), strict=True):
+    drawn = [("Length", "mean of a step's answers", views.lengths)]
+    if "reward" in valued_columns(run):
+        drawn.insert(0, ("Reward", "mean of a step ± one standard deviation", views.reward))
+    for (name, told, draw), column in zip(drawn, st.columns(len(drawn)), strict=True):
         with column.container(border=True, gap=None):
             st.markdown(f"**{name}** :gray[{told}]")
             st.plotly_chart(
                 draw(summary, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"rollouts-{name}-{run.id}", alt=f"{name} by step"
             )
+
+
+def browse(run: Run, ended: bool) -> None:
+    """The table of rollouts, and below it the chosen one."""
+    frame.refreshed(table, None if ended else 1.0)(run)
+    frame.refreshed(chosen)(run)
 
 
 def table(run: Run) -> None:
@@ -112,8 +120,8 @@ def table(run: Run) -> None:
     shown = [(int(step), int(number)) for step, number in zip(rows["step"], rows["rollout"], strict=True)]
     _keep_chosen(run, shown)
     st.dataframe(
-        _shown(rows),
-        key=_key(run, "table"),
+        _shown(rows, valued_columns(run)),
+        key=key_of(run, "table"),
         hide_index=True,
         height=min(430, 35 * len(rows) + 38),
         on_select=lambda: _pick(run),
@@ -123,95 +131,73 @@ def table(run: Run) -> None:
     )
     first = query.offset + 1
     st.caption(f"{first:,}–{first + len(rows) - 1:,} of {total:,} rollouts. Select a row to read it below.")
-    if st.session_state.pop(_key(run, "picked"), False):
+    if st.session_state.pop(key_of(run, "picked"), False):
         st.rerun()
-
-
-def chosen(run: Run) -> None:
-    """The chosen rollout: its tokens in colour, its reward's components; or its prompt over the steps."""
-    place = st.session_state.get(_key(run, "chosen"))
-    if place is None:
-        return
-    rollout = rollouts.one(run.dir, *place)
-    if rollout is None:
-        st.info(f"Rollout {place[1]} of step {place[0]} is no longer there: its step was sampled again.", icon=":material/history:")
-        return
-    with st.container(border=True, key="rollout"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"#### Step {rollout['step']:,} · rollout {rollout['rollout']:,}", width="content", anchors=False)
-            _ended(rollout["finish_reason"])
-            st.caption(
-                f"prompt `{rollout['prompt_id']}` · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
-                f" · weights {rollout['weights_version']:,}",
-                width="content",
-            )
-        tokens, over_steps = st.tabs(
-            [":material/palette: Tokens", ":material/timeline: Follow this prompt"], key=f"tab-rollout-{run.id}", on_change="rerun"
-        )
-        with tokens:
-            if tokens.open:
-                _tokens(rollout, run)
-        with over_steps:
-            if over_steps.open:
-                _follow(rollout, run)
 
 
 def compare(run: Run) -> None:
     """The same prompts' answers at two steps, side by side."""
     known = rollouts.steps(run.dir)
     left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
-    newest = right.toggle("Follow the newest step", value=True, key=_key(run, "newest"))
-    after = known[-1] if newest else middle.selectbox("After: step", known[::-1], key=_key(run, "after"))
+    newest = right.toggle("Follow the newest step", value=True, key=key_of(run, "newest"))
+    after = known[-1] if newest else middle.selectbox("After: step", known[::-1], key=key_of(run, "after"))
     if newest:
-        middle.selectbox("After: step", [after], disabled=True, key=_key(run, f"after-{after}"))
+        middle.selectbox("After: step", [after], disabled=True, key=key_of(run, f"after-{after}"))
     shared = _shared(run, int(after), rollouts.version(run.dir))
     if not shared:
-        left.selectbox("Before: step", (), placeholder="none has the same prompts", disabled=True, key=_key(run, f"before-none-{after}"))
+        left.selectbox("Before: step", (), placeholder="none has the same prompts", disabled=True, key=key_of(run, f"before-none-{after}"))
         st.info(f"No other step answered a prompt of step {after:,}. Prompts come again in the next pass over the data.", icon=":material/compare:")
         return
     before = left.selectbox(
-        "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=_key(run, f"before-{after}")
+        "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=key_of(run, f"before-{after}")
     )
     pairs = views.paired(rollouts.of_step(run.dir, int(before)), rollouts.of_step(run.dir, int(after)))
-    better = sum(new["reward"] > old["reward"] for old, new in pairs)
-    worse = sum(new["reward"] < old["reward"] for old, new in pairs)
+    told = ""
+    if "reward" in valued_columns(run):
+        better = sum(new["reward"] > old["reward"] for old, new in pairs)
+        worse = sum(new["reward"] < old["reward"] for old, new in pairs)
+        told = f": **{better:,}** with a higher reward, **{worse:,}** with a lower one"
     pages = max(1, -(-len(pairs) // PAIRS_A_PAGE))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.markdown(f"**{len(pairs):,}** prompts in both: **{better:,}** with a higher reward, **{worse:,}** with a lower one.", width="stretch")
-        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=_key(run, f"pairs-{before}-{after}"), width=150) if pages > 1 else 1
+        st.markdown(f"**{len(pairs):,}** prompts in both{told}.", width="stretch")
+        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=key_of(run, f"pairs-{before}-{after}"), width=150) if pages > 1 else 1
     for old, new in pairs[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]:
         with st.container(border=True, gap="small"):
             st.caption("Prompt")
             st.text(views.gist(new["prompt"]))
             for column, answer in zip(st.columns(2), (old, new), strict=True):
                 with column:
-                    _answer(answer)
+                    sampled_answer(answer, valued_columns(run))
 
 
 def _asked(run: Run) -> Query:
     """The row of filters above the table."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         search = st.text_input(
-            "Search", key=_key(run, "search"), placeholder="words in a prompt or a response", live=True, icon=":material/search:", width="stretch"
+            "Search", key=key_of(run, "search"), placeholder="words in a prompt or a response", live=True, icon=":material/search:", width="stretch"
         )
-        ends = st.segmented_control("Answers", list(ENDS), format_func=ENDS.__getitem__, key=_key(run, "ends"))
-        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in rollouts.columns(run.dir) if _sortable(name)}
-        sort = st.selectbox("Sort by", list(sorts), format_func=sorts.__getitem__, key=_key(run, "sort"), width=150)
+        ends = st.segmented_control("Answers", list(ENDS), format_func=ENDS.__getitem__, key=key_of(run, "ends"))
+        valued = valued_columns(run)
+        names = [name for name in rollouts.columns(run.dir) if name in valued and _sortable(name)]
+        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in names}
+        sort = st.selectbox("Sort by", list(sorts), format_func=sorts.__getitem__, key=key_of(run, "sort"), width=150)
         order = st.segmented_control(
             "Order",
             [":material/arrow_downward:", ":material/arrow_upward:"],
             default=":material/arrow_downward:",
             required=True,
-            key=_key(run, "order"),
+            key=key_of(run, "order"),
             help="Greatest or least first.",
         )
         with st.popover("Filters", icon=":material/filter_list:"):
             one, two = st.columns(2)
-            first = one.number_input("From step", 0, value=None, key=_key(run, "first"), placeholder="first")
-            last = two.number_input("To step", 0, value=None, key=_key(run, "last"), placeholder="newest")
-            low = one.number_input("Least reward", value=None, key=_key(run, "low"), placeholder="any")
-            high = two.number_input("Greatest reward", value=None, key=_key(run, "high"), placeholder="any")
-            prompt_id = st.text_input("Prompt id", key=_key(run, "prompt"), placeholder="any")
+            first = one.number_input("From step", 0, value=None, key=key_of(run, "first"), placeholder="first")
+            last = two.number_input("To step", 0, value=None, key=key_of(run, "last"), placeholder="newest")
+            low = high = None
+            if "reward" in valued:
+                low = one.number_input("Least reward", value=None, key=key_of(run, "low"), placeholder="any")
+                high = two.number_input("Greatest reward", value=None, key=key_of(run, "high"), placeholder="any")
+            prompt_id = st.text_input("Prompt id", key=key_of(run, "prompt"), placeholder="any")
         query = Query(
             search=search,
             first_step=first or 0,
@@ -225,9 +211,9 @@ def _asked(run: Run) -> Query:
             limit=ROWS_A_PAGE,
         )
         pages = max(1, -(-_page(run, query, rollouts.version(run.dir))[1] // ROWS_A_PAGE))
-        number = min(pages, st.session_state.get(_key(run, "page"), 1))
-        st.session_state[_key(run, "page")] = number
-        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=_key(run, "page"), width=140)
+        number = min(pages, st.session_state.get(key_of(run, "page"), 1))
+        st.session_state[key_of(run, "page")] = number
+        number = st.number_input(f"Page (of {pages:,})", 1, pages, key=key_of(run, "page"), width=140)
     return Query(**{**vars(query), "offset": (number - 1) * ROWS_A_PAGE})
 
 
@@ -235,14 +221,14 @@ def _sortable(name: str) -> bool:
     return name in SORTS or name.startswith(rollouts.COMPONENT)
 
 
-def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+def _shown(rows: pd.DataFrame, valued: set[str]) -> pd.DataFrame:
     """The table's columns: what people look for first."""
     parts = [name for name in rows if name.startswith(rollouts.COMPONENT)]
     shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", "response_tokens", "kl_sum", "finish_reason", *parts])
     shown["prompt"] = [views.gist(prompt) for prompt in rows["prompt"]]
     shown["response"] = [" ".join(response.split()) for response in rows["response"]]
     shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
-    return shown.drop(columns=[] if rows["kl_sum"].notna().to_numpy().any() else ["kl_sum"])
+    return shown.drop(columns=[name for name in ("reward", "kl_sum") if name not in valued])
 
 
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
@@ -267,83 +253,19 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _keep_chosen(run: Run, shown: list[tuple[int, int]]) -> None:
     """The selected row is a place in the table: where the rows have moved, it moves with the chosen rollout."""
-    if st.session_state.get(_key(run, "shown")) == shown and _key(run, "table") in st.session_state:
+    if st.session_state.get(key_of(run, "shown")) == shown and key_of(run, "table") in st.session_state:
         return
-    place = st.session_state.setdefault(_key(run, "chosen"), shown[0])
-    st.session_state[_key(run, "shown")] = shown
-    st.session_state[_key(run, "table")] = {"selection": {"rows": [shown.index(place)] if place in shown else []}}
+    place = st.session_state.setdefault(key_of(run, "chosen"), shown[0])
+    st.session_state[key_of(run, "shown")] = shown
+    st.session_state[key_of(run, "table")] = {"selection": {"rows": [shown.index(place)] if place in shown else []}}
 
 
 def _pick(run: Run) -> None:
-    rows = st.session_state[_key(run, "table")]["selection"]["rows"]
-    shown = st.session_state[_key(run, "shown")]
+    rows = st.session_state[key_of(run, "table")]["selection"]["rows"]
+    shown = st.session_state[key_of(run, "shown")]
     if rows and rows[0] < len(shown):
-        st.session_state[_key(run, "picked")] = True
-        st.session_state[_key(run, "chosen")] = shown[rows[0]]
-
-
-def _tokens(rollout: dict[str, Any], run: Run) -> None:
-    left, right = st.columns([4, 1], gap="medium")
-    with left:
-        st.caption("Prompt")
-        st.html(f'<div class="wb-row wb-prompt">{html.escape(rollout["prompt"])}</div>')
-        found = {quantity.name: (quantity, values) for quantity, values in views.quantities(rollout).items()}
-        if not found:
-            st.caption("Response")
-            st.text(rollout["response"] or "(empty answer)")
-        else:
-            name = st.segmented_control(
-                "Colour the response's tokens by",
-                list(found),
-                format_func=lambda name: found[name][0].label,
-                default=next(iter(found)),
-                required=True,
-                key=_key(run, "quantity"),
-            )
-            quantity, values = found[name if name in found else next(iter(found))]
-            st.caption(quantity.help)
-            st.html(views.legend(values, frame.theme(), quantity.signed))
-            st.html(f'<div class="wb-row wb-response">{views.coloured(rollout["pieces"], values, frame.theme(), quantity.signed)}</div>')
-    with right:
-        st.metric("Reward", text.number(rollout["reward"]), border=True)
-        if rollout["kl_sum"] is not None:
-            st.metric("KL", text.number(rollout["kl_sum"]), "nats", delta_color="off", delta_arrow="off", border=True)
-        if parts := views.components(rollout):
-            st.caption("Components of the reward")
-            st.dataframe(
-                pd.DataFrame({"Component": list(parts), "Value": list(parts.values())}),
-                hide_index=True,
-                alt="The reward's components",
-                column_config={"Value": st.column_config.NumberColumn(format="%.3f")},
-            )
-
-
-def _follow(rollout: dict[str, Any], run: Run) -> None:
-    answers = rollouts.follow(run.dir, rollout["prompt_id"])
-    steps = answers["step"].nunique()
-    st.markdown(
-        f"**{len(answers):,}** answers at **{steps:,}** {'step' if steps == 1 else 'steps'} :gray[to] {frame.plain(views.gist(rollout['prompt']))}"
-    )
-    st.plotly_chart(
-        views.followed(answers, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"followed-{run.id}", alt="Rewards of this prompt"
-    )
-    for answer in answers.iloc[::-1].head(FOLLOWED).to_dict("records"):
-        with st.container(border=True):
-            _answer(answer)
-    if len(answers) > FOLLOWED:
-        st.caption(f"The newest {FOLLOWED} of {len(answers):,} answers.")
-
-
-def _answer(answer: dict[str, Any]) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f":gray[Step {answer['step']:,} · sample {answer['sample']}]", width="content")
-        st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")
-        _ended(answer["finish_reason"])
-    st.text(answer["response"] or "(empty answer)")
-
-
-def _ended(reason: str) -> None:
-    st.badge(ENDS.get(reason, reason), color=END_COLOURS.get(reason, "gray"))
+        st.session_state[key_of(run, "picked")] = True
+        st.session_state[key_of(run, "chosen")] = shown[rows[0]]
 
 
 def _warn_of_damage(run: Run) -> None:
@@ -352,18 +274,9 @@ def _warn_of_damage(run: Run) -> None:
         st.warning(f"Left out, because they cannot be read: {names} in `{rollouts.folder(run.dir)}`.", icon=":material/warning:")
 
 
-def _key(run: Run, part: str) -> str:
-    return f"rollouts-{part}-{run.id}"
-
-
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})
 def _page(run: Run, query: Query, version: int) -> tuple[pd.DataFrame, int]:
     return rollouts.page(run.dir, query)
-
-
-@st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})
-def _summary(run: Run, version: int) -> pd.DataFrame:
-    return rollouts.summary(run.dir)
 
 
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})

@@ -1,41 +1,96 @@
-"""The parts of the Run page. Each is a fragment of its own, so that one refreshes without the others."""
+"""The parts of the Run page that several kinds of job share. Each is a fragment of its own, so that one refreshes without the others."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import choose, frame
+from ui import alarm_panel, choose, frame
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.files import last_lines
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.settings.stored import spec_tree
+from workbench.settings.stored import job, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
+from workbench.views.tables import Figure
 
 LOG_LINES = 300
 LOG_LINES_SHOWN = 20
+KINDS = Path(__file__).parent / "kinds"
 
 
-def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
+@dataclass(frozen=True)
+class Tab:
+    """A tab of the Run page. `icon` is a Material symbol. `draw` is a fragment, drawn again every so many seconds until the run ends; without
+    `every_s` it is drawn with the page. One that is `kept` is drawn also while another tab is open."""
+
+    title: str
+    icon: str
+    draw: Callable[[Run], None]
+    every_s: float | None = 2.0
+    kept: bool = False
+
+    @property
+    def label(self) -> str:
+        return f":material/{self.icon}: {self.title}"
+
+    def show(self, run: Run, ended: bool) -> None:
+        """Draw it here."""
+        if self.every_s is None:
+            self.draw(run)
+        else:
+            frame.refreshed(self.draw, None if ended else self.every_s)(run)
+
+
+class View(Protocol):
+    """What a file of app/ui/kinds/ has: the Run page of one kind of job."""
+
+    @staticmethod
+    def headline(run: Run, history: History, status: Status, /) -> list[Figure]:
+        """The numbers below the title."""
+        ...
+
+    @staticmethod
+    def above_tabs(run: Run, /) -> None:
+        """What stands between the headline and the tabs."""
+        ...
+
+    @staticmethod
+    def tabs(run: Run, /) -> list[Tab]:
+        """The tabs, as the run is now."""
+        ...
+
+
+def view_of(run: Run) -> View:
+    """The view of the run's kind of job."""
+    kind = job(spec_tree(run.dir))
+    known = sorted(path.stem for path in KINDS.glob("[a-z]*.py"))
+    view: View = import_module(f"ui.kinds.{kind if kind in known else '_other'}")  # type: ignore[assignment]
+    return view
+
+
+def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
     """Title, state, buttons, headline numbers; start-up progress before the first step, the reason after a failure."""
-    status = run.status
-    if status.state.ended != ended or diagnosed(run) != with_diagnostics:
+    status, view = run.status, view_of(run)
+    if status.state.ended != ended or [tab.label for tab in view.tabs(run)] != list(tabs):
         st.rerun()
     spec = spec_tree(run.dir)
     title, buttons = st.columns([3, 2], vertical_alignment="center")
     with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
         frame.state_badge(status)
-        st.badge(text.title(str(spec.get("algorithm", {}).get("name", "?"))).upper(), color="gray")
+        st.badge(text.title(work(spec)).upper(), color="gray")
     with buttons:
         _buttons(run, status)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
@@ -49,19 +104,26 @@ def head(run: Run, ended: bool, with_diagnostics: bool) -> None:
         _failure(run, status)
     with feed.history(run.dir) as history:
         _progress(history, status)
-        figures = tables.headline(history, status)
+        figures = view.headline(run, history, status)
     if problem := feed.problem(run.dir):
         st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
-    with st.container(key="headline"):
-        for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
-            column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
+    if figures:
+        with st.container(key="headline"):
+            for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
+                column.metric(figure.label, figure.value, figure.note or None, delta_color="off", delta_arrow="off", border=True, height="stretch")
+
+
+def above_tabs(run: Run) -> None:
+    """The alarms, and what the kind of job has between the headline and the tabs."""
+    alarm_panel.draw(run)
+    view_of(run).above_tabs(run)
 
 
 def _buttons(run: Run, status: Status) -> None:
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if status.state.ended:
             if status.state != State.COMPLETED and st.button(
-                "Resume", icon=":material/resume:", type="primary", help="Go on from the newest complete checkpoint."
+                "Resume", icon=":material/resume:", type="primary", help="Go on from what was saved last."
             ):
                 act(run.resume)
         else:
@@ -69,11 +131,11 @@ def _buttons(run: Run, status: Status) -> None:
                 "Stop",
                 icon=":material/stop_circle:",
                 disabled=status.state == State.STOPPING,
-                help="Save a checkpoint and end at the next step; it can be resumed.",
+                help="Save what is done and end at the next step; it can be resumed.",
             ):
                 act(run.stop)
             with st.popover("Kill", icon=":material/dangerous:"):
-                st.markdown("**End the run at once?** Steps since the last checkpoint are lost.")
+                st.markdown("**End the run at once?** What was not saved yet is lost.")
                 if st.button("Kill now", type="primary", icon=":material/dangerous:", key="kill-now"):
                     act(run.kill)
         if st.button("Clone", icon=":material/content_copy:", help="Open Launch with this run's settings."):
@@ -110,7 +172,7 @@ def _progress(history: History, status: Status) -> None:
         if status.state == State.RUNNING and phase.get("message", "").startswith("paused"):
             st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** below let it go on.", icon=":material/pause_circle:")
         if status.state == State.STOPPING:
-            st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
+            st.info("Stopping: what is done is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
             st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
         return
@@ -167,6 +229,15 @@ def _over_steps(validations: list[Validation], run: Run) -> None:
             _answer(st.container(), f"Step {step}", response)
 
 
+def sampled(sample: Mapping[str, str]) -> None:
+    """A prompt and its answer, of one validation."""
+    with st.container(border=True, gap="small"):
+        st.caption("Prompt")
+        st.text(gist(sample["prompt"]))
+        st.caption("Answer")
+        st.text(sample["response"] or "(empty answer)")
+
+
 def _answer(place: DeltaGenerator, title: str, response: str) -> None:
     with place:
         st.markdown(f":gray[{title}]")
@@ -192,29 +263,31 @@ def log(run: Run) -> None:
 
 
 def checkpoints(run: Run) -> None:
-    """The complete checkpoints, and how to get a model out of one."""
+    """The complete checkpoints, and what can be done with one."""
     rows = []
     for path in sorted(run.dir.checkpoints.glob("*"), key=lambda path: (len(path.name), path.name), reverse=True):
         with contextlib.suppress(FileNotFoundError):  # not complete yet, or its time is over
             saved = (path / COMPLETE).stat().st_mtime
-            rows.append({"Step": path.name, "Saved": text.ago(saved), "Size": _size(path, saved), "Folder": str(path)})
+            rows.append({"Step": path.name, "Saved": text.ago(saved), "Size": text.size(_size(path, saved)), "Folder": str(path)})
     if not rows:
         st.info("No complete checkpoint yet. How often one is saved: `checkpoint.every_steps`.", icon=":material/save:")
         return
     st.dataframe(rows, hide_index=True, alt="Complete checkpoints", column_config={"Folder": st.column_config.TextColumn(width="large")})
+    steps = [row["Step"] for row in rows]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        step = st.selectbox("Checkpoint of step", steps, key=f"checkpoint-{run.id}", width=170)
+        for kind, label, icon in (("generate", "Generate with it", "forum"), ("evaluate", "Evaluate it", "fact_check")):
+            if st.button(label, icon=f":material/{icon}:", key=f"{kind}-{run.id}", help=f"Open Launch with a run that does it: `job={kind}`."):
+                choose.launch_with(kind, f"{run.id}:{step}")
     st.markdown("**Export as a Hugging Face directory**")
-    st.code(f"workbench export {run.id} --out exports/{run.id}", language="bash")
+    which = "" if step == steps[0] else f" --step {step}"
+    st.code(f"workbench export {run.id}{which} --out exports/{run.id}", language="bash")
 
 
 @functools.lru_cache(maxsize=1024)
-def _size(folder: Path, _saved: float) -> str:
-    """What is complete stays as it is: hundreds of files on a network file system are not asked twice a second. Raises FileNotFoundError."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def _size(folder: Path, _saved: float) -> int:
+    """Bytes. What is complete stays as it is: hundreds of files on a network file system are not asked twice a second. Raises FileNotFoundError."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def diagnosed(run: Run) -> bool:
@@ -271,3 +344,9 @@ def settings(run: Run) -> None:
     st.code(setup.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
     st.code(run.dir.spec_path.read_text(), language="yaml")
+
+
+LOG = Tab("Log", "terminal", log)
+SETTINGS = Tab("Settings", "tune", settings, every_s=None)
+DIAGNOSTICS = Tab("Diagnostics", "troubleshoot", diagnostics)
+"""Tabs of several kinds of job."""

@@ -14,10 +14,13 @@ from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.store import LIVE, State, Status
-from workbench.settings.stored import spec_tree
+from workbench.settings.stored import spec_tree, work
 from workbench.views import feed, text
 
 ROWS_SHOWN = 18
+SHORT_WORK = 10
+WIDTHS = {False: {"work": 76, "model": 152, "curve": 110}, True: {"work": 114, "model": 126, "curve": 98}}
+"""Pixels of these columns: where not all runs train, the one that says what a run does takes some of the others'."""
 HELD_OUT_ACCURACY = f"held_out_{M.ACCURACY}"
 FILTERS = {
     "Live": LIVE,
@@ -56,7 +59,7 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         on_select="rerun",
         selection_mode="multi-row",
         alt=f"{len(rows)} runs with state, progress, loss and actions",
-        column_config=_columns(),
+        column_config=_columns(wide=rows["work"].str.len().max() > SHORT_WORK),
     )
     _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
     for problem in st.session_state.pop("runs-problems", []):
@@ -76,7 +79,7 @@ def _keep_selected(shown: list[str]) -> None:
 
 def _matches(run: Run, words: list[str]) -> bool:
     spec = spec_tree(run.dir)
-    hay = f"{run.id} {spec.get('name')} {spec.get('algorithm', {}).get('name')} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
+    hay = f"{run.id} {spec.get('name')} {work(spec)} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
     return all(word in hay for word in words)
 
 
@@ -89,7 +92,7 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
         "state": [status.state.capitalize()],
         "name": spec.get("name", run.id),
         "actions": [OPEN, *_actions(status), CLONE],
-        "algorithm": spec.get("algorithm", {}).get("name", "?"),
+        "work": work(spec),
         "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
         "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
         "curve": [value for value in look.curve if math.isfinite(value)],
@@ -112,17 +115,17 @@ def _actions(status: Status) -> list[str]:
     return [] if status.state == State.STOPPING else [STOP]
 
 
-def _columns() -> dict[str, Any]:
-    column = st.column_config
+def _columns(wide: bool) -> dict[str, Any]:
+    column, widths = st.column_config, WIDTHS[wide]
     colours = [text.STATE_COLOURS[state] for state in State]
     return {
         "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=98),
         "name": column.TextColumn("Name", width=130),
         "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=74),
-        "algorithm": column.TextColumn("Algorithm", width=76),
-        "model": column.TextColumn("Model", width=152),
+        "work": column.TextColumn("Algorithm", width=widths["work"], help="The algorithm that trains; of other runs the kind of job"),
+        "model": column.TextColumn("Model", width=widths["model"]),
         "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
-        "curve": column.LineChartColumn("Curve", width=110, help="Training loss, or of a run that learns from rollouts the mean reward"),
+        "curve": column.LineChartColumn("Curve", width=widths["curve"], help="Training loss, or of a run that learns from rollouts the mean reward"),
         "last": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
         "held_out": column.TextColumn(
             "Held out", width=74, alignment="right", help="Accuracy, or the mean reward, on the held-out rows at the last validation"

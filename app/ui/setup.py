@@ -5,29 +5,33 @@ from __future__ import annotations
 import copy
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import streamlit as st
+import yaml
 
 from ui import frame
+from workbench import api
 from workbench.api import Run
-from workbench.settings import spec
-from workbench.settings.spec import SpecError
+from workbench.settings import CheckpointJob, spec, stored
+from workbench.settings.spec import Experiment, SpecError
 from workbench.settings.stored import spec_tree
 from workbench.views import text
 
-NOTHING = "none"
+NOTHING, DEFAULT_JOB = "none", "train"
 _hydra = threading.Lock()  # Hydra keeps its state in the process, and every browser session is a thread
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the form begins: the words that give the tree, the choice of each group in it (None where no choice gives it), the tree."""
+    """Where the form begins: the kind of job, the words that give the tree, the choice of each group in it (None where no choice gives it), the
+    tree. `name` tells one beginning from another."""
 
     name: str
+    job: str
     words: tuple[str, ...]
     chosen: dict[str, str | None]
     tree: dict[str, Any]
@@ -49,9 +53,25 @@ def resolved(words: Sequence[str]) -> dict[str, Any]:
 
 
 def command(words: Sequence[str], tree: dict[str, Any]) -> str:
-    """`workbench run …`: the choices, then only what differs from them."""
-    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), tree)
-    return " ".join(["workbench run", *(shlex.quote(word) for word in (*words, *changed))])
+    """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
+    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), read_by_its_job(tree))
+    return " ".join(["workbench run", *map(_shell_word, (*words, *changed))])
+
+
+def _shell_word(word: str) -> str:
+    """In double quotes where the word has single ones, if it can be: they are easier to read than the shell's other way."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def read_by_its_job(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree's values and sections without the sections that its kind of job does not read."""
+    read = ("job", *spec.find_job(stored.job(tree)).Config.sections)
+    return {name: value for name, value in tree.items() if name in read or not isinstance(value, dict)}
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """The resolved settings that the job reads."""
+    return yaml.safe_dump(read_by_its_job(experiment.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def command_of(tree: dict[str, Any]) -> str:
@@ -59,44 +79,97 @@ def command_of(tree: dict[str, Any]) -> str:
     return command(words_of(tree), tree)
 
 
-def words_of(tree: dict[str, Any]) -> list[str]:
-    """The choices that a resolved tree holds: its algorithm and its backend by name."""
-    names = {group: tree.get(group, {}).get("name") for group in ("algorithm", "backend")}
-    return [f"{group}={name}" for group, name in names.items() if name in spec.choices(group)]
+def words_of(tree: Mapping[str, Any]) -> list[str]:
+    """The choices that a resolved tree holds: its kind of job where it does not train, its algorithm and its backend, by name."""
+    names = {group: tree.get(group, {}).get("name") for group in ("job", "algorithm", "backend")}
+    return [f"{group}={name}" for group, name in names.items() if name in spec.choices(group) and (group, name) != ("job", DEFAULT_JOB)]
 
 
-def groups() -> list[str]:
-    """What can be chosen by name, beside the experiment, in the form's order."""
+def groups(job: str) -> list[str]:
+    """What can be chosen by name for this kind of job, beside the experiment and the kind itself, in the form's order."""
+    sections = spec.find_job(job).Config.sections
     first = ["algorithm", "model", "data", "backend"]
-    return [*first, *(group for group in spec.groups() if group not in (*first, "experiment"))]
+    every = [*first, *(group for group in spec.groups() if group not in (*first, "job", "experiment"))]
+    return [group for group in every if group in sections or group not in Experiment.model_fields]
 
 
 def start(source: Run | None) -> Start:
-    """The cloned run's settings, or those of the experiment chosen above the form."""
+    """What the form begins with: the cloned run's settings, those of a job on a checkpoint, or those of the job and the experiment chosen here."""
     if source is not None:
-        tree = spec_tree(source.dir)
         st.info(f"The form holds the settings of **{frame.plain(source.id)}**.", icon=":material/content_copy:")
-        names = dict(word.split("=", 1) for word in words_of(tree))
-        return Start(source.id, tuple(words_of(tree)), {group: names.get(group) for group in groups()}, tree)
-    experiments = [NOTHING, *spec.choices("experiment")]
+        tree = spec_tree(source.dir)
+        return _given(source.id, tree, words_of(tree))
+    if checkpoint := st.query_params.get("checkpoint"):
+        try:
+            return _of_checkpoint(st.query_params.get("job", DEFAULT_JOB), checkpoint)
+        except ValueError as error:
+            st.warning(frame.sentence(str(error)), icon=":material/search_off:")
+    left, right = st.columns([2, 3], gap="medium")
+    with left:
+        job = _chosen_job()
+    experiments = [name for name in spec.choices("experiment") if stored.job(_composed((f"experiment={name}",))) == job]
+    words: tuple[str, ...] = () if job == DEFAULT_JOB else (f"job={job}",)
+    name = NOTHING if job == DEFAULT_JOB else job
+    if experiments:
+        with right:
+            picked = _chosen_experiment(experiments)
+        if picked != NOTHING:
+            name, words = picked, (f"experiment={picked}",)
+    tree = resolved(words)
+    if name == job:  # what the composition calls it is the project's word for any run
+        tree["name"] = job
+    return Start(name, job, words, {group: _choice(words, group) for group in groups(job)}, tree)
+
+
+def _chosen_job() -> str:
+    kinds = spec.choices("job")
+    explained = "\n".join(f"- {text.title(kind)}: {(spec.find_job(kind).Config.__doc__ or '').strip().partition(chr(10))[0]}" for kind in kinds)
+    wanted = st.query_params.get("job", DEFAULT_JOB)
+    return st.selectbox(
+        "Job",
+        kinds,
+        index=kinds.index(wanted) if wanted in kinds else kinds.index(DEFAULT_JOB),
+        format_func=text.title,
+        help=f"What the run does: a file in `conf/job/`.\n\n{explained}",
+        key="launch-job",
+        persist_state="session",
+    )
+
+
+def _chosen_experiment(experiments: Sequence[str]) -> str:
+    listed = [NOTHING, *experiments]
     wanted = st.query_params.get("experiment", "dpo_demo")
-    picked = st.selectbox(
+    return st.selectbox(
         "Start from an experiment",
-        experiments,
-        index=experiments.index(wanted) if wanted in experiments else 0,
+        listed,
+        index=listed.index(wanted) if wanted in listed else 0,
         help="An experiment sets several choices at once: a file in `conf/experiment/`.",
         width=360,
         key="launch-experiment",
         persist_state="session",
     )
-    words = () if picked in (NOTHING, None) else (f"experiment={picked}",)
-    return Start(picked or NOTHING, words, {group: _choice(words, group) for group in groups()}, resolved(words))
+
+
+def _of_checkpoint(job: str, checkpoint: str) -> Start:
+    """A job on a run's checkpoint. Raises ValueError for a run that is not there, and a kind of job that takes no checkpoint."""
+    takes = [name for name in spec.choices("job") if issubclass(spec.find_job(name).Config, CheckpointJob)]
+    if job not in takes:
+        raise ValueError(f"job={job} takes no checkpoint; these do: {', '.join(takes)}")
+    tree = api.on_checkpoint(job, checkpoint).model_dump(mode="json")
+    st.info(f"**{text.title(job)}** with the checkpoint **{frame.plain(checkpoint)}**.", icon=":material/save:")
+    return _given(f"{job}-{checkpoint}", tree, words_of(tree))
+
+
+def _given(name: str, tree: dict[str, Any], words: Sequence[str]) -> Start:
+    """A beginning whose kind of job is settled."""
+    names, job = dict(word.split("=", 1) for word in words), stored.job(tree)
+    return Start(name, job, tuple(words), {group: names.get(group) for group in groups(job)}, tree)
 
 
 def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     """A select for each group. Returns the words and the tree with the choices in it."""
     words, tree = list(begin.words), copy.deepcopy(begin.tree)
-    listed = groups()
+    listed = groups(begin.job)
     where = begin.name if begin.name in spec.choices("experiment") else "the run"
     for group, column in zip(listed, st.columns(len(listed), gap="medium"), strict=True):
         options, now = spec.choices(group), begin.chosen[group]

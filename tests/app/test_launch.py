@@ -17,7 +17,7 @@ def test_has_every_field_of_the_spec(app):
     tree = spec.compose(["experiment=dpo_demo"]).model_dump()
     from workbench.views.tables import leaves
 
-    for key in leaves(tree).keys() - {"algorithm.name", "backend.name"}:
+    for key in leaves(tree).keys() - {"job.name", "algorithm.name", "backend.name"}:
         assert f"`{key}`" in help_texts, key
 
 

@@ -26,8 +26,8 @@ def test_lists_every_run_newest_first(app, runs):
     assert by_name.loc["dpo-demo", "state"] == ["Running"]
     assert by_name.loc["dpo-demo", "progress"] == pytest.approx(37)
     assert by_name.loc["dpo-demo", "time"] == f"{text.duration(252 * synthetic.PACE_S)} left"
-    assert by_name.loc["dpo-demo", "loss"] == text.number(synthetic.step_metrics(148, 1)["loss"])
-    assert by_name.loc["dpo-lr-too-high", "loss"] == "nan"
+    assert by_name.loc["dpo-demo", "last"] == text.number(synthetic.step_metrics(148, 1)["loss"])
+    assert by_name.loc["dpo-lr-too-high", "last"] == "nan"
     assert len(by_name.loc["dpo-demo", "curve"]) > 30
     assert ":material/stop_circle: Stop" in by_name.loc["dpo-demo", "actions"]
     assert ":material/resume: Resume" in by_name.loc["dpo-lr-too-high", "actions"]

@@ -74,7 +74,15 @@ def test_quantities_that_there_are():
 
 
 SUMMARY = pd.DataFrame(
-    {"step": [1, 2], "rollouts": [4, 4], "prompts": [2, 2], "reward_mean": [-0.5, 0.25], "reward_std": [1.0, 0.5], "length_mean": [10.0, 12.0]}
+    {
+        "step": [1, 2],
+        "rollouts": [4, 4],
+        "prompts": [2, 2],
+        "rewarded": [4, 4],
+        "reward_mean": [-0.5, 0.25],
+        "reward_std": [1.0, 0.5],
+        "length_mean": [10.0, 12.0],
+    }
     | {"truncated": [0.5, 0.25], "kl_mean": [0.0, float("nan")], "weights_version": [0, 1]}
 )
 

@@ -11,7 +11,7 @@ from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
-from workbench.settings.spec import Experiment, SpecError, outputs_of, overridden, parse
+from workbench.settings.spec import Experiment, SpecError, compose_tree, outputs_of, overridden, parse
 
 KEY = "job.checkpoint"
 
@@ -38,6 +38,22 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
     return found
+
+
+def on_checkpoint(job: str, checkpoint: str) -> Experiment:
+    """What a job on a run's checkpoint starts from: an evaluation as the run measures itself; of other kinds the run's weights and data.
+
+    Raises:
+        ValueError: no such run, or a kind of job that does not take the run's settings.
+    """
+    run_id, _, _ = checkpoint.partition(":")
+    of = stored.experiment(store.find(run_id))
+    if job == "evaluate":
+        return evaluation(of, checkpoint, ())
+    model = of.model.model_dump(mode="json", include=set(WEIGHTS))
+    tree = compose_tree([f"job={job}"])
+    made = {"name": f"{job} {of.name}"[:80], "data": of.data.model_dump(mode="json"), "job": {**tree["job"], "checkpoint": checkpoint}}
+    return parse({**tree, **made, "model": model})
 
 
 def evaluation(of: Experiment, checkpoint: str, overrides: Sequence[str]) -> Experiment:

@@ -22,7 +22,7 @@ from workbench.rundir import beats
 from workbench.rundir.beats import Beat
 from workbench.rundir.files import now_on
 from workbench.rundir.store import NewerFormat, RunDir, State, Status
-from workbench.settings.stored import spec_tree
+from workbench.settings.stored import spec_tree, work
 
 SILENT_BEATS = 5
 FORGOTTEN_S = 60.0
@@ -74,7 +74,7 @@ class Allocation:
 
     run_id: str
     name: str
-    algorithm: str
+    work: str
     state: State
     message: str
     backend: str
@@ -141,7 +141,7 @@ def _allocation(run: Run) -> Allocation | None:
     return Allocation(
         run_id=run.id,
         name=str(spec.get("name", run.id)),
-        algorithm=spec.get("algorithm", {}).get("name", "?"),
+        work=work(spec),
         state=status.state,
         message=status.message,
         backend=job.get("backend") or spec.get("backend", {}).get("name", "?"),

@@ -182,7 +182,7 @@ WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP B
 
 
 def summary(run: RunDir) -> pd.DataFrame:
-    """One row a step: rollouts, prompts, reward_mean, reward_std, length_mean (tokens), truncated (share), kl_mean (nats an answer), weights_version.
+    """One row a step: rollouts, prompts, rewarded (rollouts that have a reward), reward_mean, reward_std, length_mean (tokens), truncated (share), kl_mean (nats an answer), weights_version.
 
     What is no finite number is left out of the means. A file is summarised once.
     """
@@ -204,10 +204,10 @@ def summary(run: RunDir) -> pd.DataFrame:
     return pd.DataFrame([known[file] for file in files if file in known], columns=pd.Index(SUMMARY))
 
 
-SUMMARY = ("step", "rollouts", "prompts", "reward_mean", "reward_std", "length_mean", "truncated", "kl_mean", "weights_version")
+SUMMARY = ("step", "rollouts", "prompts", "rewarded", "reward_mean", "reward_std", "length_mean", "truncated", "kl_mean", "weights_version")
 KEPT_SUMMARIES = 100_000
 _SUMMARY = """
-SELECT step, count(*) AS rollouts, count(DISTINCT prompt_id) AS prompts,
+SELECT step, count(*) AS rollouts, count(DISTINCT prompt_id) AS prompts, count(reward) AS rewarded,
        avg(reward) FILTER (isfinite(reward)) AS reward_mean, stddev_pop(reward) FILTER (isfinite(reward)) AS reward_std,
        avg(response_tokens) AS length_mean, avg((finish_reason = 'length')::INT) AS truncated,
        avg(kl_sum) FILTER (isfinite(kl_sum)) AS kl_mean, max(weights_version) AS weights_version

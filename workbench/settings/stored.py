@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from workbench.rundir.store import RunDir
-from workbench.settings.spec import Experiment
+from workbench.settings.spec import NO_ALGORITHM, Experiment
 from workbench.settings.upgrade import upgrade
 
 KEPT_TREES = 16384
@@ -41,3 +42,16 @@ def spec_tree(run: RunDir) -> dict[str, Any]:
 def _tree(path: Path, _changed_ns: int, format: int) -> dict[str, Any]:
     tree = yaml.safe_load(path.read_text())
     return upgrade(tree, format) if isinstance(tree, dict) else {}
+
+
+def job(tree: Mapping[str, Any]) -> str:
+    """A run's kind of job, by its settings; a run that is older than kinds of job trains."""
+    return str(tree.get("job", {}).get("name", "train"))
+
+
+def work(tree: Mapping[str, Any]) -> str:
+    """What a run does, in a word or two: its algorithm where it trains, else its kind of job with its algorithm: `dpo`, `generate`, `evaluate · dpo`."""
+    kind, algorithm = job(tree), str(tree.get("algorithm", {}).get("name", "?"))
+    if kind == "train":
+        return algorithm
+    return kind if algorithm in (NO_ALGORITHM, "?") else f"{kind} · {algorithm}"

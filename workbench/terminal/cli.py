@@ -1,4 +1,4 @@
-"""The command line: `workbench run|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|bench`."""
+"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|bench`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
@@ -19,13 +19,15 @@ from rich.table import Column, Table
 
 from workbench import api
 from workbench.data.readers import Kind
-from workbench.rundir.store import NewerFormat, State
+from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
+from workbench.terminal.on_checkpoints import evaluate, generate, print_result
+from workbench.terminal.summary import listed, result, summary
 from workbench.views.text import clock
 
 app = typer.Typer(
@@ -59,17 +61,19 @@ def run(
         return
     launched = api.submit(experiment)
     if as_json:
-        print(json.dumps(_summary(launched)))
+        print(json.dumps(summary(launched)))
     else:
         out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
     if follow:
         follow_to_end(launched, quiet=as_json)
+        if not as_json:
+            print_result(launched)
 
 
 @app.command("list")
 def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None) -> None:
     """Every run, newest first."""
-    found = [_listed(item) for item in api.runs()]
+    found = [listed(item) for item in api.runs()]
     found = [item for item in found if state in (None, item["state"])]
     if as_json:
         print(json.dumps(found))
@@ -89,7 +93,7 @@ def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(hel
             table.add_row(item["id"], "", "", "", "", message)
             continue
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
-        table.add_row(item["id"], item["algorithm"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), message)
+        table.add_row(item["id"], item["work"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), message)
     out.print(table)
 
 
@@ -98,8 +102,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     """One run: its state, its servers', its newest metrics, its settings."""
     found = api.get(run_id)
     servers = found.servers()
-    summary = {
-        **_summary(found),
+    told = {
+        **summary(found),
         "servers": [asdict(each) for each in servers],
         "metrics": {},
         "validation": {},
@@ -107,21 +111,24 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     }
     for event in found.events():
         if event["kind"] in ("step", "validation"):
-            summary["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+            told["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+    told |= result(found)
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps(told))
         return
-    color = STATE_COLORS.get(summary["state"], "default")
+    color = STATE_COLORS.get(told["state"], "default")
     out.print(
-        f"[bold]{found.id}[/]  [{color}]{summary['state']}[/]  step {summary['step']}/{summary['total_steps'] or '?'}  {found.dir.path}",
+        f"[bold]{found.id}[/]  [{color}]{told['state']}[/]  step {told['step']}/{told['total_steps'] or '?'}  {found.dir.path}",
         soft_wrap=True,
     )
-    if summary["message"]:
-        out.print(summary["message"], style="red" if summary["state"] == "failed" else "", markup=False)
+    if told["message"]:
+        out.print(told["message"], style="red" if told["state"] == "failed" else "", markup=False)
     for server in servers:
         out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
-    if summary["metrics"] or summary["validation"]:
-        out.print(metrics_of_run(summary["metrics"], summary["validation"]))
+    if told["metrics"] or told["validation"]:
+        out.print(metrics_of_run(told["metrics"], told["validation"]))
+    if "answers" in told:
+        out.print(f"answers: {told['answers']}", markup=False, highlight=False, soft_wrap=True)
     out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
 
 
@@ -225,6 +232,7 @@ def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = Tr
     out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
     if follow:
         follow_to_end(found)
+        print_result(found)
 
 
 @app.command()
@@ -289,29 +297,7 @@ def doctor(as_json: Json = False) -> None:
         render(found, out)
 
 
-def _listed(item: api.Run) -> dict[str, Any]:
-    """A run's summary; for one that a newer version made, whose state this one cannot tell, only that."""
-    try:
-        return _summary(item)
-    except NewerFormat as error:
-        return {"id": item.id, "state": None, "message": error.reason, "path": str(item.dir.path)}
-
-
-def _summary(item: api.Run) -> dict[str, Any]:
-    status, spec = item.status, spec_tree(item.dir)
-    fields = ("message", "attempt", "step", "total_steps", "created", "updated", "format")
-    return {
-        "id": item.id,
-        "name": spec.get("name", item.id),
-        "algorithm": spec.get("algorithm", {}).get("name", "?"),
-        "model": spec.get("model", {}).get("source", "?"),
-        "state": str(status.state),
-        "path": str(item.dir.path),
-        **{name: getattr(status, name) for name in fields},
-    }
-
-
-for command in (cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
+for command in (evaluate, generate, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

@@ -15,6 +15,7 @@ from workbench import api
 from workbench.metrics import METRICS
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
+from workbench.settings.stored import job, spec_tree
 
 out, err = Console(), Console(stderr=True)
 
@@ -41,6 +42,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     actor, driver = ByteCursor(), ByteCursor()
+    doing = f"{job(spec_tree(item.dir)).removesuffix('e')}ing"
     columns = (
         "{task.description}",
         BarColumn(bar_width=20),
@@ -50,18 +52,18 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=out, disable=quiet, expand=True) as progress:
-        bar, training = progress.add_task("starting", total=None, metrics=""), False
+        bar, working = progress.add_task("starting", total=None, metrics=""), False
         while True:
             ended = item.status.state.ended
             for event in (*item.events(actor), *item.dir.events(driver, role="driver")):
                 match event["kind"]:
-                    case "phase" if training and not event.get("total"):  # a pause, or its end
-                        progress.update(bar, description=escape(event["message"]) or "training")
+                    case "phase" if working and not event.get("total"):  # a pause, or its end
+                        progress.update(bar, description=escape(event["message"]) or doing)
                     case "phase":
                         progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
                     case "state":
-                        training = True
-                        progress.reset(bar, description="training", total=event["total_steps"], completed=event["step"], metrics="")
+                        working = True
+                        progress.reset(bar, description=doing, total=event["total_steps"], completed=event["step"], metrics="")
                     case "step":
                         progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
                     case "alarm" if not quiet:

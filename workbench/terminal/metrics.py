@@ -36,17 +36,12 @@ def metrics(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for
 
 def metrics_of_run(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> Table:
     """The newest values by metric, with what each is; the explanation is cut where the terminal is narrow."""
-    table = Table(
-        Column("metric", no_wrap=True),
-        Column("last step", justify="right"),
-        Column("held out", justify="right"),
-        "unit",
-        box=None,
-        header_style="dim",
-    )
+    columns = {name: values for name, values in (("last step", steps), ("held out", held_out)) if values}
+    table = Table(Column("metric", no_wrap=True), *(Column(name, justify="right") for name in columns), "unit", box=None, header_style="dim")
     table.add_column("", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
     for row in tables.measured(steps, held_out):
         told = f"{row.title}. {row.help}" if row.help else row.title
-        table.add_row(*map(escape, (row.name, number(steps.get(row.name)), number(held_out.get(row.name)), row.unit, told)))
+        values = [number(each.get(row.name)) for each in columns.values()]
+        table.add_row(*map(escape, (row.name, *values, row.unit, told)))
     return table

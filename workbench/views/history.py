@@ -50,7 +50,7 @@ class History:
     """What the events say so far. Feed it with `extend`; it forgets the steps that a resume has taken back.
 
     `metrics` holds one column a metric, as long as `steps`, with NaN where a step has no such metric. An alarm that is over has the time of that
-    under `over`; a new launch ends all. `live` holds the settings that may change while the run goes on, as they are now.
+    under `over`; a new launch ends all. `data` is the report on the rows that were read. `live` holds the settings that may change while the run goes on, as they are now.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -63,6 +63,7 @@ class History:
     alarms: list[dict[str, Any]] = field(default_factory=list)
     controls: list[dict[str, Any]] = field(default_factory=list)
     live: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     phase: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     total_steps: int = 0
@@ -147,6 +148,9 @@ class History:
     def _take_control(self, event: Mapping[str, Any]) -> None:
         self.controls.append(dict(event))
         self.live |= event.get("values", {})
+
+    def _take_data(self, event: Mapping[str, Any]) -> None:
+        self.data = dict(event["report"])
 
     def _take_phase(self, event: Mapping[str, Any]) -> None:
         self.phase = dict(event)

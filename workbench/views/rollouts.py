@@ -38,6 +38,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("logprobs", "Log-prob", False, "The trainer's log-probability of the token: the stronger the colour, the less likely it was."),
+    Quantity("rollout_logprobs", "Log-prob", False, "The engine's log-probability of the token: the stronger the colour, the less likely it was."),
     Quantity("entropy", "Entropy", False, "How undecided the policy was here, in nats."),
     Quantity("kl", "KL", True, "Estimate of the KL to the reference policy, in nats."),
     Quantity("advantages", "Advantage", True, "How much better than expected: what the token is pushed by."),
@@ -56,6 +57,8 @@ def quantities(rollout: Mapping[str, Any]) -> dict[Quantity, list[float | None]]
         values = rollout.get(quantity.name)
         if other := _DIFFERENCES.get(quantity.name):
             values = _difference(rollout.get("logprobs"), rollout.get(other))
+        if quantity.name == "rollout_logprobs" and rollout.get("logprobs") is not None:  # the trainer's stand for both
+            continue
         if values is not None and len(values):
             found[quantity] = list(values)
     return found
@@ -134,15 +137,11 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
     figures = [
         Figure("Step", f"{int(now['step']):,}", f"weights {int(now['weights_version']):,}", "The newest step with a rollout file."),
         Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
-        Figure(
-            "Reward",
-            text.number(now["reward_mean"]),
-            f"± {text.number(now['reward_std'], 3)}",
-            "Mean and deviation.",
-        ),
         Figure("Length", text.number(now["length_mean"]), "tokens", "Mean length of an answer."),
         Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
     ]
+    if now["rewarded"]:
+        figures.insert(2, Figure("Reward", text.number(now["reward_mean"]), f"± {text.number(now['reward_std'], 3)}", "Mean and deviation."))
     if math.isfinite(now["kl_mean"]):
         figures.append(Figure("KL", text.number(now["kl_mean"]), "nats an answer", "To the reference policy."))
     return figures

@@ -75,34 +75,45 @@ _HELD_OUT = (M.REWARDS, M.ACCURACY, M.LOSS)
 def headline(history: History, status: Status) -> list[Figure]:
     """What the run has of: reward and KL, or loss and margin; the held-out reward, accuracy or loss; speed, step and time left."""
     figures = [
-        Figure(_brief(metric), text.number(values[-1]), _trend(values), metric.help, _recent(values))
+        Figure(brief(metric), text.number(values[-1]), _trend(values), metric.help, _recent(values))
         for metric in (_ONLINE if M.REWARDS in history.metrics else _OFFLINE)
         if (values := history.metrics.get(metric))
     ]
     held = next((metric for metric in _HELD_OUT if metric in history.validation_metrics), None)
     if held:
         values = [v.metrics[held] for v in history.validations if held in v.metrics]
-        now, first = (f"{value:.1%}" if held == M.ACCURACY else text.number(value) for value in (values[-1], values[0]))
+        now, first = (value_of(held, value) for value in (values[-1], values[0]))
         words = f"{held.help} Measured on the held-out rows at step {history.validations[-1].step}."
         figures.insert(1, Figure(f"Held-out {held.brief}", now, f"from {first}", words, tuple(values[-RECENT:])))
-    if speed := history.metrics.get(M.TOKENS_PER_S):
-        pace = history.last(M.STEP_TIME_S)
-        note = f"{pace:.2f} s a step" if pace else ""
-        figures.append(Figure(_brief(M.TOKENS_PER_S), text.number(speed[-1]), note, M.TOKENS_PER_S.help, _recent(speed)))
     total = history.total_steps or status.total_steps
     step = history.steps[-1] if history.steps else status.step
-    figures.append(Figure("Step", f"{step:,}", f"of {total:,} · {step / total:.0%}" if total else "", "Optimizer steps done."))
+    done = Figure("Step", f"{step:,}", f"of {total:,} · {step / total:.0%}" if total else "", "Optimizer steps done.")
+    *speed, time = pace(history, status, "Trained")
+    return [*figures, *speed, done, time]
+
+
+def pace(history: History, status: Status, did: str) -> list[Figure]:
+    """The speed, where it was measured, and the time: left, or of a run that has ended spent. `did` is what the run does, as in Trained."""
+    figures = []
+    if speed := history.metrics.get(M.TOKENS_PER_S):
+        step_s = history.last(M.STEP_TIME_S)
+        note = f"{step_s:.2f} s a step" if step_s else ""
+        figures.append(Figure(brief(M.TOKENS_PER_S), text.number(speed[-1]), note, M.TOKENS_PER_S.help, _recent(speed)))
     spent = history.elapsed_s[-1] if history.elapsed_s else None
-    left = None if status.state.ended else text.eta_s(history.steps, history.elapsed_s, total)
-    trained = f"{text.duration(spent)} trained" if spent is not None else ""
     if status.state.ended:
-        figures.append(Figure("Trained for", text.duration(spent), "", "Time in training, pauses left out."))
-    else:
-        figures.append(Figure("Time left", text.duration(left), trained, "From the median pace of the newest steps."))
-    return figures
+        return [*figures, Figure(f"{did} for", text.duration(spent), "", "Time in its steps, pauses left out.")]
+    left = text.eta_s(history.steps, history.elapsed_s, history.total_steps or status.total_steps)
+    so_far = f"{text.duration(spent)} {did.lower()}" if spent is not None else ""
+    return [*figures, Figure("Time left", text.duration(left), so_far, "From the median pace of the newest steps.")]
 
 
-def _brief(metric: Metric) -> str:
+def value_of(metric: Metric, value: float) -> str:
+    """A metric's value in a headline."""
+    return f"{value:.1%}" if metric == M.ACCURACY else text.number(value)
+
+
+def brief(metric: Metric) -> str:
+    """What a headline calls a metric."""
     return metric.brief[:1].upper() + metric.brief[1:]
 
 

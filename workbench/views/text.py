@@ -65,6 +65,15 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def size(count: float) -> str:
+    """Bytes: `812 B`, `4 KiB`, `1.2 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
 def ago(then: float, now: float | None = None) -> str:
     """`just now`, `5 m ago`, `3 h ago`, `2 d ago`."""
     seconds = (time.time() if now is None else now) - then

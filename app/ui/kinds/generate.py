@@ -1,0 +1,85 @@
+"""The Run page of a run that answers prompts."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import frame, rollout_panels
+from ui.run_panels import LOG, SETTINGS, Tab
+from workbench import metrics as M
+from workbench.api import Run
+from workbench.rundir import answers, rollouts
+from workbench.rundir.store import Status
+from workbench.settings.stored import spec_tree
+from workbench.views import History, feed, tables, text
+from workbench.views.tables import Figure
+
+
+def headline(run: Run, history: History, status: Status) -> list[Figure]:
+    """Prompts answered, what the answers are like, speed and time left."""
+    done, total = _answered(run, history, status)
+    figures = [Figure("Prompts answered", f"{done:,}", f"of {total:,} · {done / total:.0%}" if total else "")]
+    if lengths := history.metrics.get(M.RESPONSE_LENGTHS):
+        figures.append(Figure("Answer length", text.number(sum(lengths) / len(lengths), 3), "tokens on average"))
+    if ended := history.metrics.get(M.PROPERLY_ENDED):
+        figures.append(Figure("Ended", f"{sum(ended) / len(ended):.0%}", "others truncated"))
+    return [*figures, *tables.pace(history, status, "Answered")]
+
+
+def above_tabs(run: Run) -> None:
+    """How far it is, while it answers."""
+    status = run.status
+    with feed.history(run.dir) as history:
+        done, total = _answered(run, history, status)
+        left = text.eta_s(history.steps, history.elapsed_s, history.total_steps)
+    if total and done and not status.state.ended:
+        remaining = f" · {text.duration(left)} left" if left is not None else ""
+        st.progress(min(1.0, done / total), text=f"{done:,} of {total:,} prompts answered{remaining}")
+
+
+def tabs(run: Run) -> list[Tab]:
+    return [Tab("Answers", "forum", _answers, every_s=None), LOG, SETTINGS]
+
+
+def _answered(run: Run, history: History, status: Status) -> tuple[int, int]:
+    """Prompts answered, and prompts in all; 0 where that is not known yet."""
+    steps = history.steps[-1] if history.steps else status.step
+    total = int(history.data.get("train", 0))
+    return min(total, steps * int(spec_tree(run.dir).get("job", {}).get("prompts_per_step", 0))), total
+
+
+def _answers(run: Run) -> None:
+    """All answers, to search and to read; and the files that hold them."""
+    ended = run.status.state.ended
+    often = None if ended else 1.0
+    if not rollouts.steps(run.dir):
+        frame.refreshed(_none_yet, often)(run, ended)
+        return
+    frame.refreshed(_files, often)(run)
+    rollout_panels.browse(run, ended)
+
+
+def _none_yet(run: Run, ended: bool) -> None:
+    if rollouts.steps(run.dir) or run.status.state.ended != ended:
+        st.rerun()
+    wait = "The run ended before its first answers were saved." if ended else "The first answers appear as soon as a step's prompts are answered."
+    st.info(wait, icon=":material/forum:")
+
+
+def _files(run: Run) -> None:
+    """Where the answers lie, once they are all there; a file is read when it is asked for."""
+    jsonl, parquet = run.dir.path / answers.JSONL, run.dir.path / answers.PARQUET
+    if not jsonl.is_file():
+        st.caption(f"`{answers.JSONL}` and `{answers.PARQUET}` are written when every prompt is answered.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answer-files"):
+        st.download_button(
+            f"{answers.JSONL} · {text.size(jsonl.stat().st_size)}",
+            jsonl.read_bytes,
+            file_name=f"{run.id}.jsonl",
+            mime="application/jsonl",
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"download-{run.id}",
+        )
+        st.caption(f"`{jsonl}`  \n`{parquet}`", width="content")

@@ -1,0 +1,45 @@
+"""The Run page of a run that trains."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import charts, control_panel, profile_panel, run_panels
+from ui.run_panels import LOG, SETTINGS, Tab
+from workbench.api import Run
+from workbench.rundir.store import Status
+from workbench.views import History, tables
+from workbench.views.tables import Figure
+
+SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
+
+
+def headline(run: Run, history: History, status: Status) -> list[Figure]:
+    return tables.headline(history, status)
+
+
+def above_tabs(run: Run) -> None:
+    """Nothing."""
+
+
+def tabs(run: Run) -> list[Tab]:
+    diagnostics = [run_panels.DIAGNOSTICS] if run_panels.diagnosed(run) else []
+    return [
+        Tab("Curves", "show_chart", _curves, every_s=None, kept=True),
+        Tab("Answers", "forum", run_panels.answers),
+        Tab("Profile", "timer", profile_panel.draw, every_s=5.0),
+        LOG,
+        Tab("Checkpoints", "save", run_panels.checkpoints),
+        SETTINGS,
+        Tab("Controls", "joystick", control_panel.draw),
+        *diagnostics,
+    ]
+
+
+def _curves(run: Run) -> None:
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+        smoothing = st.segmented_control(
+            "Smoothing", list(SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past."
+        )
+        axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True)
+    charts.draw(run.id, not run.status.state.ended, SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")

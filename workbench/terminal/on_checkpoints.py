@@ -1,0 +1,68 @@
+"""`workbench evaluate` and `workbench generate`: jobs on weights that are there; and how a run is followed to what it came to."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from workbench import api
+from workbench.terminal.follow import follow as follow_to_end
+from workbench.terminal.metrics import metrics_of_run
+from workbench.terminal.summary import result, summary
+
+out = Console()
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script: when the run has ended, with what it came to.")]
+
+
+def evaluate(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning or end of one, or `latest`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value of data, validation, backend and layout, as in `data.validation=more.jsonl`.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Which checkpoint; the newest without it.")] = None,
+    follow: Follow = True,
+    as_json: Json = False,
+) -> None:
+    """Measure a run's checkpoint on held-out rows, as the run's own validation does. Prints the metrics."""
+    told(api.evaluate(run_id, step, overrides or ()), follow, as_json)
+
+
+def generate(
+    source: Annotated[str, typer.Argument(help="Whose answers: a run (`id`, `id:step`, `latest`), a checkpoint's folder, or a model.")],
+    data: Annotated[str, typer.Argument(help="The prompts: a .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in `job.max_tokens=128 job.temperature=0`.")] = None,
+    follow: Follow = True,
+    as_json: Json = False,
+) -> None:
+    """Answer every prompt of a data set. Prints the path of answers.jsonl; answers.parquet lies beside it."""
+    told(api.generate(source, data, overrides or ()), follow, as_json)
+
+
+def told(launched: api.Run, follow: bool, as_json: bool) -> None:
+    """Say what was launched; follow it to its end, and say what it came to."""
+    if not as_json:
+        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
+    if not follow:
+        if as_json:
+            print(json.dumps(summary(launched)))
+        return
+    try:
+        follow_to_end(launched, quiet=as_json)
+    finally:
+        if as_json:
+            print(json.dumps({**summary(launched), **result(launched)}))
+    if not as_json:
+        print_result(launched)
+
+
+def print_result(item: api.Run) -> None:
+    """The metrics of an evaluation, where the answers of a generation lie; nothing of a run that trains."""
+    found = result(item)
+    if "validation" in found:
+        out.print(metrics_of_run({}, found["validation"]))
+    if "answers" in found:
+        out.print(found["answers"], markup=False, highlight=False, soft_wrap=True)
