@@ -1,13 +1,25 @@
 """The run directory: the contract between a run and whoever looks at it.
 
-    runs/<id>/spec.yaml            the resolved experiment, immutable
-              spec.<attempt>.yaml  the same from this attempt on, where a resume changed how the run goes on
-              status.json          format, state, attempt, step, message, job; replaced atomically; one writer at a time
-              events/<role>.jsonl  one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
-              beats/<role>-<rank>.json  what each rank is doing; replaced every second or so, never synced
-              control.jsonl        requests: {time, request, …}; rank 0 reads them at each step boundary
-              checkpoints/<step>/  complete only when its marker is there
-              logs/<role>-<rank>.<attempt>.log
+    runs/<id>/spec.yaml                  the resolved experiment, immutable
+              spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run goes on
+              status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
+              precision                  what the first gang made of `auto`: fp32 or bf16
+              events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
+              beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
+              control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary
+              rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
+              answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
+              checkpoints/<step>/        complete only when its marker is there
+              critic/checkpoints/<step>/  the critic's, likewise
+              critic/journal/            a served critic's lessons since its last checkpoint
+              endpoints/<server>.json    where a server listens
+              endpoints/<server>.token   what a request to it has to know; for the owner alone
+              health/<server>.json       a server's account of itself
+              logs/                      <role>-<rank>.<attempt>.log, driver.<attempt>.log, and the scheduler's
+              job.<attempt>.sh           the batch script, where the backend has one
+              dask/                      certificate and key of the driver's connections; on SLURM the scheduler's address too
+              .beat                      the driver's sign of life
+              .status.lock, .launch.lock  who changes the status, and who launches
 
 Readers poll by byte cursor and never block a writer.
 
