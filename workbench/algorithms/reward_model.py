@@ -26,12 +26,16 @@ ROLES: Roles = {}
 
 class Config(AlgorithmConfig):
     name: Literal["reward_model"] = "reward_model"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    objective: Literal["ranking", "regression"] = Field("ranking", description="Learn one score from pairs, or one score an attribute from ratings.")
-    ranking_loss: Literal["plain", "margin", "scaled"] = Field(
-        "plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    objective: Literal["ranking", "regression"] = Field(
+        default="ranking", description="Learn one score from pairs, or one score an attribute from ratings."
     )
-    attributes: tuple[str, ...] = Field(M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores.")
+    ranking_loss: Literal["plain", "margin", "scaled"] = Field(
+        default="plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
+    )
+    attributes: tuple[str, ...] = Field(
+        default=M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores."
+    )
 
     @field_validator("attributes")
     @classmethod

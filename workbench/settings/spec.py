@@ -114,9 +114,9 @@ AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, ba
 class Experiment(Frozen):
     """Everything a run is: `runs/<id>/spec.yaml` holds one, resolved and immutable."""
 
-    name: str = Field("run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
-    job: AnyJob = Field({"name": "train"}, validate_default=True)  # type: ignore[assignment]
+    name: str = Field(default="run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
+    job: AnyJob = Field(default={"name": "train"}, validate_default=True)
     algorithm: AnyAlgorithm = AlgorithmConfig(name=NO_ALGORITHM)
     model: Model = Model()
     data: Data
