@@ -11,12 +11,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast, dataclass_transform
 
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+    from pydantic.fields import PrivateAttr
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr))
+    class Immutable(ModelMetaclass):
+        """Of models that are `frozen` with all their subclasses, which pydantic cannot say to a type checker: a field may be narrowed in a subclass."""
+else:
+    Immutable = type(BaseModel)
 
 
 AGAIN = 75
@@ -29,7 +40,7 @@ RESTARTS = "WORKBENCH_RESTARTS"
 """In the driver's environment: how often its job was started again."""
 
 
-class Config(BaseModel, frozen=True, extra="forbid", validate_default=True):
+class Config(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", validate_default=True):
     """The settings every backend has."""
 
     name: str = Field(description="Which backend runs the experiment: a file in backends/.")
@@ -236,7 +247,7 @@ def find(name: str) -> Backend:
     """
     if name not in names():
         raise ValueError(f"unknown backend {name!r}; there are: {', '.join(names())}")
-    return import_module(f"backends.{name}")  # type: ignore[return-value]
+    return cast(Backend, import_module(f"backends.{name}"))
 
 
 def names() -> list[str]:

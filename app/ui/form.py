@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from backends import base as backends
 from ui import frame
-from workbench.settings import AlgorithmConfig, spec
+from workbench.settings import AlgorithmConfig, modules
 from workbench.settings.spec import Experiment
 from workbench.views import text
 
@@ -179,7 +179,7 @@ def _is_named(path: str) -> bool:
 def _model_of(name: str, info: FieldInfo, tree: Mapping[str, Any]) -> type[BaseModel] | None:
     """The model of a section: for the algorithm and the backend the one that their name gives."""
     if name == "algorithm":
-        return spec.find_algorithm(tree["algorithm"]["name"]).Config
+        return modules.find_algorithm(tree["algorithm"]["name"]).Config
     if name == "backend":
         return backends.find(tree["backend"]["name"]).Config
     return _nested(info.annotation)

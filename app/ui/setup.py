@@ -14,8 +14,8 @@ import streamlit as st
 
 from ui import frame
 from workbench.api import Run
-from workbench.settings import spec
-from workbench.settings.spec import SpecError
+from workbench.settings import composing, spec
+from workbench.settings.composing import SpecError
 from workbench.settings.stored import spec_tree
 from workbench.views import text
 
@@ -36,7 +36,7 @@ class Start:
 @lru_cache(maxsize=512)
 def _composed(words: tuple[str, ...]) -> dict[str, Any]:
     with _hydra:
-        return spec.compose_tree(words)
+        return composing.compose_tree(words)
 
 
 def resolved(words: Sequence[str]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def resolved(words: Sequence[str]) -> dict[str, Any]:
 
 def command(words: Sequence[str], tree: dict[str, Any]) -> str:
     """`workbench run …`: the choices, then only what differs from them."""
-    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), tree)
+    changed = composing.overrides_between(spec.filled(_composed(tuple(words))), tree)
     return " ".join(["workbench run", *(shlex.quote(word) for word in (*words, *changed))])
 
 
@@ -62,13 +62,13 @@ def command_of(tree: dict[str, Any]) -> str:
 def words_of(tree: dict[str, Any]) -> list[str]:
     """The choices that a resolved tree holds: its algorithm and its backend by name."""
     names = {group: tree.get(group, {}).get("name") for group in ("algorithm", "backend")}
-    return [f"{group}={name}" for group, name in names.items() if name in spec.choices(group)]
+    return [f"{group}={name}" for group, name in names.items() if name in composing.choices(group)]
 
 
 def groups() -> list[str]:
     """What can be chosen by name, beside the experiment, in the form's order."""
     first = ["algorithm", "model", "data", "backend"]
-    return [*first, *(group for group in spec.groups() if group not in (*first, "experiment"))]
+    return [*first, *(group for group in composing.groups() if group not in (*first, "experiment"))]
 
 
 def start(source: Run | None) -> Start:
@@ -78,7 +78,7 @@ def start(source: Run | None) -> Start:
         st.info(f"The form holds the settings of **{frame.plain(source.id)}**.", icon=":material/content_copy:")
         names = dict(word.split("=", 1) for word in words_of(tree))
         return Start(source.id, tuple(words_of(tree)), {group: names.get(group) for group in groups()}, tree)
-    experiments = [NOTHING, *spec.choices("experiment")]
+    experiments = [NOTHING, *composing.choices("experiment")]
     wanted = st.query_params.get("experiment", "dpo_demo")
     picked = st.selectbox(
         "Start from an experiment",
@@ -97,9 +97,9 @@ def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     """A select for each group. Returns the words and the tree with the choices in it."""
     words, tree = list(begin.words), copy.deepcopy(begin.tree)
     listed = groups()
-    where = begin.name if begin.name in spec.choices("experiment") else "the run"
+    where = begin.name if begin.name in composing.choices("experiment") else "the run"
     for group, column in zip(listed, st.columns(len(listed), gap="medium"), strict=True):
-        options, now = spec.choices(group), begin.chosen[group]
+        options, now = composing.choices(group), begin.chosen[group]
         index = options.index(now) if now in options else None
         kept = f"as in {where}" if begin.tree.get(group) else "none"
         picked = column.selectbox(
@@ -126,4 +126,4 @@ def widget_key(begin: Start, words: Sequence[str], name: str) -> str:
 def _choice(words: tuple[str, ...], group: str) -> str | None:
     """Which choice of a group the words come to."""
     tree = _composed(words).get(group)
-    return next((choice for choice in spec.choices(group) if _composed((*words, f"{group}={choice}")).get(group) == tree), None)
+    return next((choice for choice in composing.choices(group) if _composed((*words, f"{group}={choice}")).get(group) == tree), None)

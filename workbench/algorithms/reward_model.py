@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -98,7 +98,7 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         yield rt.update(rows, loss)
 
 
-def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Config) -> dict[str, Any]:
+def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Config) -> dict[str, object]:
     """What held-out scores tell beyond the loss: see `workbench.monitoring.score_diagnostics`.
 
     Args:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from backends.base import Immutable
 from workbench import metrics as M
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
@@ -18,7 +19,7 @@ else:
     """The rollout engines there are."""
 
 
-class Frozen(BaseModel, frozen=True, extra="forbid", validate_default=True):
+class Frozen(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", validate_default=True):
     """Base of every part of the experiment: immutable, and strict about its keys."""
 
     folded: ClassVar[Mapping[str, Sequence[str]]] = {}

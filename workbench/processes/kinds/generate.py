@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -112,7 +112,7 @@ class Generation:
         seconds = time.perf_counter() - began
         return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
-    def _refuse(self, values: Mapping[str, Any]) -> None:
+    def _refuse(self, values: Mapping[str, object]) -> None:
         self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
 
 
