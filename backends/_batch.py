@@ -34,15 +34,15 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
 class Config(base.Config):
     """What every such system is told. An empty field is left to dask-jobqueue's configuration."""
 
-    num_nodes: int = Field(1, ge=1, le=1, description="One: jobs of several nodes need SLURM.")
-    queue: Word | None = Field(None, description="Queue.")
-    account: Word | None = Field(None, description="Account or project that pays.")
-    time_limit: Word | None = Field(None, description="Longest time, in the system's own words.")
-    cpus_per_node: int | None = Field(None, ge=1, le=4096, description="CPUs; empty: one a rank and thread.")
-    memory: Word = Field("16GB", description="Memory of the node.")
-    directives: tuple[Line, ...] = Field((), description="Further options of the system, as they stand after its mark in a script.")
-    prologue: tuple[Line, ...] = Field((), description="Shell lines that come first.")
-    python: str | None = Field(None, min_length=1, description="Python on the node; empty: the one that submits.")
+    num_nodes: int = Field(default=1, ge=1, le=1, description="One: jobs of several nodes need SLURM.")
+    queue: Word | None = Field(default=None, description="Queue.")
+    account: Word | None = Field(default=None, description="Account or project that pays.")
+    time_limit: Word | None = Field(default=None, description="Longest time, in the system's own words.")
+    cpus_per_node: int | None = Field(default=None, ge=1, le=4096, description="CPUs; empty: one a rank and thread.")
+    memory: Word = Field(default="16GB", description="Memory of the node.")
+    directives: tuple[Line, ...] = Field(default=(), description="Further options of the system, as they stand after its mark in a script.")
+    prologue: tuple[Line, ...] = Field(default=(), description="Shell lines that come first.")
+    python: str | None = Field(default=None, min_length=1, description="Python on the node; empty: the one that submits.")
 
 
 @dataclass(frozen=True)

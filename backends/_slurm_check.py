@@ -150,7 +150,7 @@ def _wanted(words: Sequence[str]) -> Wanted:
     given, _ = options.parse_known_args(words)
     place = {names[-1]: getattr(given, names[-1].strip("-")) for names in _PLACE}
     return Wanted(
-        nodes=int(re.match(r"\d+", given.nodes or "1")[0]),  # type: ignore[index]
+        nodes=_number(given.nodes or "1"),
         cpus=int(given.cpus_per_task or 1),
         memory_mib=_mib(given.mem) if given.mem else None,
         gpus=_slurm_nodes.count_gpus(given.gres or "")[0],
@@ -272,9 +272,17 @@ def minutes(words: str) -> float | None:
     return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
 
 
+def _number(words: str) -> int:
+    """The number that a text such as 2-4 begins with."""
+    found = re.match(r"\d+", words)
+    assert found, f"sbatch takes no number of nodes such as {words!r}"
+    return int(found[0])
+
+
 def _mib(words: str) -> float:
-    number, unit = re.match(r"([\d.]+)([KMGT]?)", words.upper()).groups()  # type: ignore[union-attr]
-    return float(number) * _UNITS[unit or "M"]
+    found = re.match(r"([\d.]+)([KMGT]?)", words.upper())
+    assert found, f"sbatch takes no memory such as {words!r}"
+    return float(found[1]) * _UNITS[found[2] or "M"]
 
 
 def _has(node: Node) -> str:

@@ -56,7 +56,7 @@ _lock = threading.Lock()
 _last: dict[tuple[str, bool], Queue] = {}
 
 
-def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):  # type: ignore[no-untyped-def]
+def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):
     """Run a SLURM command, never through a shell. Raises OSError where there is no such command, TimeoutError (an OSError) where it does not answer."""
     try:
         return subprocess.run(

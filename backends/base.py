@@ -11,12 +11,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+    from pydantic.fields import PrivateAttr
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr))
+    class Immutable(ModelMetaclass):
+        """Of models that are `frozen` with all their subclasses, which pydantic cannot say to a type checker: a field may be narrowed in a subclass."""
+else:
+    Immutable = type(BaseModel)
 
 
 AGAIN = 75
@@ -29,19 +40,17 @@ RESTARTS = "WORKBENCH_RESTARTS"
 """In the driver's environment: how often its job was started again."""
 
 
-class Config(BaseModel):
+class Config(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", validate_default=True):
     """The settings every backend has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
     name: str = Field(description="Which backend runs the experiment: a file in backends/.")
-    num_nodes: int = Field(1, ge=1, le=4096, description="Nodes of the gang; all start together or none does.")
-    ranks_per_node: int = Field(1, ge=1, le=64, description="Processes on each node: one a GPU, or one a CPU socket.")
-    threads_per_rank: int = Field(0, ge=0, le=1024, description="CPU threads of each rank; 0 divides the node's cores evenly.")
+    num_nodes: int = Field(default=1, ge=1, le=4096, description="Nodes of the gang; all start together or none does.")
+    ranks_per_node: int = Field(default=1, ge=1, le=64, description="Processes on each node: one a GPU, or one a CPU socket.")
+    threads_per_rank: int = Field(default=0, ge=0, le=1024, description="CPU threads of each rank; 0 divides the node's cores evenly.")
     nodes_timeout_s: float = Field(
-        120.0, gt=0, le=86400, description="How long a gang waits for a node to come, or to come back, before it gives up."
+        default=120.0, gt=0, le=86400, description="How long a gang waits for a node to come, or to come back, before it gives up."
     )
-    max_restarts: int = Field(0, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
+    max_restarts: int = Field(default=0, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
 
     @property
     def world_size(self) -> int:
@@ -238,7 +247,7 @@ def find(name: str) -> Backend:
     """
     if name not in names():
         raise ValueError(f"unknown backend {name!r}; there are: {', '.join(names())}")
-    return import_module(f"backends.{name}")  # type: ignore[return-value]
+    return cast(Backend, import_module(f"backends.{name}"))
 
 
 def names() -> list[str]:

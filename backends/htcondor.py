@@ -8,7 +8,7 @@ from backends import _batch, local
 
 
 class Config(_batch.Config):
-    name: Literal["htcondor"] = Field("htcondor", description="An HTCondor pool, one machine.")  # type: ignore[assignment]
+    name: Literal["htcondor"] = Field(default="htcondor", description="An HTCondor pool, one machine.")
 
 
 _SYSTEM = _batch.System(

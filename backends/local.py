@@ -32,7 +32,7 @@ KILL_TIMEOUT_S = 10.0
 class Config(base.Config):
     """Nothing beside what every backend has."""
 
-    name: Literal["local"] = Field("local", description="This machine.")  # type: ignore[assignment]
+    name: Literal["local"] = Field(default="local", description="This machine.")
 
 
 def check(task: Task) -> list[Finding]:

@@ -8,7 +8,7 @@ from backends import _batch, local
 
 
 class Config(_batch.Config):
-    name: Literal["lsf"] = Field("lsf", description="An LSF cluster, one node.")  # type: ignore[assignment]
+    name: Literal["lsf"] = Field(default="lsf", description="An LSF cluster, one node.")
 
 
 _SYSTEM = _batch.System("lsf", submit=("bsub",), cancel=("bkill",), ask=("bjobs", "-noheader"), id_pattern=r"Job <(\d+)>", from_stdin=True)

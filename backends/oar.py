@@ -8,7 +8,7 @@ from backends import _batch, local
 
 
 class Config(_batch.Config):
-    name: Literal["oar"] = Field("oar", description="An OAR cluster, one node.")  # type: ignore[assignment]
+    name: Literal["oar"] = Field(default="oar", description="An OAR cluster, one node.")
 
 
 _SYSTEM = _batch.System("oar", submit=("oarsub",), cancel=("oardel",), ask=("oarstat", "-j"), id_pattern=r"OAR_JOB_ID=(\d+)", inline="#OAR ")

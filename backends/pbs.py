@@ -8,7 +8,7 @@ from backends import _batch, local
 
 
 class Config(_batch.Config):
-    name: Literal["pbs"] = Field("pbs", description="A PBS cluster, one node.")  # type: ignore[assignment]
+    name: Literal["pbs"] = Field(default="pbs", description="A PBS cluster, one node.")
 
 
 _SYSTEM = _batch.System("pbs", submit=("qsub",), cancel=("qdel",), ask=("qstat",), account_key="account")

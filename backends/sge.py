@@ -8,7 +8,7 @@ from backends import _batch, local
 
 
 class Config(_batch.Config):
-    name: Literal["sge"] = Field("sge", description="A Grid Engine cluster, one node.")  # type: ignore[assignment]
+    name: Literal["sge"] = Field(default="sge", description="A Grid Engine cluster, one node.")
 
 
 _SYSTEM = _batch.System("sge", submit=("qsub",), cancel=("qdel",), ask=("qstat", "-j"))

@@ -59,31 +59,41 @@ class Config(base.Config):
         "Servers' nodes": ("critic", "reward", "reference"),
     }
 
-    name: Literal["slurm"] = Field("slurm", description="A SLURM cluster.")  # type: ignore[assignment]
-    partition: Word | None = Field(None, description="Partition.")
-    account: Word | None = Field(None, description="Account that pays.")
-    qos: Word | None = Field(None, description="Quality of service.")
-    time_limit: str | None = Field(None, pattern=TIME, description="Longest time in the queue's words, as 4:00:00 or 2-12; a run goes on after it.")
-    gpus_per_node: int = Field(0, ge=0, le=64, description="GPUs on each node.")
-    cpus_per_node: int | None = Field(None, ge=1, le=4096, description="CPUs on each node; empty: one a rank and thread.")
-    memory: Word | None = Field(None, description="Memory of each node, as 64GB; empty: what the partition gives.")
-    constraint: Line | None = Field(None, description="Features that the nodes must have, as h100&ib.")
-    exclusive: bool = Field(False, description="No other job on the nodes.")
-    spare_nodes: int = Field(0, ge=0, le=64, description="Nodes beside those that work: one takes over from a node that fails.")
-    requeue: bool = Field(True, description="Queue the job again, to go on from its checkpoint, after the time limit, a preemption or a lost node.")
-    warn_s: int = Field(120, ge=0, le=65535, description="How long before the time limit the run saves itself: a step and a checkpoint must fit.")
-    directives: tuple[Line, ...] = Field((), description="Further sbatch options, as --reservation=blue.")
-    modules: tuple[Word, ...] = Field((), description="Environment modules to load on the nodes.")
-    prologue: tuple[Line, ...] = Field((), description="Shell lines that come first on the first node, as export NCCL_DEBUG=INFO.")
-    python: str | None = Field(None, min_length=1, description="Python on the nodes; empty: the one that submits; in a container python3.")
-    interface: Word | None = Field(None, description="Network interface between the nodes, as ib0; empty: that of the default route.")
-    container: Line | None = Field(None, description="Container image that driver, workers and ranks run in.")
-    container_runtime: Literal["pyxis", "apptainer"] = Field("pyxis", description="What starts the container: Pyxis with Enroot, or Apptainer.")
-    container_mounts: tuple[Line, ...] = Field((), description="Folders in the container, as /data or /scratch:/data; the run's own is always there.")
-    critic: Nodes = Field(Nodes(), description="Nodes of the critic server.")
-    reward: Nodes = Field(Nodes(), description="Nodes of the reward server.")
-    reference: Nodes = Field(Nodes(), description="Nodes of the reference server.")
-    max_restarts: int = Field(3, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
+    name: Literal["slurm"] = Field(default="slurm", description="A SLURM cluster.")
+    partition: Word | None = Field(default=None, description="Partition.")
+    account: Word | None = Field(default=None, description="Account that pays.")
+    qos: Word | None = Field(default=None, description="Quality of service.")
+    time_limit: str | None = Field(
+        default=None, pattern=TIME, description="Longest time in the queue's words, as 4:00:00 or 2-12; a run goes on after it."
+    )
+    gpus_per_node: int = Field(default=0, ge=0, le=64, description="GPUs on each node.")
+    cpus_per_node: int | None = Field(default=None, ge=1, le=4096, description="CPUs on each node; empty: one a rank and thread.")
+    memory: Word | None = Field(default=None, description="Memory of each node, as 64GB; empty: what the partition gives.")
+    constraint: Line | None = Field(default=None, description="Features that the nodes must have, as h100&ib.")
+    exclusive: bool = Field(default=False, description="No other job on the nodes.")
+    spare_nodes: int = Field(default=0, ge=0, le=64, description="Nodes beside those that work: one takes over from a node that fails.")
+    requeue: bool = Field(
+        default=True, description="Queue the job again, to go on from its checkpoint, after the time limit, a preemption or a lost node."
+    )
+    warn_s: int = Field(
+        default=120, ge=0, le=65535, description="How long before the time limit the run saves itself: a step and a checkpoint must fit."
+    )
+    directives: tuple[Line, ...] = Field(default=(), description="Further sbatch options, as --reservation=blue.")
+    modules: tuple[Word, ...] = Field(default=(), description="Environment modules to load on the nodes.")
+    prologue: tuple[Line, ...] = Field(default=(), description="Shell lines that come first on the first node, as export NCCL_DEBUG=INFO.")
+    python: str | None = Field(default=None, min_length=1, description="Python on the nodes; empty: the one that submits; in a container python3.")
+    interface: Word | None = Field(default=None, description="Network interface between the nodes, as ib0; empty: that of the default route.")
+    container: Line | None = Field(default=None, description="Container image that driver, workers and ranks run in.")
+    container_runtime: Literal["pyxis", "apptainer"] = Field(
+        default="pyxis", description="What starts the container: Pyxis with Enroot, or Apptainer."
+    )
+    container_mounts: tuple[Line, ...] = Field(
+        default=(), description="Folders in the container, as /data or /scratch:/data; the run's own is always there."
+    )
+    critic: Nodes = Field(default=Nodes(), description="Nodes of the critic server.")
+    reward: Nodes = Field(default=Nodes(), description="Nodes of the reward server.")
+    reference: Nodes = Field(default=Nodes(), description="Nodes of the reference server.")
+    max_restarts: int = Field(default=3, ge=0, le=100, description="How often the whole gang is started again from its last checkpoint.")
 
     @property
     def groups(self) -> dict[str, Nodes]:

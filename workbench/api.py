@@ -16,7 +16,8 @@ from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.store import runs_root
-from workbench.settings.spec import Experiment, SpecError, compose
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import Experiment, compose
 
 __all__ = [
     "Allocation",

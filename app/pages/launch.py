@@ -7,7 +7,7 @@ from ui import choose, form, frame, preflight_panel, setup
 
 from workbench import api
 from workbench.settings import spec
-from workbench.settings.spec import SpecError
+from workbench.settings.composing import SpecError
 from workbench.views.tables import leaves
 
 PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order": 10}

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from backends import base as backends
 from ui import frame
-from workbench.settings import AlgorithmConfig, spec, stored
+from workbench.settings import AlgorithmConfig, modules, stored
 from workbench.settings.spec import Experiment
 from workbench.views import text
 
@@ -48,7 +48,7 @@ class Form:
         plain = {name: info for name, info in Experiment.model_fields.items() if _model_of(name, info, tree) is None}
         with self._section(""):
             values |= self._grid("", plain, tree)
-        read = ("job", *spec.find_job(stored.job(tree)).Config.sections)
+        read = ("job", *modules.find_job(stored.job(tree)).Config.sections)
         for name, info in Experiment.model_fields.items():
             model = _model_of(name, info, tree)
             if model is None:
@@ -187,10 +187,10 @@ def _is_named(path: str) -> bool:
 def _model_of(name: str, info: FieldInfo, tree: Mapping[str, Any]) -> type[BaseModel] | None:
     """The model of a section: for the job, the algorithm and the backend the one that their name gives."""
     if name == "job":
-        return spec.find_job(stored.job(tree)).Config
+        return modules.find_job(stored.job(tree)).Config
     if name == "algorithm":
-        algorithm = tree.get("algorithm", {}).get("name", spec.NO_ALGORITHM)
-        return AlgorithmConfig if algorithm == spec.NO_ALGORITHM else spec.find_algorithm(algorithm).Config
+        algorithm = tree.get("algorithm", {}).get("name", modules.NO_ALGORITHM)
+        return AlgorithmConfig if algorithm == modules.NO_ALGORITHM else modules.find_algorithm(algorithm).Config
     if name == "backend":
         return backends.find(tree["backend"]["name"]).Config
     return _nested(info.annotation)

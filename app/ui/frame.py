@@ -28,7 +28,7 @@ def theme() -> figures.Theme:
 
 
 def state_badge(status: Status) -> None:
-    st.badge(status.state.capitalize(), icon=f":material/{text.STATE_ICONS[status.state]}:", color=text.STATE_COLOURS[status.state])  # type: ignore[arg-type]
+    st.badge(status.state.capitalize(), icon=f":material/{text.STATE_ICONS[status.state]}:", color=text.STATE_COLOURS[status.state])
 
 
 def plain(words: str) -> str:

@@ -16,8 +16,9 @@ import yaml
 from ui import frame
 from workbench import api
 from workbench.api import Run
-from workbench.settings import CheckpointJob, spec, stored
-from workbench.settings.spec import Experiment, SpecError
+from workbench.settings import CheckpointJob, composing, modules, spec, stored
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import Experiment
 from workbench.settings.stored import spec_tree
 from workbench.views import text
 
@@ -40,7 +41,7 @@ class Start:
 @lru_cache(maxsize=512)
 def _composed(words: tuple[str, ...]) -> dict[str, Any]:
     with _hydra:
-        return spec.compose_tree(words)
+        return composing.compose_tree(words)
 
 
 def resolved(words: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def resolved(words: Sequence[str]) -> dict[str, Any]:
 
 def command(words: Sequence[str], tree: dict[str, Any]) -> str:
     """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
-    changed = spec.overrides_between(spec.filled(_composed(tuple(words))), read_by_its_job(tree))
+    changed = composing.overrides_between(spec.filled(_composed(tuple(words))), read_by_its_job(tree))
     return " ".join(["workbench run", *map(_shell_word, (*words, *changed))])
 
 
@@ -65,7 +66,7 @@ def _shell_word(word: str) -> str:
 
 def read_by_its_job(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree's values and sections without the sections that its kind of job does not read."""
-    read = ("job", *spec.find_job(stored.job(tree)).Config.sections)
+    read = ("job", *modules.find_job(stored.job(tree)).Config.sections)
     return {name: value for name, value in tree.items() if name in read or not isinstance(value, dict)}
 
 
@@ -82,14 +83,14 @@ def command_of(tree: dict[str, Any]) -> str:
 def words_of(tree: Mapping[str, Any]) -> list[str]:
     """The choices that a resolved tree holds: its kind of job where it does not train, its algorithm and its backend, by name."""
     names = {group: tree.get(group, {}).get("name") for group in ("job", "algorithm", "backend")}
-    return [f"{group}={name}" for group, name in names.items() if name in spec.choices(group) and (group, name) != ("job", DEFAULT_JOB)]
+    return [f"{group}={name}" for group, name in names.items() if name in composing.choices(group) and (group, name) != ("job", DEFAULT_JOB)]
 
 
 def groups(job: str) -> list[str]:
     """What can be chosen by name for this kind of job, beside the experiment and the kind itself, in the form's order."""
-    sections = spec.find_job(job).Config.sections
+    sections = modules.find_job(job).Config.sections
     first = ["algorithm", "model", "data", "backend"]
-    every = [*first, *(group for group in spec.groups() if group not in (*first, "job", "experiment"))]
+    every = [*first, *(group for group in composing.groups() if group not in (*first, "job", "experiment"))]
     return [group for group in every if group in sections or group not in Experiment.model_fields]
 
 
@@ -107,7 +108,7 @@ def start(source: Run | None) -> Start:
     left, right = st.columns([2, 3], gap="medium")
     with left:
         job = _chosen_job()
-    experiments = [name for name in spec.choices("experiment") if stored.job(_composed((f"experiment={name}",))) == job]
+    experiments = [name for name in composing.choices("experiment") if stored.job(_composed((f"experiment={name}",))) == job]
     words: tuple[str, ...] = () if job == DEFAULT_JOB else (f"job={job}",)
     name = NOTHING if job == DEFAULT_JOB else job
     if experiments:
@@ -122,8 +123,8 @@ def start(source: Run | None) -> Start:
 
 
 def _chosen_job() -> str:
-    kinds = spec.choices("job")
-    explained = "\n".join(f"- {text.title(kind)}: {(spec.find_job(kind).Config.__doc__ or '').strip().partition(chr(10))[0]}" for kind in kinds)
+    kinds = composing.choices("job")
+    explained = "\n".join(f"- {text.title(kind)}: {(modules.find_job(kind).Config.__doc__ or '').strip().partition(chr(10))[0]}" for kind in kinds)
     wanted = st.query_params.get("job", DEFAULT_JOB)
     return st.selectbox(
         "Job",
@@ -152,7 +153,7 @@ def _chosen_experiment(experiments: Sequence[str]) -> str:
 
 def _of_checkpoint(job: str, checkpoint: str) -> Start:
     """A job on a run's checkpoint. Raises ValueError for a run that is not there, and a kind of job that takes no checkpoint."""
-    takes = [name for name in spec.choices("job") if issubclass(spec.find_job(name).Config, CheckpointJob)]
+    takes = [name for name in composing.choices("job") if issubclass(modules.find_job(name).Config, CheckpointJob)]
     if job not in takes:
         raise ValueError(f"job={job} takes no checkpoint; these do: {', '.join(takes)}")
     tree = api.on_checkpoint(job, checkpoint).model_dump(mode="json")
@@ -170,9 +171,9 @@ def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     """A select for each group. Returns the words and the tree with the choices in it."""
     words, tree = list(begin.words), copy.deepcopy(begin.tree)
     listed = groups(begin.job)
-    where = begin.name if begin.name in spec.choices("experiment") else "the run"
+    where = begin.name if begin.name in composing.choices("experiment") else "the run"
     for group, column in zip(listed, st.columns(len(listed), gap="medium"), strict=True):
-        options, now = spec.choices(group), begin.chosen[group]
+        options, now = composing.choices(group), begin.chosen[group]
         index = options.index(now) if now in options else None
         kept = f"as in {where}" if begin.tree.get(group) else "none"
         picked = column.selectbox(
@@ -199,4 +200,4 @@ def widget_key(begin: Start, words: Sequence[str], name: str) -> str:
 def _choice(words: tuple[str, ...], group: str) -> str | None:
     """Which choice of a group the words come to."""
     tree = _composed(words).get(group)
-    return next((choice for choice in spec.choices(group) if _composed((*words, f"{group}={choice}")).get(group) == tree), None)
+    return next((choice for choice in composing.choices(group) if _composed((*words, f"{group}={choice}")).get(group) == tree), None)

@@ -6,7 +6,8 @@ import torch
 from workbench.algorithms import dpo, sft
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
-from workbench.settings.spec import SpecError, compose
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import compose
 
 
 def batch(logprobs: list[float], reference: list[float], sequence: list[int], **values: float) -> Batch:

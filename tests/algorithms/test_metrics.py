@@ -19,8 +19,8 @@ from workbench.metrics import Metric, find
 from workbench.models.roles import critic
 from workbench.monitoring import score_diagnostics
 from workbench.rollout.base import Profile
+from workbench.settings.modules import algorithm_names
 from workbench.settings.online import Critic
-from workbench.settings.spec import algorithm_names
 
 PAIR = Batch(Given(torch.tensor([-1.0, -2.0, -3.0])), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
 

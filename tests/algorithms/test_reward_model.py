@@ -16,7 +16,8 @@ from workbench.algorithms import reward_model
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.monitoring import score_diagnostics as diagnostics
-from workbench.settings.spec import SpecError, compose
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import compose
 
 
 def batch(scores: list[list[float]], *values: Mapping[str, float]) -> Batch:

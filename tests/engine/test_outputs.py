@@ -21,9 +21,9 @@ from workbench.engine.step import Policy
 from workbench.models.roles import critic
 from workbench.settings import AlgorithmConfig, Lora, Model
 from workbench.settings.layout import Layout
+from workbench.settings.modules import algorithm_names, find_algorithm, outputs_of
 from workbench.settings.online import Critic
 from workbench.settings.outputs import Outputs
-from workbench.settings.spec import algorithm_names, find_algorithm, outputs_of
 
 ALL = Outputs(logprobs=True, entropy=True, top_k=5, at="named")
 

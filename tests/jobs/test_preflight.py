@@ -16,7 +16,7 @@ from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC041
 from workbench import api
 from workbench.jobs import preflight
 from workbench.rundir.store import State
-from workbench.settings.spec import SpecError
+from workbench.settings.composing import SpecError
 
 ROOT = Path(__file__).parents[2]
 

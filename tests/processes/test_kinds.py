@@ -17,7 +17,7 @@ from tests.hold import Hold
 from workbench import api
 from workbench.rundir import rollouts
 from workbench.rundir.store import State
-from workbench.settings.spec import SpecError
+from workbench.settings.composing import SpecError
 
 ROWS = [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": "No.", "note": str(i)} for i in range(20)]
 

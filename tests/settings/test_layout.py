@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from workbench.settings.composing import SpecError
 from workbench.settings.layout import Layout, Shape, check, nearest, problems
-from workbench.settings.spec import SpecError, compose
+from workbench.settings.spec import compose
 
 SMOLLM = Shape(layers=30, heads=9, query_groups=3, ffn=1536)
 

@@ -6,20 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.settings.composing import SpecError, choices, compose_tree, overrides_between
+from workbench.settings.modules import algorithm_names, find_algorithm
 from workbench.settings.online import OnlineConfig, require
 from workbench.settings.placement import servers
-from workbench.settings.spec import (
-    Experiment,
-    SpecError,
-    algorithm_names,
-    choices,
-    compose,
-    compose_tree,
-    filled,
-    find_algorithm,
-    overrides_between,
-    parse,
-)
+from workbench.settings.spec import Experiment, compose, filled, parse
 
 
 def problem(*overrides: str) -> str:

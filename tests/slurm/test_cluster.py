@@ -19,7 +19,7 @@ from workbench import api
 from workbench.chaos.lab import Lab
 from workbench.machines.usage import Use
 from workbench.rundir.store import State
-from workbench.settings.spec import SpecError
+from workbench.settings.composing import SpecError
 from workbench.views import machines as views
 
 __all__ = ["start"]

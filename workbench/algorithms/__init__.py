@@ -6,15 +6,32 @@ Here is what an algorithm's file imports: the batch for its loss, and the runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from workbench.engine.batch import Batch, Given, Loss, Metrics
+from workbench.settings import AlgorithmConfig
+from workbench.settings.modules import AlgorithmModule, find_algorithm
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
+    from workbench.data.readers import Kind
     from workbench.rollout.experience import Experience
 
-__all__ = ["Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
+__all__ = ["Algorithm", "Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
+
+
+class Algorithm(AlgorithmModule, Protocol):
+    """An algorithm's file."""
+
+    ROWS: Kind | Callable[[AlgorithmConfig], Kind]
+    loss: Loss
+
+    def train(self, cfg: AlgorithmConfig, rt: Runtime) -> Iterator[Metrics]: ...
+
+
+def find(name: str) -> Algorithm:
+    """The file of an algorithm. Raises ValueError where there is none; the message names the nearest and lists all."""
+    return cast(Algorithm, find_algorithm(name))
 
 
 class Runtime(Protocol):
@@ -38,11 +55,11 @@ class Runtime(Protocol):
         """The algorithm's settings as they are now: some may be changed while the run goes on."""
         ...
 
-    def set(self, **values: Any) -> None:
+    def set(self, **values: object) -> None:
         """Change settings from now on."""
         ...
 
-    state: dict[str, Any]
+    state: dict[str, object]
     """What the algorithm keeps beside the weights: in every checkpoint, whatever the layout. Numbers, texts, lists, mappings, numpy arrays."""
 
     def with_reference(self, rows: Sequence[Row]) -> list[Row]:

@@ -24,15 +24,15 @@ OUTPUTS = Outputs(logprobs=True)
 
 class Config(AlgorithmConfig):
     name: Literal["dpo"] = "dpo"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     preference_loss: Literal["dpo", "cdpo", "ipo", "rpo_fwd_kl", "rpo_bwd_kl", "rpo_sq", "hinge"] = Field(
-        "dpo", description="Which loss of the family; the rpo ones learn from the rows' rewards as well."
+        default="dpo", description="Which loss of the family; the rpo ones learn from the rows' rewards as well."
     )
-    beta: float = Field(0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="cdpo: the probability that a preference label is flipped.")
-    eta: float = Field(1.0, gt=0, description="rpo: scale of the difference of the given rewards.")
-    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen answer's negative log-likelihood, added to the loss.")
-    length_normalized: bool = Field(False, description="Use log-probabilities per token instead of per answer.")
+    beta: float = Field(default=0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="cdpo: the probability that a preference label is flipped.")
+    eta: float = Field(default=1.0, gt=0, description="rpo: scale of the difference of the given rewards.")
+    sft_loss_weight: float = Field(default=0.0, ge=0, description="Weight of the chosen answer's negative log-likelihood, added to the loss.")
+    length_normalized: bool = Field(default=False, description="Use log-probabilities per token instead of per answer.")
 
     @model_validator(mode="after")
     def _smoothing_goes_with_cdpo(self) -> Config:

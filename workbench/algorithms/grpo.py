@@ -27,10 +27,10 @@ __all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 class Config(OnlineConfig):
     name: Literal["grpo"] = "grpo"
-    samples_per_prompt: int = Field(8, ge=2, le=256, description="Answers to each prompt: the group.")
-    scale_by_deviation: bool = Field(True, description="Divide by the group's deviation; false only subtracts its mean (Dr. GRPO).")
-    loss_level: Literal["token", "sequence"] = Field("token", description="Whether every token or every answer weighs the same.")
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k3", description="How the KL of a token, a term of the loss here, is estimated.")
+    samples_per_prompt: int = Field(default=8, ge=2, le=256, description="Answers to each prompt: the group.")
+    scale_by_deviation: bool = Field(default=True, description="Divide by the group's deviation; false only subtracts its mean (Dr. GRPO).")
+    loss_level: Literal["token", "sequence"] = Field(default="token", description="Whether every token or every answer weighs the same.")
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k3", description="How the KL of a token, a term of the loss here, is estimated.")
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:

@@ -31,11 +31,11 @@ OUTPUTS = Outputs(logprobs=True)
 
 class Config(AlgorithmConfig):
     name: Literal["kto"] = "kto"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    beta: float = Field(0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
-    desirable_weight: float = Field(1.0, ge=0, description="lambda_D: weight of the desirable answers.")
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    beta: float = Field(default=0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
+    desirable_weight: float = Field(default=1.0, ge=0, description="lambda_D: weight of the desirable answers.")
     undesirable_weight: float = Field(
-        1.0,
+        default=1.0,
         ge=0,
         description="lambda_U: weight of the undesirable ones; the authors keep (lambda_D x desirable rows) / (lambda_U x undesirable rows) within 1 to 1.5.",
     )

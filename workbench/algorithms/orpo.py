@@ -24,8 +24,8 @@ OUTPUTS = Outputs(logprobs=True)
 
 class Config(AlgorithmConfig):
     name: Literal["orpo"] = "orpo"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    odds_weight: float = Field(0.1, ge=0, description="lambda: weight of the odds-ratio term beside the chosen answer's likelihood.")
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    odds_weight: float = Field(default=0.1, ge=0, description="lambda: weight of the odds-ratio term beside the chosen answer's likelihood.")
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:

@@ -26,12 +26,12 @@ __all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 class Config(ActorCriticConfig):
     name: Literal["ppo"] = "ppo"
-    gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="GAE's lambda: 1 is the whole return, 0 one step and the critic.")
-    whiten_rewards: bool = Field(False, description="Rewards with KL to mean 0, variance 1 over the step.")
-    reward_clip: float = Field(0.0, ge=0, description="Rewards are clipped at plus and minus this; 0 does not clip.")
-    kl_target: float = Field(0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
-    kl_horizon: int = Field(10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount of later rewards.")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda: 1 is the whole return, 0 one step and the critic.")
+    whiten_rewards: bool = Field(default=False, description="Rewards with KL to mean 0, variance 1 over the step.")
+    reward_clip: float = Field(default=0.0, ge=0, description="Rewards are clipped at plus and minus this; 0 does not clip.")
+    kl_target: float = Field(default=0.0, ge=0, description="Adapt the KL coefficient towards this KL an answer; 0 keeps it.")
+    kl_horizon: int = Field(default=10000, ge=1, description="Answers over which the adaptive coefficient moves (Ziegler et al., arXiv 1909.08593).")
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:

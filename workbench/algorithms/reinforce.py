@@ -24,7 +24,7 @@ __all__ = ["OUTPUTS", "Config", "loss", "train"]
 
 class Config(OnlineConfig):
     name: Literal["reinforce"] = "reinforce"
-    samples_per_prompt: int = Field(4, ge=2, le=256, description="Answers to each prompt; the baseline of each is the others' mean.")
+    samples_per_prompt: int = Field(default=4, ge=2, le=256, description="Answers to each prompt; the baseline of each is the others' mean.")
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -26,12 +26,16 @@ ROLES: Roles = {}
 
 class Config(AlgorithmConfig):
     name: Literal["reward_model"] = "reward_model"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    objective: Literal["ranking", "regression"] = Field("ranking", description="Learn one score from pairs, or one score an attribute from ratings.")
-    ranking_loss: Literal["plain", "margin", "scaled"] = Field(
-        "plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    objective: Literal["ranking", "regression"] = Field(
+        default="ranking", description="Learn one score from pairs, or one score an attribute from ratings."
     )
-    attributes: tuple[str, ...] = Field(M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores.")
+    ranking_loss: Literal["plain", "margin", "scaled"] = Field(
+        default="plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
+    )
+    attributes: tuple[str, ...] = Field(
+        default=M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores."
+    )
 
     @field_validator("attributes")
     @classmethod
@@ -94,7 +98,7 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
         yield rt.update(rows, loss)
 
 
-def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Config) -> dict[str, Any]:
+def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Config) -> dict[str, object]:
     """What held-out scores tell beyond the loss: see `workbench.monitoring.score_diagnostics`.
 
     Args:

@@ -23,7 +23,7 @@ OUTPUTS = Outputs(logprobs=True)
 
 class Config(AlgorithmConfig):
     name: Literal["sft"] = "sft"
-    lr: float = Field(3e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    lr: float = Field(default=3e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:

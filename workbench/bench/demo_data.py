@@ -62,7 +62,7 @@ def build(out: Path) -> int:
     return len(pairs)
 
 
-def rank(rollouts: list) -> tuple | None:  # type: ignore[type-arg]
+def rank(rollouts: list) -> tuple | None:
     """(chosen, rejected): the shortest answer that ended by itself, and the longest answer; None where they are too alike."""
     ended = [r for r in rollouts if r.finish_reason == "stop" and len(r.tokens) >= MIN_CHOSEN_TOKENS]
     if not ended:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from workbench import algorithms
 from workbench import metrics as M
 from workbench.data.dataset import encode
 from workbench.data.formats import parse
@@ -19,14 +20,14 @@ from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel
 from workbench.engine.step import Policy
 from workbench.settings import Lora, Model
-from workbench.settings.spec import find_algorithm, outputs_of
+from workbench.settings.modules import outputs_of
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     parallel.start()
     directory = Path(settings["model"])
     tokenizer = hf.tokenizer(directory)
-    algorithm = find_algorithm(settings["kind"])
+    algorithm = algorithms.find(settings["kind"])
     fields = {"beta": settings["beta"]} if settings["kind"] == "dpo" else {}
     cfg = algorithm.Config(lr=settings["lr"], min_lr_ratio=1, warmup_steps=0, **fields)
     model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))

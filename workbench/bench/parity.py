@@ -243,12 +243,13 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """What one case gives, as named arrays; the same calls on every rank."""
     import dataclasses
 
+    from workbench import algorithms
     from workbench.engine.gather import gathered
     from workbench.engine.step import Policy
-    from workbench.settings.spec import find_algorithm, outputs_of
+    from workbench.settings.modules import outputs_of
 
     for name in ALGORITHMS:
-        algorithm = find_algorithm(name)
+        algorithm = algorithms.find(name)
         for packing, tokens in PACKINGS.items():
             cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
             policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), 10, outputs_of(cfg))
@@ -274,7 +275,7 @@ def main() -> None:
         parallel.arrange(case.model.layout)
         arrays = dict(_measure(case, folder))
         if parallel.rank() == 0:
-            np.savez(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(folder / f"{case.name}.npz", **arrays)
         parallel.barrier()
     parallel.stop()
 

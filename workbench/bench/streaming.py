@@ -287,7 +287,7 @@ async def _session(url: str, run_id: str) -> None:
     try:
         await send()
         while (message := await connection.read_message()) is not None:
-            told = ForwardMsg.FromString(message)  # type: ignore[arg-type]
+            told = ForwardMsg.FromString(message)
             if told.WhichOneof("type") == "new_session":
                 place = {"page_script_hash": told.new_session.page_script_hash}
             if told.WhichOneof("type") == "auto_rerun" and told.auto_rerun.fragment_id not in reruns:

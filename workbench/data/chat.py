@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.packing import Row
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
+from workbench.data.tokenizer import added_vocabulary, end_token, rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,14 +109,14 @@ def _ending_text(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _closers(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    added = [str(token) for token in tokenizer.get_added_vocab()]
+    added = [str(token) for token in added_vocabulary(tokenizer)]
     return sorted({*added, str(tokenizer.eos_token)}, key=len, reverse=True)
 
 
 def _ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: the template's, or the tokenizer's end of sequence where the template adds none."""
     text = _ending_text(tokenizer)
-    return _special(tokenizer, text) if text else [tokenizer.eos_token_id]  # type: ignore[list-item]
+    return _special(tokenizer, text) if text else [end_token(tokenizer)]
 
 
 class _key:
@@ -142,7 +143,7 @@ def _rendered(key: _key, roles: tuple[str, ...], generation: bool) -> tuple[str,
     if not key.tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; put a chat_template.jinja beside the model (an instruct model has one)")
     messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
-    text = key.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+    text = rendered(key.tokenizer, messages, generation)
     pieces = tuple(_FIND.split(text))
     if list(pieces[1::2]) != [str(i) for i in range(len(roles))]:
         raise ValueError(f"the chat template does not keep the messages {', '.join(roles)} as they are; it gives {text!r}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from workbench.data.dataset import encode, fingerprint, fit, prompt_text
 from workbench.data.packing import Row
 from workbench.data.readers import Kind, read
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
+from workbench.data.tokenizer import decode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -129,10 +131,10 @@ def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
     opened = prompt_tokens(text.prompt, tokenizer)
     if isinstance(text, PromptOnly):
         note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items())
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=[Piece(text=tokenizer.decode(opened), role="user", learnt=False)], note=note)
+        return Sample(where=text.where, tokens=row.num_tokens, pieces=[Piece(text=decode(tokenizer, opened), role="user", learnt=False)], note=note)
     closed = spans((*text.prompt, Message("assistant", text.answers[0])), tokenizer)
     prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
-    answers = [[Piece(text=tokenizer.decode(branch), role="assistant", learnt=True)] for branch in row.branches]
+    answers = [[Piece(text=decode(tokenizer, branch), role="assistant", learnt=True)] for branch in row.branches]
     if isinstance(text, Preference):
         return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
     return Sample(where=text.where, tokens=row.num_tokens, pieces=[*prompt, *answers[0]], note=_note(text))
@@ -177,7 +179,7 @@ def _answer_tokens(row: Row) -> int:
     return sum(map(len, row.branches)) if row.branches else int(np.sum(row.learn))
 
 
-def _repeats(keys: list[Any]) -> int:
+def _repeats(keys: Sequence[Hashable]) -> int:
     return len(keys) - len(set(keys))
 
 
@@ -193,4 +195,4 @@ def _first(found: list[Span], tokens: int) -> list[Span]:
 
 
 def _pieces(found: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    return [Piece(text=tokenizer.decode(span.tokens), role=span.role, learnt=span.learn) for span in found]
+    return [Piece(text=decode(tokenizer, span.tokens), role=span.role, learnt=span.learn) for span in found]

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -169,7 +169,13 @@ def _prompt(text: TextRow, row: Row, tokenizer: PreTrainedTokenizerBase) -> list
     return list(row.prefix)
 
 
-def _lengths(rows: Sequence[Row]) -> dict[str, Any]:
+class _Lengths(TypedDict, total=False):
+    prompt_tokens: int
+    answer_tokens: int
+    length: dict[str, float]
+
+
+def _lengths(rows: Sequence[Row]) -> _Lengths:
     if not rows:
         return {}
     lengths = np.array([row.num_tokens for row in rows])

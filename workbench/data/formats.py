@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Role, TextRow, Unpaired
 
@@ -54,7 +54,7 @@ class Malformed(Exception):
     """A row is not what its schema says: (what was expected, what was found)."""
 
 
-def detect(row: Mapping[str, Any]) -> str:
+def detect(row: Mapping[str, object]) -> str:
     """The format of a row, by its keys. Raises Malformed when none fits."""
     keys = set(row)
     for name, needed in (
@@ -75,7 +75,7 @@ def detect(row: Mapping[str, Any]) -> str:
     raise Malformed("the keys of one of: " + "; ".join(SCHEMAS), f"keys {sorted(map(str, keys))[:10]}")
 
 
-def parse(row: Any, name: str, kind: str, where: str) -> Sequence[TextRow]:
+def parse(row: object, name: str, kind: str, where: str) -> Sequence[TextRow]:
     """A row of format `name`, as the rows of the `kind` that the algorithm wants: two for a pair read as unpaired, else one. Raises Malformed."""
     if not isinstance(row, Mapping):
         raise Malformed("a JSON object", _brief(row))
@@ -93,7 +93,7 @@ def parse(row: Any, name: str, kind: str, where: str) -> Sequence[TextRow]:
     return [parsed]
 
 
-def _hh(row: Mapping[str, Any], where: str) -> TextRow:
+def _hh(row: Mapping[str, object], where: str) -> TextRow:
     chosen, rejected = (_transcript(_text(row, key), key) for key in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise Malformed("transcripts that are equal up to the last answer", "transcripts that part earlier")
@@ -115,7 +115,7 @@ def _transcript(text: str, key: str) -> tuple[Message, ...]:
     return tuple(merged)
 
 
-def _preference(row: Mapping[str, Any], where: str) -> TextRow:
+def _preference(row: Mapping[str, object], where: str) -> TextRow:
     if "prompt" in row:
         prompt = _prompt(row["prompt"])
         chosen, rejected = (_answer(_value(row, key), key, prompt) for key in ("chosen", "rejected"))
@@ -128,23 +128,23 @@ def _preference(row: Mapping[str, Any], where: str) -> TextRow:
     return Preference(prompt, chosen, rejected, where=where)
 
 
-def _nemo(row: Mapping[str, Any], where: str) -> TextRow:
+def _nemo(row: Mapping[str, object], where: str) -> TextRow:
     prompt = _prompt(_value(row, "prompt"))
     chosen, rejected = (_answer(_value(row, key), key, prompt) for key in ("chosen_response", "rejected_response"))
     return Preference(prompt, chosen, rejected, _reward(row, "chosen_reward"), _reward(row, "rejected_reward"), where)
 
 
-def _input_output(row: Mapping[str, Any], where: str) -> TextRow:
+def _input_output(row: Mapping[str, object], where: str) -> TextRow:
     prompt = _filled(_text(row, "input"), "input")
     return Conversation((Message("user", prompt), Message("assistant", _filled(_text(row, "output"), "output"))), where)
 
 
-def _conversation(row: Mapping[str, Any], where: str) -> TextRow:
+def _conversation(row: Mapping[str, object], where: str) -> TextRow:
     messages = _messages(_value(row, "messages"), "messages")
     return _checked(messages, where)
 
 
-def _sharegpt(row: Mapping[str, Any], where: str) -> TextRow:
+def _sharegpt(row: Mapping[str, object], where: str) -> Conversation:
     turns = _value(row, "conversations")
     if not isinstance(turns, list) or not turns:
         raise Malformed("conversations: a list of turns", _brief(turns))
@@ -162,7 +162,7 @@ def _sharegpt(row: Mapping[str, Any], where: str) -> TextRow:
     return _checked(tuple(messages), where)
 
 
-def _rated(row: Mapping[str, Any], where: str) -> TextRow:
+def _rated(row: Mapping[str, object], where: str) -> TextRow:
     prompt = _prompt(_value(row, "prompt"))
     response = _answer(_value(row, "response"), "response", prompt)
     if "attributes" in row:
@@ -170,32 +170,32 @@ def _rated(row: Mapping[str, Any], where: str) -> TextRow:
     return Rated(prompt, response, _ratings({name: row[name] for name in row if name not in ("prompt", "response")}, ""), where)
 
 
-def _labelled_conversation(row: Mapping[str, Any], where: str) -> TextRow:
+def _labelled_conversation(row: Mapping[str, object], where: str) -> TextRow:
     """SteerLM's training rows: the ratings of the last answer stand in its `label`."""
-    messages = _sharegpt({**row, "mask": ""}, where).messages  # type: ignore[union-attr]
-    last = row["conversations"][-1]
+    messages = _sharegpt({**row, "mask": ""}, where).messages
+    last = cast(Sequence[Mapping[str, object]], row["conversations"])[-1]
     return Rated(messages[:-1], messages[-1].content, _attributes(last.get("label"), "the last turn's label"), where)
 
 
-def _attributes(value: Any, place: str) -> dict[str, float]:
+def _attributes(value: object, place: str) -> dict[str, float]:
     """Ratings from a mapping, or from `quality:4,toxicity:0`."""
     if isinstance(value, Mapping):
         return _ratings(value, f"{place}.")
     found = [_RATING.fullmatch(part) for part in value.split(",")] if isinstance(value, str) else [None]
-    pairs = [match.groups() for match in found if match]
+    pairs = [(match[1], match[2]) for match in found if match]
     if len(pairs) < len(found) or len(dict(pairs)) < len(pairs):
         raise Malformed(f'{place}: a mapping of numbers, or text such as "quality:4,toxicity:0" that names each once', _brief(value))
     return {name: float(number) for name, number in pairs}
 
 
-def _ratings(values: Mapping[str, Any], place: str) -> dict[str, float]:
+def _ratings(values: Mapping[str, object], place: str) -> dict[str, float]:
     read = {name: _finite(value, f"{place}{name}", "a finite number, or null") for name, value in values.items() if value is not None}
     if not read:
         raise Malformed("at least one rating" + (f" in {place.rstrip('.')}" if place else " beside prompt and response"), f"{list(values)[:10]}")
     return read
 
 
-def _unpaired(row: Mapping[str, Any], where: str) -> TextRow:
+def _unpaired(row: Mapping[str, object], where: str) -> TextRow:
     prompt = _prompt(_value(row, "prompt"))
     answer, label = (next((key for key in keys if key in row), keys[0]) for keys in (_ANSWERS, _LABELS))
     wanted = _value(row, label)
@@ -204,13 +204,13 @@ def _unpaired(row: Mapping[str, Any], where: str) -> TextRow:
     return Unpaired(prompt, _answer(_value(row, answer), answer, prompt), wanted in (True, "chosen"), where)
 
 
-def _prompts(row: Mapping[str, Any], where: str) -> TextRow:
+def _prompts(row: Mapping[str, object], where: str) -> TextRow:
     key = next((key for key in _ASKED if key in row), _ASKED[0])
     columns = {name: _as_text(value, name) for name, value in row.items() if name != key and value is not None}
     return PromptOnly(_prompt(_value(row, key), key), columns, where)
 
 
-def _as_text(value: Any, place: str) -> str:
+def _as_text(value: object, place: str) -> str:
     """A text as it is, anything else as JSON; what JSON has not (a date of a parquet file) as Python shows it."""
     if isinstance(value, str):
         return value
@@ -221,7 +221,7 @@ def _as_text(value: Any, place: str) -> str:
 
 
 _KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
-_PARSERS: dict[str, Callable[[Mapping[str, Any], str], TextRow]] = {
+_PARSERS: dict[str, Callable[[Mapping[str, object], str], TextRow]] = {
     "hh": _hh,
     "preference": _preference,
     "nemo": _nemo,
@@ -240,7 +240,7 @@ def _checked(messages: tuple[Message, ...], where: str) -> Conversation:
     return Conversation(messages, where)
 
 
-def _prompt(value: Any, key: str = "prompt") -> tuple[Message, ...]:
+def _prompt(value: object, key: str = "prompt") -> tuple[Message, ...]:
     if isinstance(value, str):
         return (Message("user", _filled(value, key)),)
     return _asking(_messages(value, key))
@@ -254,7 +254,7 @@ def _asking(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages
 
 
-def _answer(value: Any, key: str, prompt: tuple[Message, ...]) -> str:
+def _answer(value: object, key: str, prompt: tuple[Message, ...]) -> str:
     """A string, or messages whose last is the assistant's; what precedes it must be the prompt again."""
     if isinstance(value, str):
         return _filled(value, key)
@@ -264,7 +264,7 @@ def _answer(value: Any, key: str, prompt: tuple[Message, ...]) -> str:
     return messages[-1].content
 
 
-def _messages(value: Any, key: str) -> tuple[Message, ...]:
+def _messages(value: object, key: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise Malformed(f"{key}: a string or a list of messages", _brief(value))
     messages = []
@@ -282,24 +282,24 @@ def _role(name: str, place: str) -> Role:
     return _ROLES[name.lower()]
 
 
-def _reward(row: Mapping[str, Any], key: str) -> float | None:
+def _reward(row: Mapping[str, object], key: str) -> float | None:
     value = row.get(key)
     return None if value is None else _finite(value, key)
 
 
-def _finite(value: Any, place: str, expected: str = "a finite number") -> float:
+def _finite(value: object, place: str, expected: str = "a finite number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         raise Malformed(f"{place}: {expected}", _brief(value))
     return float(value)
 
 
-def _value(row: Mapping[str, Any], key: str) -> Any:
+def _value(row: Mapping[str, object], key: str) -> object:
     if key not in row:
         raise Malformed(f"the key {key!r}", f"keys {sorted(map(str, row))[:10]}")
     return row[key]
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
+def _text(row: Mapping[str, object], key: str) -> str:
     value = _value(row, key)
     if not isinstance(value, str):
         raise Malformed(f"{key}: a string", _brief(value))
@@ -316,7 +316,7 @@ def _filled(text: str, place: str) -> str:
     return text
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     """What was found, short: the type, and the beginning of the value."""
     text = repr(value)
     return f"{type(value).__name__} {text[:60]}{'…' if len(text) > 60 else ''}"

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from workbench.data.formats import SCHEMAS, Malformed, detect, parse
 from workbench.data.rows import TextRow
@@ -85,7 +85,7 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
     return Rows(rows, bad, name)
 
 
-def _raw_rows(source: str) -> Iterator[tuple[str, Any]]:
+def _raw_rows(source: str) -> Iterator[tuple[str, object]]:
     path = locate(source)
     if path is None:
         return _hub_rows(source)
@@ -96,7 +96,7 @@ def _raw_rows(source: str) -> Iterator[tuple[str, Any]]:
     return _json_rows(path)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
     number = 0
     with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
         try:
@@ -114,7 +114,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"{path}:{number + 1}", _Broken("a whole gzip file", f"{type(error).__name__}: {error}")
 
 
-def _decode(line: bytes) -> Any:
+def _decode(line: bytes) -> object:
     try:
         return json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -125,7 +125,7 @@ def _decode(line: bytes) -> Any:
         return _Broken("JSON", f"{error}: {line[:40]!r}"[:160])
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,7 +139,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}:{number + 1}", _Broken("a whole parquet file", f"{type(error).__name__}: {error}"[:160])
 
 
-def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:
+def _hub_rows(source: str) -> Iterator[tuple[str, object]]:
     import datasets
 
     name, *parts = source.split(":")

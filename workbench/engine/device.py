@@ -53,7 +53,7 @@ def _gpu_use(index: int) -> tuple[float, float | None]:
     """(reserved MiB, busy share) of a GPU, for another thread: it waits for no kernel. The share needs the package nvidia-ml-py."""
     busy = None
     if importlib.util.find_spec("pynvml"):
-        from pynvml import NVMLError  # type: ignore[import-not-found]
+        from pynvml import NVMLError
 
         with contextlib.suppress(NVMLError, RuntimeError):  # not every GPU tells, and a share that is missing is no reason to stop
             busy = torch.cuda.utilization(index) / 100
@@ -106,7 +106,7 @@ def adopt_megatron() -> None:
     jit.disable_jit_fuser()
     for name, module in list(sys.modules.items()):
         if name.startswith("megatron.core") and getattr(module, "torch", None) is torch:
-            module.torch = _TORCH  # type: ignore[attr-defined]
+            module.torch = _TORCH
     _patch_random()
     _patch_clipping()
     _patch_token_dispatcher()
@@ -116,7 +116,7 @@ def as_cuda_type(parameter: torch.nn.Parameter) -> None:
     """megatron-core's optimizers sort parameters by the name of their CUDA tensor type: answer with it on a CPU too."""
     if not CUDA:
         name = parameter.data.type().replace("torch.", "torch.cuda.", 1)
-        parameter.type = lambda *args: name if not args else parameter.data.type(*args)  # type: ignore[method-assign]
+        parameter.type = lambda *args: name if not args else parameter.data.type(*args)
 
 
 def beside() -> contextlib.AbstractContextManager[Any]:
@@ -134,11 +134,11 @@ def cuda_calls_stay_on_cpu() -> Iterator[None]:
         yield
         return
     original = Tensor.cuda
-    Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign, assignment]
+    Tensor.cuda = lambda self, *args, **kwargs: self
     try:
         yield
     finally:
-        Tensor.cuda = original  # type: ignore[method-assign]
+        Tensor.cuda = original
 
 
 @contextlib.contextmanager
@@ -256,7 +256,7 @@ def _on_cpu(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 _TORCH = _Torch("torch")
-_TORCH.cuda = _Cuda("torch.cuda")  # type: ignore[attr-defined]
+_TORCH.cuda = _Cuda("torch.cuda")
 for _name in ("tensor", "zeros", "ones", "empty", "full", "arange", "zeros_like", "empty_like", "as_tensor", "rand", "randn"):
     setattr(_TORCH, _name, _on_cpu(getattr(torch, _name)))
 
@@ -264,8 +264,8 @@ for _name in ("tensor", "zeros", "ones", "empty", "full", "arange", "zeros_like"
 def _patch_random() -> None:
     from megatron.core.tensor_parallel import random as megatron_random
 
-    megatron_random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()  # type: ignore[attr-defined]
-    megatron_random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)  # type: ignore[attr-defined]
+    megatron_random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()
+    megatron_random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)
 
     @contextlib.contextmanager
     def fork(self: Any, name: str = "model-parallel-rng") -> Iterator[None]:
@@ -292,8 +292,8 @@ def _patch_clipping() -> None:
             if scale < 1.0 and grad is not None:
                 grad.mul_(scale)
 
-    clip_grads.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]
-    optimizer.clip_grad_by_total_norm_fp32 = clip  # type: ignore[attr-defined]
+    clip_grads.clip_grad_by_total_norm_fp32 = clip
+    optimizer.clip_grad_by_total_norm_fp32 = clip
 
 
 def _patch_token_dispatcher() -> None:
@@ -303,4 +303,4 @@ def _patch_token_dispatcher() -> None:
     def move(tensor: Tensor | None, as_numpy: bool = False, record_stream: bool = False) -> Any:
         return tensor.numpy() if as_numpy and tensor is not None else tensor
 
-    token_dispatcher.maybe_move_tensor_to_cpu = move  # type: ignore[attr-defined]
+    token_dispatcher.maybe_move_tensor_to_cpu = move

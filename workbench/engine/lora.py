@@ -65,16 +65,14 @@ def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
     dtype = next(chunk.parameters()).dtype
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilized,
         target_modules=[_LAYER_OF_TARGET[target] for target in settings.targets],
         megatron_config=copy.copy(chunk.config),  # peft changes its params_dtype
         megatron_core="megatron.core",
     )
-    config._register_custom_module(
-        {tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora}  # type: ignore[dict-item]
-    )
+    config._register_custom_module({tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora})
     inject_adapter_in_model(config, chunk, adapter_name=_ADAPTER)
     for name, parameter in chunk.named_parameters():
         parameter.requires_grad_("lora_" in name or name == weights.SCORE_HEAD)
@@ -150,7 +148,7 @@ def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: s
     out.mkdir(parents=True)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilized,
         target_modules=sorted(modules),

@@ -70,7 +70,7 @@ def interleaved(config: Any) -> dict[str, Any]:
 def router() -> None:
     """megatron's router asks for a function of Transformer Engine by a name that it has not defined where the package is absent."""
     if not hasattr(moe_utils, "te_general_gemm"):
-        moe_utils.te_general_gemm = None  # type: ignore[attr-defined]
+        moe_utils.te_general_gemm = None
 
 
 def optimizer() -> None:
@@ -84,5 +84,5 @@ def optimizer() -> None:
         state = self.optimizer.state[self.optimizer.param_groups[group]["params"][order]]
         fill(self, parameter, {**({"step": state["step"]} if "step" in state else {}), **tensors})
 
-    fill_but_the_step.mended = True  # type: ignore[attr-defined]
-    DistributedOptimizer._set_main_param_and_optimizer_states = fill_but_the_step  # type: ignore[method-assign]
+    fill_but_the_step.mended = True
+    DistributedOptimizer._set_main_param_and_optimizer_states = fill_but_the_step

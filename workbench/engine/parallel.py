@@ -80,7 +80,7 @@ def tensor_size() -> int:
 
 
 def tensor_group() -> dist.ProcessGroup:
-    return parallel_state.get_tensor_model_parallel_group()  # type: ignore[return-value]
+    return parallel_state.get_tensor_model_parallel_group()
 
 
 def context_rank() -> int:
@@ -92,7 +92,7 @@ def context_size() -> int:
 
 
 def context_group() -> dist.ProcessGroup:
-    return parallel_state.get_context_parallel_group()  # type: ignore[return-value]
+    return parallel_state.get_context_parallel_group()
 
 
 def expert_rank() -> int:
@@ -153,27 +153,27 @@ def from_last_stage(value: T) -> T:
 def from_context(own: Tensor, slots_N: Tensor, total: int) -> Tensor:
     """Each context rank's results in their slots of the whole's `total`, on all of them. Every rank computes the same loss of the whole, so
     the gradient of a rank's own results is theirs alone."""
-    return _FromContext.apply(own, slots_N, total)  # type: ignore[no-any-return]
+    return _FromContext.apply(own, slots_N, total)
 
 
 def gather_over_data(value: T) -> list[T]:
     """Every data-parallel rank's value, by rank, on each of them."""
     values: list[T | None] = [None] * data_size()
     dist.all_gather_object(values, value, group=parallel_state.get_data_parallel_group())
-    return values  # type: ignore[return-value]
+    return values
 
 
 def gather_over_all(value: T) -> list[T]:
     """Every rank's value, by rank, on every rank."""
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
-    return values  # type: ignore[return-value]
+    return values
 
 
 def twin_tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
     groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
-    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]  # type: ignore[return-value]
+    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]
 
 
 def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
@@ -210,6 +210,6 @@ class _FromContext(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor):
         (slots_N,) = ctx.saved_tensors
         return grad[slots_N], None, None

@@ -52,13 +52,13 @@ def stock() -> Iterator[None]:
 
 def _mm(left: Tensor, right: Tensor) -> Tensor:
     if _worth(left, right):
-        return _onednn(left, right.t(), None, "none", [], "")  # type: ignore[no-any-return]
+        return _onednn(left, right.t(), None, "none", [], "")
     return torch.mm(left, right, out=left.new_empty(len(left), right.shape[1]))
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     if beta == alpha == 1 and bias.dim() == 1 and _worth(left, right):
-        return _onednn(left, right.t(), bias, "none", [], "")  # type: ignore[no-any-return]
+        return _onednn(left, right.t(), bias, "none", [], "")
     return torch.addmm(bias, left, right, beta=beta, alpha=alpha, out=left.new_empty(len(left), right.shape[1]))
 
 

@@ -38,14 +38,14 @@ def target_logprobs(
     Returns:
         logprobs_N, fp32.
     """
-    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, False)[0]  # type: ignore[no-any-return]
+    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, False)[0]
 
 
 def target_logprobs_and_entropy(
     hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
     """As `target_logprobs`, with the entropy -sum p log p of each prediction: (logprobs_N, entropy_N), both with gradient."""
-    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, True)  # type: ignore[no-any-return]
+    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, True)
 
 
 def top_k(
@@ -73,7 +73,7 @@ def _shared(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
 
 class _Targets(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND, weight_VD, target_N, first, group, chunk, entropy):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, hidden_ND, weight_VD, target_N, first, group, chunk, entropy):
         learns = ctx.needs_input_grad[1]
         unit = ctx.needs_input_grad[0] and not learns and not entropy
         unit_grad_ND = torch.empty_like(hidden_ND) if unit else None
@@ -96,7 +96,7 @@ class _Targets(torch.autograd.Function):
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, entropy_grad_N: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad_N: Tensor, entropy_grad_N: Tensor):
         if ctx.unit:
             (unit_grad_ND,) = ctx.saved_tensors
             return unit_grad_ND * grad_N[:, None].to(unit_grad_ND.dtype), *[None] * 6
@@ -156,7 +156,7 @@ def _entropy_grad(logits_nV: Tensor, lse_n: Tensor, entropy_n: Tensor, grad_n: T
 
 class _Candidates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND, weight_VD, tokens_NK, k, first, group, chunk):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, hidden_ND, weight_VD, tokens_NK, k, first, group, chunk):
         count, here = len(hidden_ND), hidden_ND.device
         logprobs_NK = torch.empty(count, k, dtype=torch.float32, device=here)
         rest_N, lse_N = (torch.empty(count, dtype=torch.float32, device=here) for _ in range(2))
@@ -174,7 +174,7 @@ class _Candidates(torch.autograd.Function):
         return logprobs_NK, rest_N, chosen_NK
 
     @staticmethod
-    def backward(ctx: Any, grad_NK: Tensor, rest_grad_N: Tensor, _: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad_NK: Tensor, rest_grad_N: Tensor, _: Tensor):
         hidden_ND, weight_VD, tokens_NK, lse_N, rest_N = ctx.saved_tensors
         rest_grad_N = rest_grad_N.masked_fill(rest_N.isneginf(), 0)
         hidden_grad_ND = torch.empty_like(hidden_ND)

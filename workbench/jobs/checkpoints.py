@@ -9,9 +9,11 @@ from pathlib import Path
 from workbench.rundir import store
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
+from workbench.settings.composing import SpecError, compose_tree
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
-from workbench.settings.spec import Experiment, SpecError, compose_tree, outputs_of, overridden, parse
+from workbench.settings.modules import outputs_of
+from workbench.settings.spec import Experiment, overridden, parse
 
 KEY = "job.checkpoint"
 

@@ -11,7 +11,8 @@ from workbench.engine.step import Policy
 from workbench.processes.startup import settled
 from workbench.rundir.store import RunDir
 from workbench.settings import Model, stored
-from workbench.settings.spec import Experiment, outputs_of
+from workbench.settings.modules import outputs_of
+from workbench.settings.spec import Experiment
 
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import cast
 
 from backends import base as backends
 from backends import local
@@ -13,9 +14,10 @@ from workbench.jobs.checkpoints import with_checkpoint
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
-from workbench.rundir.store import FORMAT, RunDir, State
+from workbench.rundir.store import FORMAT, Job, RunDir, State
 from workbench.settings import placement, stored
-from workbench.settings.spec import Experiment, SpecError, changed
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import Experiment, changed
 
 
 def start(experiment: Experiment) -> RunDir:
@@ -62,7 +64,7 @@ def launch(run: RunDir, task: backends.Task) -> None:
     except OSError as error:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise
-    run.update(job=asdict(job))
+    run.update(job=cast(Job, asdict(job)))
 
 
 def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from workbench.jobs.checkpoints import evaluation, locate
 from workbench.jobs.runs import Run, get, submit
-from workbench.settings.spec import compose, quoted
+from workbench.settings.composing import quoted
+from workbench.settings.spec import compose
 
 
 def evaluate(run_id: str, step: int | None = None, overrides: Sequence[str] = ()) -> Run:

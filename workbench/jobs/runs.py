@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +15,7 @@ from workbench.machines import usage
 from workbench.machines.usage import Cluster, Where
 from workbench.rundir import store
 from workbench.rundir.files import ByteCursor
+from workbench.rundir.lines import Event
 from workbench.rundir.store import LIVE, RunDir, State, Status
 from workbench.serve.health import Report, reports
 from workbench.settings import stored
@@ -42,7 +42,7 @@ class Run:
         """The status, after a look whether the driver that should be writing it still lives."""
         return observed_status(self.dir)
 
-    def events(self, cursor: ByteCursor | None = None) -> Iterator[dict[str, Any]]:
+    def events(self, cursor: ByteCursor | None = None) -> Iterator[Event]:
         """The events of rank 0 after the cursor, which moves on; all of them without one."""
         self.dir.readable_format()
         return self.dir.events(cursor)
@@ -64,7 +64,7 @@ class Run:
         self.dir.request("stop")
         self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
 
-    def change(self, **values: Any) -> None:
+    def change(self, **values: object) -> None:
         """Change settings of the algorithm at the next step, on all ranks: `run.change(kl_coefficient=0.02)`.
 
         Raises:

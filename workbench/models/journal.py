@@ -26,7 +26,7 @@ class Journal:
         """Keep a request, durably, before it is acted on. Raises OSError on a full disk."""
         partial = self.folder / f".{step}.partial"
         with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.folder / f"{step}.npz")

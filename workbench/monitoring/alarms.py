@@ -10,12 +10,11 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from workbench import metrics as M
 from workbench.metrics import Metric
 
-Steps = Sequence[Mapping[str, Any]]
+Steps = Sequence[Mapping[str, float]]
 
 WINDOW = 5
 """Steps whose mean is compared with that of the run's first ones."""
@@ -68,12 +67,12 @@ def found(steps: Steps) -> list[Alarm]:
     return [alarm for alarm in alarms if alarm]
 
 
-def _not_a_number(step: Mapping[str, Any]) -> Alarm | None:
+def _not_a_number(step: Mapping[str, float]) -> Alarm | None:
     bad = [name for name, value in step.items() if isinstance(value, float) and not math.isfinite(value)]
     return Alarm("not a number", f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} no finite number") if bad else None
 
 
-def _at_limit(step: Mapping[str, Any], limit: Limit) -> Alarm | None:
+def _at_limit(step: Mapping[str, float], limit: Limit) -> Alarm | None:
     now = step.get(limit.metric, -math.inf)
     return Alarm(limit.name, limit.message.format(now=now, limit=limit.limit), limit.rank_by) if now >= limit.limit else None
 

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from workbench.rundir import beats
 from workbench.rundir.beats import Beat
@@ -57,7 +56,7 @@ class HangWatch:
         self._run, self._settings, self._ranks, self._clock = run, settings, ranks, clock
         self._heard: dict[tuple[str, int], _Heard] = {}
         self._moved_at = self._began = clock()
-        self._named: tuple[Any, ...] = ()
+        self._named: tuple[object, ...] = ()
         self._asked, self._attempt, self._interval_s = -math.inf, 0, max(1.0, sum(ranks.values()) / beats.RANKS_A_SECOND)
         self._first = 0  # this driver's first attempt
         self._events: EventWriter | None = None
@@ -102,7 +101,7 @@ class HangWatch:
         """The ranks that should beat and do not."""
         return [h.beat for h in self._heard.values() if not h.beat.ended and now - h.at > MISSED * max(h.beat.interval_s, self._interval_s)]
 
-    def _sound(self, named: tuple[Any, ...], silent: Sequence[Beat], quiet_s: float, now: float) -> None:
+    def _sound(self, named: tuple[object, ...], silent: Sequence[Beat], quiet_s: float, now: float) -> None:
         heard = [h.beat for h in self._heard.values()]
         began = {(role, rank) for role, rank in self._heard}
         missing = [(role, rank) for role, count in self._ranks.items() for rank in range(count) if (role, rank) not in began]
@@ -125,7 +124,7 @@ class HangWatch:
         self.message = self.ended = ""
         return True
 
-    def _write(self, kind: str, **values: Any) -> None:
+    def _write(self, kind: str, **values: object) -> None:
         """An event; a full disk is no reason to end the run that the alarm is about."""
         try:
             self._events = self._events or EventWriter(self._run, "driver")

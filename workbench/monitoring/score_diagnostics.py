@@ -6,7 +6,6 @@ Each function gives {"metrics": {name: number}, "kind": …} and small tables fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ POINTS = 500
 """Points of a scatter that are kept: drawn at random, the same ones each time."""
 
 
-def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, Any]:
+def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, object]:
     """Scores and answer lengths (tokens) of P pairs, chosen first. Pairs whose scores are not finite are left out."""
     finite = np.isfinite(scores_P2).all(axis=1)
     scores_P2, lengths_P2 = scores_P2[finite].astype(float), lengths_P2[finite]
@@ -28,7 +27,7 @@ def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, Any]:
     right_P = np.where(margin_P == 0, 0.5, margin_P > 0)
     bins, ece = calibration(margin_P, right_P)
     longer_P = np.sign(lengths_P2[:, 0] - lengths_P2[:, 1])
-    metrics: dict[str, Any] = {
+    metrics: dict[str, float] = {
         M.ACCURACY: right_P.mean(),
         M.ECE: ece,
         M.REWARDS_ALL_MEAN: scores_P2.mean(),
@@ -53,7 +52,7 @@ def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, Any]:
     }
 
 
-def regression(scores_BK: np.ndarray, ratings_BK: np.ndarray, attributes: Sequence[str]) -> dict[str, Any]:
+def regression(scores_BK: np.ndarray, ratings_BK: np.ndarray, attributes: Sequence[str]) -> dict[str, object]:
     """Scores of B answers and their ratings, NaN where an answer was not rated."""
     metrics: dict[str, float] = {}
     points = []
@@ -102,7 +101,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _known(metrics: dict[str, Any]) -> dict[str, float]:
+def _known(metrics: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 

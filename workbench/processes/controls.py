@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from workbench.engine import parallel
 from workbench.processes.rank import Rank
@@ -20,7 +19,7 @@ class Controls:
     `change` makes a change of settings; it warns of what it refuses.
     """
 
-    def __init__(self, rank: Rank, change: Callable[[Mapping[str, Any]], None], obeyed: float = 0.0):
+    def __init__(self, rank: Rank, change: Callable[[Mapping[str, object]], None], obeyed: float = 0.0):
         self.obeyed = obeyed
         self.paused = False
         self._rank, self._change = rank, change

@@ -13,14 +13,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.monitoring import hang
 from workbench.monitoring.hang import HangWatch
 from workbench.rundir.files import ByteCursor
-from workbench.rundir.store import LIVE, RunDir, State
+from workbench.rundir.lines import Event
+from workbench.rundir.store import LIVE, Changes, RunDir, State
 from workbench.settings import Watch
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ SERVER_RESTARTS = 3
 class Progress:
     """Follows rank 0's events and merges what matters to a list of runs into status.json, at most twice a second."""
 
-    def __init__(self, run: RunDir, clock: Any = time.monotonic):
+    def __init__(self, run: RunDir, clock: Callable[[], float] = time.monotonic):
         self.end: str | None = None
         self.running = False
         self._run = run
         self._clock = clock
         self._attempt = run.status.attempt
         self._cursor = ByteCursor()
-        self._changes: dict[str, Any] = {}
+        self._changes: Changes = {}
         self._written = self._beaten = -math.inf
         for _ in run.events(self._cursor):
             pass  # earlier attempts' events
@@ -78,11 +79,14 @@ class Progress:
             self._run.update(**self._changes)
             self._changes, self._written = {}, self._clock()
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: Event) -> None:
         match event["kind"]:
             case "state":
                 self.running = True
-                self._changes |= {key: event[key] for key in ("step", "total_steps") if key in event}
+                if "step" in event:
+                    self._changes["step"] = event["step"]
+                if "total_steps" in event:
+                    self._changes["total_steps"] = event["total_steps"]
                 if self._run.move((State.QUEUED, State.STARTING), state=State.RUNNING):
                     self._changes["message"] = ""
             case "phase":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from workbench import metrics as M
 from workbench.data.packing import Row
@@ -22,6 +22,7 @@ from workbench.rollout.base import Sampling
 from workbench.rollout.experience import Experience, fill, trees
 from workbench.rundir import rollouts
 from workbench.serve.client import Client
+from workbench.settings.online import OnlineConfig
 from workbench.settings.outputs import Outputs
 
 
@@ -65,9 +66,9 @@ class Online:
             self._ahead = Ahead(staleness, progress.total_steps, self.sampler.refit, self._sampling, self._sample_ahead)
 
     @property
-    def _cfg(self) -> Any:
+    def _cfg(self) -> OnlineConfig:
         """The algorithm's settings as they are now: with what was changed while the run goes on."""
-        return self._policy.algorithm
+        return cast(OnlineConfig, self._policy.algorithm)
 
     def _sampling(self) -> Sampling:
         return sampling_of(self._cfg, self._rank.directory)

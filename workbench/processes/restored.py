@@ -7,8 +7,8 @@ from pathlib import Path
 from workbench.engine import checkpoint
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
+from workbench.settings.modules import outputs_of
 from workbench.settings.sections import CheckpointJob
-from workbench.settings.spec import outputs_of
 
 
 def restored_policy(rank: Rank, keeps_reference: bool = False) -> tuple[Policy, int]:

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class Sampler:
         return found
 
     def _experience(self, row: Row, rollout: Rollout, step: int) -> Experience:
-        def decode(tokens: Sequence[int], **options: Any) -> str:
+        def decode(tokens: Sequence[int], **options: bool) -> str:
             return str(self._tokenizer.decode(list(tokens), **options))
 
         return Experience(

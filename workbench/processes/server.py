@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -114,7 +114,7 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dic
             parallel.from_first(None)
         return bool(ended)
 
-    def swaps() -> dict[str, Any]:
+    def swaps() -> dict[str, object]:
         return {"here": stage.here, "swaps": stage.swaps, "swapped_s": stage.seconds, "host_bytes": stage.bytes_away} if stage else {}
 
     server = Server(
@@ -135,7 +135,7 @@ def _follow(endpoints: dict[str, Served]) -> None:
     from workbench.engine import parallel
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all ranks alike: rank 0 ends the last request first
-    nothing: Any = None
+    nothing: tuple[str, Arrays] | Literal["end"] | None = None
     with beats.doing(IDLE):
         while (asked := parallel.from_first(nothing)) != "end":
             if asked is not None:

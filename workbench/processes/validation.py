@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from workbench import metrics as M
+from workbench.algorithms import Algorithm
 from workbench.data.packing import Row
 from workbench.engine import hf, parallel
 from workbench.engine.batch import Given, Metrics
@@ -24,8 +24,15 @@ from workbench.rundir import beats
 
 SEED = 0
 """Of all draws for validation: each is answered from the same ones."""
-Sample = dict[str, Any]
-"""An answer to read: prompt, response, tokens (their number), finish_reason."""
+
+
+class Sample(TypedDict):
+    """An answer to read; `tokens` is their number."""
+
+    prompt: str
+    response: str
+    tokens: int
+    finish_reason: str
 
 
 class Validation:
@@ -34,7 +41,7 @@ class Validation:
     `prompts` are the rows' prompts as tokens; `online` is there for algorithms that learn from rollouts.
     """
 
-    def __init__(self, rank: Rank, algorithm: ModuleType, policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], online: Online | None):
+    def __init__(self, rank: Rank, algorithm: Algorithm, policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], online: Online | None):
         self._rank, self._algorithm, self._policy, self._online = rank, algorithm, policy, online
         self.rows, self._prompts = rows, prompts
 
@@ -42,7 +49,7 @@ class Validation:
         """Measure, and emit it as the validation of this step. Returns the metrics."""
         with beats.doing("validation"):
             started = time.perf_counter()
-            diagnostics: dict[str, Any] = {}
+            diagnostics: dict[str, object] = {}
             if self._online:
                 metrics, samples = self._rollouts(self._online)
             else:
@@ -56,19 +63,19 @@ class Validation:
             self._rank.emit("validation", step=step, metrics=metrics, samples=samples, **more)
             return metrics
 
-    def _losses(self) -> tuple[Metrics, dict[str, Any]]:
+    def _losses(self) -> tuple[Metrics, dict[str, object]]:
         """The loss's metrics, with those of the diagnostics, and the diagnostics."""
         if not self.rows:
             return {}, {}
         outputs: dict[int, Given[np.ndarray]] = {}
         rows = measured_by_reference(self.rows, self._policy) if self._policy.snapshot else self.rows  # the reference may have moved
         metrics = self._policy.evaluate(rows, self._algorithm.loss, outputs)
-        diagnose: Callable[..., dict[str, Any]] | None = getattr(self._algorithm, "diagnose", None)
+        diagnose: Callable[..., dict[str, object]] | None = getattr(self._algorithm, "diagnose", None)
         if diagnose is None:
             return metrics, {}
         whole = parallel.from_last_stage({i: output for part in parallel.gather_over_data(outputs) for i, output in part.items()})
         diagnostics = diagnose(self.rows, [whole[i] for i in range(len(self.rows))], self._rank.spec.algorithm)
-        return metrics | diagnostics.pop("metrics", {}), diagnostics
+        return metrics | cast(Metrics, diagnostics.pop("metrics", {})), diagnostics
 
     def _rollouts(self, online: Online) -> tuple[Metrics, list[Sample]]:
         """The mean known reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""

@@ -9,7 +9,7 @@ from workbench.processes import startup
 from workbench.rundir import beats
 from workbench.rundir.store import RunDir
 from workbench.settings import stored
-from workbench.settings.spec import find_job
+from workbench.settings.modules import find_job
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from workbench.rundir import rollouts
 from workbench.rundir.store import RunDir
@@ -44,13 +44,14 @@ def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per
     with _whole(run.path / JSONL) as lines, _whole(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
         for step in steps:
             first = (step - 1) * prompts_per_step
-            answers = [{**answer, "row": first + answer["rollout"] // samples_per_prompt} for answer in rollouts.whole_step(run, step)]
+            found = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
+            answers = [{**answer, "row": row} for row, answer in found]
             table.write_table(pa.Table.from_pylist(answers, schema=shape))
-            lines.writelines(_line(answer, rows[answer["row"]]) for answer in answers)
+            lines.writelines(_line(answer, rows[row]) for answer, (row, _) in zip(answers, found, strict=True))
     return run.path / JSONL, run.path / PARQUET
 
 
-def _line(answer: Mapping[str, Any], row: Asked) -> bytes:
+def _line(answer: Mapping[str, object], row: Asked) -> bytes:
     kept = {name: answer[name] for name in ("row", "sample", "response", "finish_reason", "tokens")}
     line = {**row.columns, **kept, "prompt": list(row.prompt), "logprobs": answer["rollout_logprobs"]}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any
 
 from workbench.rundir.files import ByteCursor, append, end_torn_line, private, tail
 from workbench.rundir.store import RunDir
@@ -29,7 +28,7 @@ class EventWriter:
         self._flushing = False
         self._failed: OSError | None = None
 
-    def write(self, kind: str, **values: Any) -> None:
+    def write(self, kind: str, **values: object) -> None:
         """Append one event in a single write, so that a reader sees the whole line or none of it.
 
         Raises OSError on a full disk; where that shows only when earlier events are flushed, then for those.

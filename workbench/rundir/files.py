@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -31,7 +31,7 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """JSON has no NaN or infinity: such a number is written as its name in a string, which no chart draws and every reader sees."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -75,14 +75,14 @@ def last_lines(path: Path, count: int, longest: int = 400) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-count:]
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
+def append_line(path: Path, value: Mapping[str, object]) -> None:
     """Append one JSON line; several writers take turns. Raises OSError on a full disk, and then leaves the file as it was."""
     with open(path, "ab", buffering=0, opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         append(file, value)
 
 
-def append(file: FileIO, value: dict[str, Any]) -> None:
+def append(file: FileIO, value: Mapping[str, object]) -> None:
     """Write one JSON line. A nearly full disk takes only the line's beginning: that is cut off again, or the next line would join it."""
     line = json.dumps(finite(value), allow_nan=False).encode() + b"\n"
     size = file.seek(0, os.SEEK_END)

@@ -9,10 +9,10 @@ import functools
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +28,34 @@ PER_TOKEN = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entrop
 HEAVY = ("pieces", "tokens", *PER_TOKEN)
 COMPONENT = "reward/"
 LAST = 2**31 - 1
+T = TypeVar("T")
+
+
+class Rollout(TypedDict):
+    """A row of a file, with its arrays; besides there is a number for each `reward/<component>`."""
+
+    step: int
+    rollout: int
+    sample: int
+    prompt_tokens: int
+    response_tokens: int
+    weights_version: int
+    prompt_id: str
+    prompt: str
+    response: str
+    finish_reason: str
+    pieces: list[str]
+    tokens: list[int]
+    logprobs: list[float] | None
+    rollout_logprobs: list[float] | None
+    reference_logprobs: list[float] | None
+    kl: list[float] | None
+    entropy: list[float] | None
+    values: list[float] | None
+    advantages: list[float] | None
+    returns: list[float] | None
+    kl_sum: float | None
+    reward: float | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,7 @@ def schema(components: Sequence[str] = ()) -> pa.Schema:
     )
 
 
-def write(run: RunDir, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
+def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Path:
     """Put a step's file in place, whole, instead of an earlier attempt's. A rollout's number is its place in `records`.
 
     Raises:
@@ -135,25 +163,27 @@ def page(run: RunDir, query: Query) -> tuple[pd.DataFrame, int]:
     return _select(run, query, " AND ".join(where), values)
 
 
-def one(run: RunDir, step: int, rollout: int) -> dict[str, Any] | None:
+def one(run: RunDir, step: int, rollout: int) -> Rollout | None:
     """A rollout with its arrays; None where there is none."""
 
-    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[dict[str, Any]]:
-        return database.sql("SELECT * FROM read_parquet(?) WHERE rollout = ?", params=[files, rollout]).to_arrow_table().to_pylist()
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[Rollout]:
+        table = database.sql("SELECT * FROM read_parquet(?) WHERE rollout = ?", params=[files, rollout]).to_arrow_table()
+        return cast(list[Rollout], table.to_pylist())
 
     found = _read(run, step, step, read)
     return found[0] if found else None
 
 
-def whole_step(run: RunDir, step: int) -> list[dict[str, Any]]:
+def whole_step(run: RunDir, step: int) -> list[Rollout]:
     """A step's rollouts with their arrays, by number.
 
     Raises:
         ValueError: there is no file of this step, or it is damaged.
     """
 
-    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[dict[str, Any]]:
-        return database.sql("SELECT * FROM read_parquet(?) ORDER BY rollout", params=[files]).to_arrow_table().to_pylist()
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> list[Rollout]:
+        table = database.sql("SELECT * FROM read_parquet(?) ORDER BY rollout", params=[files]).to_arrow_table()
+        return cast(list[Rollout], table.to_pylist())
 
     found = _read(run, step, step, read)
     if found is None:
@@ -230,22 +260,23 @@ class _File:
         return self not in _unreadable and _components(self) is not None
 
 
-_summaries: dict[_File, dict[str, Any]] = {}
+_summaries: dict[_File, dict[Hashable, object]] = {}
 _summaries_lock = threading.Lock()
 _unreadable: set[_File] = set()
 """Files whose end is sound and whose pages are not."""
 
 
-def _row(step: int, number: int, record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _row(step: int, number: int, record: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
     if unknown := [name for name in record if name not in names]:
         raise ValueError(f"rollout {number} of step {step}: no column {', '.join(unknown)}; there are {', '.join(names)}, and {COMPONENT}<component>")
-    given = {"step": step, "rollout": number, "kl_sum": None}
+    given: dict[str, object] = {"step": step, "rollout": number, "kl_sum": None}
     if missing := [name for name in (*COUNTS, *TEXTS, "pieces", "tokens") if name not in given and record.get(name) is None]:
         raise ValueError(f"rollout {number} of step {step} lacks {', '.join(missing)}")
     for name in HEAVY:
-        if record.get(name) is not None and len(record[name]) != record["response_tokens"]:
-            raise ValueError(f"rollout {number} of step {step}: {len(record[name])} {name} for {record['response_tokens']} response tokens")
-    if (kl := record.get("kl")) is not None:
+        values = cast(Sequence[float] | None, record.get(name))
+        if values is not None and len(values) != record["response_tokens"]:
+            raise ValueError(f"rollout {number} of step {step}: {len(values)} {name} for {record['response_tokens']} response tokens")
+    if (kl := cast(Sequence[float] | None, record.get("kl"))) is not None:
         given["kl_sum"] = float(sum(kl))
     return {**record, **given}
 
@@ -303,7 +334,7 @@ def _components_told(file: _File) -> tuple[str, ...] | None:
     return tuple(name for name in found.names if name.startswith(COMPONENT))
 
 
-def _select(run: RunDir, query: Query, where: str, values: list[Any]) -> tuple[pd.DataFrame, int]:
+def _select(run: RunDir, query: Query, where: str, values: list[object]) -> tuple[pd.DataFrame, int]:
     import pandas as pd
 
     names = columns(run)
@@ -328,7 +359,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _read(run: RunDir, first_step: int, last_step: int, read: Any) -> Any:
+def _read(run: RunDir, first_step: int, last_step: int, read: Callable[[duckdb.DuckDBPyConnection, list[str]], T]) -> T | None:
     """What `read(database, files)` makes of the sound files of some steps; None where there are none. Damaged ones are found out and left out."""
     import duckdb
 

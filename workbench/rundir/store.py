@@ -39,9 +39,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, Unpack, cast
 
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, private, tail, write_atomic, write_once
+from workbench.rundir.lines import Event, Request
 
 FORMAT = 2
 """The newest format that this version reads, and the one that it writes."""
@@ -79,6 +80,28 @@ class NewerFormat(ValueError):
         super().__init__(f"run {run_id} was {self.reason}: open it with that version")
 
 
+class Job(TypedDict):
+    """What a backend gave at the launch: `backends.base.Job`."""
+
+    backend: str
+    id: str
+    host: str
+    started: float
+    mark: NotRequired[str]
+
+
+class Changes(TypedDict, total=False):
+    """What a writer changes of the status."""
+
+    format: int
+    state: State
+    message: str
+    attempt: int
+    step: int
+    total_steps: int
+    job: Job | None
+
+
 @dataclass(frozen=True)
 class Status:
     """`status.json`. `attempt` counts launches; times are seconds since the epoch; `job` is what the backend gave."""
@@ -91,7 +114,7 @@ class Status:
     total_steps: int = 0
     created: float = 0.0
     updated: float = 0.0
-    job: dict[str, Any] | None = None
+    job: Job | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Status:
@@ -166,13 +189,13 @@ class RunDir:
         logs = self.role_logs(role, rank)
         return "\n".join(last_lines(logs[-1], lines)) if logs else ""
 
-    def update(self, **changes: Any) -> Status:
+    def update(self, **changes: Unpack[Changes]) -> Status:
         """Change fields of the status, atomically and durably; two writers take turns."""
         status = self.move(State, **changes)
         assert status is not None
         return status
 
-    def move(self, allowed: Iterable[State], *, since: Status | None = None, **changes: Any) -> Status | None:
+    def move(self, allowed: Iterable[State], *, since: Status | None = None, **changes: Unpack[Changes]) -> Status | None:
         """As `update`, but only from one of the allowed states: None, and nothing changed, in any other.
 
         With `since` only while the run is in the attempt and the job that this status tells of: what was found out about those is not said of
@@ -222,16 +245,16 @@ class RunDir:
         """Seconds since the driver's last sign of life, or the last change of the status."""
         return now_on(self.path) - max(path.stat().st_mtime for path in (self.path / ".beat", self.path / "status.json") if path.exists())
 
-    def request(self, request: str, **values: Any) -> None:
+    def request(self, request: str, **values: object) -> None:
         """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""
         append_line(self.path / "control.jsonl", {"time": time.time(), "request": request, **values})
 
-    def requests(self, cursor: ByteCursor) -> list[dict[str, Any]]:
-        return list(tail(self.path / "control.jsonl", cursor))
+    def requests(self, cursor: ByteCursor) -> list[Request]:
+        return cast(list[Request], list(tail(self.path / "control.jsonl", cursor)))
 
-    def events(self, cursor: ByteCursor | None = None, role: str = "actor") -> Iterator[dict[str, Any]]:
+    def events(self, cursor: ByteCursor | None = None, role: str = "actor") -> Iterator[Event]:
         """The events after the cursor, which moves on; all of them without one. A resumed run's steps can come twice: see `views`."""
-        return tail(self.events_path(role), cursor or ByteCursor())
+        return cast(Iterator[Event], tail(self.events_path(role), cursor or ByteCursor()))
 
 
 def new_run_id(name: str) -> str:

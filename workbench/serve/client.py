@@ -98,7 +98,7 @@ class Client:
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             stop=out_of_patience,
-            sleep=self._ended.wait,  # pyright: ignore[reportArgumentType]
+            sleep=self._ended.wait,
         )
         try:
             answer = retrying(self._once, endpoint, arrays, errors)

@@ -79,7 +79,7 @@ class Reward(Frozen):
 
     sparse = True
 
-    weight: float = Field(1.0, description="Its weight in the sum; one of weight 0 is logged only.")
+    weight: float = Field(default=1.0, description="Its weight in the sum; one of weight 0 is logged only.")
 
     @property
     def kind(self) -> str:
@@ -116,7 +116,7 @@ def reward_model() -> type[Reward]:
     fields: dict[str, Any] = {}
     for name in reward_kinds():
         module = find_reward_kind(name)
-        fields[name] = (module.Config | None, Field(None, description=re.split(r"\n\s*\n", module.__doc__ or "")[0].replace("\n", " ")))
+        fields[name] = (module.Config | None, Field(default=None, description=re.split(r"\n\s*\n", module.__doc__ or "")[0].replace("\n", " ")))
     return create_model("Reward", __base__=Reward, __doc__=Reward.__doc__, **fields)
 
 
@@ -137,20 +137,20 @@ class Critic(AlgorithmConfig):
     """The value function of PPO: a model of the policy's kind with a head that scores every token, in a placement of its own."""
 
     name: Literal["critic"] = "critic"
-    lr: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    value_clip: float = Field(0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
-    min_lr_ratio: float = Field(1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
-    warmup_steps: int = Field(0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
-    model: Model | None = Field(None, description="Its model, layout and adapters; empty: as the policy's.")
-    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    value_clip: float = Field(default=0.2, gt=0, description="New values are clipped within this of the old ones in the loss.")
+    min_lr_ratio: float = Field(default=1.0, ge=1, le=1, description="A critic's learning rate stays at its peak.")
+    warmup_steps: int = Field(default=0, ge=0, description="Steps in which the critic alone learns, and its learning rate rises.")
+    model: Model | None = Field(default=None, description="Its model, layout and adapters; empty: as the policy's.")
+    processes: int = Field(default=1, ge=1, le=64, description="Where it is served: the processes that share it.")
 
 
 class Processes(Frozen):
     """A server's processes, and how they share its model; data-parallel ranks are those that are left."""
 
-    processes: int = Field(1, ge=1, le=64, description="Where it is served: the processes that share it.")
-    tensor_parallel: int = Field(1, ge=1, le=64, description="Processes that share every layer's matrices.")
-    pipeline_parallel: int = Field(1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
+    processes: int = Field(default=1, ge=1, le=64, description="Where it is served: the processes that share it.")
+    tensor_parallel: int = Field(default=1, ge=1, le=64, description="Processes that share every layer's matrices.")
+    pipeline_parallel: int = Field(default=1, ge=1, le=64, description="Stages of consecutive layers, each on processes of its own.")
 
     @property
     def layout(self) -> Layout:
@@ -169,44 +169,46 @@ class OnlineConfig(AlgorithmConfig):
 
     live = ("lr", "temperature", "kl_coefficient")
 
-    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    rollout_batch_size: int = Field(64, ge=1, description="Answers sampled in a step, all together.")
-    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature.")
-    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
+    lr: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    rollout_batch_size: int = Field(default=64, ge=1, description="Answers sampled in a step, all together.")
+    samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
+    max_tokens: int = Field(default=256, ge=1, description="Longest answer in tokens.")
+    temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature.")
+    top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
     rewards: dict[str, AnyReward] = Field(
-        {}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
+        default={}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
     )
     shaping: str | None = Field(
-        None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
+        default=None, description="A function of your own that changes an answer's reward, or spreads it over the tokens: path/to/file.py:function."
     )
     served: tuple[ServerName, ...] = Field(
-        ("auto",),
+        default=("auto",),
         description="What answers behind PyTriton in processes of its own; the rest is computed in the policy's own processes. auto alone is what"
         " measures faster (`workbench bench placement`): critic and reward, on this machine where it has no GPU and PyTriton is installed.",
     )
     swap_to_host: Literal["gpu", "always", "never"] = Field(
-        "gpu",
+        default="gpu",
         description="critic_reward with a reward model: the weights of the one that does not compute lie in host memory, on a GPU, always (a CPU too) or never.",
     )
-    reward_server: Processes = Field(Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's.")
-    reference_server: Processes = Field(Processes(), description="The reference server's processes.")
-    judge_server: Processes = Field(Processes(), description="The judge server's processes: for a judge with a model of its own.")
-    kl_coefficient: float = Field(0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field("k1", description="How the KL of a token is estimated (Schulman 2020).")
-    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
-    clip_high: float = Field(0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
-    entropy_bonus: float = Field(0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
-    update_epochs: int = Field(1, ge=1, le=16, description="Passes over a step's rollouts.")
-    truncated: Literal["keep", "mask", "penalty"] = Field(
-        "keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+    reward_server: Processes = Field(
+        default=Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's."
     )
-    truncated_penalty: float = Field(0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
+    reference_server: Processes = Field(default=Processes(), description="The reference server's processes.")
+    judge_server: Processes = Field(default=Processes(), description="The judge server's processes: for a judge with a model of its own.")
+    kl_coefficient: float = Field(default=0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k1", description="How the KL of a token is estimated (Schulman 2020).")
+    clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
+    clip_high: float = Field(default=0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
+    update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
+    truncated: Literal["keep", "mask", "penalty"] = Field(
+        default="keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+    )
+    truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
     importance_cap: float = Field(
-        2.0,
+        default=2.0,
         ge=0,
         description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
     )
@@ -254,7 +256,7 @@ class OnlineConfig(AlgorithmConfig):
 class ActorCriticConfig(OnlineConfig):
     """Settings of an online algorithm with a value function of its own."""
 
-    critic: Critic = Field(Critic(), description="The value function.")
+    critic: Critic = Field(default=Critic(), description="The value function.")
 
 
 def require(algorithm: AlgorithmConfig, kind: type[C]) -> C:

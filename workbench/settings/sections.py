@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from backends.base import Immutable
 from workbench import metrics as M
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
@@ -18,10 +19,9 @@ else:
     """The rollout engines there are."""
 
 
-class Frozen(BaseModel):
+class Frozen(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", validate_default=True):
     """Base of every part of the experiment: immutable, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     folded: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Title and fields of what a form folds away: settings that most runs leave alone."""
     sparse: ClassVar[bool] = False
@@ -45,7 +45,7 @@ class CheckpointJob(JobConfig):
     """A kind of job on weights that are there."""
 
     checkpoint: str | None = Field(
-        None,
+        default=None,
         description="Whose weights: a run's id or `latest` (its newest checkpoint), `id:step`, or the folder of a checkpoint; empty: the model's own.",
     )
 
@@ -58,20 +58,20 @@ class AlgorithmConfig(Frozen):
     folded = {"Optimizer": ("min_lr_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_norm")}
 
     name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
-    lr: float = Field(1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
-    warmup_steps: int = Field(10, ge=0, description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay.")
-    adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
-    adam_eps: float = Field(1e-8, gt=0, lt=1, description="AdamW's epsilon, added to the root of the second moment.")
-    clip_norm: float = Field(1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
-    global_batch_size: int = Field(32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
+    lr: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
+    warmup_steps: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first-moment decay.")
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW's second-moment decay.")
+    adam_eps: float = Field(default=1e-8, gt=0, lt=1, description="AdamW's epsilon, added to the root of the second moment.")
+    clip_norm: float = Field(default=1.0, ge=0, description="Largest global gradient norm; 0 does not clip.")
+    global_batch_size: int = Field(default=32, ge=1, le=65536, description="Rows (for preferences: pairs) in one optimizer step, over all ranks.")
     micro_batch_tokens: int = Field(
-        4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it."
+        default=4096, ge=16, description="Tokens packed into one microbatch: lower it to save memory. The result does not depend on it."
     )
-    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
-    max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
+    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the training rows, unless max_steps ends the run sooner.")
+    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which the run ends; empty: as the epochs give.")
 
     @property
     def rows_per_step(self) -> int:
@@ -90,12 +90,12 @@ class AlgorithmConfig(Frozen):
 class Lora(Frozen):
     """Low-rank adapters on the linear layers (Hu et al., arXiv 2106.09685); rank 0 trains every weight instead."""
 
-    rank: int = Field(16, ge=0, le=1024, description="Rank of the adapters; 0 is full fine-tuning.")
-    alpha: float = Field(32.0, gt=0, description="Adapters are scaled by alpha / rank.")
-    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    rank: int = Field(default=16, ge=0, le=1024, description="Rank of the adapters; 0 is full fine-tuning.")
+    alpha: float = Field(default=32.0, gt=0, description="Adapters are scaled by alpha / rank.")
+    rank_stabilized: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
     targets: tuple[Literal["qkv", "proj", "fc1", "fc2"], ...] = Field(
-        ("qkv", "proj", "fc1", "fc2"), min_length=1, description="Which linear layers get an adapter."
+        default=("qkv", "proj", "fc1", "fc2"), min_length=1, description="Which linear layers get an adapter."
     )
 
 
@@ -116,37 +116,37 @@ class Model(Frozen):
     }
 
     source: str = Field(
-        "smollm2-135m-instruct",
+        default="smollm2-135m-instruct",
         min_length=1,
         description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
-        "fp32",
+        default="fp32",
         description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights; auto is bf16 where the machine computes it fast.",
     )
-    lora: Lora = Field(Lora(), description="Low-rank adapters.")
-    init_seed: int = Field(0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
-    tensor_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every layer's matrices.")
+    lora: Lora = Field(default=Lora(), description="Low-rank adapters.")
+    init_seed: int = Field(default=0, ge=0, description="Seed of newly initialised weights (adapters, heads).")
+    tensor_parallel: int = Field(default=1, ge=1, le=64, description="Ranks that share every layer's matrices.")
     sequence_parallel: bool = Field(
-        False, description="With tensor parallelism: its ranks also share the tokens between the matrices, which saves activation memory."
+        default=False, description="With tensor parallelism: its ranks also share the tokens between the matrices, which saves activation memory."
     )
-    pipeline_parallel: int = Field(1, ge=1, le=128, description="Stages of consecutive layers, each on ranks of its own.")
+    pipeline_parallel: int = Field(default=1, ge=1, le=128, description="Stages of consecutive layers, each on ranks of its own.")
     virtual_pipeline: int = Field(
-        1, ge=1, le=32, description="Groups of layers a stage holds, interleaved: a smaller pipeline bubble, more messages."
+        default=1, ge=1, le=32, description="Groups of layers a stage holds, interleaved: a smaller pipeline bubble, more messages."
     )
-    context_parallel: int = Field(1, ge=1, le=64, description="Ranks that share every sequence, for contexts too long for one.")
-    expert_parallel: int = Field(1, ge=1, le=64, description="Ranks that share the experts of a mixture-of-experts model.")
+    context_parallel: int = Field(default=1, ge=1, le=64, description="Ranks that share every sequence, for contexts too long for one.")
+    expert_parallel: int = Field(default=1, ge=1, le=64, description="Ranks that share the experts of a mixture-of-experts model.")
     distributed_optimizer: bool = Field(
-        False, description="ZeRO-1: the data-parallel ranks share the optimizer's state; reductions and gathers overlap with computation."
+        default=False, description="ZeRO-1: the data-parallel ranks share the optimizer's state; reductions and gathers overlap with computation."
     )
     recompute: Literal["none", "selective", "full"] = Field(
-        "none",
+        default="none",
         description="Activations computed again in the backward pass: selective, the MLPs' (most of the memory); full, every layer's (a third more time).",
     )
-    offload_activations: bool = Field(False, description="GPU: keep the activations for the backward pass in host memory.")
-    offload_optimizer: bool = Field(False, description="GPU: keep the optimizer's state in host memory and update there.")
-    transformer_engine: bool = Field(False, description="GPU: Transformer Engine's fused layers, where it is installed; without LoRA.")
-    fp8: bool = Field(False, description="GPU of the Hopper generation or later: matrix products in FP8 (with transformer_engine).")
+    offload_activations: bool = Field(default=False, description="GPU: keep the activations for the backward pass in host memory.")
+    offload_optimizer: bool = Field(default=False, description="GPU: keep the optimizer's state in host memory and update there.")
+    transformer_engine: bool = Field(default=False, description="GPU: Transformer Engine's fused layers, where it is installed; without LoRA.")
+    fp8: bool = Field(default=False, description="GPU of the Hopper generation or later: matrix products in FP8 (with transformer_engine).")
 
     @property
     def layout(self) -> Layout:
@@ -170,28 +170,30 @@ class Data(Frozen):
     """Where the rows come from, which are held out, and what happens to those that do not fit."""
 
     train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
-    validation: str | None = Field(None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
-    validation_fraction: float = Field(0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
+    validation: str | None = Field(default=None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
+    validation_fraction: float = Field(default=0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
     format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
-        "auto", description="Schema of the rows; auto tells it from the first row's keys."
+        default="auto", description="Schema of the rows; auto tells it from the first row's keys."
     )
-    max_length: int = Field(1024, ge=8, description="Longest row in tokens, prompt and answer together.")
+    max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(
-        "drop", description="What happens to a longer row: left out, its prompt cut from the left, or the run refused."
+        default="drop", description="What happens to a longer row: left out, its prompt cut from the left, or the run refused."
     )
-    on_bad_row: Literal["error", "skip"] = Field("error", description="Whether a malformed row refuses the file or is left out and counted.")
-    limit: int | None = Field(None, ge=1, description="Use only the first rows; empty: all.")
+    on_bad_row: Literal["error", "skip"] = Field(default="error", description="Whether a malformed row refuses the file or is left out and counted.")
+    limit: int | None = Field(default=None, ge=1, description="Use only the first rows; empty: all.")
 
 
 class Rollout(Frozen):
     """The engine that samples answers."""
 
-    name: EngineName = Field("megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU).")
+    name: EngineName = Field(
+        default="megatron", description="The embedded decoder on the policy's own weights; transformers' generate; TensorRT-LLM (GPU)."
+    )
     slots: int = Field(
-        32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
+        default=32, ge=1, le=4096, description="Answers decoded at a time on each tensor-parallel group; a finished one gives its place to the next."
     )
     max_staleness: int = Field(
-        0,
+        default=0,
         ge=0,
         le=64,
         description="0 samples a step's answers before learning from them. k samples those of the next k steps meanwhile, from a copy of the weights"
@@ -202,22 +204,22 @@ class Rollout(Frozen):
 class Validation(Frozen):
     """Measurements on held-out rows while the run goes on."""
 
-    every_steps: int = Field(10, ge=0, description="Steps between validations; 0 validates only before the first and after the last step.")
-    max_rows: int = Field(256, ge=1, description="Held-out rows measured each time (the same ones, so that the curve compares).")
-    samples: int = Field(4, ge=0, le=64, description="Held-out prompts answered at each validation, greedily, for reading.")
-    sample_tokens: int = Field(64, ge=1, le=4096, description="Longest sampled answer in tokens.")
+    every_steps: int = Field(default=10, ge=0, description="Steps between validations; 0 validates only before the first and after the last step.")
+    max_rows: int = Field(default=256, ge=1, description="Held-out rows measured each time (the same ones, so that the curve compares).")
+    samples: int = Field(default=4, ge=0, le=64, description="Held-out prompts answered at each validation, greedily, for reading.")
+    sample_tokens: int = Field(default=64, ge=1, le=4096, description="Longest sampled answer in tokens.")
 
 
 class Watch(Frozen):
     """What happens when the run stands still."""
 
     hang_after_s: float = Field(
-        300.0,
+        default=300.0,
         ge=0,
         description="Seconds without progress after which an alarm names the ranks that stand still, four times as long at the start; 0: never.",
     )
     on_hang: Literal["alarm", "restart"] = Field(
-        "alarm",
+        default="alarm",
         description="restart also ends the ranks at fault, as if they had died: the gang goes on from its last checkpoint, backend.max_restarts times.",
     )
 
@@ -225,9 +227,9 @@ class Watch(Frozen):
 class Checkpoint(Frozen):
     """When the run is saved and what is kept."""
 
-    every_steps: int = Field(20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
-    keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
-    keep_best: int = Field(0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
-    best_metric: str = Field(str(M.LOSS), min_length=1, description="Held-out metric that ranks the checkpoints.")
-    best_mode: Literal["min", "max"] = Field("min", description="Whether the smallest or the largest value is the best.")
-    asynchronous: bool = Field(True, description="Write in the background while the next steps run.")
+    every_steps: int = Field(default=20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
+    keep_last: int = Field(default=2, ge=1, description="How many of the newest checkpoints are kept.")
+    keep_best: int = Field(default=0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
+    best_metric: str = Field(default=str(M.LOSS), min_length=1, description="Held-out metric that ranks the checkpoints.")
+    best_mode: Literal["min", "max"] = Field(default="min", description="Whether the smallest or the largest value is the best.")
+    asynchronous: bool = Field(default=True, description="Write in the background while the next steps run.")

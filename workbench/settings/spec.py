@@ -6,16 +6,14 @@ that no field has is refused, and the message names the nearest one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Protocol, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from backends import base as backends
 from workbench.rundir.store import FORMAT
@@ -33,70 +31,27 @@ from workbench.settings import (
     Watch,
     placement,
 )
+from workbench.settings.composing import CONF, SHOWN, SpecError, compose_tree, shown
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
-from workbench.settings.naming import module_names, nearest
+from workbench.settings.modules import NO_ALGORITHM, algorithm_names, find_algorithm_or_none, find_job
+from workbench.settings.naming import nearest
 from workbench.settings.online import Reward, reward_model
-from workbench.settings.outputs import Outputs
-from workbench.settings.sources import REPOSITORY, locate
-from workbench.settings.upgrade import upgrade
-
-CONF = REPOSITORY / "conf"
-SHOWN = 80
-NO_ALGORITHM = "none"
-"""The algorithm's name in a job that has none."""
+from workbench.settings.sources import locate
+from workbench.settings.upgrade import Tree, upgrade
 
 
-def algorithm_names() -> list[str]:
-    """The algorithms there are: the files of workbench/algorithms/."""
-    return module_names("algorithms")
+class _Module(Protocol):
+    """What is found by a name: the file of an algorithm, a job or a backend."""
+
+    @property
+    def Config(self) -> type[BaseModel]: ...
 
 
-def find_algorithm(name: str) -> Any:
-    """The module `workbench.algorithms.<name>`. Importing it loads no torch.
-
-    Raises:
-        ValueError: no such algorithm; the message names the nearest and lists all.
-    """
-    if name not in algorithm_names():
-        raise ValueError(f"unknown algorithm {name!r}{nearest(name, algorithm_names())}; there are: {', '.join(algorithm_names())}")
-    return import_module(f"workbench.algorithms.{name}")
-
-
-def outputs_of(algorithm: AlgorithmConfig) -> Outputs:
-    """What the algorithm wants of the policy; log-probabilities where a job has none."""
-    outputs: Outputs | Callable[[AlgorithmConfig], Outputs] = _find_algorithm_or_none(algorithm.name).OUTPUTS
-    return outputs if isinstance(outputs, Outputs) else outputs(algorithm)
-
-
-def job_names() -> list[str]:
-    """The kinds of job there are: the files of workbench/processes/kinds/."""
-    return module_names("processes/kinds")
-
-
-def find_job(name: str) -> Any:
-    """The module `workbench.processes.kinds.<name>`. Importing it loads no torch.
-
-    Raises:
-        ValueError: no such kind; the message names the nearest and lists all.
-    """
-    if name not in job_names():
-        raise ValueError(f"unknown kind of job {name!r}{nearest(name, job_names())}; there are: {', '.join(job_names())}")
-    return import_module(f"workbench.processes.kinds.{name}")
-
-
-def _find_algorithm_or_none(name: str) -> Any:
-    return _NO_ALGORITHM if name == NO_ALGORITHM else find_algorithm(name)
-
-
-_NO_ALGORITHM = SimpleNamespace(Config=AlgorithmConfig, ROLES={}, OUTPUTS=Outputs(logprobs=True))
-"""In the place of an algorithm's file, for a kind of job that has none."""
-
-
-def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
+def _typed(find: Callable[[str], _Module], base: type[BaseModel]) -> BeforeValidator:
     """Turn a mapping with a `name` into the `Config` of the module that `find` gives for that name."""
 
-    def parse(value: Any) -> Any:
+    def parse(value: object) -> BaseModel:
         if isinstance(value, base):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -106,7 +61,7 @@ def _typed(find: Any, base: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(_find_algorithm_or_none, AlgorithmConfig)]
+AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmConfig], _typed(find_algorithm_or_none, AlgorithmConfig)]
 AnyJob = Annotated[SerializeAsAny[JobConfig], _typed(find_job, JobConfig)]
 AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, backends.Config)]
 
@@ -114,9 +69,9 @@ AnyBackend = Annotated[SerializeAsAny[backends.Config], _typed(backends.find, ba
 class Experiment(Frozen):
     """Everything a run is: `runs/<id>/spec.yaml` holds one, resolved and immutable."""
 
-    name: str = Field("run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
-    job: AnyJob = Field({"name": "train"}, validate_default=True)  # type: ignore[assignment]
+    name: str = Field(default="run", min_length=1, max_length=80, description="A name for people; the run's id is made from it.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the data order, of dropout and of draws.")
+    job: AnyJob = Field(default={"name": "train"}, validate_default=True)
     algorithm: AnyAlgorithm = AlgorithmConfig(name=NO_ALGORITHM)
     model: Model = Model()
     data: Data
@@ -154,7 +109,7 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
-        placement.check_served(self.algorithm, self.model, _find_algorithm_or_none(self.algorithm.name).ROLES)
+        placement.check_served(self.algorithm, self.model, find_algorithm_or_none(self.algorithm.name).ROLES)
         if found := placement.problems(self.algorithm, self.model):
             raise ValueError("; ".join(found))
         return self
@@ -193,15 +148,7 @@ class Experiment(Frozen):
         return parse(upgrade(yaml.safe_load(text), format))
 
 
-class SpecError(ValueError):
-    """A setting is wrong. `problems` holds one (dotted key, what is wrong) a line of the message."""
-
-    def __init__(self, problems: Sequence[tuple[str, str]]):
-        self.problems = list(problems)
-        super().__init__("\n".join(f"{key}: {what}" if key else what for key, what in self.problems))
-
-
-def parse(tree: dict[str, Any]) -> Experiment:
+def parse(tree: Tree) -> Experiment:
     """A plain mapping, checked.
 
     Raises:
@@ -210,15 +157,15 @@ def parse(tree: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise SpecError([_explain(dict(e), tree) for e in error.errors()]) from None
+        raise SpecError([_explain(e, tree) for e in error.errors()]) from None
 
 
-def filled(tree: dict[str, Any]) -> dict[str, Any]:
+def filled(tree: Tree) -> Tree:
     """The tree with every default in its place, unchecked: also one that lacks what only its owner knows, as the reward of a PPO."""
     return _filled(Experiment, tree)
 
 
-def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
+def _filled(model: type[BaseModel], tree: Tree) -> Tree:
     values = {}
     for name, info in model.model_fields.items():
         default = {} if info.is_required() else info.get_default(call_default_factory=True)
@@ -233,16 +180,16 @@ def _filled(model: type[BaseModel], tree: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _part(name: str, annotation: Any, tree: dict[str, Any]) -> type[BaseModel] | None:
+def _part(name: str, annotation: object, tree: Tree) -> type[BaseModel] | None:
     """The settings below a field, if any; for the algorithm and the backend those that their name gives."""
-    finders = {"job": find_job, "algorithm": _find_algorithm_or_none, "backend": backends.find}
+    finders: dict[str, Callable[[str], _Module]] = {"job": find_job, "algorithm": find_algorithm_or_none, "backend": backends.find}
     if name in finders and "name" in tree.get(name, ()):
         return finders[name](tree[name]["name"]).Config
     found = next((part for part in _types(annotation) if issubclass(part, BaseModel)), None)
     return reward_model() if found is Reward else found
 
 
-def _types(annotation: Any) -> Iterator[type]:
+def _types(annotation: object) -> Iterator[type]:
     """The classes that an annotation is made of, from the outside in."""
     if isinstance(annotation, type):
         yield annotation
@@ -272,9 +219,7 @@ def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     return overridden(experiment.model_dump(mode="json"), overrides, RESUMABLE, refused="a resume cannot change it; it can change")
 
 
-def overridden(
-    tree: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str], refused: str = "it cannot be set here; these can be"
-) -> Experiment:
+def overridden(tree: Tree, overrides: Sequence[str], allowed: Sequence[str], refused: str = "it cannot be set here; these can be") -> Experiment:
     """The experiment of a resolved tree with some `key=value` of the allowed keys, and of those below them. `refused` begins what is said of others.
 
     Raises:
@@ -292,79 +237,6 @@ def overridden(
             branch = branch.setdefault(part, {})
         branch[last] = yaml.safe_load(value)
     return parse(tree)
-
-
-def compose_tree(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """As `compose`, before the check: what a form starts from.
-
-    What an experiment sets in a group is meant for its own choice there: `experiment=dpo_demo algorithm=sft` has none of DPO's settings.
-    """
-    words = _hydra_words(overrides)
-    tree, choice = _hydra(words)
-    experiment = [word for word in words if word.startswith("experiment=")]
-    if experiment and any(word.partition("=")[0] in groups() for word in words if word not in experiment):
-        own = _hydra(experiment)[1]
-        without = _hydra([word for word in words if word not in experiment])[0]
-        tree |= {group: without[group] for group in own if group in tree and own[group] != choice[group]}
-    return _without_what_the_job_does_not_read(tree, words)
-
-
-def _without_what_the_job_does_not_read(tree: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The algorithm that every run starts from is none of a job's that has no algorithm, unless it was named."""
-    sections = find_job(tree.get("job", {}).get("name", "train")).Config.sections
-    if "algorithm" not in sections and not any(word.startswith("algorithm=") for word in words):
-        tree.pop("algorithm", None)
-    return tree
-
-
-def _hydra_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides in Hydra's grammar. Raises SpecError for a word that is none, and for a choice that is not there."""
-    words = []
-    for override in overrides:
-        key = override.partition("=")[0]
-        if "=" not in override and not override.startswith("~"):
-            raise SpecError([(override, "expected key=value")])
-        if key in groups() and (choice := override.partition("=")[2]) not in choices(key):
-            raise SpecError([(key, f"there is no {choice!r}{nearest(choice, choices(key))}; there are: {', '.join(choices(key))}")])
-        # A default lives in the typed field, not in YAML, so a value override may name a key that the YAML does not have.
-        words.append(override if key in groups() or key[:1] in "+~" else f"++{override}")
-    return words
-
-
-def _hydra(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The composed tree, and which choice each group has in it."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException, OverrideParseException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", list(words), return_hydra_config=True)
-        choice = {group: name for group, name in config.hydra.runtime.choices.items() if group in groups()}
-        del config.hydra  # before the interpolations are resolved: Hydra's own refer to a job that there is not
-        return OmegaConf.to_container(config, resolve=True), choice  # type: ignore[return-value]
-    except OverrideParseException as error:
-        key, _, value = error.override.lstrip("+~").partition("=")
-        raise SpecError([(key, f"{_shown(value)} is no value; a text goes in quotes: '{key}=\"…\"'")]) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SpecError([("", str(error))]) from None
-
-
-def groups() -> list[str]:
-    """The folders of conf/: what can be chosen by name."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
-
-
-def choices(group: str) -> list[str]:
-    """The choices of one group: its YAML files."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def overrides_between(start: dict[str, Any], end: dict[str, Any]) -> list[str]:
-    """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
-    was, now = dict(_leaves(start)), dict(_leaves(end))
-    return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
 
 
 def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -396,34 +268,7 @@ def _is_there(source: str) -> bool:
         return False
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, list(tree) if isinstance(tree, tuple) else tree
-
-
-def quoted(text: str) -> str:
-    """A text as a word of the command line has it."""
-    return _hydra_value(text)
-
-
-def _hydra_value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(_hydra_value(item) for item in value)}]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value):
-        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
-        quoted = re.sub(r"(\\*)'", r"\1\1\\'", literal)
-        return "'" + re.sub(r"(\\+)\Z", r"\1\1", quoted) + "'"
-    if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
-        return f"'{value}'"
-    return str(value)
-
-
-def _explain(error: dict[str, Any], tree: dict[str, Any]) -> tuple[str, str]:
+def _explain(error: ErrorDetails, tree: Tree) -> tuple[str, str]:
     """One pydantic error as (dotted key, what was expected and what was found)."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
@@ -433,16 +278,10 @@ def _explain(error: dict[str, Any], tree: dict[str, Any]) -> tuple[str, str]:
     if error["type"] == "missing":
         return key, "is required"
     message = error["msg"].removeprefix("Value error, ")
-    return key, f"{message[:1].lower()}{message[1:]}" + ("" if isinstance(error["input"], dict | BaseModel) else f" (got {_shown(error['input'])})")
+    return key, f"{message[:1].lower()}{message[1:]}" + ("" if isinstance(error["input"], dict | BaseModel) else f" (got {shown(error['input'])})")
 
 
-def _shown(value: Any) -> str:
-    """A value in a message: its beginning where it is long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… of {len(text):,} characters"
-
-
-def _known_keys(path: Sequence[str], tree: dict[str, Any]) -> list[str]:
+def _known_keys(path: Sequence[str], tree: Tree) -> list[str]:
     model: type[BaseModel] = Experiment
     by_name = False
     for part in path:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from workbench.rundir.store import RunDir
-from workbench.settings.spec import NO_ALGORITHM, Experiment
-from workbench.settings.upgrade import upgrade
+from workbench.settings.modules import NO_ALGORITHM
+from workbench.settings.spec import Experiment
+from workbench.settings.upgrade import Tree, upgrade
 
 KEPT_TREES = 16384
 """More than there are runs in a list: one entry too few, and a list that is read from its top to its end finds none of them."""
@@ -26,7 +27,7 @@ def experiment(run: RunDir) -> Experiment:
     return Experiment.from_yaml(run.spec_path.read_text(), run.readable_format())
 
 
-def spec_tree(run: RunDir) -> dict[str, Any]:
+def spec_tree(run: RunDir) -> Tree:
     """The run's settings, unchecked, in today's names: runs that this version could not start are listed too.
 
     It is shared: do not change it. A file that is not there or no YAML mapping gives an empty tree. Raises NewerFormat as `experiment` does.
@@ -39,7 +40,7 @@ def spec_tree(run: RunDir) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=KEPT_TREES)
-def _tree(path: Path, _changed_ns: int, format: int) -> dict[str, Any]:
+def _tree(path: Path, _changed_ns: int, format: int) -> Tree:
     tree = yaml.safe_load(path.read_text())
     return upgrade(tree, format) if isinstance(tree, dict) else {}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
 
 import plotly.graph_objects as go
 
+from workbench.rundir.lines import Diagnostics, Ratings
 from workbench.views.figures import LIGHT, Theme, style
 
 SIDES = ("chosen", "rejected")
 
 
-def calibration(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+def calibration(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """How often the preferred answer scores higher against how sure the model is of it; on the dashed line it is as sure as it may be."""
     bins = found["calibration"]
     largest = max((b["count"] for b in bins), default=1)
@@ -39,16 +38,17 @@ def calibration(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
     )
 
 
-def histogram(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+def histogram(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """The scores of the chosen and of the rejected answers, laid over each other."""
     edges = found["histogram"]["edges"]
     middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     widths = [high - low for low, high in itertools.pairwise(edges)]
     figure = go.Figure()
-    for side, colour in zip(SIDES, _colours(theme), strict=True):
+    counts_of = found["histogram"]["chosen"], found["histogram"]["rejected"]
+    for side, counts, colour in zip(SIDES, counts_of, _colours(theme), strict=True):
         figure.add_bar(
             x=middles,
-            y=found["histogram"][side],
+            y=counts,
             width=widths,
             name=side,
             marker={"color": colour, "line": {"width": 0}},
@@ -58,7 +58,7 @@ def histogram(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
     return style(figure, "score", "answers", theme, 320).update_layout(barmode="overlay", bargap=0)
 
 
-def lengths(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+def lengths(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """Score against length: a slope is a bias towards long, or short, answers."""
     points = found["lengths"]
     figure = go.Figure()
@@ -76,7 +76,7 @@ def lengths(found: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
     return style(figure, "tokens in the answer", "score", theme, 320).update_layout(hovermode="closest")
 
 
-def ratings(attribute: Mapping[str, Any], theme: Theme = LIGHT) -> go.Figure:
+def ratings(attribute: Ratings, theme: Theme = LIGHT) -> go.Figure:
     """One attribute's predicted ratings against the people's; on the dashed line they are equal."""
     actual, predicted = attribute["actual"], attribute["predicted"]
     ends = [min(actual), max(actual)]

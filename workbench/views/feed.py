@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from workbench import metrics as M
 from workbench.rundir.files import ByteCursor
+from workbench.rundir.lines import Event
 from workbench.rundir.store import RunDir
 from workbench.views import text
 from workbench.views.history import History, numbers
@@ -94,7 +95,7 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
                 file.readline()
             for _ in range(4):
                 event = _parse(file.readline())
-                if event.get("kind") == "step" and metric in (found := numbers(event.get("metrics", {}))):
+                if event and event["kind"] == "step" and metric in (found := numbers(event.get("metrics", {}))):
                     while points and points[-1][0] >= event["step"]:
                         points.pop()
                     points.append((event["step"], found[metric]))
@@ -102,7 +103,7 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
         file.seek(max(0, size - TAIL_BYTES))
         events = [_parse(line) for line in file.read(TAIL_BYTES).splitlines()]
     recent = History()
-    recent.extend(event for event in events if event.get("kind") in ("state", "step", "validation"))
+    recent.extend(event for event in events if event and event["kind"] in ("state", "step", "validation"))
     newest = {name: column[-1] for name, column in recent.metrics.items() if column}
     held_out = {f"held_out_{name}": value for name in recent.validation_metrics if (value := recent.last_validation(name)) is not None}
     eta = text.eta_s(recent.steps, recent.elapsed_s, total_steps)
@@ -111,10 +112,10 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
     return Glance(tuple(value for _, value in points), tuple({**newest, **held_out}.items()), eta)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> Event | None:
     """An event of a step, or nothing for another line and for one that is cut or torn."""
     try:
         event = json.loads(line)
     except ValueError:
-        return {}
-    return event if isinstance(event, dict) and {"kind", "step", "time"} <= event.keys() else {}
+        return None
+    return cast(Event, event) if isinstance(event, dict) and {"kind", "step", "time"} <= event.keys() else None

@@ -6,9 +6,10 @@ import bisect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
+
+from workbench.rundir.lines import Diagnostics, Event, Json
 
 NAN = math.nan
 
@@ -21,7 +22,7 @@ class Validation:
     elapsed_s: float
     metrics: Mapping[str, float]
     samples: tuple[Mapping[str, str], ...] = ()
-    diagnostics: Mapping[str, Any] | None = None
+    diagnostics: Diagnostics | None = None
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,19 @@ class History:
     elapsed_s: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     validations: list[Validation] = field(default_factory=list)
-    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[Event] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    alarms: list[dict[str, Any]] = field(default_factory=list)
-    controls: list[dict[str, Any]] = field(default_factory=list)
-    live: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    phase: dict[str, Any] | None = None
-    end: dict[str, Any] | None = None
+    alarms: list[Event] = field(default_factory=list)
+    controls: list[Event] = field(default_factory=list)
+    live: dict[str, Json] = field(default_factory=dict)
+    data: dict[str, Json] = field(default_factory=dict)
+    phase: Event | None = None
+    end: Event | None = None
     total_steps: int = 0
     generation: int = 0
     _origin: float | None = None
 
-    def extend(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def extend(self, events: Iterable[Event]) -> None:
         """Take further events in the order in which they were written; an unknown kind is passed over."""
         for event in events:
             if take := getattr(self, f"_take_{event['kind']}", None):
@@ -107,7 +108,7 @@ class History:
             self._origin = time
         return max(0.0, time - self._origin)
 
-    def _take_state(self, event: Mapping[str, Any]) -> None:
+    def _take_state(self, event: Event) -> None:
         self.total_steps = event.get("total_steps", self.total_steps)
         self.phase = self.end = None
         self._end_alarms(event["time"])
@@ -130,14 +131,14 @@ class History:
         for column in (self.steps, self.times, self.elapsed_s, *self.metrics.values()):
             del column[keep:]
 
-    def _take_warning(self, event: Mapping[str, Any]) -> None:
+    def _take_warning(self, event: Event) -> None:
         self.warnings.append(event["message"])
 
-    def _take_alarm(self, event: Mapping[str, Any]) -> None:
+    def _take_alarm(self, event: Event) -> None:
         self.alarms = [alarm for alarm in self.alarms if "over" in alarm or alarm["name"] != event["name"]]  # it says the same anew
-        self.alarms.append(dict(event))
+        self.alarms.append(event.copy())
 
-    def _take_alarm_over(self, event: Mapping[str, Any]) -> None:
+    def _take_alarm_over(self, event: Event) -> None:
         self._end_alarms(event["time"], event["name"])
 
     def _end_alarms(self, time: float, name: str | None = None) -> None:
@@ -145,17 +146,17 @@ class History:
             if "over" not in alarm and alarm["time"] <= time and name in (None, alarm["name"]):
                 alarm["over"] = time
 
-    def _take_control(self, event: Mapping[str, Any]) -> None:
-        self.controls.append(dict(event))
+    def _take_control(self, event: Event) -> None:
+        self.controls.append(event.copy())
         self.live |= event.get("values", {})
 
-    def _take_data(self, event: Mapping[str, Any]) -> None:
+    def _take_data(self, event: Event) -> None:
         self.data = dict(event["report"])
 
-    def _take_phase(self, event: Mapping[str, Any]) -> None:
-        self.phase = dict(event)
+    def _take_phase(self, event: Event) -> None:
+        self.phase = event.copy()
 
-    def _take_step(self, event: Mapping[str, Any]) -> None:
+    def _take_step(self, event: Event) -> None:
         self.phase = None
         if self.steps and event["step"] <= self.steps[-1]:
             self._forget_after(event["step"] - 1)
@@ -169,7 +170,7 @@ class History:
         for name, column in self.metrics.items():
             column.append(values.get(name, NAN))
 
-    def _take_validation(self, event: Mapping[str, Any]) -> None:
+    def _take_validation(self, event: Event) -> None:
         self.phase = None
         if any(v.step == event["step"] for v in self.validations[-1:]):
             self.generation += 1
@@ -178,16 +179,16 @@ class History:
         metrics = numbers(event.get("metrics", {}))
         self.validations.append(Validation(event["step"], self._elapsed(event["time"]), metrics, samples, event.get("diagnostics") or None))
 
-    def _take_checkpoint(self, event: Mapping[str, Any]) -> None:
+    def _take_checkpoint(self, event: Event) -> None:
         self.phase = None
-        self.checkpoints.append(dict(event))
+        self.checkpoints.append(event.copy())
 
-    def _take_end(self, event: Mapping[str, Any]) -> None:
+    def _take_end(self, event: Event) -> None:
         self.phase = None
-        self.end = dict(event)
+        self.end = event.copy()
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def numbers(metrics: Mapping[str, object]) -> dict[str, float]:
     """The metrics that are numbers; "nan" and "inf" are how an event writes those."""
     found = {}
     for name, value in metrics.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from backends.base import Entry, Node
 from workbench.machines.usage import Allocation, Cluster, Use
@@ -107,7 +106,7 @@ def mine(cluster: Cluster) -> dict[str, list[str]]:
     return found
 
 
-def nodes(cluster: Cluster) -> list[dict[str, Any]]:
+def nodes(cluster: Cluster) -> list[dict[str, object]]:
     """One row a node."""
     theirs = mine(cluster)
     return [
@@ -122,7 +121,7 @@ def nodes(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
-def partitions(cluster: Cluster) -> list[dict[str, Any]]:
+def partitions(cluster: Cluster) -> list[dict[str, object]]:
     """One row a partition: its nodes by what they do, and what one node of it has."""
     rows = []
     for partition in cluster.survey.partitions:
@@ -153,14 +152,14 @@ def each_has(nodes: Sequence[Node]) -> str:
     return ", ".join([*parts, mib(small) if small == large else f"{mib(small)} to {mib(large)}"])
 
 
-def queue(cluster: Cluster) -> list[dict[str, Any]]:
+def queue(cluster: Cluster) -> list[dict[str, object]]:
     """One row a job: mine first, then those that wait, then the rest, in SLURM's order."""
     runs = {each.job_id: each for each in cluster.allocations if each.backend == "slurm"}
     ordered = sorted(cluster.survey.queue, key=lambda entry: (entry.user != cluster.user, not entry.waits))
     return [_job(entry, runs.get(entry.id)) for entry in ordered]
 
 
-def _job(entry: Entry, run: Allocation | None) -> dict[str, Any]:
+def _job(entry: Entry, run: Allocation | None) -> dict[str, object]:
     start = "" if entry.start in ("N/A", "") else entry.start.replace("T", " ")
     when = (f"expected {start}" if start else "–") if entry.waits else f"for {entry.elapsed}"
     reason = "" if entry.reason in ("None", "") else entry.reason
@@ -177,12 +176,12 @@ def _job(entry: Entry, run: Allocation | None) -> dict[str, Any]:
     }
 
 
-def ranks(allocation: Allocation) -> list[dict[str, Any]]:
+def ranks(allocation: Allocation) -> list[dict[str, object]]:
     """One row a process: ranks with their step and phase, then the driver and what it started."""
     return [_use(use) for use in allocation.uses]
 
 
-def _use(use: Use) -> dict[str, Any]:
+def _use(use: Use) -> dict[str, object]:
     silent = f"silent for {text.duration(use.age_s)}; " if use.silent else ""
     return {
         "Process": use.role if use.rank is None else f"{use.role} {use.rank}",

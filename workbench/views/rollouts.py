@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -50,13 +50,13 @@ QUANTITIES = (
 _DIFFERENCES = {"shift": "reference_logprobs", "mismatch": "rollout_logprobs"}
 
 
-def quantities(rollout: Mapping[str, Any]) -> dict[Quantity, list[float | None]]:
+def quantities(rollout: Mapping[str, object]) -> dict[Quantity, list[float | None]]:
     """What a rollout has of the quantities, one value a token."""
     found = {}
     for quantity in QUANTITIES:
-        values = rollout.get(quantity.name)
+        values = cast(Values | None, rollout.get(quantity.name))
         if other := _DIFFERENCES.get(quantity.name):
-            values = _difference(rollout.get("logprobs"), rollout.get(other))
+            values = _difference(cast(Values | None, rollout.get("logprobs")), cast(Values | None, rollout.get(other)))
         if quantity.name == "rollout_logprobs" and rollout.get("logprobs") is not None:  # the trainer's stand for both
             continue
         if values is not None and len(values):
@@ -156,12 +156,14 @@ def gist(prompt: str) -> str:
 _USER_TURN = re.compile(r"(?:<\|im_start\|>|<\|start_header_id\|>|<\|)user(?:<\|end_header_id\|>|\|>)?\s+(.*?)(?=<\||</s>|\Z)", re.DOTALL)
 
 
-def components(rollout: Mapping[str, Any]) -> dict[str, float]:
+def components(rollout: Mapping[str, object]) -> dict[str, float]:
     """The parts of a rollout's reward by name."""
-    return {name.removeprefix(COMPONENT): float(value) for name, value in rollout.items() if name.startswith(COMPONENT) and value is not None}
+    return {
+        name.removeprefix(COMPONENT): float(cast(float, value)) for name, value in rollout.items() if name.startswith(COMPONENT) and value is not None
+    }
 
 
-def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[Hashable, object], dict[Hashable, object]]]:
     """A rollout of each prompt that both steps answered: the same sample where both have it. In the order of the second."""
     first = before.drop_duplicates(["prompt_id", "sample"]).set_index(["prompt_id", "sample"])
     found = []
@@ -220,5 +222,5 @@ def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarra
 
 def _small(figure: go.Figure, y_title: str, theme: Theme, steps: np.ndarray) -> go.Figure:
     """A whole number at each tick: plotly would put several between few steps."""
-    ticks: dict[str, Any] = {"tick0": 0, "dtick": 1} if len(steps) and np.ptp(steps) < FEW_STEPS else {}
-    return style(figure, "step", y_title, theme, height=210).update_xaxes(tickformat=",d", **ticks)
+    figure = style(figure, "step", y_title, theme, height=210).update_xaxes(tickformat=",d")
+    return figure.update_xaxes(tick0=0, dtick=1) if len(steps) and np.ptp(steps) < FEW_STEPS else figure

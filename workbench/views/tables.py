@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -13,17 +12,17 @@ from workbench import metrics as M
 from workbench.metrics import Metric
 from workbench.rundir.store import Status
 from workbench.views import catalogue, text
-from workbench.views.history import History, numbers
+from workbench.views.history import History, Validation, numbers
 
 
-def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: object, prefix: str = "") -> dict[str, object]:
     """A nested mapping flattened to dotted keys."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
     return {key: value for name, part in tree.items() for key, value in leaves(part, f"{prefix}.{name}" if prefix else name).items()}
 
 
-def config_diff(trees: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def config_diff(trees: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """One row a key whose value is not the same in all the trees, one column a tree; a dash where a tree has no such key."""
     flat = {name: leaves(tree) for name, tree in trees.items()}
     keys = dict.fromkeys(key for tree in flat.values() for key in tree)
@@ -32,7 +31,7 @@ def config_diff(trees: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(differing, orient="index", columns=pd.Index(list(flat)))
 
 
-def followed(validations: Sequence[Any]) -> dict[str, dict[int, str]]:
+def followed(validations: Sequence[Validation]) -> dict[str, dict[int, str]]:
     """Each sampled prompt with its answers by step: how the model's answer changed."""
     prompts: dict[str, dict[int, str]] = {}
     for validation in validations:
@@ -44,7 +43,7 @@ def followed(validations: Sequence[Any]) -> dict[str, dict[int, str]]:
 _ABSENT = object()
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     if value is _ABSENT:
         return "–"
     if value is None:
@@ -129,7 +128,7 @@ class Measured:
     help: str
 
 
-def measured(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[Measured]:
+def measured(steps: Mapping[str, object], held_out: Mapping[str, object]) -> list[Measured]:
     """One row a metric, in the order in which the Run page has their charts."""
     drawn = [name for chart in catalogue.charts([*steps, *held_out]) for name, _ in chart.series]
     names = dict.fromkeys([*drawn, *steps, *held_out])

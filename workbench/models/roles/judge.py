@@ -25,11 +25,13 @@ from workbench.rewards.base import Judge, Verdict, Waiting
 from workbench.rewards.kinds.judge import Config
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, require, sources_of
+from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
     from workbench.engine.step import Policy
 
+OUTPUTS = Outputs(logprobs=True)
 CALL = 32
 """Questions in one request to a server."""
 PATIENCE_S = 2.0
@@ -52,7 +54,7 @@ class JudgeModels:
         self.policies: dict[str, Policy] = {}
         for source in sources_of(cfg.rewards.values(), "judge"):
             model = laid_out(Model(source=source, precision=around.spec.model.precision), around.layout)
-            self.policies[source] = frozen(model, hf.local_directory(source), cfg.micro_batch_tokens)
+            self.policies[source] = frozen(model, hf.local_directory(source), cfg.micro_batch_tokens, OUTPUTS)
 
     def logprobs(self, source: str, questions: Sequence[str], options: Sequence[str]) -> np.ndarray:
         """[Q, W]: each option's log-probability as the beginning of the reply. NaN for a question that is longer than the model reads."""
@@ -65,12 +67,12 @@ class JudgeModels:
         replies = tuple(words.encode(option, add_special_tokens=False, split_special_tokens=True) for option in options)
         prompts = [chat.prompt_tokens([Message("user", question)], words) for question in questions]
         reads = [len(prompt) + max(map(len, replies)) <= longest for prompt in prompts]
-        outputs = iter(policy.outputs([Row(prompt, replies) for prompt, fits in zip(prompts, reads, strict=True) if fits], entropy=False))
+        outputs = iter(policy.outputs([Row(prompt, replies) for prompt, fits in zip(prompts, reads, strict=True) if fits], OUTPUTS))
         ends = np.cumsum([len(reply) for reply in replies])[:-1]
         found_QW = np.full((len(questions), len(options)), np.nan, np.float32)
         for number, fits in enumerate(reads):
             if fits:
-                found_QW[number] = [part.sum() for part in np.split(next(outputs), ends)]
+                found_QW[number] = [part.sum() for part in np.split(next(outputs).of("logprobs_N"), ends)]
         return found_QW
 
 

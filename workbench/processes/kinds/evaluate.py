@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from workbench.settings.sections import CheckpointJob
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
-    from workbench.data.readers import Kind
     from workbench.processes.rank import Rank
 
 
@@ -27,18 +25,18 @@ class Evaluation:
     """One rank of it. As `workbench.processes.online.Progress` it is at the checkpoint's step, and nothing comes."""
 
     def __init__(self, rank: Rank):
+        from workbench import algorithms
         from workbench.data.dataset import load
         from workbench.processes.controls import Controls
         from workbench.processes.online import Online
         from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
         from workbench.processes.validation import Validation
-        from workbench.settings.spec import find_algorithm
 
-        spec, algorithm = rank.spec, find_algorithm(rank.spec.algorithm.name)
+        spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
         self._rank = rank
-        rows: Any = algorithm.ROWS
-        kind: Kind = rows(spec.algorithm) if isinstance(rows, FunctionType) else rows
+        rows = algorithm.ROWS
+        kind = rows if isinstance(rows, str) else rows(spec.algorithm)
         data = load(spec.data, kind, rank.tokenizer, rank.progress("reading the data"))
         rank.emit("data", report=dataclasses.asdict(data.report))
         held_out = list(data.validation[: spec.validation.max_rows])

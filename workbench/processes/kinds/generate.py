@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -29,13 +29,13 @@ class Config(CheckpointJob):
     sections = ("model", "data", "rollout", "watch", "backend")
 
     name: Literal["generate"] = "generate"
-    samples_per_prompt: int = Field(1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
-    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field((), description="Texts that end an answer, beside the model's own end token.")
-    prompts_per_step: int = Field(64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
+    samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
+    max_tokens: int = Field(default=256, ge=1, description="Longest answer in tokens.")
+    temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
+    top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    prompts_per_step: int = Field(default=64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
 
 
 class Generation:
@@ -112,7 +112,7 @@ class Generation:
         seconds = time.perf_counter() - began
         return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
-    def _refuse(self, values: Mapping[str, Any]) -> None:
+    def _refuse(self, values: Mapping[str, object]) -> None:
         self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import metrics as M
@@ -14,7 +13,6 @@ from workbench.settings import JobConfig
 if TYPE_CHECKING:
     from workbench.algorithms import Loss, Metrics, OnlineRuntime
     from workbench.data.packing import Row
-    from workbench.data.readers import Kind
     from workbench.processes.online import Online
     from workbench.processes.rank import Rank
 
@@ -31,14 +29,14 @@ class Training:
     """`workbench.algorithms.Runtime`, on one rank."""
 
     def __init__(self, rank: Rank):
+        from workbench import algorithms
         from workbench.processes.alarm_bell import AlarmBell
         from workbench.processes.controls import Controls
         from workbench.processes.validation import Validation
-        from workbench.settings.spec import find_algorithm
 
         self._rank, self._spec = rank, rank.spec
-        self._algorithm = find_algorithm(rank.spec.algorithm.name)
-        self.state: dict[str, Any] = {}
+        self._algorithm = algorithms.find(rank.spec.algorithm.name)
+        self.state: dict[str, object] = {}
         self._load_data()
         cfg = self._spec.algorithm
         by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
@@ -54,7 +52,7 @@ class Training:
         from workbench.data.dataset import load
 
         rows = self._algorithm.ROWS
-        kind: Kind = rows(self._spec.algorithm) if isinstance(rows, FunctionType) else rows
+        kind = rows if isinstance(rows, str) else rows(self._spec.algorithm)
         self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         self._rank.emit("data", report=dataclasses.asdict(self._data.report))
@@ -67,7 +65,7 @@ class Training:
         from workbench.engine.step import Policy
         from workbench.processes.live import LiveSettings
         from workbench.processes.reference_cache import with_reference
-        from workbench.settings.spec import outputs_of
+        from workbench.settings.modules import outputs_of
 
         spec = self._spec
         self._rank.emit("phase", message="loading the model")
@@ -135,7 +133,7 @@ class Training:
     def settings(self) -> Any:
         return self._live.now
 
-    def set(self, **values: Any) -> None:
+    def set(self, **values: object) -> None:
         self._live.set(**values)
 
     @property
@@ -220,7 +218,7 @@ class Training:
         if done:
             self._rank.emit("checkpoint", **done)
 
-    def _change(self, values: Mapping[str, Any]) -> None:
+    def _change(self, values: Mapping[str, object]) -> None:
         """A change asked for while the run goes on; one that the settings do not allow is warned of and left."""
         try:
             self._live.change(values)

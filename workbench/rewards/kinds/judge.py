@@ -52,28 +52,30 @@ class Config(Frozen):
     """A judge, what it is asked, and for how long it is waited for."""
 
     model: str | None = Field(
-        None, description="An instruction-tuned model: a Hugging Face directory or hub id. It runs here, or is served (served=[judge])."
+        default=None, description="An instruction-tuned model: a Hugging Face directory or hub id. It runs here, or is served (served=[judge])."
     )
-    url: str | None = Field(None, description="An OpenAI-compatible endpoint instead, up to /v1, as http://127.0.0.1:8000/v1.")
-    url_model: str = Field("default", min_length=1, description="The model's name at the url.")
+    url: str | None = Field(default=None, description="An OpenAI-compatible endpoint instead, up to /v1, as http://127.0.0.1:8000/v1.")
+    url_model: str = Field(default="default", min_length=1, description="The model's name at the url.")
     api_key_env: str | None = Field(
-        None,
+        default=None,
         pattern="^[A-Za-z_][A-Za-z0-9_]*$",
         description="The environment variable that holds the url's API key; the key itself is stored nowhere.",
     )
-    mode: Literal["pairwise", "scored"] = Field("pairwise", description="Answers of a prompt against each other, or each by itself.")
-    levels: int = Field(5, ge=2, le=9, description="scored: the best number; the worst is 1.")
-    opponents: int = Field(0, ge=0, description="pairwise: how many others an answer is compared with, rounded up to an even number; 0: all.")
-    rubric: str = Field(RUBRIC, min_length=1, description="What makes an answer good.")
+    mode: Literal["pairwise", "scored"] = Field(default="pairwise", description="Answers of a prompt against each other, or each by itself.")
+    levels: int = Field(default=5, ge=2, le=9, description="scored: the best number; the worst is 1.")
+    opponents: int = Field(default=0, ge=0, description="pairwise: how many others an answer is compared with, rounded up to an even number; 0: all.")
+    rubric: str = Field(default=RUBRIC, min_length=1, description="What makes an answer good.")
     template: str | None = Field(
-        None,
+        default=None,
         description="The question, instead of the one that comes with the project: with {prompt} and {response}, or {prompt}, {first} and {second};"
         " {rubric} and {levels} may be in it. It asks for a number, or for A or B, in its reply's last line.",
     )
-    reply_tokens: int = Field(16, ge=1, description="url: longest reply in tokens; a model that reasons first needs more.")
-    concurrency: int = Field(8, ge=1, le=256, description="url: requests under way at a time.")
-    timeout_s: float = Field(60.0, gt=0, description="url: longest that one request may take.")
-    give_up_after_s: float = Field(1800.0, ge=0, description="url: how long a question is asked again after its first failure, before the run fails.")
+    reply_tokens: int = Field(default=16, ge=1, description="url: longest reply in tokens; a model that reasons first needs more.")
+    concurrency: int = Field(default=8, ge=1, le=256, description="url: requests under way at a time.")
+    timeout_s: float = Field(default=60.0, gt=0, description="url: longest that one request may take.")
+    give_up_after_s: float = Field(
+        default=1800.0, ge=0, description="url: how long a question is asked again after its first failure, before the run fails."
+    )
 
     @field_validator("url")
     @classmethod

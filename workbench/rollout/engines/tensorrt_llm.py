@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from transformers import PreTrainedTokenizerBase
 
+from workbench.data.tokenizer import decode
 from workbench.engine import device
 from workbench.engine.gather import gathered
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
@@ -215,9 +216,9 @@ class Engine:
 
     def _end(self, tokens: Sequence[int], strings: Sequence[str]) -> int | None:
         """How many tokens there are up to the first stop string. The library sees one only where its tokens are those that it has alone."""
-        if not strings or not _says(self.tokenizer.decode(tokens), strings):
+        if not strings or not _says(decode(self.tokenizer, tokens), strings):
             return None
-        return next(size for size in range(1, len(tokens) + 1) if _says(self.tokenizer.decode(tokens[:size]), strings))
+        return next(size for size in range(1, len(tokens) + 1) if _says(decode(self.tokenizer, tokens[:size]), strings))
 
 
 async def _started(make: Callable[..., Any], **settings: Any) -> Any:
