@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -76,8 +76,7 @@ def view_of(run: Run) -> View:
     """The view of the run's kind of job."""
     kind = job(spec_tree(run.dir))
     known = sorted(path.stem for path in KINDS.glob("[a-z]*.py"))
-    view: View = import_module(f"ui.kinds.{kind if kind in known else '_other'}")  # type: ignore[assignment]
-    return view
+    return cast(View, import_module(f"ui.kinds.{kind if kind in known else '_other'}"))
 
 
 def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:

@@ -1,0 +1,52 @@
+"""Runs that do not train, that look like real ones, made in no time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.app import synthetic, synthetic_rollouts
+from workbench.rundir import answers, rollouts, store
+from workbench.rundir.store import RunDir, State
+from workbench.settings.spec import compose
+
+SAMPLES, PROMPTS_PER_STEP = 2, 4
+JOB = {"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0}
+
+
+def generate(root: Path, prompts: int = 10, steps: int = 3, state: State = State.COMPLETED, name: str = "answers") -> RunDir:
+    """A run that has answered the prompts of its first steps; all of them where it is complete, which alone has the files of all answers."""
+    words = ["job=generate", f"name={name}", f"job.prompts_per_step={PROMPTS_PER_STEP}", f"job.samples_per_prompt={SAMPLES}", "job.max_tokens=32"]
+    run = store.create(root, name, compose(words).to_yaml())
+    began, total = time.time() - 10 * steps, -(-prompts // PROMPTS_PER_STEP)
+    synthetic.append(run, began, "data", report={"train": prompts})
+    synthetic.append(run, began, "state", state="running", step=0, total_steps=total)
+    for step in range(1, steps + 1):
+        count = min(PROMPTS_PER_STEP, prompts - (step - 1) * PROMPTS_PER_STEP)
+        rollouts.write(run, step, [unrewarded(record) for record in synthetic_rollouts.records(step, count, SAMPLES)])
+        metrics = {"rollout_size": count * SAMPLES, "response_lengths": 24.0, "fraction_of_samples_properly_ended": 0.75, "tokens_per_s": 480.0}
+        synthetic.append(run, began + 10 * step, "step", step=step, metrics={**metrics, "step_time_s": 10.0})
+    if state == State.COMPLETED:
+        rows = [answers.Asked([{"role": "user", "content": synthetic.PROMPTS[n % 4]}], {"row": str(n)}) for n in range(prompts)]
+        answers.write(run, rows, PROMPTS_PER_STEP, SAMPLES)
+    run.update(state=state, step=steps, total_steps=total, attempt=1, message="", job=JOB, created=began - 5)
+    return run
+
+
+def unrewarded(record: dict[str, Any]) -> dict[str, Any]:
+    """A rollout as one that is only sampled has it."""
+    known = (*rollouts.TEXTS, *rollouts.COUNTS, "pieces", "tokens", "rollout_logprobs")
+    return {name: value for name, value in record.items() if name in known}
+
+
+def evaluate(root: Path, of: RunDir, step: int = 40, state: State = State.COMPLETED) -> RunDir:
+    """A run that has measured a checkpoint of another."""
+    words = ["experiment=dpo_demo", "job=evaluate", "name='evaluate dpo-demo'", f"job.checkpoint={of.checkpoints / str(step)}"]
+    run = store.create(root, "evaluate dpo-demo", compose(words).to_yaml())
+    began = time.time() - 20
+    synthetic.append(run, began, "state", state="running", step=step, total_steps=step)
+    if state == State.COMPLETED:
+        synthetic.append(run, began + 15, "validation", **synthetic.validation(step))
+    run.update(state=state, step=step, total_steps=step, attempt=1, message="", job=JOB, created=began - 5)
+    return run
