@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import torch.distributed as dist
@@ -20,6 +21,26 @@ def put(owner: object, **members: object) -> None:
     """Set what the owner's type does not declare: a mark that megatron looks for on a parameter, or ours in the place of one of its functions."""
     for name, member in members.items():
         setattr(owner, name, member)
+
+
+def weight(layers: nn.ModuleDict, name: str) -> Tensor:
+    """The weight of a layer that a dictionary of them has under the name."""
+    return cast(Tensor, layers[name].weight)
+
+
+def buffers(module: nn.Module) -> Iterator[Tensor]:
+    """A module's buffers, where a subclass has another type under the name."""
+    return nn.Module.buffers(module)
+
+
+class Submodules(Protocol):
+    submodules: object
+
+
+class LayerSubmodules(Protocol):
+    """What a layer is specified to be made of."""
+
+    self_attention: Submodules
 
 
 class Context(Protocol):
