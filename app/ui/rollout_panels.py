@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,7 +13,7 @@ from ui import compare_panels, frame
 from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
-from workbench.rundir.rollouts import Query
+from workbench.rundir.rollouts import Query, Rollout
 from workbench.settings.stored import spec_tree
 from workbench.views import rollouts as views
 from workbench.views import text
@@ -282,7 +283,7 @@ def _pick(run: Run) -> None:
         st.session_state[_key(run, "chosen")] = shown[rows[0]]
 
 
-def _tokens(rollout: dict[str, Any], run: Run) -> None:
+def _tokens(rollout: Rollout, run: Run) -> None:
     left, right = st.columns([4, 1], gap="medium")
     with left:
         st.caption("Prompt")
@@ -318,7 +319,7 @@ def _tokens(rollout: dict[str, Any], run: Run) -> None:
             )
 
 
-def _follow(rollout: dict[str, Any], run: Run) -> None:
+def _follow(rollout: Rollout, run: Run) -> None:
     answers = rollouts.follow(run.dir, rollout["prompt_id"])
     steps = answers["step"].nunique()
     st.markdown(
@@ -334,7 +335,7 @@ def _follow(rollout: dict[str, Any], run: Run) -> None:
         st.caption(f"The newest {FOLLOWED} of {len(answers):,} answers.")
 
 
-def _answer(answer: dict[str, Any]) -> None:
+def _answer(answer: Mapping[Hashable, Any]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":gray[Step {answer['step']:,} · sample {answer['sample']}]", width="content")
         st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")

@@ -54,9 +54,9 @@ def _gpu_use(index: int) -> tuple[float, float | None]:
     """(reserved MiB, busy share) of a GPU, for another thread: it waits for no kernel. The share needs the package nvidia-ml-py."""
     busy = None
     if importlib.util.find_spec("pynvml"):
-        from pynvml import NVMLError
-
-        with contextlib.suppress(NVMLError, RuntimeError):  # not every GPU tells, and a share that is missing is no reason to stop
+        with contextlib.suppress(
+            importlib.import_module("pynvml").NVMLError, RuntimeError
+        ):  # not every GPU tells, and a share that is missing is no reason to stop
             busy = torch.cuda.utilization(index) / 100
     return torch.cuda.memory_reserved(index) / 2**20, busy
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
+from torch.cuda import _POOL_HANDLE
 
 from workbench.engine import device
 
@@ -23,7 +24,7 @@ class Recorder:
         self._function = function
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Sequence[Tensor], Tensor] | None] = {}
         self._bound: Sequence[int] = ()
-        self._pool: tuple[int, int] | None = None
+        self._pool: _POOL_HANDLE | None = None
 
     def __call__(self, key: Hashable, *inputs: Tensor) -> Tensor:
         name = (key, *(each.shape for each in inputs))

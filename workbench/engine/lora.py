@@ -41,7 +41,7 @@ class ParallelLora(LoraParallelLinear):
         kwargs.setdefault("megatron_config", config.megatron_config)
         super().__init__(base_layer, adapter_name, config=config, backend=tensor_parallel, **kwargs)
 
-    def update_layer(self, adapter_name: str, r: int, lora_alpha: float, config: LoraConfig, *args: Any, **kwargs: Any) -> None:
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, *args: Any, **kwargs: Any) -> None:
         self.lora_bias[adapter_name] = False
         super().update_layer(adapter_name, r, lora_alpha, config, *args, **kwargs)
 
@@ -74,7 +74,7 @@ def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
         megatron_core="megatron.core",
     )
     custom = {tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora}
-    config._register_custom_module(cast(dict[nn.Module, nn.Module], custom))
+    config._register_custom_module(cast(dict[type[nn.Module], type[nn.Module]], custom))
     inject_adapter_in_model(config, chunk, adapter_name=_ADAPTER)
     for name, parameter in chunk.named_parameters():
         parameter.requires_grad_("lora_" in name or name == weights.SCORE_HEAD)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from megatron.core.distributed import DistributedDataParallel
 
 LooseGroup = dist.ProcessGroup | int | list[dist.ProcessGroup] | None
 """What megatron says that its getters give."""
@@ -28,9 +31,14 @@ def weight(layers: nn.ModuleDict, name: str) -> Tensor:
     return cast(Tensor, layers[name].weight)
 
 
-def buffers(module: nn.Module) -> Iterator[Tensor]:
-    """A module's buffers, where a subclass has another type under the name."""
-    return nn.Module.buffers(module)
+class _Buffer(Protocol):
+    grad_data: Tensor
+
+
+def gradients(ddp: DistributedDataParallel) -> list[Tensor]:
+    """The buffers that the gradients of a model chunk lie in. (megatron's attribute has the name of a method of torch's.)"""
+    buffers = (*cast(Sequence[_Buffer], ddp.buffers), *cast(Sequence[_Buffer], ddp.expert_parallel_buffers))
+    return [buffer.grad_data for buffer in buffers]
 
 
 class Submodules(Protocol):
@@ -49,7 +57,7 @@ class Context(Protocol):
     needs_input_grad: tuple[bool, ...]
     saved_tensors: tuple[Tensor, ...]
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
 

@@ -56,7 +56,7 @@ class Communicator(P2PCommunicator):
         return from_prev.tolist(), from_next.tolist()
 
 
-class Interleaved(TypedDict):
+class Interleaved(TypedDict, total=False):
     p2p_communicator: P2PCommunicator
     pg_collection: ProcessGroupCollection
 

@@ -56,7 +56,7 @@ class PackedGPT(GPTModel):
         ranks = config.tensor_model_parallel_size
         super().__init__(
             config=config,
-            transformer_layer_spec=layers,
+            transformer_layer_spec=cast(ModuleSpec, layers),
             vocab_size=-(-hf.vocab_size // ranks) * ranks,
             max_sequence_length=hf.max_position_embeddings,
             pre_process=is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
@@ -221,7 +221,7 @@ def _layers(config: TransformerConfig, settings: Model, vp_stage: int | None) ->
         layer = get_gpt_layer_local_spec(num_experts=config.num_moe_experts, normalization="RMSNorm")
         put(layer.submodules, input_layernorm=Norm, pre_mlp_layernorm=Norm)
     put(cast(LayerSubmodules, layer.submodules).self_attention.submodules, core_attention=ModuleSpec(module=PackedAttention))
-    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config, vp_stage=vp_stage), layer_norm=norm)
+    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config, vp_stage=vp_stage), layer_norm=cast(nn.Module, norm))
 
 
 def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, type[nn.Module]]:
@@ -231,4 +231,4 @@ def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, ty
         raise ValueError("model.transformer_engine=true needs a GPU and the package: pip install 'transformer-engine[pytorch]'")
     from megatron.core.extensions.transformer_engine import TENorm
 
-    return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), TENorm
+    return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), cast(type[nn.Module], TENorm)

@@ -216,6 +216,7 @@ class _FromContext(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
         (slots_N,) = ctx.saved_tensors
         return grad[slots_N], None, None

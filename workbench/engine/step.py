@@ -24,8 +24,8 @@ from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatch
 from workbench.engine import columns, device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.batch import Batch, Given, Loss, Metrics
-from workbench.engine.megatron_types import buffers, put
-from workbench.engine.mended import interleaved
+from workbench.engine.megatron_types import gradients, put
+from workbench.engine.mended import Interleaved, interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
 from workbench.engine.snapshot import Snapshot
 from workbench.rundir import beats
@@ -220,9 +220,8 @@ class Policy:
         inner = [each.optimizer for each in chained if each.optimizer is not None]
         updated = [parameter for each in inner for group in each.param_groups for parameter in group["params"]]
         states = [value for each in inner for state in each.state.values() for value in state.values() if isinstance(value, Tensor)]
-        weights = [tensor for chunk in self.chunks for tensor in (*chunk.parameters(), *buffers(chunk))]
-        gradients = [buffer.grad_data for ddp in self._ddp for buffer in (*ddp.buffers, *ddp.expert_parallel_buffers)]
-        return [*weights, *updated, *states], gradients
+        weights = [tensor for chunk in self.chunks for tensor in (*chunk.parameters(), *chunk.buffers())]
+        return [*weights, *updated, *states], [gradient for ddp in self._ddp for gradient in gradients(ddp)]
 
     def _gather_ahead(self, wanted: bool) -> None:
         if self.settings.distributed_optimizer and wanted != self._gathers_ahead:
@@ -301,7 +300,7 @@ class Policy:
             seq_length=max(len(p.tokens_T) for p in packs),
             micro_batch_size=1,
             forward_only=forward_only,
-            **(interleaved(self.config) if several else {}),
+            **(interleaved(self.config) if several else Interleaved()),
         )
 
     def _averages(self, sums: list[dict[str, tuple[float, float]]]) -> Metrics:

@@ -121,7 +121,8 @@ class _Targets(torch.autograd.Function):
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: _OfTargets, grad_N: Tensor, entropy_grad_N: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _OfTargets, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_N, entropy_grad_N = grads
         if ctx.unit:
             (unit_grad_ND,) = ctx.saved_tensors
             return unit_grad_ND * grad_N[:, None].to(unit_grad_ND.dtype), *[None] * 6
@@ -208,7 +209,8 @@ class _Candidates(torch.autograd.Function):
         return logprobs_NK, rest_N, chosen_NK
 
     @staticmethod
-    def backward(ctx: _Chunked, grad_NK: Tensor, rest_grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Chunked, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_NK, rest_grad_N, _ = grads
         hidden_ND, weight_VD, tokens_NK, lse_N, rest_N = ctx.saved_tensors
         rest_grad_N = rest_grad_N.masked_fill(rest_N.isneginf(), 0)
         hidden_grad_ND = torch.empty_like(hidden_ND)

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -34,12 +33,20 @@ from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampli
 from workbench.rollout.draw import draw
 from workbench.rundir.beats import moved
 
-if TYPE_CHECKING:
 
-    class Generating(PreTrainedModel, GenerationMixin):
-        """What AutoModelForCausalLM gives, which it types more narrowly."""
+class Generating(Protocol):
+    """What AutoModelForCausalLM gives, which it types more narrowly."""
 
-        def to(self, device: torch.device | str) -> Generating: ...
+    config: PretrainedConfig
+    generation_config: GenerationConfig
+
+    def named_parameters(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+
+    def to(self, device: torch.device | str) -> Generating: ...
+
+    def eval(self) -> Generating: ...
+
+    def generate(self, inputs: Tensor, **settings: object) -> object: ...
 
 
 Asked = tuple[Prompt, int]
@@ -58,8 +65,7 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ):
         self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
-        self.model = cast("Generating", AutoModelForCausalLM.from_pretrained(directory, dtype=dtype))
-        self.model.to(device.current()).eval()
+        self.model = cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)).to(device.current()).eval()
         self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
         self.profile = Profile()
 
