@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
@@ -61,7 +61,7 @@ class System:
     """The script is the command's standard input."""
     inline: str = ""
     """The mark of directives that go to the command line, with the script as the last argument."""
-    fallback: dict[str, Any] = field(default_factory=dict)
+    fallback: dict[str, object] = field(default_factory=dict)
     directives_by_key: bool = False
 
     def script(self, task: Task, cwd: Path) -> str:

@@ -11,6 +11,7 @@ import streamlit as st
 from ui import run_panels
 from workbench.api import Run
 from workbench.rundir.files import ByteCursor
+from workbench.rundir.lines import Request
 from workbench.rundir.store import State
 from workbench.views import feed, text
 
@@ -72,7 +73,7 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
                 run_panels.act(run.pause)
 
 
-def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[Request]:
     """What was asked for and is not taken yet. A request is known by its time, which is by the clock of whoever asked."""
     taken = {event.get("asked") for event in made}
     return [request for request in run.dir.requests(ByteCursor()) if request["time"] not in taken]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import streamlit as st
 from ui import frame
 from workbench.api import Run
 from workbench.rundir import rollouts
+from workbench.rundir.rollouts import Rollout
 from workbench.views import rollouts as views
 from workbench.views import text
 
@@ -50,7 +51,7 @@ def chosen(run: Run) -> None:
                 _follow(rollout, run)
 
 
-def _tokens(rollout: dict[str, Any], run: Run) -> None:
+def _tokens(rollout: Rollout, run: Run) -> None:
     left, right = st.columns([4, 1], gap="medium")
     with left:
         st.caption("Prompt")
@@ -96,7 +97,7 @@ def _tokens(rollout: dict[str, Any], run: Run) -> None:
             )
 
 
-def _follow(rollout: dict[str, Any], run: Run) -> None:
+def _follow(rollout: Rollout, run: Run) -> None:
     answers = rollouts.follow(run.dir, rollout["prompt_id"])
     steps = answers["step"].nunique()
     st.markdown(
@@ -116,7 +117,7 @@ def _total(values: Sequence[float] | None) -> float | None:
     return None if values is None else sum(values)
 
 
-def sampled_answer(answer: dict[str, Any], valued: set[str]) -> None:
+def sampled_answer(answer: Mapping[Hashable, Any], valued: set[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":gray[Step {answer['step']:,} · sample {answer['sample']}]", width="content")
         if "reward" in valued:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from backends import _batch, base, slurm
+from backends._slurm_settings import Nodes
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = Path("/shared/runs/20261125-101502-dpo-3f9a")
@@ -123,7 +124,7 @@ def test_settings_that_would_break_a_script_are_refused() -> None:
     with pytest.raises(ValidationError, match="with Pyxis the surviving nodes cannot ask"):
         slurm.Config(spare_nodes=1, container="image.sqsh")
     with pytest.raises(ValueError, match="do not divide among its 4 nodes"):
-        slurm.Config(critic=slurm.Nodes(nodes=4)).serving("critic", 6, 0)
+        slurm.Config(critic=Nodes(nodes=4)).serving("critic", 6, 0)
 
 
 if __name__ == "__main__":

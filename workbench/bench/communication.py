@@ -11,7 +11,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from workbench import api
@@ -45,7 +44,7 @@ class Share:
     def waiting(self) -> float:
         return self.waits_s / self.step_s
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         return {**asdict(self), "on_the_wire": self.on_the_wire, "waiting": self.waiting}
 
 

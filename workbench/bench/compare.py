@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedTokenizerBase
 
 from workbench import metrics as M
 from workbench.data.chat import encode_conversation, encode_preference
@@ -82,7 +83,7 @@ def trl_python(console: Console) -> Path:
     return python
 
 
-def _short(data: str, tokenizer: Any, count: int, max_tokens: int) -> tuple[list[Preference], float]:
+def _short(data: str, tokenizer: PreTrainedTokenizerBase, count: int, max_tokens: int) -> tuple[list[Preference], float]:
     """The first pairs within `max_tokens`, and their mean tokens a side."""
     pairs, lengths = [], []
     for row in read(data, "preference", on_bad_row="skip").rows:
@@ -97,7 +98,7 @@ def _short(data: str, tokenizer: Any, count: int, max_tokens: int) -> tuple[list
     return pairs, statistics.mean(lengths)
 
 
-def _row(pair: Preference, kind: str, tokenizer: Any) -> dict[str, Any]:
+def _row(pair: Preference, kind: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
     """What both sides get: messages for DPO; for SFT tokens and mask, since TRL's own mask also learns the line end after each answer."""
 
     def answer(text: str) -> list[dict[str, str]]:

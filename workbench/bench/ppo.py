@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from workbench import api
 from workbench import metrics as M
 from workbench.monitoring import alarms
+from workbench.rundir.lines import Event
 
 SHOWN = 4
 """Held-out prompts whose answers are printed, before and after."""
@@ -53,7 +53,7 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
     )
 
 
-def outcome(run: str, events: Sequence[dict[str, Any]]) -> Outcome:
+def outcome(run: str, events: Sequence[Event]) -> Outcome:
     """What a run's events tell. The time is from its first event to its last."""
     validations = [event for event in events if event["kind"] == "validation"]
     first, last = validations[0], validations[-1]

@@ -206,7 +206,7 @@ def _written(kept: Pairs, held: Pairs, seed: int) -> Path:
     return folder
 
 
-def _row(pair: Preference) -> dict[str, Any]:
+def _row(pair: Preference) -> dict[str, object]:
     prompt = [{"role": message.role, "content": message.content} for message in pair.prompt]
     return {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from rich.console import Console
@@ -150,7 +150,8 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
             ranks[0].stdout.readline()  # all is written; the rank lives on, or the run would have ended
             cores = (sum(app.cpu_times()[:2]) - busy) / (time.monotonic() - began)
             events = [(event["time"], event["step"]) for event in run.events() if event["kind"] == "step"][1:]
-            files = [(event["began"], event["rollouts"]) for event in run.events() if event["kind"] == "kept"][1:]
+            kept = [cast(dict[str, float], event) for event in run.events() if event["kind"] == "kept"][1:]
+            files = [(event["began"], event["rollouts"]) for event in kept]
             for page, (_, last) in zip(pages, (events[-1], files[-1]), strict=True):
                 page.wait_for_function("last => wbSeen.at(-1)[1] >= last", arg=last, timeout=1e3 * SETTLE_S)
             _wait_for(feeds, events[-1][1])
@@ -185,7 +186,7 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
         for rank in range(RANKS)
     ]
     job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
-    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=asdict(job))
+    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(store.Job, asdict(job)))
     try:
         yield ranks
     finally:
@@ -287,6 +288,7 @@ async def _session(url: str, run_id: str) -> None:
     try:
         await send()
         while (message := await connection.read_message()) is not None:
+            assert isinstance(message, bytes), "the page's messages are binary"
             told = ForwardMsg.FromString(message)
             if told.WhichOneof("type") == "new_session":
                 place = {"page_script_hash": told.new_session.page_script_hash}

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -64,7 +63,7 @@ class Scene:
         assert job is not None
         return job["id"]
 
-    def until(self, ready: Callable[[], Any], what: str) -> None:
+    def until(self, ready: Callable[[], object], what: str) -> None:
         wait_until(ready, f"{self.run.id}: {what}; {self.run.status}")
 
 
@@ -210,7 +209,7 @@ def _back(run: api.Run, hit: float) -> float | None:
     return None if not waits else times[1] if started > hit else max(waits)[1]
 
 
-def wait_until(ready: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> None:
+def wait_until(ready: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from workbench.data.packing import Tree
@@ -55,7 +55,15 @@ def spans_of(length: int, rank: int, ranks: int) -> tuple[Span, ...]:
 class PackedAttention(MegatronModule):
     """The `core_attention` of a layer. Queries [T, 1, H, D], keys and values [T, 1, G, D] (G query groups), to [T, 1, H * D]."""
 
-    def __init__(self, config: Any, layer_number: int, attn_mask_type: Any, attention_type: str, softmax_scale: float | None = None, **_: Any):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: object,
+        attention_type: str,
+        softmax_scale: float | None = None,
+        **_: object,
+    ):
         super().__init__(config=config)
         self.scale = softmax_scale
         self.dropout = config.attention_dropout
@@ -66,7 +74,7 @@ class PackedAttention(MegatronModule):
         key: Tensor,
         value: Tensor,
         attention_mask: Tensor | None = None,
-        attn_mask_type: Any = None,
+        attn_mask_type: object = None,
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedRows | None = None,
     ) -> Tensor:

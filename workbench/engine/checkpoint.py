@@ -16,19 +16,16 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, ShardedBase, ShardedTensor
+from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
-from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 
-from workbench.engine import device, hf, lora, mended, parallel, state
-from workbench.engine.model import named_parameters
+from workbench.engine import device, mended, parallel, shards, state
 from workbench.engine.step import Policy
 from workbench.rundir.files import write_atomic
 from workbench.rundir.store import COMPLETE
@@ -36,9 +33,21 @@ from workbench.settings import Checkpoint
 
 device.adopt_megatron()
 
-_RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 _SAME_WEIGHTS = ("source", "precision", "lora")
 """The model settings that decide what a checkpoint holds; the layout is not among them."""
+
+
+class File(TypedDict):
+    bytes: int
+    sha256: str
+
+
+class Saved(TypedDict):
+    """What to report of a checkpoint that is in place."""
+
+    step: int
+    seconds: float
+    bytes: int
 
 
 @dataclass
@@ -47,13 +56,13 @@ class _Pending:
 
     step: int
     metric: float | None
-    state: Mapping[str, Any]
+    state: Mapping[str, object]
     reference: int | None
     optimizer_steps: int
     started: float
     finalize: list[Callable[[], None]]
     thread: threading.Thread | None = None
-    digests: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, File] = field(default_factory=dict)
     error: OSError | None = None
 
 
@@ -64,7 +73,7 @@ class Checkpoints:
         self.policy, self.folder, self.settings = policy, folder, settings
         self._pending: _Pending | None = None
 
-    def save(self, step: int, metric: float | None = None, state: Mapping[str, Any] | None = None) -> None:
+    def save(self, step: int, metric: float | None = None, state: Mapping[str, object] | None = None) -> None:
         """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
 
         Args:
@@ -79,10 +88,11 @@ class Checkpoints:
         parallel.barrier()
         started = time.perf_counter()
         self.policy.settle()
-        tensors = _own_copies(_state(self.policy))
+        tensors = shards.own_copies(shards.of(self.policy))
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         request = dist_checkpointing.save(tensors, str(partial), sharded_strategy=strategy, async_sharded_save=True)
-        steps = max((int(moments["step"]) for moments in _moments(self.policy)), default=0)
+        assert request is not None, "megatron gives what is left to write"
+        steps = max((int(moments["step"]) for moments in shards.moments(self.policy)), default=0)
         version = self.policy.snapshot.version if self.policy.snapshot else None
         pending = _Pending(step, metric, copy.deepcopy(dict(state or {})), version, steps, started, request.finalize_fns)
         arguments = list(request.async_fn_args)
@@ -108,7 +118,7 @@ class Checkpoints:
     def saving(self) -> bool:
         return self._pending is not None
 
-    def finish(self, wait: bool = True) -> dict[str, Any] | None:
+    def finish(self, wait: bool = True) -> Saved | None:
         """Put the pending checkpoint in place once every rank has written it; with `wait` until then.
 
         Returns:
@@ -149,7 +159,7 @@ class Checkpoints:
             load(self.policy, self.folder, step)
         return step
 
-    def _put_in_place(self, pending: _Pending, files: dict[str, Any]) -> None:
+    def _put_in_place(self, pending: _Pending, files: dict[str, File]) -> None:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
         kept = {name: getattr(pending, name) for name in ("step", "metric", "reference", "optimizer_steps")}
@@ -197,24 +207,18 @@ def load(policy: Policy, folder: Path, step: int) -> None:
         raise ValueError(f"{path} has no reference that advances: it was saved by an algorithm whose reference is frozen")
     policy.settle()
     mended.optimizer()
-    _begin_optimizer(policy)
-    weights = _weights(policy)
-    template = _optimizer_state(policy, weights, is_loading=True)
+    shards.begin_optimizer(policy)
+    weights = shards.weights(policy)
+    template = shards.optimizer_state(policy, weights, is_loading=True)
     with device.cuda_calls_stay_on_cpu():
-        loaded = dist_checkpointing.load({"model": weights, "optimizer": dict(_leaves(template)), **_reference(policy)}, str(path))
-    _fill(policy, loaded["model"])
-    policy.optimizer.load_state_dict(_filled(template, loaded["optimizer"]))
-    for moments in _moments(policy):
+        loaded = shards.read({"model": weights, "optimizer": dict(shards.leaves(template)), **shards.reference(policy)}, path)
+    shards.fill(policy, loaded["model"])
+    policy.optimizer.load_state_dict(shards.filled(template, loaded["optimizer"]))
+    for moments in shards.moments(policy):
         moments["step"] = torch.tensor(float(meta["optimizer_steps"]))
     if policy.snapshot:
         policy.snapshot.version = meta["reference"]
-    _fill_reference(policy, loaded)
-
-
-def _fill_reference(policy: Policy, loaded: Mapping[str, Any]) -> None:
-    if policy.snapshot:
-        for name, tensor in policy.snapshot.tensors.items():
-            tensor.copy_(loaded["reference"][name])
+    shards.fill_reference(policy, loaded)
 
 
 def state_of(folder: Path, step: int) -> dict[str, Any]:
@@ -230,9 +234,9 @@ def state_of(folder: Path, step: int) -> dict[str, Any]:
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
     """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train."""
-    loaded = dist_checkpointing.load({"model": _weights(policy), **_reference(policy)}, str(folder / str(step)))
-    _fill(policy, loaded["model"])
-    _fill_reference(policy, loaded)
+    loaded = shards.read({"model": shards.weights(policy), **shards.reference(policy)}, folder / str(step))
+    shards.fill(policy, loaded["model"])
+    shards.fill_reference(policy, loaded)
 
 
 def complete_steps(folder: Path) -> list[int]:
@@ -279,115 +283,11 @@ def _damage(path: Path) -> str:
     return "; ".join(problem for part in parallel.gather_over_all(wrong) for problem in part)
 
 
-def _state(policy: Policy) -> dict[str, Any]:
-    """What is saved: tensors only. What else an optimizer's state has depends on the layout, and a policy of another layout has its own."""
-    weights = _weights(policy)
-    return {"model": weights, "optimizer": dict(_leaves(_optimizer_state(policy, weights, is_loading=False))), **_reference(policy)}
-
-
-def _optimizer_state(policy: Policy, weights: dict[str, ShardedBase], is_loading: bool) -> Any:
-    with device.cuda_calls_stay_on_cpu():
-        return policy.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=_RESHARDABLE)
-
-
-def _begin_optimizer(policy: Policy) -> None:
-    """Give the optimizer the state that its first step would: megatron loads into what is there."""
-    for inner in _inner_optimizers(policy):
-        for parameter in (parameter for group in inner.param_groups for parameter in group["params"]):
-            if not inner.state[parameter]:
-                first, second = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                inner.state[parameter] = {"step": torch.tensor(1.0), "exp_avg": first, "exp_avg_sq": second}
-
-
-def _moments(policy: Policy) -> Iterator[dict[str, Any]]:
-    return (state for inner in _inner_optimizers(policy) for state in inner.state.values())
-
-
-def _inner_optimizers(policy: Policy) -> list[torch.optim.Optimizer]:
-    chained = getattr(policy.optimizer, "chained_optimizers", [policy.optimizer])
-    return [each.optimizer for each in chained if each.optimizer is not None]
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, ShardedBase]]:
-    """The sharded tensors of a nested state, by their paths in it."""
-    if isinstance(tree, ShardedBase):
-        yield path, tree
-    elif isinstance(tree, dict | list | tuple):
-        for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _leaves(item, f"{path}/{key}")
-
-
-def _filled(tree: Any, loaded: dict[str, Any], path: str = "") -> Any:
-    """The nested state with what was loaded in the places of its sharded tensors."""
-    if isinstance(tree, ShardedBase):
-        return loaded[path]
-    if isinstance(tree, LocalNonpersistentObject):
-        return tree.unwrap()
-    if isinstance(tree, dict):
-        return {key: _filled(item, loaded, f"{path}/{key}") for key, item in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_filled(item, loaded, f"{path}/{i}") for i, item in enumerate(tree)]
-    return tree
-
-
-def _weights(policy: Policy) -> dict[str, ShardedBase]:
-    """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
-    return _sharded_weights(policy, {name: parameter for name, parameter in named_parameters(policy.chunks) if parameter.requires_grad})
-
-
-def _reference(policy: Policy) -> dict[str, dict[str, ShardedBase]]:
-    """A reference that advances lies in the checkpoint as the weights do, under names of its own."""
-    return {"reference": _sharded_weights(policy, policy.snapshot.tensors, "reference.")} if policy.snapshot else {}
-
-
-def _sharded_weights(policy: Policy, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, ShardedBase]:
-    """Tensors of this rank by their names in the whole model, as parts of the whole's."""
-    divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
-    tied = policy.hf_config.tie_word_embeddings and not policy.wanted.scores
-    found = {}
-    for name, tensor in tensors.items():
-        dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]
-        copied = tied and name == "output_layer.weight"  # the last stage's copy of the embedding
-        key = "embedding.word_embeddings.weight" if copied else name
-        found[name] = _sharded(name, tensor, dim, key, int(copied), prefix)
-    return found
-
-
-def _sharded(name: str, part: torch.Tensor, dim: int | None, key: str, copied: int, prefix: str) -> ShardedBase:
-    rank, ranks = parallel.tensor_rank(), parallel.tensor_size()
-    if ".local_experts." in name:
-        replica = parallel_state.get_expert_data_parallel_rank()
-    else:
-        replica = parallel_state.get_data_parallel_rank(with_context_parallel=True)
-    offsets = [] if dim is None or ranks == 1 else [(dim, rank, ranks)]
-    tensor = ShardedTensor.from_rank_offsets(
-        prefix + key, part, *offsets, replica_id=(copied, rank if dim is None else 0, replica), allow_shape_mismatch=key in hf.PADDED
-    )
-    if dim == 0 and ".linear_fc1." in name:  # gate and up lie one after the other in each rank's part: they are saved as two
-        return apply_swiglu_sharded_factory(tensor, ())
-    return tensor
-
-
-def _fill(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in named_parameters(policy.chunks):
-            if name in weights and weights[name].data_ptr() != parameter.data_ptr():
-                parameter.copy_(weights[name])
-
-
-def _own_copies(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with tensors of its own, so that the next steps do not change what is being written. On a GPU the copy to the host is one."""
-    if not device.CUDA:
-        for _, tensor in _leaves(state):
-            tensor.data = tensor.data.detach().clone()
-    return state
-
-
 def _meta(path: Path) -> dict[str, Any]:
     return json.loads((path / "meta.json").read_text())
 
 
-def _digest(path: Path, sync: bool = True) -> dict[str, Any]:
+def _digest(path: Path, sync: bool = True) -> File:
     """A file's size and checksum; with `sync` it is on the disk afterwards."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from workbench.engine import products
+from workbench.engine.megatron_types import put
 from workbench.rundir import beats
 
 CUDA = torch.cuda.is_available()
@@ -53,9 +54,9 @@ def _gpu_use(index: int) -> tuple[float, float | None]:
     """(reserved MiB, busy share) of a GPU, for another thread: it waits for no kernel. The share needs the package nvidia-ml-py."""
     busy = None
     if importlib.util.find_spec("pynvml"):
-        from pynvml import NVMLError
-
-        with contextlib.suppress(NVMLError, RuntimeError):  # not every GPU tells, and a share that is missing is no reason to stop
+        with contextlib.suppress(
+            importlib.import_module("pynvml").NVMLError, RuntimeError
+        ):  # not every GPU tells, and a share that is missing is no reason to stop
             busy = torch.cuda.utilization(index) / 100
     return torch.cuda.memory_reserved(index) / 2**20, busy
 
@@ -106,7 +107,7 @@ def adopt_megatron() -> None:
     jit.disable_jit_fuser()
     for name, module in list(sys.modules.items()):
         if name.startswith("megatron.core") and getattr(module, "torch", None) is torch:
-            module.torch = _TORCH
+            put(module, torch=_TORCH)
     _patch_random()
     _patch_clipping()
     _patch_token_dispatcher()
@@ -116,10 +117,10 @@ def as_cuda_type(parameter: torch.nn.Parameter) -> None:
     """megatron-core's optimizers sort parameters by the name of their CUDA tensor type: answer with it on a CPU too."""
     if not CUDA:
         name = parameter.data.type().replace("torch.", "torch.cuda.", 1)
-        parameter.type = lambda *args: name if not args else parameter.data.type(*args)
+        put(parameter, type=lambda *args: name if not args else parameter.data.type(*args))
 
 
-def beside() -> contextlib.AbstractContextManager[Any]:
+def beside() -> contextlib.AbstractContextManager[object]:
     """Within: this thread's GPU work runs beside the other threads', in a stream of its own."""
     if not CUDA:
         return contextlib.nullcontext()
@@ -134,11 +135,11 @@ def cuda_calls_stay_on_cpu() -> Iterator[None]:
         yield
         return
     original = Tensor.cuda
-    Tensor.cuda = lambda self, *args, **kwargs: self
+    put(Tensor, cuda=lambda self, *args, **kwargs: self)
     try:
         yield
     finally:
-        Tensor.cuda = original
+        put(Tensor, cuda=original)
 
 
 @contextlib.contextmanager
@@ -233,14 +234,14 @@ class _Cuda(types.ModuleType):
     get_rng_state = staticmethod(lambda *args, **kwargs: torch.get_rng_state())
     set_rng_state = staticmethod(lambda state, *args, **kwargs: torch.set_rng_state(state))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(torch.cuda, name)
 
 
 class _Torch(types.ModuleType):
     """What megatron-core sees as `torch` on a CPU."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(torch, name)
 
 
@@ -256,7 +257,7 @@ def _on_cpu(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 _TORCH = _Torch("torch")
-_TORCH.cuda = _Cuda("torch.cuda")
+put(_TORCH, cuda=_Cuda("torch.cuda"))
 for _name in ("tensor", "zeros", "ones", "empty", "full", "arange", "zeros_like", "empty_like", "as_tensor", "rand", "randn"):
     setattr(_TORCH, _name, _on_cpu(getattr(torch, _name)))
 
@@ -264,11 +265,14 @@ for _name in ("tensor", "zeros", "ones", "empty", "full", "arange", "zeros_like"
 def _patch_random() -> None:
     from megatron.core.tensor_parallel import random as megatron_random
 
-    megatron_random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()
-    megatron_random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)
+    put(
+        megatron_random,
+        _get_cuda_rng_state=lambda *args, **kwargs: torch.get_rng_state(),
+        _set_cuda_rng_state=lambda state, *args, **kwargs: torch.set_rng_state(state),
+    )
 
     @contextlib.contextmanager
-    def fork(self: Any, name: str = "model-parallel-rng") -> Iterator[None]:
+    def fork(self: megatron_random.CudaRNGStatesTracker, name: str = "model-parallel-rng") -> Iterator[None]:
         # megatron's own restores the CPU state on exit, which here is the tracked state itself: keep it first.
         outside = torch.get_rng_state()
         torch.set_rng_state(self.states_[name])
@@ -278,7 +282,7 @@ def _patch_random() -> None:
             self.states_[name] = torch.get_rng_state()
             torch.set_rng_state(outside)
 
-    megatron_random.CudaRNGStatesTracker.fork = fork
+    put(megatron_random.CudaRNGStatesTracker, fork=fork)
 
 
 def _patch_clipping() -> None:
@@ -292,15 +296,15 @@ def _patch_clipping() -> None:
             if scale < 1.0 and grad is not None:
                 grad.mul_(scale)
 
-    clip_grads.clip_grad_by_total_norm_fp32 = clip
-    optimizer.clip_grad_by_total_norm_fp32 = clip
+    for module in (clip_grads, optimizer):
+        put(module, clip_grad_by_total_norm_fp32=clip)
 
 
 def _patch_token_dispatcher() -> None:
     """megatron turns the experts' token counts into numbers while it copies them from the GPU; on a CPU they are to become numbers too."""
     from megatron.core.transformer.moe import token_dispatcher
 
-    def move(tensor: Tensor | None, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    def move(tensor: Tensor | None, as_numpy: bool = False, record_stream: bool = False) -> object:
         return tensor.numpy() if as_numpy and tensor is not None else tensor
 
-    token_dispatcher.maybe_move_tensor_to_cpu = move
+    put(token_dispatcher, maybe_move_tensor_to_cpu=move)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.cuda import _POOL_HANDLE
 
 from workbench.engine import device
 
@@ -22,9 +22,9 @@ class Recorder:
 
     def __init__(self, function: Callable[..., Tensor]):
         self._function = function
-        self._recorded: dict[Hashable, tuple[Any, Sequence[Tensor], Tensor] | None] = {}
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Sequence[Tensor], Tensor] | None] = {}
         self._bound: Sequence[int] = ()
-        self._pool: Any = None
+        self._pool: _POOL_HANDLE | None = None
 
     def __call__(self, key: Hashable, *inputs: Tensor) -> Tensor:
         name = (key, *(each.shape for each in inputs))
@@ -50,7 +50,7 @@ class Recorder:
         self._recorded.clear()
         self._pool = None
 
-    def _record(self, key: Hashable, inputs: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor], Tensor]:
+    def _record(self, key: Hashable, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, Sequence[Tensor], Tensor]:
         places = [each.clone() for each in inputs]
         graph = torch.cuda.CUDAGraph()
         # Another thread may train meanwhile: what it does with the GPU is none of the recording's business.

@@ -64,5 +64,5 @@ class ScoreHead(nn.Linear):
         with torch.no_grad():
             self.weight.normal_(0, (hidden_size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
 
-    def forward(self, hidden_SD: Tensor) -> Tensor:
-        return F.linear(hidden_SD.float(), self.weight.float())
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.float(), self.weight.float())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from workbench.engine.megatron_types import AdaptedProduct, Attention, Layer, Mlp, Product
 from workbench.engine.model import PackedGPT
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -57,14 +58,14 @@ def hidden_states(model: PackedGPT, heads: Heads, tokens_BT: Tensor, positions_B
     """The last hidden states [B, T, D] of a model of all layers; its `logits` are the head's."""
     cos, sin = (table[positions_BT][:, :, None, None] for table in tables)
     hidden = model.embedding.word_embeddings(tokens_BT)
-    for i, layer in enumerate(model.decoder.layers):
+    for i, layer in enumerate(cast(list[Layer], model.decoder.layers)):
         hidden = hidden + attention(i, layer.self_attention, heads, layer.input_layernorm(hidden), (cos, sin), attend)
         hidden = hidden + mlp(layer.mlp, heads, layer.pre_mlp_layernorm(hidden))
     assert model.decoder.final_layernorm is not None, "a model of all layers has the norm after the last"
     return model.decoder.final_layernorm(hidden)
 
 
-def attention(i: int, module: Any, heads: Heads, hidden_BTD: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
+def attention(i: int, module: Attention, heads: Heads, hidden_BTD: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
     batch, length = hidden_BTD.shape[:2]
     mixed = product(module.linear_qkv, hidden_BTD, heads.alone).view(batch, length, heads.groups, heads.queries + 2, heads.dim)
     turned = rotate(mixed[..., : heads.queries + 1, :], rotary)
@@ -74,7 +75,7 @@ def attention(i: int, module: Any, heads: Heads, hidden_BTD: Tensor, rotary: Rot
     return product(module.linear_proj, out.transpose(1, 2).reshape(batch, length, -1), heads.alone)
 
 
-def mlp(module: Any, heads: Heads, hidden_BTD: Tensor) -> Tensor:
+def mlp(module: Mlp, heads: Heads, hidden_BTD: Tensor) -> Tensor:
     """Gated; a mixture of experts, or one shared by ranks, is megatron's own."""
     if not heads.alone or not hasattr(module, "linear_fc1"):
         return module(hidden_BTD)[0]
@@ -82,15 +83,22 @@ def mlp(module: Any, heads: Heads, hidden_BTD: Tensor) -> Tensor:
     return product(module.linear_fc2, F.silu(gate) * up, True)
 
 
-def product(layer: Any, x: Tensor, alone: bool) -> Tensor:
+def product(layer: Product, x: Tensor, alone: bool) -> Tensor:
     """A linear layer with its adapters. On one rank without megatron's wrapping, which costs as much as the product where it is small."""
     base = getattr(layer, "base_layer", layer)
     if not alone or not isinstance(base, _PLAIN):
         return layer(x)[0]
-    out = F.linear(x, base.weight, base.bias)
-    if base is not layer and not layer.disable_adapters:
-        for name in layer.active_adapters:
-            out = out + F.linear(F.linear(x, layer.lora_A[name].weight), layer.lora_B[name].weight) * layer.scaling[name]
+    plain = cast(Product, base)
+    out = F.linear(x, plain.weight, plain.bias)
+    if base is not layer:
+        adapted = cast(AdaptedProduct, layer)
+        if not adapted.disable_adapters:
+            for name in adapted.active_adapters:
+                out = (
+                    out
+                    + F.linear(F.linear(x, cast(Tensor, adapted.lora_A[name].weight)), cast(Tensor, adapted.lora_B[name].weight))
+                    * adapted.scaling[name]
+                )
     return out
 
 

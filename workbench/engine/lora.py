@@ -13,19 +13,20 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from megatron.core import tensor_parallel
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.tp_layer import LoraParallelLinear
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from workbench.engine import hf as weights
 from workbench.engine import parallel
+from workbench.engine.megatron_types import AdaptedProduct, put, weight
 from workbench.engine.model import PackedGPT
 from workbench.settings import Lora
 
@@ -40,9 +41,9 @@ class ParallelLora(LoraParallelLinear):
         kwargs.setdefault("megatron_config", config.megatron_config)
         super().__init__(base_layer, adapter_name, config=config, backend=tensor_parallel, **kwargs)
 
-    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, **kwargs: Any) -> None:
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, *args: Any, **kwargs: Any) -> None:
         self.lora_bias[adapter_name] = False
-        super().update_layer(adapter_name, r, lora_alpha, config, **kwargs)
+        super().update_layer(adapter_name, r, lora_alpha, config, *args, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         out, bias = self.base_layer(x, *args, **kwargs)
@@ -65,14 +66,15 @@ def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
     dtype = next(chunk.parameters()).dtype
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=cast(int, settings.alpha),
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilized,
         target_modules=[_LAYER_OF_TARGET[target] for target in settings.targets],
-        megatron_config=copy.copy(chunk.config),  # peft changes its params_dtype
+        megatron_config=cast(dict[str, object], copy.copy(chunk.config)),  # peft changes its params_dtype
         megatron_core="megatron.core",
     )
-    config._register_custom_module({tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora})
+    custom = {tensor_parallel.ColumnParallelLinear: ParallelLora, tensor_parallel.RowParallelLinear: ParallelLora}
+    config._register_custom_module(cast(dict[type[nn.Module], type[nn.Module]], custom))
     inject_adapter_in_model(config, chunk, adapter_name=_ADAPTER)
     for name, parameter in chunk.named_parameters():
         parameter.requires_grad_("lora_" in name or name == weights.SCORE_HEAD)
@@ -81,19 +83,19 @@ def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
     chunk.to(dtype)
 
 
-def _initialise(layer: Any, name: str, sequence_parallel: bool) -> None:
+def _initialise(layer: AdaptedProduct, name: str, sequence_parallel: bool) -> None:
     """A as peft draws it, the same whatever the layout: the whole matrix from a generator of its own, of which a rank keeps its part.
 
     Under sequence parallelism a replicated matrix sees only this rank's tokens: megatron is told to sum its gradient.
     """
-    down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
+    down, up = weight(layer.lora_A, _ADAPTER), weight(layer.lora_B, _ADAPTER)
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1)
     whole = torch.empty(down.shape[0], layer.in_features)
     nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator)
     with torch.no_grad():
         down.copy_(whole.chunk(parallel.tensor_size(), dim=1)[parallel.tensor_rank()] if layer.is_parallel_a else whole)
         up.zero_()
-    (up if layer.is_parallel_a else down).sequence_parallel = sequence_parallel
+    put(up if layer.is_parallel_a else down, sequence_parallel=sequence_parallel)
 
 
 @contextlib.contextmanager
@@ -117,7 +119,7 @@ def merged(chunks: Sequence[PackedGPT]) -> dict[str, Tensor]:
             if "lora_" not in name:
                 full[chunk.global_name(name)] = parameter.detach()
         for name, layer in _adapted(chunk):
-            up, down = layer.lora_B[_ADAPTER].weight.detach().float(), layer.lora_A[_ADAPTER].weight.detach().float()
+            up, down = weight(layer.lora_B, _ADAPTER).detach().float(), weight(layer.lora_A, _ADAPTER).detach().float()
             key = f"{chunk.global_name(name)}.weight"
             full[key] = (full[key].float() + layer.scaling[_ADAPTER] * (up @ down)).to(full[key].dtype)
     return full
@@ -138,17 +140,17 @@ def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: s
     tensors, modules = {}, set()
     for name, layer in _adapted(chunk):
         part = parts[f"{name}.weight"]
-        for hf_name, up in zip(part.hf_names, part.split(layer.lora_B[_ADAPTER].weight.detach()), strict=True):
+        for hf_name, up in zip(part.hf_names, part.split(weight(layer.lora_B, _ADAPTER).detach()), strict=True):
             module = hf_name.removesuffix(".weight")
             modules.add(module.rpartition(".")[2])
             tensors[f"base_model.model.{module}.lora_B.weight"] = up.contiguous()
-            tensors[f"base_model.model.{module}.lora_A.weight"] = layer.lora_A[_ADAPTER].weight.detach().clone()
+            tensors[f"base_model.model.{module}.lora_A.weight"] = weight(layer.lora_A, _ADAPTER).detach().clone()
     if chunk.score_head is not None:
         tensors["base_model.model.score.weight"] = chunk.score_head.weight.detach().contiguous()
     out.mkdir(parents=True)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=cast(int, settings.alpha),
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilized,
         target_modules=sorted(modules),
@@ -161,15 +163,13 @@ def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: s
     return out
 
 
-def with_adapter(model: Any, folder: Path) -> Any:
+def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """transformers' model with the adapters of a peft directory."""
-    from peft import PeftModel
-
     return PeftModel.from_pretrained(model, str(folder))
 
 
-def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+def _adapted(model: nn.Module) -> Iterator[tuple[str, AdaptedProduct]]:
+    return ((name, cast(AdaptedProduct, module)) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
 def _with_bias(out: Tensor | tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from megatron.core.distributed import DistributedDataParallel
 
 LooseGroup = dist.ProcessGroup | int | list[dist.ProcessGroup] | None
 """What megatron says that its getters give."""
@@ -22,13 +26,38 @@ def put(owner: object, **members: object) -> None:
         setattr(owner, name, member)
 
 
+def weight(layers: nn.ModuleDict, name: str) -> Tensor:
+    """The weight of a layer that a dictionary of them has under the name."""
+    return cast(Tensor, layers[name].weight)
+
+
+class _Buffer(Protocol):
+    grad_data: Tensor
+
+
+def gradients(ddp: DistributedDataParallel) -> list[Tensor]:
+    """The buffers that the gradients of a model chunk lie in. (megatron's attribute has the name of a method of torch's.)"""
+    buffers = (*cast(Sequence[_Buffer], ddp.buffers), *cast(Sequence[_Buffer], ddp.expert_parallel_buffers))
+    return [buffer.grad_data for buffer in buffers]
+
+
+class Submodules(Protocol):
+    submodules: object
+
+
+class LayerSubmodules(Protocol):
+    """What a layer is specified to be made of."""
+
+    self_attention: Submodules
+
+
 class Context(Protocol):
     """What an autograd function has of its call. A subclass names what the function keeps there besides."""
 
     needs_input_grad: tuple[bool, ...]
     saved_tensors: tuple[Tensor, ...]
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
 

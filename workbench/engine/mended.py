@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
+from megatron.core import ModelParallelConfig, parallel_state
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.moe import moe_utils
 from torch import Tensor
 
-from workbench.engine import device
+from workbench.engine import device, parallel
+from workbench.engine.megatron_types import group, put
 
 _DIMENSIONS = 3
 
@@ -28,9 +29,9 @@ class Communicator(P2PCommunicator):
     other way round.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._sending: list[tuple[Any, Tensor]] = []
+    def __init__(self, pp_group: dist.ProcessGroup, config: ModelParallelConfig):
+        super().__init__(pp_group, config)
+        self._sending: list[tuple[dist.Work, Tensor]] = []
 
     def _communicate_shapes(
         self, tensor_send_next: Tensor | None, tensor_send_prev: Tensor | None, recv_prev: bool, recv_next: bool
@@ -55,22 +56,27 @@ class Communicator(P2PCommunicator):
         return from_prev.tolist(), from_next.tolist()
 
 
-def interleaved(config: Any) -> dict[str, Any]:
+class Interleaved(TypedDict, total=False):
+    p2p_communicator: P2PCommunicator
+    pg_collection: ProcessGroupCollection
+
+
+def interleaved(config: ModelParallelConfig) -> Interleaved:
     """What the interleaved schedule takes besides: the communicator, and the groups that it then wants named."""
     groups = ProcessGroupCollection()
-    groups.tp = parallel_state.get_tensor_model_parallel_group()
-    groups.cp = parallel_state.get_context_parallel_group()
-    groups.pp = parallel_state.get_pipeline_model_parallel_group()
-    groups.embd = parallel_state.get_embedding_group(check_initialized=False)
-    groups.pos_embd = parallel_state.get_position_embedding_group(check_initialized=False)
-    groups.dp_cp = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    groups.tp = parallel.tensor_group()
+    groups.cp = parallel.context_group()
+    groups.pp = parallel.pipeline_group()
+    groups.embd = group(parallel_state.get_embedding_group(check_initialized=False))
+    groups.pos_embd = group(parallel_state.get_position_embedding_group(check_initialized=False))
+    groups.dp_cp = group(parallel_state.get_data_parallel_group(with_context_parallel=True))
     return {"p2p_communicator": Communicator(pp_group=groups.pp, config=config), "pg_collection": groups}
 
 
 def router() -> None:
     """megatron's router asks for a function of Transformer Engine by a name that it has not defined where the package is absent."""
     if not hasattr(moe_utils, "te_general_gemm"):
-        moe_utils.te_general_gemm = None
+        put(moe_utils, te_general_gemm=None)
 
 
 def optimizer() -> None:
@@ -84,5 +90,5 @@ def optimizer() -> None:
         state = self.optimizer.state[self.optimizer.param_groups[group]["params"][order]]
         fill(self, parameter, {**({"step": state["step"]} if "step" in state else {}), **tensors})
 
-    fill_but_the_step.mended = True
-    DistributedOptimizer._set_main_param_and_optimizer_states = fill_but_the_step
+    put(fill_but_the_step, mended=True)
+    put(DistributedOptimizer, _set_main_param_and_optimizer_states=fill_but_the_step)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from megatron.core import tensor_parallel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.parallel_state import is_pipeline_first_stage, is_pipeline_last_stage
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -20,6 +21,7 @@ from transformers import PretrainedConfig
 from workbench.engine import device, families, mended, parallel
 from workbench.engine.attention import PackedAttention, PackedRows
 from workbench.engine.head import ScoreHead, VocabularyHead
+from workbench.engine.megatron_types import LayerSubmodules, put
 from workbench.settings import Model
 from workbench.settings.layout import Shape, check
 
@@ -29,9 +31,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Norm(nn.RMSNorm):
     """RMSNorm as megatron's layer specs build it; the weight is marked for sequence parallelism."""
 
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any):
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object):
         super().__init__(hidden_size, eps=eps)
-        self.weight.sequence_parallel = config.sequence_parallel
+        put(self.weight, sequence_parallel=config.sequence_parallel)
 
 
 class PackedGPT(GPTModel):
@@ -42,12 +44,19 @@ class PackedGPT(GPTModel):
     """
 
     def __init__(
-        self, config: TransformerConfig, hf: PretrainedConfig, layers: Any, num_scores: int, seed: int, vp_stage: int | None, groups: Any = None
+        self,
+        config: TransformerConfig,
+        hf: PretrainedConfig,
+        layers: TransformerBlockSubmodules,
+        num_scores: int,
+        seed: int,
+        vp_stage: int | None,
+        groups: ProcessGroupCollection | None = None,
     ):
         ranks = config.tensor_model_parallel_size
         super().__init__(
             config=config,
-            transformer_layer_spec=layers,
+            transformer_layer_spec=cast(ModuleSpec, layers),
             vocab_size=-(-hf.vocab_size // ranks) * ranks,
             max_sequence_length=hf.max_position_embeddings,
             pre_process=is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
@@ -123,7 +132,7 @@ _FUSED_NORMS = {
 """Where Transformer Engine keeps the norms."""
 
 
-def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0, groups: Any = None) -> list[PackedGPT]:
+def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0, groups: ProcessGroupCollection | None = None) -> list[PackedGPT]:
     """This rank's chunks of the model with unfilled weights (see `hf.load_weights`): one, or one for each virtual pipeline stage.
 
     Raises:
@@ -188,7 +197,14 @@ def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConf
     )
 
 
-def _recompute(settings: Model) -> dict[str, Any]:
+class _Recompute(TypedDict, total=False):
+    recompute_granularity: Literal["full", "selective"]
+    recompute_method: Literal["uniform", "block"]
+    recompute_num_layers: int
+    recompute_modules: list[str]
+
+
+def _recompute(settings: Model) -> _Recompute:
     if settings.recompute == "none":
         return {}
     if settings.recompute == "selective":
@@ -198,22 +214,21 @@ def _recompute(settings: Model) -> dict[str, Any]:
 
 def _layers(config: TransformerConfig, settings: Model, vp_stage: int | None) -> TransformerBlockSubmodules:
     """The layers of a chunk: Transformer Engine's where the settings ask for them, megatron's own otherwise."""
-    norm: Any = Norm
+    norm: type[nn.Module] = Norm
     if settings.transformer_engine:
         layer, norm = _transformer_engine_layer(config)
     else:
         layer = get_gpt_layer_local_spec(num_experts=config.num_moe_experts, normalization="RMSNorm")
-        layer.submodules.input_layernorm = Norm
-        layer.submodules.pre_mlp_layernorm = Norm
-    layer.submodules.self_attention.submodules.core_attention = ModuleSpec(module=PackedAttention)
-    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config, vp_stage=vp_stage), layer_norm=norm)
+        put(layer.submodules, input_layernorm=Norm, pre_mlp_layernorm=Norm)
+    put(cast(LayerSubmodules, layer.submodules).self_attention.submodules, core_attention=ModuleSpec(module=PackedAttention))
+    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config, vp_stage=vp_stage), layer_norm=cast(nn.Module, norm))
 
 
-def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, Any]:
+def _transformer_engine_layer(config: TransformerConfig) -> tuple[ModuleSpec, type[nn.Module]]:
     from megatron.core.models.gpt.gpt_layer_specs import HAVE_TE, get_gpt_layer_with_transformer_engine_spec
 
     if not HAVE_TE or not device.CUDA:
         raise ValueError("model.transformer_engine=true needs a GPU and the package: pip install 'transformer-engine[pytorch]'")
     from megatron.core.extensions.transformer_engine import TENorm
 
-    return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), TENorm
+    return get_gpt_layer_with_transformer_engine_spec(num_experts=config.num_moe_experts), cast(type[nn.Module], TENorm)

@@ -6,14 +6,16 @@ import datetime
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 
 from workbench.engine import device
+from workbench.engine.megatron_types import Context, group
 from workbench.settings.layout import Layout
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ def start(layout: Layout | None = None, timeout_s: float = 600) -> None:
     device.adopt_megatron()
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
-    alone = dist.HashStore() if "MASTER_PORT" not in os.environ else None
+    alone = HashStore() if "MASTER_PORT" not in os.environ else None
     dist.init_process_group(
         device.BACKEND,
         store=alone,
@@ -80,7 +82,7 @@ def tensor_size() -> int:
 
 
 def tensor_group() -> dist.ProcessGroup:
-    return parallel_state.get_tensor_model_parallel_group()
+    return group(parallel_state.get_tensor_model_parallel_group())
 
 
 def context_rank() -> int:
@@ -92,7 +94,7 @@ def context_size() -> int:
 
 
 def context_group() -> dist.ProcessGroup:
-    return parallel_state.get_context_parallel_group()
+    return group(parallel_state.get_context_parallel_group())
 
 
 def expert_rank() -> int:
@@ -101,6 +103,10 @@ def expert_rank() -> int:
 
 def expert_size() -> int:
     return parallel_state.get_expert_model_parallel_world_size()
+
+
+def pipeline_group() -> dist.ProcessGroup:
+    return group(parallel_state.get_pipeline_model_parallel_group())
 
 
 def pipeline_rank() -> int:
@@ -146,7 +152,7 @@ def from_last_stage(value: T) -> T:
         return value
     box = [value]
     source = parallel_state.get_pipeline_model_parallel_last_rank()
-    dist.broadcast_object_list(box, src=source, group=parallel_state.get_pipeline_model_parallel_group())
+    dist.broadcast_object_list(box, src=source, group=pipeline_group())
     return box[0]
 
 
@@ -160,20 +166,20 @@ def gather_over_data(value: T) -> list[T]:
     """Every data-parallel rank's value, by rank, on each of them."""
     values: list[T | None] = [None] * data_size()
     dist.all_gather_object(values, value, group=parallel_state.get_data_parallel_group())
-    return values
+    return cast(list[T], values)
 
 
 def gather_over_all(value: T) -> list[T]:
     """Every rank's value, by rank, on every rank."""
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
-    return values
+    return cast(list[T], values)
 
 
 def twin_tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
     groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
-    return dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0]
+    return cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0])
 
 
 def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
@@ -202,7 +208,7 @@ def barrier() -> None:
 
 class _FromContext(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor, slots_N: Tensor, total: int) -> Tensor:
+    def forward(ctx: Context, own: Tensor, slots_N: Tensor, total: int) -> Tensor:
         ctx.save_for_backward(slots_N)
         whole = own.new_zeros(total, *own.shape[1:])
         whole[slots_N] = own
@@ -210,6 +216,7 @@ class _FromContext(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor):
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
         (slots_N,) = ctx.saved_tensors
         return grad[slots_N], None, None

@@ -43,7 +43,7 @@ class Whole:
             for name, parameter in named_parameters([self.model]):
                 parameter.copy_(mine[name])
             return
-        group = parallel_state.get_pipeline_model_parallel_group()
+        group = parallel.pipeline_group()
         names: list[list[str]] = [[] for _ in range(parallel.pipeline_size())]
         dist.all_gather_object(names, sorted(mine), group=group)
         owner = {name: stage for stage, owned in reversed(list(enumerate(names))) for name in owned}
@@ -57,7 +57,7 @@ class Whole:
 def _groups(tensor: dist.ProcessGroup) -> ProcessGroupCollection:
     groups = ProcessGroupCollection.use_mpu_process_groups()
     groups.tp = tensor
-    groups.pp = parallel_state.get_context_parallel_group() if parallel.context_size() == 1 else groups.pp
+    groups.pp = parallel.context_group() if parallel.context_size() == 1 else groups.pp
     return groups
 
 

@@ -13,7 +13,7 @@ FILE, ARRAYS = "state.json", "state.npz"
 _ARRAY = "__array__"
 
 
-def write(folder: Path, state: Mapping[str, Any]) -> None:
+def write(folder: Path, state: Mapping[str, object]) -> None:
     """Write `state.json` and `state.npz`.
 
     Raises:
@@ -32,7 +32,7 @@ def read(folder: Path) -> dict[str, Any]:
     return _with_arrays(json.loads((folder / FILE).read_text()), arrays)
 
 
-def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+def _without_arrays(value: object, path: str, arrays: dict[str, np.ndarray]) -> object:
     if isinstance(value, np.ndarray) and value.dtype != object:
         arrays[path] = value
         return {_ARRAY: path}

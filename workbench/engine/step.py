@@ -9,13 +9,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.module import MegatronModule
 from torch import Tensor
 
 from workbench import metrics as M
@@ -23,7 +24,8 @@ from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatch
 from workbench.engine import columns, device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.batch import Batch, Given, Loss, Metrics
-from workbench.engine.mended import interleaved
+from workbench.engine.megatron_types import gradients, put
+from workbench.engine.mended import Interleaved, interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
 from workbench.engine.snapshot import Snapshot
 from workbench.rundir import beats
@@ -60,14 +62,14 @@ class Policy:
         for name, parameter in named_parameters(self.chunks):
             device.as_cuda_type(parameter)
             # megatron tells by these marks which gradients are parts of a whole; it sets them only where it draws the weights itself.
-            parameter.tensor_model_parallel = (lora.divided_dim(name, divided) if "lora_" in name else divided[name]) is not None
+            put(parameter, tensor_model_parallel=(lora.divided_dim(name, divided) if "lora_" in name else divided[name]) is not None)
         self.config = self.chunks[0].config
         self._ddp = [DistributedDataParallel(self.config, _reductions(model), chunk, disable_bucketing=i > 0) for i, chunk in enumerate(self.chunks)]
-        self.optimizer = get_megatron_optimizer(_optimizer(model, algorithm), self._ddp)
+        self.optimizer = get_megatron_optimizer(_optimizer(model, algorithm), cast(list[MegatronModule], self._ddp))
         self.config.finalize_model_grads_func = finalize_model_grads
         self.config.grad_scale_func = self.optimizer.scale_loss
         no_sync = [ddp.no_sync for ddp in self._ddp]
-        self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+        put(self.config, no_sync_func=no_sync if len(no_sync) > 1 else no_sync[0])
         self._gathers_ahead = model.distributed_optimizer  # each layer's updated weights, as the next forward pass comes to it
         device.adopt_megatron()  # building the optimizer loaded more of it
 
@@ -114,7 +116,7 @@ class Policy:
         lr = learning_rate(self.algorithm, step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        succeeded, grad_norm, _ = self.optimizer.step()
+        succeeded, grad_norm, _ = cast(tuple[bool, float, object], self.optimizer.step())
         device.synchronize()
         ended = time.perf_counter()
         tokens, memory = parallel.sum_over_data([sum(row.num_tokens for row in rows) / parallel.data_size()])[0], device.peak_memory_gib()
@@ -219,8 +221,7 @@ class Policy:
         updated = [parameter for each in inner for group in each.param_groups for parameter in group["params"]]
         states = [value for each in inner for state in each.state.values() for value in state.values() if isinstance(value, Tensor)]
         weights = [tensor for chunk in self.chunks for tensor in (*chunk.parameters(), *chunk.buffers())]
-        gradients = [buffer.grad_data for ddp in self._ddp for buffer in (*ddp.buffers, *ddp.expert_parallel_buffers)]
-        return [*weights, *updated, *states], gradients
+        return [*weights, *updated, *states], [gradient for ddp in self._ddp for gradient in gradients(ddp)]
 
     def _gather_ahead(self, wanted: bool) -> None:
         if self.settings.distributed_optimizer and wanted != self._gathers_ahead:
@@ -294,12 +295,12 @@ class Policy:
         return get_forward_backward_func()(
             forward_step_func=forward_step,
             data_iterator=[iter(packs) for _ in self._ddp] if several else iter(packs),
-            model=self._ddp if several else self._ddp[0],
+            model=cast(list[torch.nn.Module], self._ddp) if several else self._ddp[0],
             num_microbatches=len(packs),
             seq_length=max(len(p.tokens_T) for p in packs),
             micro_batch_size=1,
             forward_only=forward_only,
-            **(interleaved(self.config) if several else {}),
+            **(interleaved(self.config) if several else Interleaved()),
         )
 
     def _averages(self, sums: list[dict[str, tuple[float, float]]]) -> Metrics:

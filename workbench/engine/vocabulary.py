@@ -6,7 +6,7 @@ time, and a few numbers a target are exchanged between them instead of the logit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.engine.batch import TopK
+from workbench.engine.megatron_types import Context
 
 CHUNK = 512
 """Targets whose logits are held at once: 512 x 49,152 x 4 bytes = 96 MiB."""
@@ -71,9 +72,33 @@ def _shared(group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
     return group if group is not None and group.size() > 1 else None
 
 
+class _Chunked(Context, Protocol):
+    """`learns`: whether the output layer does."""
+
+    first: int
+    chunk: int
+    learns: bool
+
+
+class _OfTargets(_Chunked, Protocol):
+    """`unit`: whether the gradient for an incoming one is kept."""
+
+    unit: bool
+    entropy: bool
+
+
 class _Targets(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND, weight_VD, target_N, first, group, chunk, entropy):
+    def forward(
+        ctx: _OfTargets,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        target_N: Tensor,
+        first: int,
+        group: dist.ProcessGroup | None,
+        chunk: int,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
         learns = ctx.needs_input_grad[1]
         unit = ctx.needs_input_grad[0] and not learns and not entropy
         unit_grad_ND = torch.empty_like(hidden_ND) if unit else None
@@ -96,7 +121,8 @@ class _Targets(torch.autograd.Function):
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, entropy_grad_N: Tensor):
+    def backward(ctx: _OfTargets, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_N, entropy_grad_N = grads
         if ctx.unit:
             (unit_grad_ND,) = ctx.saved_tensors
             return unit_grad_ND * grad_N[:, None].to(unit_grad_ND.dtype), *[None] * 6
@@ -156,7 +182,16 @@ def _entropy_grad(logits_nV: Tensor, lse_n: Tensor, entropy_n: Tensor, grad_n: T
 
 class _Candidates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND, weight_VD, tokens_NK, k, first, group, chunk):
+    def forward(
+        ctx: _Chunked,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        tokens_NK: Tensor | None,
+        k: int,
+        first: int,
+        group: dist.ProcessGroup | None,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count, here = len(hidden_ND), hidden_ND.device
         logprobs_NK = torch.empty(count, k, dtype=torch.float32, device=here)
         rest_N, lse_N = (torch.empty(count, dtype=torch.float32, device=here) for _ in range(2))
@@ -174,7 +209,8 @@ class _Candidates(torch.autograd.Function):
         return logprobs_NK, rest_N, chosen_NK
 
     @staticmethod
-    def backward(ctx: Any, grad_NK: Tensor, rest_grad_N: Tensor, _: Tensor):
+    def backward(ctx: _Chunked, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_NK, rest_grad_N, _ = grads
         hidden_ND, weight_VD, tokens_NK, lse_N, rest_N = ctx.saved_tensors
         rest_grad_N = rest_grad_N.masked_fill(rest_N.isneginf(), 0)
         hidden_grad_ND = torch.empty_like(hidden_ND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from workbench.models import messages
 from workbench.models.endpoint import Arrays
 from workbench.models.protocol import Transport
 from workbench.rollout.experience import Experience
+
+T = TypeVar("T")
 
 
 class Asked:
@@ -24,7 +26,7 @@ class Asked:
     def add(self, experiences: Sequence[Experience], answer: Future[Arrays]) -> None:
         self._pending[experiences[0].step].append((list(experiences), answer))
 
-    def collect(self, step: int, take: Callable[[Experience, Arrays, int], Any]) -> dict[tuple[int, int], Any]:
+    def collect(self, step: int, take: Callable[[Experience, Arrays, int], T]) -> dict[tuple[int, int], T]:
         """Wait for all ranks' answers about a step: what `take` makes of each experience, by its prompt and sample, on every rank."""
         from workbench.engine import parallel
 

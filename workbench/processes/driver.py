@@ -77,7 +77,8 @@ class Progress:
             if self.running:  # whoever looked at the queue may have taken it for waiting
                 self._run.move((State.QUEUED, State.STARTING), state=State.RUNNING)
             self._run.update(**self._changes)
-            self._changes, self._written = {}, self._clock()
+            self._changes = {}
+            self._written = self._clock()
 
     def _take(self, event: Event) -> None:
         match event["kind"]:

@@ -32,11 +32,20 @@ Finished = Callable[[Sequence[Experience]], None]
 class Drawn(Protocol):
     """Settings of how answers are drawn."""
 
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    stop_strings: tuple[str, ...]
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]: ...
 
 
 def sampling_of(cfg: Drawn, directory: Path) -> Sampling:

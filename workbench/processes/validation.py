@@ -11,6 +11,7 @@ import numpy as np
 from workbench import metrics as M
 from workbench.algorithms import Algorithm
 from workbench.data.packing import Row
+from workbench.data.tokenizer import decode
 from workbench.engine import hf, parallel
 from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
@@ -97,10 +98,10 @@ class Validation:
         sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._rank.directory))
         prompts = [Prompt(prompt, key) for key, prompt in enumerate(mine)]
         rollouts = sorted(Engine(self._policy.chunks[0]).generate(prompts, sampling, SEED), key=lambda rollout: rollout.key)
-        answered = [
+        answered: list[Sample] = [
             {
-                "prompt": tokenizer.decode(prompt),
-                "response": tokenizer.decode(rollout.tokens, skip_special_tokens=True),
+                "prompt": decode(tokenizer, prompt),
+                "response": decode(tokenizer, rollout.tokens, skip_special_tokens=True),
                 "tokens": len(rollout.tokens),
                 "finish_reason": rollout.finish_reason,
             }

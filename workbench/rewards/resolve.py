@@ -32,7 +32,7 @@ class Kind:
     what: str
     arguments: tuple[str, ...]
     example: str
-    known: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    known: Mapping[str, Callable[..., object]] = field(default_factory=dict)
 
 
 PROGRAM = Kind("reward program", ("prompt", "response", "row"), "workbench/rewards/example.py:concise", PROGRAMS)

@@ -120,7 +120,7 @@ class Experience:
         rewards = {name: value for name, value in self.components.items() if value is not None}
         return Answer(self.prompt, self.response, self.row.columns, rewards, self.known("reward"), self.pieces, self.finish_reason)
 
-    def record(self, number: int) -> dict[str, Any]:
+    def record(self, number: int) -> dict[str, object]:
         """As a row of the step's rollout file."""
         arrays = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entropy", "values", "advantages", "returns")
         return {

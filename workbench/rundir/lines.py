@@ -53,7 +53,7 @@ class Diagnostics(TypedDict):
 
 
 class Event(TypedDict):
-    """A line of an event file. `seq`, `time` and `kind` are in every line; which of the others are is the kind's, and readers `get` what came later.
+    """A line of an event file. `seq`, `time` and `kind` are in every line; which of the others are is the kind's, and readers `get` what came later. Of the metrics NaN and the infinities are texts.
 
     state       step, total_steps, live: the run (re)starts at this step
     step        step, metrics
@@ -72,7 +72,7 @@ class Event(TypedDict):
     step: int
     total_steps: int
     live: dict[str, Json]
-    metrics: dict[str, float | str]
+    metrics: dict[str, float]
     samples: list[dict[str, str]]
     diagnostics: Diagnostics
     seconds: float

@@ -98,7 +98,7 @@ class Client:
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             stop=out_of_patience,
-            sleep=self._ended.wait,
+            sleep=self._pause,
         )
         try:
             answer = retrying(self._once, endpoint, arrays, errors)
@@ -156,6 +156,9 @@ class Client:
         errors[address] += status == "500"
         brief = text.partition("Traceback (most recent call last)")[0].strip()[:200]
         return _TryAgain(f"{address.url}: status {status}: {brief}")
+
+    def _pause(self, seconds: float) -> None:
+        self._ended.wait(seconds)
 
     def _connection(self, url: str) -> Any:
         """This thread's connection: gevent's sockets belong to the thread that opened them."""

@@ -31,7 +31,7 @@ PROBE_S = 0.5
 class Health:
     """A server's own account of itself, written once a second by a thread of its own: also while it computes for long."""
 
-    def __init__(self, run_dir: Path, role: str, processes: int = 1, more: Callable[[], dict[str, Any]] = dict):
+    def __init__(self, run_dir: Path, role: str, processes: int = 1, more: Callable[[], dict[str, object]] = dict):
         self._path, self._more = run_dir / "health" / f"{role}.json", more
         self._said: dict[str, Any] = {"role": role, "host": socket.gethostname(), "pid": os.getpid(), "processes": processes, "endpoints": {}}
         self._said |= {"attempt": int(os.environ.get("WORKBENCH_ATTEMPT", "1")), "started": time.time(), "waiting": 0}
@@ -113,7 +113,7 @@ def _report(run_dir: Path, role: str, ended: bool) -> Report:
     return Report(role, "ended" if ended else _state(run_dir, role, said), "; ".join(parts))
 
 
-def _state(run_dir: Path, role: str, said: dict[str, Any]) -> str:
+def _state(run_dir: Path, role: str, said: dict[str, object]) -> str:
     path = run_dir / "health" / f"{role}.json"
     silent = now_on(path.parent) - path.stat().st_mtime  # not by what it says: clocks of two hosts may differ
     if silent > SILENT_S:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Server:
 
         port = _free_port(self._host)
         url = f"http://{self._host}:{port}"
-        config = TritonConfig(
+        config = cast(Callable[..., Any], TritonConfig)(  # its fields are hidden by its decorator
             http_address=self._host,
             http_port=port,
             http_header_forward_pattern=discovery.TOKEN_HEADER,

@@ -5,7 +5,7 @@ A server answers for one role, or for several that share its processes. What a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -108,7 +108,7 @@ def settled(algorithm: AlgorithmConfig, here: bool, has_gpus: bool) -> Algorithm
     return algorithm.model_copy(update={"served": found})
 
 
-def check_served(algorithm: AlgorithmConfig, model: Model, roles: Sequence[str]) -> None:
+def check_served(algorithm: AlgorithmConfig, model: Model, roles: Collection[str]) -> None:
     """Raises ValueError where `algorithm.served` names a role twice, or one that is neither among the algorithm's `roles` nor asked by one."""
     named = [role for name in served(algorithm) if name != AUTO for role in roles_of(name)]
     if len(set(named)) < len(named):

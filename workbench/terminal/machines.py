@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -86,7 +86,7 @@ def render(cluster: api.Cluster) -> RenderableType:
     parts.append(Text("   ".join(f"{each.label} {each.value}" + (f" ({each.note})" if each.note else "") for each in views.headline(cluster))))
     nodes = views.nodes(cluster)
     for row, node in zip(nodes, survey.nodes, strict=True):
-        row["State"] = f"[{TONES[views.kind(node)]}]{escape(row['State'])}[/]"
+        row["State"] = f"[{TONES[views.kind(node)]}]{escape(str(row['State']))}[/]"
     if survey.backend == "slurm":
         parts += [_table("nodes", nodes, markup=("State",)), _table("partitions", views.partitions(cluster)), _table("queue", views.queue(cluster))]
     else:
@@ -100,7 +100,7 @@ def render(cluster: api.Cluster) -> RenderableType:
     return Group(*(part for part in parts if not (isinstance(part, Table) and not part.row_count)))
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]], markup: Sequence[str] = ()) -> Table:
+def _table(title: str, rows: Sequence[Mapping[str, object]], markup: Sequence[str] = ()) -> Table:
     """Columns that have a value somewhere, numbers to the right."""
     table = Table(title=f"\n{title}" if title else None, title_justify="left", title_style="dim", box=None, header_style="dim", padding=(0, 2, 0, 0))
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
 
+from workbench.rundir.lines import Event
 from workbench.views import History, profile
 from workbench.views.profile import Profile
 
 BAR = 24
 
 
-def of_events(events: Iterable[Mapping[str, Any]], last: int | None = None) -> Profile:
+def of_events(events: Iterable[Event], last: int | None = None) -> Profile:
     """Raises ValueError where no step was timed."""
     history = History()
     history.extend(events)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -163,7 +163,7 @@ def components(rollout: Mapping[str, object]) -> dict[str, float]:
     }
 
 
-def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[Hashable, object], dict[Hashable, object]]]:
+def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[Hashable, Any], dict[Hashable, Any]]]:
     """A rollout of each prompt that both steps answered: the same sample where both have it. In the order of the second."""
     first = before.drop_duplicates(["prompt_id", "sample"]).set_index(["prompt_id", "sample"])
     found = []

@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import Literal
 
 from workbench.rundir.store import State
 
 RECENT_STEPS = 30
-STATE_COLOURS = {
+STATE_COLOURS: dict[State, Literal["gray", "blue", "green", "orange", "red"]] = {
     State.CREATED: "gray",
     State.QUEUED: "gray",
     State.STARTING: "blue",

@@ -44,7 +44,8 @@ def tabs(run: Run) -> list[Tab]:
 def _answered(run: Run, history: History, status: Status) -> tuple[int, int]:
     """Prompts answered, and prompts in all; 0 where that is not known yet."""
     steps = history.steps[-1] if history.steps else status.step
-    total = int(history.data.get("train", 0))
+    total = history.data.get("train", 0)
+    total = int(total) if isinstance(total, int | float) else 0
     return min(total, steps * int(spec_tree(run.dir).get("job", {}).get("prompts_per_step", 0))), total
 
 

@@ -52,7 +52,7 @@ class Training:
         from workbench.data.dataset import load
 
         rows = self._algorithm.ROWS
-        kind = rows if isinstance(rows, str) else rows(self._spec.algorithm)
+        kind = rows(self._spec.algorithm) if callable(rows) else rows
         self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         self._rank.emit("data", report=dataclasses.asdict(self._data.report))

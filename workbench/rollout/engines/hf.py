@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -31,6 +32,22 @@ from workbench.engine.gather import gathered
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
 from workbench.rundir.beats import moved
+
+
+class Generating(Protocol):
+    """What AutoModelForCausalLM gives, which it types more narrowly."""
+
+    config: PretrainedConfig
+    generation_config: GenerationConfig
+
+    def named_parameters(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+
+    def to(self, device: torch.device | str) -> Generating: ...
+
+    def eval(self) -> Generating: ...
+
+    def generate(self, inputs: Tensor, **settings: object) -> object: ...
+
 
 Asked = tuple[Prompt, int]
 """A prompt and the number of one of its samples."""
@@ -48,7 +65,7 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ):
         self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device.current()).eval()
+        self.model = cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)).to(device.current()).eval()
         self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
         self.profile = Profile()
 
@@ -118,7 +135,7 @@ class Engine:
         real = [[int(i >= longest - length) for i in range(longest)] for length in lengths]
         draws = [np.random.default_rng((seed, prompt.key, sample)).random(limit) for (prompt, sample), limit in zip(batch, limits, strict=True)]
         drawn = _Draw(draws, sampling)
-        strings = StopStringCriteria(self.tokenizer, list(sampling.stop_strings)) if sampling.stop_strings else None
+        strings = StopStringCriteria(cast(PreTrainedTokenizerBase, self.tokenizer), list(sampling.stop_strings)) if sampling.stop_strings else None
         ends = _Ends(longest, limits, sampling.stop_tokens, strings)
         self.model.generate(
             torch.tensor(padded, device=device.current()),
@@ -184,15 +201,15 @@ class _Ends(StoppingCriteria):
         self.stopped_B = torch.zeros(len(limits), dtype=torch.bool, device=here)
         self._ended_B = torch.zeros(len(limits), dtype=torch.bool, device=here)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: tuple[Tensor] | None, **_: object) -> torch.BoolTensor:
         answer_BT = input_ids[:, self._prompt_length :]
         said_B = torch.isin(answer_BT[:, -1], self._stops)
         if self._strings:
-            said_B |= self._strings(answer_BT, scores)
+            said_B |= self._strings(cast(torch.LongTensor, answer_BT), scores)
         self.stopped_B |= said_B & ~self._ended_B
         self.size_B += ~self._ended_B
         self._ended_B |= said_B | (answer_BT.shape[1] >= self._limit_B)
-        return self._ended_B.clone()
+        return cast(torch.BoolTensor, self._ended_B.clone())
 
 
 def build(of: Ingredients) -> Engine:

@@ -12,6 +12,7 @@ import base64
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class Engine:
         handles: Callable[[Named], dict[str, str]] = ipc_handles,
     ):
         try:
-            import tensorrt_llm
-            from tensorrt_llm.llmapi import KvCacheConfig
+            tensorrt_llm = import_module("tensorrt_llm")
+            settings = import_module("tensorrt_llm.llmapi")
         except ImportError as error:
             from workbench.machines.doctor import TENSORRT_LLM
 
@@ -95,7 +96,7 @@ class Engine:
                 max_input_len=max_length,  # 1024 without it
                 max_batch_size=slots,
                 max_num_tokens=max(8192, max_length),
-                kv_cache_config=KvCacheConfig(enable_block_reuse=True, free_gpu_memory_fraction=cache_share),
+                kv_cache_config=settings.KvCacheConfig(enable_block_reuse=True, free_gpu_memory_fraction=cache_share),
                 allreduce_strategy="NCCL",
                 **_sleeps(),
             )
@@ -231,10 +232,10 @@ async def _started(make: Callable[..., Any], **settings: Any) -> Any:
 def _sleeps() -> dict[str, Any]:
     """The setting that lets memory be released: a switch in TensorRT-LLM 1.2, a configuration later."""
     try:
-        from tensorrt_llm.llmapi.llm_args import SleepConfig
+        later = getattr(import_module("tensorrt_llm.llmapi.llm_args"), "SleepConfig", None)
     except ImportError:
-        return {"enable_sleep": True}
-    return {"sleep_config": SleepConfig()}
+        later = None
+    return {"sleep_config": later()} if later else {"enable_sleep": True}
 
 
 def _buckets(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> Iterator[list[tuple[str, Tensor]]]:
