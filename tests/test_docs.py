@@ -156,6 +156,7 @@ from typing import Literal
 
 from workbench.algorithms import _online, grpo
 from workbench.algorithms.grpo import OUTPUTS, advantages, loss
+from workbench.settings.online import Processes
 
 ROWS = "prompt"
 ROLES = {**grpo.ROLES, "base": "frozen"}
@@ -182,10 +183,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yaml = {f"conf/{group}/{name}.yaml": f"name: {name}\n" for group, name in (("algorithm", "likelihood"), ("job", "count"), ("backend", "moab"))}
     based = {"workbench/algorithms/based.py": BASED, "conf/algorithm/based.yaml": "name: based\n"}
     made = extended(tmp_path_factory.mktemp("docs"), {**EXAMPLES, **yaml, **based})
-    change(made / "workbench/settings/online.py", '"judge"], ...]', '"judge", "base"], ...]')
-    change(made / "workbench/settings/online.py", "    kl_coefficient:", f"    {inline('base_server: ')}\n    kl_coefficient:")
+    change(made / "workbench/algorithms/based.py", '] = "based"\n', f'] = "based"\n    {inline("base_server: ")}\n')
     change(made / "workbench/metrics.py", "\nSAMPLER_S = ", f"\n{inline('SURPRISE = ')}\nSAMPLER_S = ")
-    change(made / "app/main.py", 'st.Page("pages/launch.py"', f'{inline("st.Page(")}, st.Page("pages/launch.py"')
     (made / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i}?", "answer": "" if i % 2 else str(i)}) + "\n" for i in range(8)))
     (made / "chats.jsonl").write_text("".join(json.dumps({"input": f"What is {i}?", "output": f"It is {i}."}) + "\n" for i in range(8)))
     return made

@@ -19,6 +19,7 @@ ALLOWED = (
     "workbench.settings.stored",
     "workbench.rundir.store",
     "workbench.rundir.files",
+    "workbench.rundir.lines",
     "workbench.rundir.answers",
     "workbench.rundir.rollouts",
     "backends.base",

@@ -166,7 +166,10 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
         M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
     if scored := rewarded(experiences):
-        found |= {**mean_rewards(experiences), M.REWARDS_STD: float(np.std([e.known("reward") for e in scored]))}
+        found |= {
+            **mean_rewards(experiences, lambda values: float(np.mean(values))),
+            M.REWARDS_STD: float(np.std([e.known("reward") for e in scored])),
+        }
     if kl := [e.kl for e in experiences if e.kl is not None]:
         found |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
     if entropy := [e.entropy for e in experiences if e.entropy is not None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -150,13 +150,17 @@ def rewarded(experiences: Sequence[Experience]) -> list[Experience]:
     return [e for e in experiences if e.reward is not None]
 
 
-def mean_rewards(experiences: Sequence[Experience]) -> dict[str, float]:
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def mean_rewards(experiences: Sequence[Experience], mean: Callable[[list[float]], float] = _mean) -> dict[str, float]:
     """The mean of the known rewards and of each component's known scores, as metrics; nothing of what no answer has. And the share of the others."""
     columns: dict[str, list[float | None]] = {M.REWARDS: [e.reward for e in experiences]}
     columns |= {M.REWARD_OF(name): [e.components[name] for e in experiences] for name in experiences[0].components}
     there = {name: [value for value in values if value is not None] for name, values in columns.items()}
     unknown = len(experiences) - len(there[M.REWARDS])
-    means = {name: float(np.mean(values)) for name, values in there.items() if values}
+    means = {name: float(mean(values)) for name, values in there.items() if values}
     return {**means, **({M.REWARDS_UNKNOWN: unknown / len(experiences)} if unknown else {})}
 
 
