@@ -91,7 +91,7 @@ class Server:
 
         port = _free_port(self._host)
         url = f"http://{self._host}:{port}"
-        config = cast(Callable[..., TritonConfig], TritonConfig)(  # its fields are hidden by its decorator
+        config = cast(Callable[..., Any], TritonConfig)(  # its fields are hidden by its decorator
             http_address=self._host,
             http_port=port,
             http_header_forward_pattern=discovery.TOKEN_HEADER,
