@@ -41,7 +41,7 @@ LEFT_OUT = {
     "the gate": ("F.silu(gate) * up", "up"),
     "the gate's activation": ("F.silu(gate) * up", "gate * up"),
     "the adapters": ("out = out + F.linear(F.linear(", "out = out + 0 * F.linear(F.linear("),
-    "the adapters' scale": (" * layer.scaling[name]", ""),
+    "the adapters' scale": (" * adapted.scaling[name]", ""),
     "the output projection": (
         "product(module.linear_proj, out.transpose(1, 2).reshape(batch, length, -1), heads.alone)",
         "out.transpose(1, 2).flatten(2)",

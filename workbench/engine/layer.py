@@ -85,20 +85,16 @@ def mlp(module: Mlp, heads: Heads, hidden_BTD: Tensor) -> Tensor:
 
 def product(layer: Product, x: Tensor, alone: bool) -> Tensor:
     """A linear layer with its adapters. On one rank without megatron's wrapping, which costs as much as the product where it is small."""
-    base = getattr(layer, "base_layer", layer)
-    if not alone or not isinstance(base, _PLAIN):
+    found: object = getattr(layer, "base_layer", layer)
+    if not alone or not isinstance(found, _PLAIN):
         return layer(x)[0]
-    plain = cast(Product, base)
-    out = F.linear(x, plain.weight, plain.bias)
+    base = cast(Product, found)
+    out = F.linear(x, base.weight, base.bias)
     if base is not layer:
         adapted = cast(AdaptedProduct, layer)
-        if not adapted.disable_adapters:
-            for name in adapted.active_adapters:
-                out = (
-                    out
-                    + F.linear(F.linear(x, cast(Tensor, adapted.lora_A[name].weight)), cast(Tensor, adapted.lora_B[name].weight))
-                    * adapted.scaling[name]
-                )
+        for name in () if adapted.disable_adapters else adapted.active_adapters:
+            down, up = cast(Tensor, adapted.lora_A[name].weight), cast(Tensor, adapted.lora_B[name].weight)
+            out = out + F.linear(F.linear(x, down), up) * adapted.scaling[name]
     return out
 
 

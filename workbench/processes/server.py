@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -135,11 +135,11 @@ def _follow(endpoints: dict[str, Served]) -> None:
     from workbench.engine import parallel
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all ranks alike: rank 0 ends the last request first
-    nothing = cast('tuple[str, Arrays] | Literal["end"] | None', None)
+    nothing = cast("tuple[str, Arrays] | str | None", None)
     with beats.doing(IDLE):
         while not isinstance(asked := parallel.from_first(nothing), str):
             if asked is not None:
-                name, arrays = asked
+                name, arrays = cast(tuple[str, Arrays], asked)
                 with beats.doing(name), contextlib.suppress(BadRequest):  # refused on every rank alike: rank 0 tells whoever asked
                     endpoints[name].compute(arrays)
 
