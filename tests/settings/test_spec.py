@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.settings import Model, placement
 from workbench.settings.composing import SpecError, choices, compose_tree, overrides_between
 from workbench.settings.modules import algorithm_names, find_algorithm
 from workbench.settings.online import OnlineConfig, require
@@ -154,3 +155,9 @@ def test_what_is_served_where_it_is_left_open(words: list[str], has_gpus: bool, 
     experiment = compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]).settled(has_gpus)
     assert require(experiment.algorithm, OnlineConfig).served == served
     assert [server.name for server in servers(experiment.algorithm, experiment.model)] == list(served)
+
+
+def test_a_role_that_advances_is_not_served() -> None:
+    algorithm = compose(["experiment=ppo_demo", "algorithm.served=[reference]"]).algorithm
+    with pytest.raises(ValueError, match="it advances with the policy"):
+        placement.check_served(algorithm, Model(), {"reward": "frozen", "reference": "advancing"})

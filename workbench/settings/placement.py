@@ -5,7 +5,7 @@ A server answers for one role, or for several that share its processes. What a r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from workbench.settings.layout import Layout, check, known_shape
 from workbench.settings.online import TOGETHER
-from workbench.settings.sections import AlgorithmConfig, Model
+from workbench.settings.sections import AlgorithmConfig, Model, Roles
 
 AUTO = "auto"
 FASTER_ON_CPUS = ("critic", "reward")
@@ -108,11 +108,15 @@ def settled(algorithm: AlgorithmConfig, here: bool, has_gpus: bool) -> Algorithm
     return algorithm.model_copy(update={"served": found})
 
 
-def check_served(algorithm: AlgorithmConfig, model: Model, roles: Collection[str]) -> None:
-    """Raises ValueError where `algorithm.served` names a role twice, or one that is neither among the algorithm's `roles` nor asked by one."""
+def check_served(algorithm: AlgorithmConfig, model: Model, roles: Roles) -> None:
+    """Raises ValueError where `algorithm.served` names a role twice, one that advances, or one that is neither among `roles` nor asked by one."""
     named = [role for name in served(algorithm) if name != AUTO for role in roles_of(name)]
     if len(set(named)) < len(named):
         raise ValueError(f"algorithm.served={','.join(served(algorithm))} names a part twice")
+    if advancing := [role for role in named if roles.get(role) == "advancing"]:
+        raise ValueError(
+            f"algorithm.served={advancing[0]}: in {algorithm.name} it advances with the policy, and a server is sent no weights; leave it out"
+        )
     there = with_asked(roles, algorithm, model) if named else roles
     if missing := [role for role in named if role not in there]:
         raise ValueError(f"algorithm {algorithm.name} has no {missing[0]} to serve; it has: {', '.join(there)}")
