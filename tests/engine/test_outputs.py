@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests import gang, models
 from tests.engine.test_model import FULL, pairs
+from workbench import metrics as M
 from workbench.algorithms import reward_model, sft
 from workbench.data.packing import Row
 from workbench.engine import columns, parallel
@@ -35,7 +36,7 @@ def test_every_algorithm_says_what_it_wants() -> None:
         cfg = config(**(values if "rewards" in config.model_fields else {}))
         assert isinstance(outputs_of(cfg), Outputs), name
     assert outputs_of(find_algorithm("ppo").Config(**values, entropy_bonus=0.1)) == Outputs(logprobs=True, entropy=True)
-    assert outputs_of(reward_model.Config(objective="regression")).scores == len(reward_model.STEERLM)
+    assert outputs_of(reward_model.Config(objective="regression")).scores == len(M.STEERLM)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_summary_by_hand(run):
     rollouts.write(run, 8, [record(reward=math.nan, kl=None)])
     table = rollouts.summary(run).set_index("step")
     assert dict(table.loc[7]) == {
-        "rollouts": 2, "prompts": 1, "reward_mean": 2, "reward_std": 1, "length_mean": 3, "truncated": 0.5, "kl_mean": 0.75, "weights_version": 3,
+        "rollouts": 2, "prompts": 1, "rewarded": 2, "reward_mean": 2, "reward_std": 1, "length_mean": 3, "truncated": 0.5, "kl_mean": 0.75, "weights_version": 3,
     }  # fmt: skip
     assert math.isnan(table.loc[8, "reward_mean"])
     assert math.isnan(table.loc[8, "kl_mean"])
