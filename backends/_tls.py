@@ -1,9 +1,10 @@
-"""A run's own certificate: whoever holds its key, which only the run's owner can read, may talk to the run's dask scheduler and workers."""
+"""A run's own certificate: whoever holds its key, which only the run's owner can read, may talk to the run's dask scheduler, workers and servers."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,33 @@ if TYPE_CHECKING:
     from distributed import Security
 
 VALID_DAYS = 365
-CERTIFICATE, KEY = "dask.crt", "dask.key"
+FOLDER, CERTIFICATE, KEY = "dask", "dask.crt", "dask.key"
+"""Below the run's folder."""
 
 
 def security(folder: Path) -> Security:
     """Certificate and key in the folder (mode 0700, files 0600), made where they are not there yet."""
     from distributed import Security
 
+    certificate, key = _files(folder)
+    # Their text, not their paths: dask takes a path with a line break for the text.
+    parts = {"cert": certificate.read_text(), "key": key.read_text()}
+    texts = {f"tls_{role}_{part}": text for role in ("client", "scheduler", "worker") for part, text in parts.items()}
+    return Security(require_encryption=True, tls_ca_file=parts["cert"], **texts)
+
+
+def context(folder: Path, purpose: ssl.Purpose) -> ssl.SSLContext:
+    """For connections in which both ends show the run's certificate: of whoever asks (`SERVER_AUTH`) or answers (`CLIENT_AUTH`)."""
+    certificate, key = _files(folder)
+    made = ssl.create_default_context(purpose, cafile=str(certificate))
+    made.load_cert_chain(certificate, key)
+    made.check_hostname = False  # the certificate is the run's, whatever the node is called
+    made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    """Certificate and key, made where they are not there yet."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     certificate, key = folder / CERTIFICATE, folder / KEY
@@ -25,10 +46,7 @@ def security(folder: Path) -> Security:
         made, secret = _self_signed()
         _write_private(key, secret)
         _write_private(certificate, made)
-    # Their text, not their paths: dask takes a path with a line break for the text.
-    parts = {"cert": certificate.read_text(), "key": key.read_text()}
-    texts = {f"tls_{role}_{part}": text for role in ("client", "scheduler", "worker") for part, text in parts.items()}
-    return Security(require_encryption=True, tls_ca_file=parts["cert"], **texts)
+    return certificate, key
 
 
 def _self_signed() -> tuple[bytes, bytes]:

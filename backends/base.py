@@ -252,4 +252,4 @@ def find(name: str) -> Backend:
 
 def names() -> list[str]:
     """The backends there are: the files of this folder that define one."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in ("base", "supervisor"))
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in ("base", "scratch", "supervisor"))

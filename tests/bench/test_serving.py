@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -38,10 +37,12 @@ def test_loopback_is_measured_and_drawn_and_what_the_kernel_cannot_make_is_left_
     assert "relay, RTT + 10 ms" in plot.read_text()
 
 
-def test_a_relay_hands_on_what_it_reads_that_much_later() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        host, port = listening.getsockname()
-        with relayed(f"http://{host}:{port}", 0.05) as url, socket.create_connection((host, urlsplit(url).port or 0)) as near:
+def test_a_relay_hands_on_what_it_reads_that_much_later(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "target"))
+        listening.listen()
+        with relayed(f"unix:{tmp_path / 'target'}", 0.05) as url, socket.socket(socket.AF_UNIX) as near:
+            near.connect(url.removeprefix("unix:"))
             far, _ = listening.accept()
             started = time.perf_counter()
             near.sendall(b"there")

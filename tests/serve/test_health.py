@@ -40,7 +40,7 @@ def test_what_a_server_says_of_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     assert time.time() - said["updated"] < 5
     rest = f"critic_infer 2 in 1.0 s; 1 refused; reward on the accelerator, 3 swaps in 0.2 s; 2 processes on {socket.gethostname()}; attempt 2"
     assert told(tmp_path) == f"starting; {rest}"  # its endpoint is not announced
-    discovery.publish(tmp_path, "critic", "http://127.0.0.1:9", "token")
+    discovery.publish(tmp_path, "critic", "unix:/nobody", b"key")
     assert told(tmp_path) == f"not ready; {rest}"
     assert told(tmp_path, ended=True) == f"ended; {rest}"
     assert told(tmp_path, host="elsewhere").startswith("busy with critic_train; ")  # its own word is all there is

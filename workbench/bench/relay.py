@@ -1,7 +1,7 @@
-"""A TCP relay that hands on what it reads a while later: a slow link in user space, for hosts whose kernel shapes none.
+"""A relay of UNIX sockets that hands on what it reads a while later: a slow link in user space, for hosts whose kernel shapes none.
 
-`python -m workbench.bench.relay HOST PORT SECONDS` listens on a port of loopback, which it prints, and relays to HOST:PORT, each way that
-much later. Its own cost comes on top: measure it with 0 seconds. The rate is not limited, and nothing is lost.
+`python -m workbench.bench.relay SOCKET TARGET SECONDS` listens on SOCKET and relays to TARGET, each way that much later. Its own cost comes on
+top: measure it with 0 seconds. The rate is not limited, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import queue
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 CHUNK = 1 << 18
 SPIN_S = 0.0002
@@ -24,24 +24,25 @@ SPIN_S = 0.0002
 @contextmanager
 def relayed(url: str, one_way_s: float) -> Iterator[str]:
     """The address, in place of `url`, at which everything takes this much longer each way. The relay is a process of its own."""
-    parts = urlsplit(url)
-    command = [sys.executable, "-m", "workbench.bench.relay", str(parts.hostname), str(parts.port), str(one_way_s)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryDirectory(prefix="workbench-relay-") as folder:
+        path = f"{folder}/relay"
+        command = [sys.executable, "-m", "workbench.bench.relay", path, url.removeprefix("unix:"), str(one_way_s)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield f"unix:{path}"
+        finally:
+            process.kill()
+            process.wait()
 
 
-def serve(listening: socket.socket, target: tuple[str, int], one_way_s: float) -> None:
+def serve(listening: socket.socket, target: str, one_way_s: float) -> None:
     """Relay every connection, for good."""
     while True:
         near, _ = listening.accept()
-        far = socket.create_connection(target)
-        for each in (near, far):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(target)
         for source, sink in ((near, far), (far, near)):
             chunks: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
             threading.Thread(target=_read, args=(source, chunks, one_way_s), daemon=True).start()
@@ -75,10 +76,12 @@ def _write(sink: socket.socket, chunks: queue.SimpleQueue[tuple[float, bytes]]) 
 
 
 def main() -> None:
-    host, port, one_way_s = sys.argv[1:]
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        print(listening.getsockname()[1], flush=True)
-        serve(listening, (host, int(port)), float(one_way_s))
+    path, target, one_way_s = sys.argv[1:]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        print("listening", flush=True)
+        serve(listening, target, float(one_way_s))
 
 
 if __name__ == "__main__":

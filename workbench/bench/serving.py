@@ -111,10 +111,10 @@ def _relayed(left: Sequence[Link], run_dir: Path, calls: int, console: Console) 
     """Delays that the kernel does not make, emulated; the relay's own cost first."""
     delays = [(link.name, link.one_way_s) for link in left if link.one_way_s]
     found: list[Measured] = []
-    address, token = discovery.find(run_dir, "echo")
+    address, key = discovery.find(run_dir, "echo")
     for name, one_way_s in [("nothing added", 0.0), *delays] if delays else ():
         with tempfile.TemporaryDirectory(prefix="workbench-serving-") as folder, relayed(address.url, one_way_s) as url:
-            discovery.publish(Path(folder), "echo", url, token)
+            discovery.publish(Path(folder), "echo", url, key)
             client = Client(Path(folder), "echo", patience_s=30)
             found += _over(f"relay, {name}", client, calls, console)
             client.close()

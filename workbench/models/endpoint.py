@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,9 @@ class Field:
         kind_fits = array.dtype.kind in "SO" if self.dtype is bytes else array.dtype == np.dtype(self.dtype)
         return kind_fits and array.ndim == self.ndim
 
+    def __str__(self) -> str:
+        return f"{'texts' if self.dtype is bytes else np.dtype(self.dtype)} with {self.ndim} axes"
+
 
 TOKENS = (Field("tokens", np.int32, 2), Field("sequence_lengths", np.int32, 1), Field("prompt_lengths", np.int32, 1))
 """What every endpoint about answers takes; see `workbench.models.messages`."""
@@ -51,6 +53,17 @@ class Endpoint:
     call: Callable[[Arrays], Arrays]
     group: str = ""
 
+    def check(self, arrays: Arrays) -> None:
+        """Raises BadRequest for arrays that are not the endpoint's inputs."""
+        wanted = {field.name: field for field in self.inputs}
+        if missing := [name for name in wanted if name not in arrays]:
+            raise BadRequest(f"{self.name} wants {', '.join(wanted)}; missing: {', '.join(missing)}")
+        if unknown := [name for name in arrays if name not in wanted]:
+            raise BadRequest(f"{self.name} wants {', '.join(wanted)}; it does not read {', '.join(unknown)}")
+        for name, array in arrays.items():
+            if not wanted[name].holds(array):
+                raise BadRequest(f"{name}: {wanted[name]} wanted, got {array.dtype} of shape {array.shape}")
+
     def answer(self, arrays: Arrays) -> Arrays:
         """Raises BadRequest as the function does, TypeError when the function's own answer is not what it promised."""
         answer = self.call(arrays)
@@ -58,16 +71,6 @@ class Endpoint:
             got = {name: (str(array.dtype), array.ndim) for name, array in answer.items()}
             raise TypeError(f"{self.name} answered {got}, its outputs are {self.outputs}")
         return answer
-
-
-def seal(arrays: Arrays, request: bytes = b"") -> np.ndarray:
-    """[16] bytes that tell these arrays, as the answer to that request's seal, from any others: the transport may mix up what it carries."""
-    found = hashlib.blake2b(request, digest_size=16)
-    for name, array in sorted(arrays.items()):
-        texts = array.dtype.kind in "SO"
-        found.update(f"{name} {'texts' if texts else array.dtype.str} {array.shape} ".encode())
-        found.update(repr([bytes(text) for text in array.flat]).encode() if texts else np.ascontiguousarray(array).data)
-    return np.frombuffer(found.digest(), np.uint8)
 
 
 def check_tokens(tokens_BT: np.ndarray, lengths_B: np.ndarray, vocab_size: int, max_length: int) -> None:

@@ -6,19 +6,17 @@ import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tenacity
 
 from workbench import metrics as M
-from workbench.models.endpoint import SECONDS, Arrays, BadRequest, seal
-from workbench.serve import discovery
-from workbench.serve.server import DENIED, END, REFUSED
+from workbench.models.endpoint import SECONDS, Arrays, BadRequest
+from workbench.serve import addresses, discovery, sealed, triton
+from workbench.serve.server import DENIED, REFUSED
 
-CONNECT_S = 10.0
 SAME_ERRORS = 3
 """As often an error of the same server process is met before it is believed."""
 
@@ -56,7 +54,7 @@ class Client:
 
         The future raises:
             BadRequest: as the server put it, at once.
-            PermissionError: the server does not take the token, at once.
+            PermissionError: the server has another key, at once.
             Unreachable: no answer within `patience_s`, or the same server fails at the request again and again.
         """
         return self._threads.submit(self._call, endpoint, arrays)
@@ -64,7 +62,7 @@ class Client:
     def ready(self) -> bool:
         """Whether the server is announced, and Triton says that it is ready."""
         try:
-            return discovery.ready(discovery.find(self._run_dir, self._role)[0].url)
+            return discovery.ready(self._run_dir, discovery.find(self._run_dir, self._role)[0])
         except FileNotFoundError:
             return False
 
@@ -119,72 +117,52 @@ class Client:
 
     def _once(self, endpoint: str, arrays: Arrays, errors: Counter[discovery.Address]) -> Arrays:
         """One try. Raises _TryAgain, with the reason, where another may succeed."""
-        from pytriton.triton import TRITON_ACCESS_HEADER
-        from tritonclient.utils import InferenceServerException
-
         try:
-            address, token = discovery.find(self._run_dir, self._role)
+            address, key = discovery.find(self._run_dir, self._role)
         except FileNotFoundError:
             raise _TryAgain(f"no such server is announced in {self._run_dir / 'endpoints'}") from None
-        headers = {TRITON_ACCESS_HEADER: discovery.gate(token), discovery.TOKEN_HEADER: token}
-        sent, started = seal(arrays), time.monotonic()
+        box, started = sealed.close(key, endpoint, arrays), time.monotonic()
         try:
-            result = self._connection(address.url).infer(endpoint, _inputs({**arrays, "seal": sent}), headers=headers)
-        except InferenceServerException as error:
-            self._local.url = None
-            raise self._verdict(endpoint, address, str(error.status()), str(error.message()), errors) from None
+            status, data = triton.infer(self._connection(address.url), endpoint, box.data)
         except (OSError, HTTPException) as error:
             self._local.url = None
             raise _TryAgain(f"{address.url}: {type(error).__name__}: {error}") from None
-        answer = {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
-        if not np.array_equal(answer.pop("seal"), seal(answer, sent.tobytes())):
+        if isinstance(data, str):
+            self._local.url = None
+            raise self._verdict(endpoint, address, status, data, errors)
+        try:
+            answer = sealed.unseal(key, endpoint, sealed.Box(data), box.nonce)
+        except sealed.NotSealed:
             errors[address] += 1
-            raise _TryAgain(f"{address.url}: {endpoint} answered another request, or its answer was damaged on its way")
+            raise _TryAgain(f"{address.url}: {endpoint} answered another request, or its answer was damaged on its way") from None
+        if REFUSED in answer:
+            raise BadRequest(answer[REFUSED][0].decode())
         self._local.seconds = (time.monotonic() - started, float(answer.pop(SECONDS).sum()))
         return answer
 
-    def _verdict(self, endpoint: str, address: discovery.Address, status: str, text: str, errors: Counter[discovery.Address]) -> Exception:
+    def _verdict(self, endpoint: str, address: discovery.Address, status: int, text: str, errors: Counter[discovery.Address]) -> Exception:
         """What an error's text means for whoever asked."""
-        if status == "403" or DENIED in text:
-            return PermissionError(f"the {self._role} server at {address.url} does not take the token in {address.token_file}")
-        if REFUSED in text:
-            return BadRequest(text.rpartition(REFUSED)[2].partition(END)[0])
-        if status == "404" and "is not found" in text:
+        if DENIED in text:
+            return PermissionError(f"the {self._role} server at {address.url} does not have the key in {address.key_file}")
+        if status == 404 and "is not found" in text:
             return BadRequest(f"the {self._role} server has no endpoint {endpoint!r}")
-        if status == "400" and not any(word in text for word in ("not ready", "no available versions", "stopping")):
-            return BadRequest(f"{endpoint}: {text.removeprefix('[request id: <id_unknown>] ')}")
-        errors[address] += status == "500"
+        errors[address] += status == 500
         brief = text.partition("Traceback (most recent call last)")[0].strip()[:200]
         return _TryAgain(f"{address.url}: status {status}: {brief}")
 
     def _pause(self, seconds: float) -> None:
         self._ended.wait(seconds)
 
-    def _connection(self, url: str) -> Any:
-        """This thread's connection: gevent's sockets belong to the thread that opened them."""
-        from tritonclient.http import InferenceServerClient
-
+    def _connection(self, url: str) -> HTTPConnection:
+        """This thread's connection, which goes on from call to call."""
         if getattr(self._local, "url", None) != url:
-            parts = url.removeprefix("http://")
-            self._local.connection = InferenceServerClient(parts, connection_timeout=CONNECT_S, network_timeout=self._request_s)
+            self._local.connection = addresses.connect(url, self._request_s, discovery.context(self._run_dir, url))
             self._local.url = url
         return self._local.connection
 
 
 def _check(arrays: Arrays) -> None:
-    """What the protocol cannot carry. Raises BadRequest."""
+    """What nobody reads. Raises BadRequest."""
     for name, array in arrays.items():
         if array.size == 0 or array.dtype.kind == "U":
             raise BadRequest(f"{name}: an array with elements, and texts as bytes; got {array.dtype} of shape {array.shape}")
-
-
-def _inputs(arrays: Arrays) -> list[Any]:
-    from tritonclient.http import InferInput
-    from tritonclient.utils import np_to_triton_dtype
-
-    inputs = []
-    for name, array in arrays.items():
-        given = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        given.set_data_from_numpy(array)
-        inputs.append(given)
-    return inputs

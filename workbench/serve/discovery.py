@@ -1,44 +1,40 @@
-"""How a server is found: `endpoints/<role>.json` in the run directory, and the token beside it that only the owner can read."""
+"""How a server is found: `endpoints/<role>.json` in the run directory, and the key beside it that only the owner can read."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import base64
+import functools
 import json
 import os
 import socket
+import ssl
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from backends import _tls
 from workbench.rundir.files import write_atomic
-
-TOKEN_HEADER = "workbench-token"
+from workbench.serve import addresses
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and who it is. `token_file` lies beside the file that says so."""
+    """Where a server listens, and who it is. `key_file` lies beside the file that says so."""
 
     url: str
     host: str
     pid: int
     started: float
-    token_file: str
+    key_file: str
 
 
-def publish(run_dir: Path, role: str, url: str, token: str) -> None:
-    """Announce this process's server. The token is there, mode 0600, before the address is."""
+def publish(run_dir: Path, role: str, url: str, key: bytes) -> None:
+    """Announce this process's server. The key is there, mode 0600, before the address is."""
     folder = run_dir / "endpoints"
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    partial = folder / f".{role}.token.{os.getpid()}"
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(token)
-    partial.replace(folder / f"{role}.token")
-    address = Address(url, socket.gethostname(), os.getpid(), time.time(), f"{role}.token")
+    write_atomic(folder / f"{role}.key", base64.b64encode(key).decode())
+    address = Address(url, socket.gethostname(), os.getpid(), time.time(), f"{role}.key")
     write_atomic(folder / f"{role}.json", json.dumps(asdict(address)))
 
 
@@ -46,26 +42,23 @@ def withdraw(run_dir: Path, role: str) -> None:
     (run_dir / "endpoints" / f"{role}.json").unlink(missing_ok=True)
 
 
-def find(run_dir: Path, role: str) -> tuple[Address, str]:
-    """The address and the token. Raises FileNotFoundError while there is no such server."""
+def find(run_dir: Path, role: str) -> tuple[Address, bytes]:
+    """The address and the key. Raises FileNotFoundError while there is no such server."""
     folder = run_dir / "endpoints"
     address = Address(**json.loads((folder / f"{role}.json").read_text()))
-    return address, (folder / address.token_file).read_text()
+    return address, base64.b64decode((folder / address.key_file).read_text())
 
 
-def gate(token: str) -> str:
-    """What Triton itself asks for. It stands on tritonserver's command line, which every user of the host can read: so it is not the token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def ready(run_dir: Path, address: Address, timeout_s: float = 2.0) -> bool:
+    """Whether Triton at this address says that it is ready."""
+    return addresses.ready(address.url, context(run_dir, address.url), timeout_s)
 
 
-def ready(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether Triton at this address says that it is ready. No proxy is asked."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+def context(run_dir: Path, url: str) -> ssl.SSLContext | None:
+    """What a connection to another machine proves itself with: the run's certificate. None where it goes to a UNIX socket."""
+    return None if url.startswith("unix:") else _client_context(run_dir / _tls.FOLDER)
+
+
+@functools.cache
+def _client_context(folder: Path) -> ssl.SSLContext:
+    return _tls.context(folder, ssl.Purpose.SERVER_AUTH)

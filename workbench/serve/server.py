@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import hmac
-import os
+import ipaddress
 import queue
-import secrets
 import signal
 import socket
-import sysconfig
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
-from workbench.models.endpoint import SECONDS, Arrays, BadRequest, Endpoint, Field, seal
-from workbench.serve import discovery
+from backends import _tls, scratch
+from workbench.models.endpoint import SECONDS, Arrays, BadRequest, Endpoint
+from workbench.serve import addresses, discovery, sealed
+from workbench.serve.gate import gate
 from workbench.serve.health import Health
+from workbench.serve.triton import Triton
 from workbench.serve.waiting import Waiting
 
 POLL_S = 0.2
-READY_S = 60.0
-REFUSED, DENIED, END = "\x02refused\x02", "\x02denied\x02", "\x03"
-"""They frame a refusal's message inside whatever the libraries wrap around it, tracebacks included."""
+REFUSED = "refused"
+"""In place of an answer's arrays: why there are none."""
+DENIED = "not sealed with the key of this server"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Server:
     ):
         self._run_dir, self._role, self._endpoints, self._host = run_dir, role, endpoints, host
         self._max_request_bytes = max_request_bytes
-        self._token = secrets.token_urlsafe(32)
+        self._key = sealed.new_key()
         self._waiting: Waiting[_Asked] = Waiting(linger_s)
         self._health = health or Health(run_dir, role)
         self._lock, self._closed = threading.Lock(), False
@@ -72,58 +73,37 @@ class Server:
             Exception: whatever an endpoint raised but BadRequest; a supervisor starts the server again.
         """
         discovery.withdraw(self._run_dir, self._role)
-        with _sigterm() as terminated, self._triton() as alive:
+        with _sigterm() as terminated, self._triton() as triton:
             self._health.start()
             try:
-                self._answer(lambda: terminated.is_set() or stop(), alive)
+                self._answer(lambda: terminated.is_set() or stop(), triton)
             finally:
                 discovery.withdraw(self._run_dir, self._role)
                 self._health.close()
                 self._close()
 
     @contextmanager
-    def _triton(self) -> Iterator[Callable[[], bool]]:
-        """Triton with every endpoint, announced once it is ready; yields whether it is alive."""
-        # Triton's python stub loads the system's libpython unless this one's folder comes first.
-        os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]))
-        from pytriton.model_config import ModelConfig
-        from pytriton.triton import DEFAULT_PROTECTED_ENDPOINTS, Triton, TritonConfig, TritonSecurityConfig
+    def _triton(self) -> Iterator[Triton]:
+        """Triton with every endpoint, announced once it is ready."""
+        models = {endpoint.name: partial(self._respond, endpoint) for endpoint in self._endpoints}
+        with scratch.folder() as folder, Triton(folder, models) as triton, self._reachable(triton) as url:
+            self._folder, self._serving, self._segments = folder, triton, set[str]()
+            discovery.publish(self._run_dir, self._role, url, self._key)
+            yield triton
 
-        port = _free_port(self._host)
-        url = f"http://{self._host}:{port}"
-        config = cast(Callable[..., Any], TritonConfig)(  # its fields are hidden by its decorator
-            http_address=self._host,
-            http_port=port,
-            http_header_forward_pattern=discovery.TOKEN_HEADER,
-            allow_grpc=False,
-            allow_metrics=False,
-            exit_timeout_secs=5,
-        )
-        # Triton stands behind a gate of its own; `model-config` stays open for PyTriton's own start.
-        restricted = ["inference", *DEFAULT_PROTECTED_ENDPOINTS]
-        security = TritonSecurityConfig(access_token=discovery.gate(self._token), restricted_endpoints=restricted)
-        with Triton(config=config, security_config=security) as triton:
-            for endpoint in self._endpoints:
-                triton.bind(
-                    model_name=endpoint.name,
-                    infer_func=self._function(endpoint),
-                    inputs=[*map(_tensor, endpoint.inputs), _tensor(_SEAL, optional=True)],
-                    outputs=[*map(_tensor, endpoint.outputs), _tensor(_SECONDS), _tensor(_SEAL)],
-                    config=ModelConfig(batching=False),
-                    strict=True,
-                )
-            triton.run()
-            deadline = time.monotonic() + READY_S
-            while not discovery.ready(url):
-                if not triton.is_alive() or time.monotonic() > deadline:
-                    raise RuntimeError(f"Triton of the {self._role} server at {url} did not become ready")
-                time.sleep(POLL_S)
-            discovery.publish(self._run_dir, self._role, url, self._token)
-            yield triton.is_alive
+    @contextmanager
+    def _reachable(self, triton: Triton) -> Iterator[str]:
+        """The address that clients get: Triton's own UNIX socket on one machine, and a gate of mutual TLS where they come from others."""
+        if ipaddress.ip_address(socket.gethostbyname(self._host)).is_loopback:
+            yield triton.address
+            return
+        context = _tls.context(self._run_dir / _tls.FOLDER, ssl.Purpose.CLIENT_AUTH)
+        with gate(self._host, triton.socket, context) as port:
+            yield addresses.tls(self._host, port)
 
-    def _answer(self, stop: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    def _answer(self, stop: Callable[[], bool], triton: Triton) -> None:
         while not stop():
-            if not alive():
+            if not triton.is_alive():
                 raise RuntimeError(f"tritonserver of the {self._role} server died")
             try:
                 asked = self._waiting.get(POLL_S)
@@ -145,7 +125,14 @@ class Server:
         except BaseException:
             asked.answer.set_exception(RuntimeError(f"the {self._role} server failed in {name}"))
             raise
+        self._keep_account()
         self._health.done(name, time.monotonic() - began, began - asked.since, refused, len(self._waiting))
+
+    def _keep_account(self) -> None:
+        """What this process leaves in shared memory if it is killed."""
+        if (segments := self._serving.segments()) != self._segments:
+            scratch.owns(self._folder, segments)
+            self._segments = segments
 
     def _close(self) -> None:
         """Nobody waits for an answer that does not come: who asks again reaches the next server."""
@@ -154,28 +141,24 @@ class Server:
             for asked in self._waiting.drain():
                 asked.answer.set_exception(RuntimeError(f"the {self._role} server is ending"))
 
-    def _function(self, endpoint: Endpoint) -> Callable[[Any], Any]:
-        """What PyTriton calls in a thread of its own: the work is done in the main thread, and waited for here."""
+    def _respond(self, endpoint: Endpoint, data: np.ndarray) -> np.ndarray:
+        """What a thread of PyTriton's does with a request: the work is done in the main thread, and waited for here.
+
+        Raises PyTriton's error where the request was not sealed with this server's key.
+        """
         from pytriton.exceptions import PyTritonInvalidOperationError
 
-        def infer(requests: Any) -> Any:
-            answers = []
-            for request in requests:
-                if not hmac.compare_digest(str((request.parameters or {}).get(discovery.TOKEN_HEADER, "")), self._token):
-                    raise PyTritonInvalidOperationError(f"{DENIED}{END}")
-                arrays = {name: np.asarray(request.data[name]) for name in request.data}
-                sealed = arrays.pop("seal", None)
-                if sealed is not None and not np.array_equal(sealed, seal(arrays)):
-                    raise RuntimeError(f"a request to {endpoint.name} did not arrive as it was sent")
-                try:
-                    _complete(endpoint, arrays)
-                    answer = self._ask(endpoint, arrays).result()
-                except BadRequest as error:
-                    raise PyTritonInvalidOperationError(f"{REFUSED}{error}{END}") from None
-                answers.append({**answer, "seal": seal(answer, b"" if sealed is None else sealed.tobytes())})
-            return answers
-
-        return infer
+        box = sealed.Box(data)
+        try:
+            arrays = sealed.unseal(self._key, endpoint.name, box)
+        except sealed.NotSealed:
+            raise PyTritonInvalidOperationError(DENIED) from None
+        try:
+            endpoint.check(arrays)
+            answer = self._ask(endpoint, arrays).result()
+        except BadRequest as error:
+            answer = {REFUSED: np.array([str(error).encode()], object)}
+        return sealed.close(self._key, endpoint.name, answer, box.nonce).data
 
     def _ask(self, endpoint: Endpoint, arrays: Arrays) -> Future[Arrays]:
         future: Future[Arrays] = Future()
@@ -201,25 +184,3 @@ def _sigterm() -> Iterator[threading.Event]:
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-_SEAL, _SECONDS = Field("seal", np.uint8, 1), Field(SECONDS, np.float64, 1)
-
-
-def _tensor(field: Field, optional: bool = False) -> Any:
-    from pytriton.model_config import Tensor
-
-    return Tensor(name=field.name, dtype=field.dtype, shape=(-1,) * field.ndim, optional=optional)
-
-
-def _complete(endpoint: Endpoint, arrays: Arrays) -> None:
-    """With an optional input Triton only counts the others."""
-    missing = [field.name for field in endpoint.inputs if field.name not in arrays]
-    if missing:
-        raise BadRequest(f"{endpoint.name} wants {', '.join(field.name for field in endpoint.inputs)}; missing: {', '.join(missing)}")
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
