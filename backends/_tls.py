@@ -1,4 +1,4 @@
-"""A run's own certificate: whoever holds its key, which only the run's owner can read, may talk to the run's dask scheduler, workers and servers."""
+"""A run's own certificate: whoever holds its key, which only the run's owner can read, may talk to the run's dask scheduler and workers, or to one of its servers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from distributed import Security
 
 VALID_DAYS = 365
-FOLDER, CERTIFICATE, KEY = "dask", "dask.crt", "dask.key"
-"""Below the run's folder."""
+CERTIFICATE, KEY = "dask.crt", "dask.key"
 
 
 def security(folder: Path) -> Security:
@@ -28,11 +27,11 @@ def security(folder: Path) -> Security:
 
 
 def context(folder: Path, purpose: ssl.Purpose) -> ssl.SSLContext:
-    """For connections in which both ends show the run's certificate: of whoever asks (`SERVER_AUTH`) or answers (`CLIENT_AUTH`)."""
+    """For connections in which both ends show the folder's certificate: of whoever asks (`SERVER_AUTH`) or answers (`CLIENT_AUTH`)."""
     certificate, key = _files(folder)
     made = ssl.create_default_context(purpose, cafile=str(certificate))
     made.load_cert_chain(certificate, key)
-    made.check_hostname = False  # the certificate is the run's, whatever the node is called
+    made.check_hostname = False  # the certificate says enough, whatever the node is called
     made.verify_mode = ssl.CERT_REQUIRED
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
@@ -147,18 +148,18 @@ def test_a_request_without_the_key_is_not_computed(served: Served, client: Clien
 def gated(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port at which machines of a cluster would find the server."""
     monkeypatch.setattr(gate, "HANDSHAKE_S", 2.0)
-    context = _tls.context(served[0] / _tls.FOLDER, ssl.Purpose.CLIENT_AUTH)
+    context = _tls.context(discovery.certificate(served[0], "echo"), ssl.Purpose.CLIENT_AUTH)
     with gate.gate("127.0.0.1", folder_of(served[0]) / "http.sock", context) as port:
         yield port
 
 
 @pytest.fixture
-def from_afar(served: Served, gated: int) -> Iterator[Client]:
+def from_afar(served: Served, gated: int, tmp_path: Path) -> Iterator[Client]:
     """A client that finds the server at that port."""
-    run = served[0] / "afar"
-    run.mkdir(exist_ok=True)
-    if not (run / _tls.FOLDER).exists():
-        (run / _tls.FOLDER).symlink_to(served[0] / _tls.FOLDER)
+    run = tmp_path / "afar"
+    run.mkdir()
+    (run / "endpoints").mkdir(mode=0o700)
+    shutil.copytree(discovery.certificate(served[0], "echo"), discovery.certificate(run, "echo"))
     discovery.publish(run, "echo", addresses.tls("127.0.0.1", gated), discovery.find(served[0], "echo")[1])
     client = Client(run, "echo", patience_s=120)
     yield client

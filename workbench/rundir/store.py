@@ -13,7 +13,8 @@
               critic/checkpoints/<step>/  the critic's, likewise
               critic/journal/            a served critic's lessons since its last checkpoint
               endpoints/<server>.json    where a server listens
-              endpoints/<server>.token   what a request to it has to know; for the owner alone
+              endpoints/<server>.key     what requests to it are sealed with; for the owner alone
+              endpoints/<server>.tls/    certificate and key that it and its clients show each other, where it is reached from other machines
               health/<server>.json       a server's account of itself
               logs/                      <role>-<rank>.<attempt>.log, driver.<attempt>.log, and the scheduler's
               job.<attempt>.sh           the batch script, where the backend has one

@@ -62,7 +62,7 @@ class Client:
     def ready(self) -> bool:
         """Whether the server is announced, and Triton says that it is ready."""
         try:
-            return discovery.ready(self._run_dir, discovery.find(self._run_dir, self._role)[0])
+            return discovery.ready(self._run_dir, self._role, discovery.find(self._run_dir, self._role)[0])
         except FileNotFoundError:
             return False
 
@@ -156,7 +156,7 @@ class Client:
     def _connection(self, url: str) -> HTTPConnection:
         """This thread's connection, which goes on from call to call."""
         if getattr(self._local, "url", None) != url:
-            self._local.connection = addresses.connect(url, self._request_s, discovery.context(self._run_dir, url))
+            self._local.connection = addresses.connect(url, self._request_s, discovery.context(self._run_dir, self._role, url))
             self._local.url = url
         return self._local.connection
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import socket
@@ -49,16 +48,16 @@ def find(run_dir: Path, role: str) -> tuple[Address, bytes]:
     return address, base64.b64decode((folder / address.key_file).read_text())
 
 
-def ready(run_dir: Path, address: Address, timeout_s: float = 2.0) -> bool:
+def ready(run_dir: Path, role: str, address: Address, timeout_s: float = 2.0) -> bool:
     """Whether Triton at this address says that it is ready."""
-    return addresses.ready(address.url, context(run_dir, address.url), timeout_s)
+    return addresses.ready(address.url, context(run_dir, role, address.url), timeout_s)
 
 
-def context(run_dir: Path, url: str) -> ssl.SSLContext | None:
-    """What a connection to another machine proves itself with: the run's certificate. None where it goes to a UNIX socket."""
-    return None if url.startswith("unix:") else _client_context(run_dir / _tls.FOLDER)
+def certificate(run_dir: Path, role: str) -> Path:
+    """The folder of the certificate that a server reached by TLS and its clients show each other; the server makes it."""
+    return run_dir / "endpoints" / f"{role}.tls"
 
 
-@functools.cache
-def _client_context(folder: Path) -> ssl.SSLContext:
-    return _tls.context(folder, ssl.Purpose.SERVER_AUTH)
+def context(run_dir: Path, role: str, url: str) -> ssl.SSLContext | None:
+    """What a connection to another machine proves itself with. None where it goes to a UNIX socket."""
+    return None if url.startswith("unix:") else _tls.context(certificate(run_dir, role), ssl.Purpose.SERVER_AUTH)

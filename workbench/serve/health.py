@@ -123,6 +123,6 @@ def _state(run_dir: Path, role: str, said: dict[str, object]) -> str:
             address, _ = discovery.find(run_dir, role)
         except FileNotFoundError:
             return "starting"
-        if not discovery.ready(run_dir, address, PROBE_S):
+        if not discovery.ready(run_dir, role, address, PROBE_S):
             return "not ready"
     return f"busy with {said['doing']}" if said["doing"] else "ready"

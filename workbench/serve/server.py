@@ -97,7 +97,7 @@ class Server:
         if ipaddress.ip_address(socket.gethostbyname(self._host)).is_loopback:
             yield triton.address
             return
-        context = _tls.context(self._run_dir / _tls.FOLDER, ssl.Purpose.CLIENT_AUTH)
+        context = _tls.context(discovery.certificate(self._run_dir, self._role), ssl.Purpose.CLIENT_AUTH)
         with gate(self._host, triton.socket, context) as port:
             yield addresses.tls(self._host, port)
 
