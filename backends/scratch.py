@@ -44,12 +44,15 @@ def owns(path: Path, segments: set[str]) -> None:
 
 def sweep() -> list[Path]:
     """Remove what killed processes of this user left on this machine. Returns the folders that were removed."""
-    removed = []
-    for path in _root().glob(f"{_prefix()}*"):
-        if _ours(path) and not _in_use(path):
-            _remove(path)
-            removed.append(path)
+    removed = stale()
+    for path in removed:
+        _remove(path)
     return removed
+
+
+def stale() -> list[Path]:
+    """The folders that killed processes of this user left on this machine."""
+    return [path for path in sorted(_root().glob(f"{_prefix()}*")) if _ours(path) and not _in_use(path)]
 
 
 def _root() -> Path:

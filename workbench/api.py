@@ -15,7 +15,7 @@ from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.machines.usage import Allocation, Cluster, Where, places
-from workbench.rundir.store import runs_root
+from workbench.rundir.store import cache_root, runs_root
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import Experiment, compose
 
@@ -45,6 +45,7 @@ __all__ = [
     "places",
     "preflight",
     "runs",
+    "cache_root",
     "runs_root",
     "script",
     "submit",

