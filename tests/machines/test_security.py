@@ -97,11 +97,13 @@ def test_the_folder_of_runs(runs: Path, tmp_path: Path, mode: int, level: str) -
 
 def test_the_command_fails_where_something_is_open_and_prints_it_as_it_is(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_RUNS", str(runs))
-    assert CliRunner().invoke(app, ["doctor", "--security"]).exit_code == 0
+    before = json.loads(CliRunner().invoke(app, ["doctor", "--security", "--json"]).stdout)
+    assert not [each for each in before if str(runs) in each["what"] and each["level"] != "ok"]
     odd = run_folder(runs, "[bold]20261126", 0o777)
     result = CliRunner().invoke(app, ["doctor", "--security", "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)[0]["what"] == str(odd)
     console = Console(width=300, record=True)
     security.render([Exposure(**each) for each in json.loads(result.stdout)], console)
-    assert str(odd) in console.export_text() and "1 to close now" in console.export_text()
+    text = console.export_text()
+    assert str(odd) in text and f"{sum(each['level'] == 'error' for each in json.loads(result.stdout))} to close now" in text
