@@ -24,6 +24,7 @@ from backends import scratch
 
 Level = Literal["ok", "warning", "error"]
 TONES: dict[Level, str] = {"ok": "green", "warning": "yellow", "error": "red"}
+NOBODY = 65534
 OPEN_TO_GROUP, OPEN_TO_ALL = stat.S_IRWXG, stat.S_IRWXO
 
 
@@ -123,7 +124,10 @@ def _port(address: str, ports: Sequence[int], kind: Kind, whose: str) -> Exposur
 
 def _unix_sockets(folder: Path, names: Sequence[str], whose: str) -> Exposure:
     what = f"{folder}/{names[0] if len(names) == 1 else f'({len(names)} sockets)'}, {whose}"
-    closed = next((part for part in (folder, *folder.parents) if part.is_dir() and not part.stat().st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL)), None)
+    modes = {part: found.st_mode for part in (folder, *folder.parents) if (found := _stat(part))}
+    if folder not in modes:
+        return Exposure("ok", what, "Nothing: it is gone.")
+    closed = next((part for part, mode in modes.items() if not mode & (OPEN_TO_GROUP | OPEN_TO_ALL)), None)
     if closed:
         return Exposure("ok", what, f"Nothing: {closed} is closed to them.")
     return Exposure("error", what, "Other users of this machine could connect to it.", f"chmod 700 {folder}")
@@ -131,10 +135,10 @@ def _unix_sockets(folder: Path, names: Sequence[str], whose: str) -> Exposure:
 
 def _folder(path: Path, title: str) -> Iterator[Exposure]:
     what = f"{path}, {title}"
-    if not path.is_dir():
+    found = _stat(path.resolve())
+    if found is None:
         yield Exposure("ok", what, "Nothing: there is no such folder yet.")
         return
-    found = path.stat()
     if found.st_uid not in (os.getuid(), 0):
         yield Exposure(
             "warning", what, f"It belongs to {_user(found.st_uid)}, who can rename and remove what is in it.", "export WORKBENCH_RUNS=~/runs"
@@ -152,15 +156,15 @@ def _folder(path: Path, title: str) -> Iterator[Exposure]:
 def _runs(runs: Path) -> Iterator[Exposure]:
     """Folders of runs of this user's that others may look into: someone has opened them, a new run's are closed."""
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or not (path / "status.json").is_file():
+        found = _stat(path)
+        if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or not (path / "status.json").is_file():
             continue
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield Exposure("error", str(path), "Others can change this run's files, and so what it does.", f"chmod go-w {path}")
         elif found.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
             yield Exposure("warning", str(path), "Others can read this run's prompts, rollouts and weights.", f"chmod 700 {path}, unless they should")
         for secret in [*path.glob("endpoints/*.key"), *path.glob("dask/*.key"), *path.glob("endpoints/*.tls/*.key")]:
-            if secret.stat().st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
+            if (of_secret := _stat(secret)) and of_secret.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
                 yield Exposure(
                     "error", str(secret), "Others can read this key, and ask the run's servers with it.", f"chmod 600 {secret}; resume the run"
                 )
@@ -181,16 +185,24 @@ def _machine() -> Iterator[Exposure]:
     os.umask(mask)
     if mask & stat.S_IWOTH == 0:
         yield Exposure("warning", f"the umask {mask:03o}", "Write to new files of yours outside of the workbench's own folders.", "umask 077")
-    others = sorted({_user(process.uids().real) for process in _others()})
+    others = sorted({_user(uid) for uid in _others()})
     yield Exposure(
         "ok", "other people on this machine", f"{', '.join(others)} run processes here now." if others else "None runs a process here now."
     )
 
 
-def _others() -> Iterator[psutil.Process]:
-    for process in psutil.process_iter(["uids"]):
-        if process.info["uids"] and process.info["uids"].real >= 1000 and process.info["uids"].real not in (os.getuid(), 65534):
-            yield process
+def _others() -> set[int]:
+    """People, by the ids that distributions give them (login.defs(5)), who run processes."""
+    uids = {process.info["uids"].real for process in psutil.process_iter(["uids"]) if process.info["uids"]}
+    return {uid for uid in uids if 1000 <= uid < NOBODY and uid != os.getuid()}
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Of the path itself, not of what a link points to; None where it is gone, or closed to this user."""
+    try:
+        return path.lstat()
+    except (FileNotFoundError, PermissionError, NotADirectoryError):
+        return None
 
 
 def _user(uid: int) -> str:
