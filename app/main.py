@@ -10,8 +10,5 @@ STATIC = HERE / "static"
 
 st.set_page_config(page_title="Alignment Workbench", page_icon=str(STATIC / "favicon.svg"), layout="wide", initial_sidebar_state="auto")
 frame.draw(STATIC)
-if reason := access.unguarded():
-    st.error(reason, icon=":material/lock:")
-    st.stop()
 frame.note_viewer(access.viewer())
 st.navigation(navigation.pages(HERE / "pages")).run()

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 from streamlit import config
-from streamlit.runtime import Runtime
 
 from workbench.machines import logins
 from workbench.machines.logins import AppLogin, Member
@@ -79,12 +78,6 @@ def cookie_name(origin: str) -> str:
     """The name of the login cookie at this origin of the app."""
     parts = urlsplit(origin)
     return COOKIE.format(port=parts.port or STANDARD_PORTS[parts.scheme])
-
-
-def unguarded() -> str:
-    """Why the pages must not be drawn in this server: it was started without the app's login. Empty where it has it, and where nothing is served."""
-    serving = type(Runtime._instance) is Runtime
-    return "" if _access or not serving else "Started like this the app asks nobody for a login. Start it with: streamlit run app"
 
 
 def may_change() -> bool:

@@ -24,7 +24,7 @@ def _streamlits_inline_scripts() -> str:
 def policy(origin: str) -> str:
     """The Content-Security-Policy of the app at this origin: nothing comes from another server, and nothing is sent to one.
 
-    Without an origin, for a request under another name, no socket is allowed either.
+    The frontend loads the scripts of components (the live charts) as blobs that it made itself; no markup can make one. Without an origin, for a request under another name, no socket is allowed either.
     """
     socket = origin.replace("http", "ws", 1)
     return "; ".join(

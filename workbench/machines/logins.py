@@ -5,6 +5,7 @@ The browser gets neither token nor hash: its cookie is a session that is compute
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -142,13 +143,10 @@ def _write_team(team: list[Member]) -> None:
 
 def _read(path: Path) -> dict | None:
     """A file of the state folder; None where it is missing. No link is followed. Raises PermissionError for one that is not the owner's alone."""
-    try:
-        file = open(path, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW))
-    except FileNotFoundError:
-        return None
-    with file:
+    with contextlib.suppress(FileNotFoundError), open(path, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
         _check_private(path, os.fstat(file.fileno()))
         return json.load(file)
+    return None
 
 
 def _check_private(path: Path, found: os.stat_result) -> None:
