@@ -1,12 +1,13 @@
-"""What `streamlit run app` starts: the pages, and the routes that feed their charts."""
+"""What `streamlit run app` starts: the pages, the routes that feed their charts, and the gate before both."""
 
 from starlette.middleware import Middleware
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.starlette import App
-from ui import live
-from ui.owner import Owner
+from ui import access, door, live
+from ui.gate import Gate
 
 # Before `st.navigation` has run once, Streamlit takes a folder called pages/ for its older kind of app and would run a page without main.py.
 PagesManager.uses_pages_directory = False
 
-app = App("main.py", routes=live.routes(), middleware=[Middleware(Owner)])
+ACCESS = access.begin()
+app = App("main.py", routes=live.routes(), middleware=[Middleware(Gate, access=ACCESS)], lifespan=door.opened(ACCESS))

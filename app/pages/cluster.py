@@ -5,7 +5,7 @@ from ui import cluster_panels, frame
 
 from workbench import api
 
-PAGE = {"title": "Cluster", "icon": "dns", "section": "Machines", "order": 60}
+PAGE = {"title": "Cluster", "icon": "dns", "section": "Machines", "order": 60, "needs": "member"}
 
 cluster_panels.style()
 places = api.places()

@@ -7,7 +7,7 @@ from workbench import api
 from workbench.settings.stored import spec_tree
 from workbench.views import tables
 
-PAGE = {"title": "Compare", "icon": "stacked_line_chart", "section": "Train", "order": 50}
+PAGE = {"title": "Compare", "icon": "stacked_line_chart", "section": "Train", "order": 50, "needs": "member"}
 
 st.markdown("## Compare runs", anchors=False)
 known = {run.id: run for run in api.runs()}

@@ -23,7 +23,7 @@ with left:
     made = form.Form(key=lambda name: setup.widget_key(start, words, name))
     values = made.draw(copy.deepcopy(tree))
 if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
-    left.warning(f"This version has no such setting, so it is left out: {', '.join(dropped)}", icon=":material/warning:")
+    left.warning(f"This version has no such setting, so it is left out: {', '.join(map(frame.code, dropped))}", icon=":material/warning:")
 
 experiment = None
 try:
@@ -37,7 +37,7 @@ made.show(problems)
 
 with right, st.container(key="summary"):
     if problems:
-        listed = "\n".join(f"- `{key or 'experiment'}`: {frame.plain(what)}" for key, what in problems)
+        listed = "\n".join(f"- {frame.code(key or 'experiment')}: {frame.plain(what)}" for key, what in problems)
         st.error(
             f"**{len(problems)} {'problem' if len(problems) == 1 else 'problems'} to solve before the launch**\n\n{listed}", icon=":material/error:"
         )

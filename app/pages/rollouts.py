@@ -6,7 +6,7 @@ from ui import choose, frame, rollout_panels
 from workbench.rundir import rollouts
 from workbench.settings.stored import job, spec_tree
 
-PAGE = {"title": "Rollouts", "icon": "forum", "section": "Train", "order": 40}
+PAGE = {"title": "Rollouts", "icon": "forum", "section": "Train", "order": 40, "needs": "member"}
 
 run = choose.run_of_page("Rollouts", preferred=lambda run: bool(rollouts.steps(run.dir)))
 ended = run.status.state.ended

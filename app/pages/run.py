@@ -3,7 +3,7 @@
 import streamlit as st
 from ui import choose, frame, run_panels
 
-PAGE = {"title": "Run", "icon": "monitoring", "section": "Train", "order": 30}
+PAGE = {"title": "Run", "icon": "monitoring", "section": "Train", "order": 30, "needs": "member"}
 
 run = choose.run_of_page("Run")
 ended = run.status.state.ended

@@ -62,7 +62,7 @@ function create(root, first) {
   async function ask() {
     const query = new URLSearchParams({ smoothing: data.smoothing, axis: data.axis });
     if (cursor) query.set('after', cursor);
-    const response = await fetch(`/live/${encodeURIComponent(data.run)}/metrics?${query}`, { headers: { 'x-workbench-token': data.token }, cache: 'no-store', signal: AbortSignal.timeout(10000) });
+    const response = await fetch(`/live/${encodeURIComponent(data.run)}/metrics?${query}`, { cache: 'no-store', signal: AbortSignal.timeout(10000) });
     const answer = await response.json();
     if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
     return answer;
@@ -178,7 +178,7 @@ function create(root, first) {
   const live = {
     update(now) {
       data = now;
-      const wanted = [data.run, data.token, data.smoothing, data.axis, JSON.stringify(colours(root))].join('|');
+      const wanted = [data.run, data.smoothing, data.axis, JSON.stringify(colours(root))].join('|');
       if (wanted !== signature) { signature = wanted; restart(); }
     },
     stop() { stopped = true; clearTimeout(timer); resized.disconnect(); document.removeEventListener('visibilitychange', wake); for (const { plot } of charts.values()) window.Plotly?.purge(plot); },

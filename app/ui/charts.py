@@ -7,8 +7,6 @@ from typing import Literal
 
 from streamlit.components.v2 import component
 
-from ui import live
-
 HERE = Path(__file__).parent
 
 
@@ -21,4 +19,4 @@ def draw(run_id: str, running: bool, smoothing: float, axis: Literal["step", "ti
         js=HERE.joinpath("charts.js").read_text(),
         isolate_styles=False,
     )
-    charts(key=f"charts-{run_id}", data={"run": run_id, "live": running, "token": live.TOKEN, "smoothing": smoothing, "axis": axis})
+    charts(key=f"charts-{run_id}", data={"run": run_id, "live": running, "smoothing": smoothing, "axis": axis})

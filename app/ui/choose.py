@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import streamlit as st
 
-from ui import frame
+from ui import access, frame
 from workbench import api
 from workbench.rundir.store import NewerFormat
 
@@ -22,7 +22,7 @@ def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: no
     if wanted:
         found = next((run for run in known if run.id == wanted), None)
         if found is None:
-            _refuse(page, f"There is no run `{wanted[:120]}` in `{api.runs_root()}`.")
+            _refuse(page, f"There is no run {frame.code(wanted[:120])} in {frame.code(str(api.runs_root()))}.")
         return _readable(page, found)
     if not known:
         st.markdown(f"## {page}", anchors=False)
@@ -68,10 +68,11 @@ def no_runs_yet() -> None:
             text_alignment="center",
             width=560,
         )
-        st.page_link("pages/launch.py", label="Launch the first run", icon=":material/rocket_launch:")
-        st.caption("Or in a terminal:", text_alignment="center")
+        if access.may_change():
+            st.page_link("pages/launch.py", label="Launch the first run", icon=":material/rocket_launch:")
+        st.caption("Or in a terminal:" if access.may_change() else "In the owner's terminal:", text_alignment="center")
         st.code("workbench run experiment=dpo_demo", language="bash", width=360)
-        st.caption(f"Runs are read from `{api.runs_root()}`.", text_alignment="center")
+        st.caption(f"Runs are read from {frame.code(str(api.runs_root()))}.", text_alignment="center")
 
 
 def open_run(run_id: str) -> None:
@@ -94,7 +95,7 @@ def cloned_run() -> api.Run | None:
         return None
     found = next((run for run in api.runs() if run.id == wanted), None)
     if found is None:
-        st.warning(f"There is no run `{wanted[:120]}` to clone.", icon=":material/search_off:")
+        st.warning(f"There is no run {frame.code(wanted[:120])} to clone.", icon=":material/search_off:")
         return None
     if reason := newer(found):
         st.warning(frame.sentence(reason), icon=":material/search_off:")

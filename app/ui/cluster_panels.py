@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from backends.base import Node
-from ui import choose, frame
+from ui import access, choose, frame
 from workbench import api
 from workbench.api import Allocation, Cluster, Where
 from workbench.rundir.store import Status
@@ -116,9 +116,9 @@ def _allocation(run: Allocation, cluster: Cluster) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**{frame.plain(run.name)}**", width="content")
             frame.state_badge(Status(state=run.state))
-            st.badge(text.title(run.work).upper(), color="gray")
+            st.badge(frame.plain(text.title(run.work).upper()), color="gray")
             if run.backend == "slurm":
-                st.badge(f"job {run.job_id or '…'}", color="gray", icon=":material/dns:")
+                st.badge(f"job {frame.plain(str(run.job_id or '…'))}", color="gray", icon=":material/dns:")
             with st.container(horizontal=True, horizontal_alignment="right"):
                 if st.button("Open", icon=":material/open_in_new:", key=f"open-{run.run_id}", type="tertiary"):
                     choose.open_run(run.run_id)
@@ -157,7 +157,8 @@ def _processes(rows: list[dict[str, Any]], run: Allocation, cluster: Cluster) ->
 def _nothing_goes_on(where: Where) -> None:
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown(f"Nothing of yours runs {'here' if where == 'local' else 'there now'}.", text_alignment="center")
-        st.page_link("pages/launch.py", label="Launch a run", icon=":material/rocket_launch:")
+        if access.may_change():
+            st.page_link("pages/launch.py", label="Launch a run", icon=":material/rocket_launch:")
 
 
 def _queue(cluster: Cluster) -> None:

@@ -139,7 +139,8 @@ def malformed(report: CheckReport) -> None:
 def _row(row: Sample) -> None:
     with st.container(border=True):
         st.caption(
-            f"`{Path(row.where).name}` · {row.tokens:,} tokens{' in all' if row.chosen else ''}" + (f" · {frame.plain(row.note)}" if row.note else "")
+            f"{frame.code(Path(row.where).name)} · {row.tokens:,} tokens{' in all' if row.chosen else ''}"
+            + (f" · {frame.plain(row.note)}" if row.note else "")
         )
         st.html(f'<div class="wb-row">{_spans(row.pieces)}</div>')
         if row.chosen is not None and row.rejected is not None:

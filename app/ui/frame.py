@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,21 @@ import streamlit as st
 from workbench.rundir.store import Status
 from workbench.views import figures, text
 
+MARKUP = frozenset(r"\`*_{}[]()#+-.!|<>~:$&")
+
 
 def draw(static: Path) -> None:
     """The logo in the theme's colours, and the style sheet."""
     st.logo(str(static / f"logo-{'dark' if dark() else 'light'}.svg"), size="large")
     st.html(Path(__file__).with_name("frame.css"))
+
+
+def note_viewer(member: str | None) -> None:
+    """Below the navigation, who is logged in to a team's app."""
+    if member is not None:
+        with st.sidebar.container(key="viewer", horizontal=True, gap="small", vertical_alignment="center"):
+            st.markdown(f":material/person: {plain(member)}", width="content")
+            st.markdown(":gray[reading, in a team's app]", width="content", help="Launching and controlling runs takes the owner's own app.")
 
 
 def dark() -> bool:
@@ -32,8 +43,20 @@ def state_badge(status: Status) -> None:
 
 
 def plain(words: str) -> str:
-    """Text from elsewhere, for markdown: nothing in it is markup."""
-    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>~:$" else char for char in words)
+    """Text from elsewhere, for markdown: nothing in it is markup. It is one line, and without control characters."""
+    return "".join(f"\\{char}" if char in MARKUP else char for char in one_line(words))
+
+
+def code(words: str) -> str:
+    """Text from elsewhere, for markdown, as it is and in the type of code: a path, an id. The fence is longer than any within."""
+    words = one_line(words)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", words)), default=0))
+    return f"{fence} {words} {fence}" if words.startswith("`") or words.endswith("`") else f"{fence}{words or ' '}{fence}"
+
+
+def one_line(words: str) -> str:
+    """Line breaks and control characters, such as a terminal's escape sequences begin with, as spaces."""
+    return "".join(char if char.isprintable() else " " for char in words)
 
 
 def sentence(words: str) -> str:

@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
+
+from ui import access
 
 EXPECTED = 'PAGE = {"title": "Runs", "icon": "list_alt", "section": "Train", "order": 20}'
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A page's place in the navigation. `icon` is a Material symbol; `order` counts over all sections; `home` marks the one that opens first."""
+    """A page's place in the navigation. `icon` is a Material symbol; `order` counts over all sections; `home` marks the one that opens first.
+
+    `needs` is what its visitor must be: the owner, or in team mode any member, to whom the page shows runs and nothing else of the owner's.
+    """
 
     path: Path
     title: str
@@ -24,6 +30,7 @@ class Entry:
     section: str
     order: int
     home: bool = False
+    needs: Literal["owner", "member"] = "owner"
 
 
 def pages(folder: Path) -> Mapping[str, list[StreamlitPage]]:
@@ -31,6 +38,9 @@ def pages(folder: Path) -> Mapping[str, list[StreamlitPage]]:
     listed = entries(folder)
     found: dict[str, list[StreamlitPage]] = {entry.section: [] for entry in listed}
     for entry in listed:
+        if entry.needs == "owner" and not access.may_change():
+            found[entry.section].append(_refusing(entry))
+            continue
         address = "home" if entry.home else entry.path.stem
         found[entry.section].append(
             st.Page(entry.path, title=entry.title, icon=f":material/{entry.icon}:", url_path=address, default=entry.home),
@@ -54,6 +64,17 @@ def _entry(path: Path, _changed_ns: int) -> Entry:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}:{node.lineno}: {error}; expected such as {EXPECTED}") from None
     raise ValueError(f"{path} has no PAGE; expected such as {EXPECTED}")
+
+
+def _refusing(entry: Entry) -> StreamlitPage:
+    """What stands at the address of a page that a team's member may not see."""
+
+    def refuse() -> None:
+        st.markdown(f"## {entry.title}", anchors=False)
+        st.info(f"{access.OWNER_ONLY}.", icon=":material/lock:")
+        st.page_link("pages/runs.py", label="All runs", icon=":material/list_alt:")
+
+    return st.Page(refuse, title=entry.title, url_path=entry.path.stem, visibility="hidden")
 
 
 def _forwarding(home: Path) -> StreamlitPage:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import compare_panels, frame
+from ui import access, compare_panels, frame
 from ui.rollout_reader import END_COLOURS, ENDS, chosen, key_of, sampled_answer, summary_of, valued_columns
 from workbench import api
 from workbench.api import Run
@@ -41,7 +41,7 @@ def title(run: Run) -> None:
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
-        st.badge(text.title(work(spec_tree(run.dir))).upper(), color="gray")
+        st.badge(frame.plain(text.title(work(spec_tree(run.dir))).upper()), color="gray")
     known = {other.id: other for other in api.runs()}
     wanted = right.selectbox(
         "Run",
@@ -73,9 +73,10 @@ def none_yet(run: Run, ended: bool) -> None:
         )
         wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
         why = "It learns from data, and samples nothing to learn from." if kind == "train" else "It keeps no rollouts."
-        what = f"algorithm is `{settings.get('name', '?')}`" if kind == "train" else f"job is `{kind}`"
+        what = f"algorithm is {frame.code(str(settings.get('name', '?')))}" if kind == "train" else f"job is {frame.code(kind)}"
         st.caption(f"This run's {what}. {wait if samples else why}", text_alignment="center")
-        st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
+        if access.may_change():
+            st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
     _warn_of_damage(run)
 
 
@@ -270,8 +271,8 @@ def _pick(run: Run) -> None:
 
 def _warn_of_damage(run: Run) -> None:
     if broken := rollouts.damaged(run.dir):
-        names = ", ".join(f"`{path.name}`" for path in broken[:5]) + (" …" if len(broken) > 5 else "")
-        st.warning(f"Left out, because they cannot be read: {names} in `{rollouts.folder(run.dir)}`.", icon=":material/warning:")
+        names = ", ".join(frame.code(path.name) for path in broken[:5]) + (" …" if len(broken) > 5 else "")
+        st.warning(f"Left out, because they cannot be read: {names} in {frame.code(str(rollouts.folder(run.dir)))}.", icon=":material/warning:")
 
 
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})

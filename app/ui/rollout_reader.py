@@ -36,7 +36,7 @@ def chosen(run: Run) -> None:
             st.markdown(f"#### Step {rollout['step']:,} · rollout {rollout['rollout']:,}", width="content", anchors=False)
             end_badge(rollout["finish_reason"])
             st.caption(
-                f"prompt `{rollout['prompt_id']}` · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
+                f"prompt {frame.code(str(rollout['prompt_id']))} · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
                 f" · weights {rollout['weights_version']:,}",
                 width="content",
             )
@@ -127,7 +127,7 @@ def sampled_answer(answer: Mapping[Hashable, Any], valued: set[str]) -> None:
 
 
 def end_badge(reason: str) -> None:
-    st.badge(ENDS.get(reason, reason), color=END_COLOURS.get(reason, "gray"))
+    st.badge(ENDS.get(reason, frame.plain(reason)), color=END_COLOURS.get(reason, "gray"))
 
 
 def valued_columns(run: Run) -> set[str]:

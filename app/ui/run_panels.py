@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import alarm_panel, choose, frame
+from ui import access, alarm_panel, choose, frame
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.files import last_lines
@@ -89,16 +89,17 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
     with title, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
         frame.state_badge(status)
-        st.badge(text.title(work(spec)).upper(), color="gray")
-    with buttons:
-        _buttons(run, status)
+        st.badge(frame.plain(text.title(work(spec)).upper()), color="gray")
+    if access.may_change():
+        with buttons:
+            _buttons(run, status)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
     backend = spec.get("backend", {}).get("name", "?")
     st.caption(
-        f"`{run.id}` · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {backend} · started {text.clock(status.created)}{attempt}"
+        f"{frame.code(run.id)} · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {frame.plain(str(backend))} · started {text.clock(status.created)}{attempt}"
     )
     if servers := run.servers():
-        st.caption(" · ".join(f"**{server.role}** {frame.plain(str(server))}" for server in servers))
+        st.caption(" · ".join(f"**{frame.plain(server.role)}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:
         _failure(run, status)
     with feed.history(run.dir) as history:
@@ -146,7 +147,7 @@ def act(change: Callable[[], None]) -> None:
     try:
         change()
     except (ValueError, OSError) as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(frame.plain(str(error)), icon=":material/error:")
     else:
         st.rerun()
 
@@ -160,7 +161,7 @@ def _failure(run: Run, status: Status) -> None:
             with st.container(height=190, border=False, autoscroll=True):
                 st.code(tail, language=None)
         logs = run.logs(role)
-        st.caption(f"The whole log: `{logs[-1]}`" if logs else f"There is no log in `{run.dir.logs}`.")
+        st.caption(f"The whole log: {frame.code(str(logs[-1]))}" if logs else f"There is no log in {frame.code(str(run.dir.logs))}.")
 
 
 def _progress(history: History, status: Status) -> None:
@@ -169,7 +170,7 @@ def _progress(history: History, status: Status) -> None:
     phase = history.phase or {}
     if status.state.ended or (history.steps and status.state != State.STARTING):
         if status.state == State.RUNNING and phase.get("message", "").startswith("paused"):
-            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** below let it go on.", icon=":material/pause_circle:")
+            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** let it go on.", icon=":material/pause_circle:")
         if status.state == State.STOPPING:
             st.info("Stopping: what is done is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
@@ -258,7 +259,7 @@ def log(run: Run) -> None:
     lines = [line for line in last_lines(path, LOG_LINES) if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
         st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
-    st.caption(f"The last {LOG_LINES} lines of `{path}`")
+    st.caption(f"The last {LOG_LINES} lines of {frame.code(str(path))}")
 
 
 def checkpoints(run: Run) -> None:
@@ -272,7 +273,12 @@ def checkpoints(run: Run) -> None:
         st.info("No complete checkpoint yet. How often one is saved: `checkpoint.every_steps`.", icon=":material/save:")
         return
     st.dataframe(rows, hide_index=True, alt="Complete checkpoints", column_config={"Folder": st.column_config.TextColumn(width="large")})
-    steps = [row["Step"] for row in rows]
+    if access.may_change():
+        _use_checkpoint(run, [row["Step"] for row in rows])
+
+
+def _use_checkpoint(run: Run, steps: Sequence[str]) -> None:
+    """Jobs on a checkpoint, and its export."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         step = st.selectbox("Checkpoint of step", steps, key=f"checkpoint-{run.id}", width=170)
         for kind, label, icon in (("generate", "Generate with it", "forum"), ("evaluate", "Evaluate it", "fact_check")):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import choose, frame
+from ui import access, choose, frame
 from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
@@ -63,7 +63,7 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
     )
     _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
     for problem in st.session_state.pop("runs-problems", []):
-        st.error(problem, icon=":material/error:")
+        st.error(frame.plain(problem), icon=":material/error:")
     if target := st.session_state.pop("runs-go", None):
         {OPEN: choose.open_run, CLONE: choose.clone}[target[0]](target[1])
 
@@ -91,7 +91,7 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
     return {
         "state": [status.state.capitalize()],
         "name": spec.get("name", run.id),
-        "actions": [OPEN, *_actions(status), CLONE],
+        "actions": [OPEN, *_actions(status), *([CLONE] if access.may_change() else [])],
         "work": work(spec),
         "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
         "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
@@ -110,6 +110,8 @@ def _time(status: Status, look: feed.Glance) -> str:
 
 
 def _actions(status: Status) -> list[str]:
+    if not access.may_change():
+        return []
     if status.state.ended:
         return [] if status.state == State.COMPLETED else [RESUME]
     return [] if status.state == State.STOPPING else [STOP]
@@ -158,7 +160,7 @@ def _do(action: str, runs: list[Run]) -> None:
 def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
     """What can be done with the selected rows."""
     if not chosen:
-        st.caption(f"{shown} of {known} runs in `{api.runs_root()}`. Select rows to act on several or to compare them.")
+        st.caption(f"{shown} of {known} runs in {frame.code(str(api.runs_root()))}. Select rows to act on several or to compare them.")
         return
     live = [run for run, status in chosen if STOP in _actions(status)]
     ended = [run for run, status in chosen if RESUME in _actions(status)]
@@ -174,5 +176,5 @@ def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
         if ended and st.button(f"Resume {len(ended)}", icon=":material/resume:"):
             _do(RESUME, ended)
             st.rerun(scope="fragment")
-        if len(chosen) == 1 and st.button("Clone", icon=":material/content_copy:"):
+        if access.may_change() and len(chosen) == 1 and st.button("Clone", icon=":material/content_copy:"):
             choose.clone(chosen[0][0].id)

@@ -12,6 +12,7 @@ from tests.app.conftest import APP
 HEAVY = ("torch", "megatron", "dask", "distributed", "dask_jobqueue", "transformers", "peft", "datasets")
 ALLOWED = (
     "workbench.api",
+    "workbench.machines.logins",
     "workbench.metrics",
     "workbench.views",
     "workbench.settings",
@@ -21,6 +22,7 @@ ALLOWED = (
     "workbench.rundir.files",
     "workbench.rundir.lines",
     "workbench.rundir.answers",
+    "workbench.rundir.permission",
     "workbench.rundir.rollouts",
     "backends.base",
     "ui",

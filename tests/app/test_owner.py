@@ -11,7 +11,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
-from ui.owner import Owner, user_of
+from ui import gate
+from ui.access import Access
+from ui.gate import Gate
+from ui.owner import is_ours, user_of
 
 NOBODY = 65534
 ASK = """
@@ -20,12 +23,13 @@ import os, socket, sys
 user, port, what, more = sys.argv[1:]
 os.setuid(int(user))
 with socket.create_connection(("127.0.0.1", int(port)), 120) as end:
-    end.sendall(f"{what} HTTP/1.1\\r\\nHost: localhost\\r\\n{more}\\r\\n".encode())
+    end.sendall(f"{what} HTTP/1.1\\r\\nHost: localhost\\r\\nCookie: workbench-80=of-the-owner\\r\\n{more}\\r\\n".encode())
     while part := end.recv(4096):
         print(part.decode(errors="replace"))
 """
+SESSION = "of-the-owner"
 CLOSE = "Connection: close\r\n"
-SOCKET = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+SOCKET = "Origin: http://localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def port():
         await ws.accept()
         await ws.close()
 
-    app = Owner(Starlette(routes=[Route("/", page), WebSocketRoute("/talk", talk)]))
+    app = Gate(Starlette(routes=[Route("/", page), WebSocketRoute("/talk", talk)]), Access("owner", session=SESSION))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -74,13 +78,20 @@ def test_a_client_that_says_who_it_is_is_not_believed(port):
         assert "behind a proxy" in refused
 
 
+@pytest.mark.parametrize("header", gate.PROXY_HEADERS)
+def test_no_header_of_a_proxy_is_believed(port, header):
+    assert " 403 " in answer(os.getuid(), port, more=f"{header}: for=127.0.0.1\r\n{CLOSE}")
+
+
 def test_a_kernel_that_does_not_tell(monkeypatch, capsys):
     monkeypatch.setattr("ui.owner.user_of", lambda client, server: None)
-    Owner(Starlette())
-    assert "every user of this machine can open the app" in capsys.readouterr().err
+    Gate(Starlette(), Access("owner"))
+    assert "only the login token keeps this machine's other users out" in capsys.readouterr().err
 
 
-def test_whose_a_connection_is():
-    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as mine:
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_whose_a_connection_is(family, host):
+    with socket.create_server((host, 0), family=family) as listening, socket.create_connection(listening.getsockname()[:2]) as mine:
         assert user_of(mine.getsockname(), listening.getsockname()) == os.getuid()
-        assert user_of(("127.0.0.1", 1), listening.getsockname()) is None
+        assert is_ours(mine.getsockname(), listening.getsockname())
+        assert user_of((host, 1), listening.getsockname()) is None

@@ -58,19 +58,20 @@ def server(runs) -> Iterator[Server]:
 
 
 @contextmanager
-def browser_page(**options) -> Iterator[tuple[Page, Seen]]:
+def browser_page(server: Server, **options) -> Iterator[tuple[Page, Seen]]:
+    """A page that is logged in to the server's app."""
     with chromium() as browser:
-        page = new_page(browser, **options)
+        page = new_page(browser, server, **options)
         seen = Seen()
         seen.watch(page)
         yield page, seen
 
 
 @pytest.fixture
-def page_and_seen() -> Iterator[tuple[Page, Seen]]:
+def page_and_seen(server: Server) -> Iterator[tuple[Page, Seen]]:
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}")
-    with browser_page() as pair:
+    with browser_page(server) as pair:
         yield pair
 
 

@@ -95,7 +95,7 @@ def test_picture(request, where, scheme, width):
     try:
         run.dir.spec_path.chmod(0o600)
         run.dir.spec_path.write_text(synthetic.spec_yaml())
-        with browser_page(color_scheme=scheme) as (page, seen):
+        with browser_page(server, color_scheme=scheme) as (page, seen):
             page.set_viewport_size({"width": width, "height": 1500})
             page.goto(f"{server.url}/cluster")
             expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=120_000)

@@ -123,7 +123,7 @@ def test_the_charts_follow_the_theme(server):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     colours = {}
     for scheme in ("light", "dark"):
-        with browser_page(color_scheme=scheme) as (page, seen):
+        with browser_page(server, color_scheme=scheme) as (page, seen):
             page.goto(f"{server.url}/run?id={run.id}")
             wait_for_step(page, 30)
             colours[scheme] = page.evaluate(f"() => document.querySelector('{LOSS} .wb-plot').layout.font.color")

@@ -96,7 +96,7 @@ def test_follow_and_compare(server, page, seen):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_picture(server, scheme):
     run = synthetic_rollouts.make(server.runs, 60)
-    with browser_page(color_scheme=scheme) as (page, seen):
+    with browser_page(server, color_scheme=scheme) as (page, seen):
         page.set_viewport_size({"width": 1440, "height": 1620})
         opened(server, page, run)
         page.get_by_role("radio", name="Advantage").or_(page.get_by_role("button", name="Advantage", exact=True)).first.click()

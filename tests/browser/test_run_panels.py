@@ -71,7 +71,7 @@ def test_picture(server, scheme):
     events.write("alarm", step=48, name="KL blow-up", message="the policy is 61.2 nats from its reference (limit 50)", rollouts=[1, 9, 14])
     driver.write("alarm", step=48, name="hang", message="no rank made progress for 5 min; rank 1 does not beat", ranks=["actor 1"], seconds=300.0)
     events.write("control", step=20, request="set", values={"kl_coefficient": 0.05})
-    with browser_page(color_scheme=scheme) as (page, seen):
+    with browser_page(server, color_scheme=scheme) as (page, seen):
         page.set_viewport_size({"width": 1440, "height": 1560})
         page.goto(f"{server.url}/run?id={run.id}")
         for tab, ready in (("Profile", ".js-plotly-plot .bars"), ("Controls", "form, [data-testid=stForm]")):

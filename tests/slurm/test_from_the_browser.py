@@ -90,7 +90,7 @@ def hosts(run: api.Run) -> dict[str, set[str]]:
 
 
 def test_dpo_on_two_nodes_of_two_ranks(server: Server, stage: Stage) -> None:
-    with browser_page() as (page, seen):
+    with browser_page(server) as (page, seen):
         page.goto(f"{server.url}/launch?experiment=none")
         choose(page, "backend", "slurm")
         fill(page, {**common(stage), "backend.num_nodes": 2, "backend.ranks_per_node": 2})
@@ -104,7 +104,7 @@ def test_dpo_on_two_nodes_of_two_ranks(server: Server, stage: Stage) -> None:
 
 
 def test_ppo_with_critic_and_reward_on_other_nodes_than_the_actor(server: Server, stage: Stage) -> None:
-    with browser_page() as (page, seen):
+    with browser_page(server) as (page, seen):
         page.goto(f"{server.url}/launch?experiment=none")
         choose(page, "algorithm", "ppo")
         choose(page, "backend", "slurm")

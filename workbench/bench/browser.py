@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workbench.machines import logins
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,30 +40,53 @@ def _free_port() -> int:
 
 @dataclass
 class Server:
-    """`streamlit run app` over a folder of runs, from the repository's root. Its log lies beside that folder."""
+    """`streamlit run app` over a folder of runs, from the repository's root. Its log and its logins lie beside that folder.
+
+    `environment` is added to this process's.
+    """
 
     runs: Path
     port: int = field(default_factory=_free_port)
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def login(self) -> str:
+        """The link that logs a browser in. Raises ValueError where the app does not run."""
+        links = [app.url for app in logins.running_apps(self.state) if app.port == self.port]
+        if not links:
+            raise ValueError(f"no app is running on port {self.port}; see {self.log}")
+        return links[0]
+
+    @property
+    def state(self) -> Path:
+        return self.runs.parent / "state"
+
+    @property
+    def log(self) -> Path:
+        return self.runs.parent / "app.log"
+
     def start(self) -> None:
         """Returns when the app answers. Raises TimeoutError."""
         command = [sys.executable, "-m", "streamlit", "run", "app", "--server.port", str(self.port)]
-        env = {**os.environ, "WORKBENCH_RUNS": str(self.runs)}
-        with (self.runs.parent / "app.log").open("ab") as log:
+        env = {**os.environ, "WORKBENCH_RUNS": str(self.runs), "WORKBENCH_STATE": str(self.state), **self.environment}
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
-        raise TimeoutError(f"the app did not answer on {self.url}; see {self.runs.parent / 'app.log'}")
+                with socket.create_connection(("127.0.0.1", self.port), timeout=10) as asked:
+                    asked.sendall(b"GET /_stcore/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                    if asked.recv(1):  # it answers, if only that it asks for a login
+                        return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        raise TimeoutError(f"the app did not answer on {self.url}; see {self.log}")
 
     def stop(self) -> None:
         if self.process:
@@ -86,8 +109,11 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def new_page(browser: Browser, **options: Any) -> Any:
-    """A page in a context of its own, with the defaults of the project's pictures."""
-    page = browser.new_context(viewport={"width": 1440, "height": 1000}, **options).new_page()
+def new_page(browser: Browser, server: Server | None = None, **options: Any) -> Any:
+    """A page in a context of its own, with the defaults of the project's pictures; logged in to the server's app where one is given."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, **options)
+    if server:
+        context.request.get(server.login, max_redirects=0)  # it keeps the cookie
+    page = context.new_page()
     page.set_default_timeout(60_000)
     return page

@@ -131,15 +131,13 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
     assert server.process is not None
     run = store.create(writes, f"streaming-{rate:g}", spec.compose(["experiment=ppo_demo"]).to_yaml())
     with _ranks(run, rate, seconds) as ranks:
-        pages = [new_page(browser), new_page(browser)]
-        tokens: list[str] = []
-        pages[0].on("request", lambda request: tokens.extend(filter(None, [request.headers.get("x-workbench-token")])))
+        pages = [new_page(browser, server), new_page(browser, server)]
         for page, name, pattern in zip(pages, ("run", "rollouts"), (None, r"of ([\d,]+) rollouts"), strict=True):
             page.goto(f"{server.url}/{name}?id={run.id}")
             page.evaluate(f"pattern => ({RECORD})(pattern && new RegExp(pattern))", pattern)
         pages[0].wait_for_function("() => wbSeen.length")
         pages[1].wait_for_function("() => wbSeen.length")
-        with _watching(server.url, run.id, tokens[0], count - 1) as feeds:
+        with _watching(server.url, run.id, _cookies(pages[0]), count - 1) as feeds:
             app = psutil.Process(server.process.pid)
             began, busy = time.monotonic(), sum(app.cpu_times()[:2])
             for rank in ranks:
@@ -195,8 +193,13 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
             rank.wait()
 
 
+def _cookies(page: Any) -> str:
+    """The header that a page's login gives its requests."""
+    return "; ".join(f"{cookie['name']}={cookie['value']}" for cookie in page.context.cookies())
+
+
 @contextmanager
-def _watching(url: str, run_id: str, token: str, count: int) -> Iterator[list[Seen]]:
+def _watching(url: str, run_id: str, cookies: str, count: int) -> Iterator[list[Seen]]:
     """So many simulated viewers, on a thread of their own; what each one's feed gave."""
     from tornado.httpclient import AsyncHTTPClient
 
@@ -205,7 +208,7 @@ def _watching(url: str, run_id: str, token: str, count: int) -> Iterator[list[Se
     over = threading.Event()
 
     async def watch() -> None:
-        viewers = [asyncio.create_task(_viewer(url, run_id, token, feed)) for feed in seen]
+        viewers = [asyncio.create_task(_viewer(url, run_id, cookies, feed)) for feed in seen]
         while not over.is_set():
             await asyncio.sleep(0.1)
             for viewer in viewers:
@@ -244,25 +247,25 @@ def _wait_for(feeds: Sequence[Seen], last: float) -> None:
         time.sleep(0.1)
 
 
-async def _viewer(url: str, run_id: str, token: str, seen: Seen) -> None:
+async def _viewer(url: str, run_id: str, cookies: str, seen: Seen) -> None:
     await asyncio.sleep(random.random())  # not all in the same instant
-    await asyncio.gather(_session(url, run_id), _feed(url, run_id, token, seen))
+    await asyncio.gather(_session(url, run_id, cookies), _feed(url, run_id, cookies, seen))
 
 
-async def _feed(url: str, run_id: str, token: str, seen: Seen) -> None:
+async def _feed(url: str, run_id: str, cookies: str, seen: Seen) -> None:
     """What the charts in the page do: the points since the cursor, twice a second."""
     from tornado.httpclient import AsyncHTTPClient
 
     client, after = AsyncHTTPClient(), ""
     while True:
-        answer = await client.fetch(f"{url}/live/{run_id}/metrics?smoothing=0.9&axis=step{after}", headers={"x-workbench-token": token})
+        answer = await client.fetch(f"{url}/live/{run_id}/metrics?smoothing=0.9&axis=step{after}", headers={"Cookie": cookies})
         cursor = json.loads(answer.body)["cursor"]
         seen.append((time.time(), int(cursor.split(".")[2])))
         after = f"&after={cursor}"
         await asyncio.sleep(0.5)
 
 
-async def _session(url: str, run_id: str) -> None:
+async def _session(url: str, run_id: str, cookies: str) -> None:
     """What Streamlit in the page does: open the page, and rerun each fragment as often as the app has asked for."""
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ClientState_pb2 import ClientState
@@ -270,7 +273,7 @@ async def _session(url: str, run_id: str) -> None:
     from tornado.httpclient import HTTPRequest
     from tornado.websocket import websocket_connect
 
-    request = HTTPRequest(f"{url.replace('http', 'ws')}/_stcore/stream", headers={"Origin": url})
+    request = HTTPRequest(f"{url.replace('http', 'ws')}/_stcore/stream", headers={"Origin": url, "Cookie": cookies})
     connection = await websocket_connect(request, subprotocols=["streamlit"])
     reruns: dict[str, asyncio.Task[None]] = {}
     place: dict[str, str] = {"page_name": "run"}

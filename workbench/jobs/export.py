@@ -9,6 +9,7 @@ import torch
 from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.step import Policy
 from workbench.processes.startup import settled
+from workbench.rundir.permission import changes
 from workbench.rundir.store import RunDir
 from workbench.settings import Model, stored
 from workbench.settings.modules import outputs_of
@@ -17,6 +18,7 @@ from workbench.settings.spec import Experiment
 _CHECK_TEXT = "A short text whose logits are compared: the capital of France is Paris, and two and two make four."
 
 
+@changes
 def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = False, check: bool = False) -> float | None:
     """Write step `step` (the newest complete checkpoint without one) to the new directory `out`.
 

@@ -14,12 +14,14 @@ from workbench.jobs.checkpoints import with_checkpoint
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
+from workbench.rundir.permission import changes
 from workbench.rundir.store import FORMAT, Job, RunDir, State
 from workbench.settings import placement, stored
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import Experiment, changed
 
 
+@changes
 def start(experiment: Experiment) -> RunDir:
     """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
 
@@ -35,6 +37,7 @@ def start(experiment: Experiment) -> RunDir:
     return run
 
 
+@changes
 def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
@@ -49,6 +52,7 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
     launch(run, task_of(run, experiment, attempt))
 
 
+@changes
 def launch(run: RunDir, task: backends.Task) -> None:
     """Queue a new or an ended run and start its driver.
 
@@ -67,6 +71,7 @@ def launch(run: RunDir, task: backends.Task) -> None:
     run.update(job=cast(Job, asdict(job)))
 
 
+@changes
 def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
     """What would keep the experiment from starting, without submitting it; with `on_node` also from a try on a node, which waits in the queue.
 

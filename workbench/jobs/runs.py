@@ -16,6 +16,7 @@ from workbench.machines.usage import Cluster, Where
 from workbench.rundir import store
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
+from workbench.rundir.permission import changes
 from workbench.rundir.store import LIVE, RunDir, State, Status
 from workbench.serve.health import Report, reports
 from workbench.settings import stored
@@ -52,6 +53,7 @@ class Run:
         served = stored.spec_tree(self.dir).get("algorithm", {}).get("served", ())
         return reports(self.dir.path, served, self.status.state.ended)
 
+    @changes
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end at the next step boundary; one that waits in a queue is taken out of it.
 
@@ -64,6 +66,7 @@ class Run:
         self.dir.request("stop")
         self.dir.move(LIVE, state=State.STOPPING, message="stopping at the next step")
 
+    @changes
     def change(self, **values: object) -> None:
         """Change settings of the algorithm at the next step, on all ranks: `run.change(kl_coefficient=0.02)`.
 
@@ -81,16 +84,19 @@ class Run:
             raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())) from None
         self.dir.request("set", values=values)
 
+    @changes
     def pause(self) -> None:
         """Hold the run before its next step, until `unpause`. Raises ValueError when it has ended."""
         self._check_live()
         self.dir.request("pause")
 
+    @changes
     def unpause(self) -> None:
         """Let a paused run go on. Raises ValueError when it has ended."""
         self._check_live()
         self.dir.request("unpause")
 
+    @changes
     def kill(self) -> None:
         """End the run at once, without a checkpoint. Raises ValueError when it has ended, or where this host cannot reach it."""
         status = self._check_live()
@@ -98,6 +104,7 @@ class Run:
             backend_of(status).kill(job_of(status))
         self.dir.move(LIVE, state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
 
+    @changes
     def resume(self, overrides: Sequence[str] = ()) -> None:
         """Launch again from the latest valid checkpoint, in another layout or on other nodes where the overrides say so.
 
@@ -134,6 +141,7 @@ class Run:
         return status
 
 
+@changes
 def submit(experiment: Experiment) -> Run:
     """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
 

@@ -44,6 +44,7 @@ from typing import NotRequired, TypedDict, Unpack, cast
 
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, private, tail, write_atomic, write_once
 from workbench.rundir.lines import Event, Request
+from workbench.rundir.permission import changes
 
 FORMAT = 2
 """The newest format that this version reads, and the one that it writes."""
@@ -246,6 +247,7 @@ class RunDir:
         """Seconds since the driver's last sign of life, or the last change of the status."""
         return now_on(self.path) - max(path.stat().st_mtime for path in (self.path / ".beat", self.path / "status.json") if path.exists())
 
+    @changes
     def request(self, request: str, **values: object) -> None:
         """Ask the running job for something: stop, checkpoint, … It is acted on at the next step boundary."""
         append_line(self.path / "control.jsonl", {"time": time.time(), "request": request, **values})
@@ -264,6 +266,7 @@ def new_run_id(name: str) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
 
 
+@changes
 def create(root: Path, name: str, spec_yaml: str) -> RunDir:
     """A new run's folder, private to its owner, with its spec and a first status."""
     root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|bench`."""
+"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app-url|team|bench`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from workbench.settings.stored import spec_tree
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.follow import follow as follow_to_end
+from workbench.terminal.logins import app_url, team
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
 from workbench.terminal.on_checkpoints import evaluate, generate, print_result
@@ -311,7 +312,9 @@ def doctor(
 
 for command in (evaluate, generate, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
     app.command()(command)
+app.command("app-url")(app_url)
 app.add_typer(data, name="data")
+app.add_typer(team, name="team")
 app.add_typer(bench, name="bench")
 
 

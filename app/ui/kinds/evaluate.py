@@ -44,9 +44,9 @@ def above_tabs(run: Run) -> None:
     known = next((other for other in api.runs() if other.id == run_id and other.dir.checkpoints.resolve() == folder.parent), None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="measured"):
         if known is None:
-            st.markdown(f"Measures the checkpoint `{folder}`", width="content")
+            st.markdown(f"Measures the checkpoint {frame.code(str(folder))}", width="content")
             return
-        st.markdown(f"Measures step **{folder.name}** of", width="content")
+        st.markdown(f"Measures step **{frame.plain(folder.name)}** of", width="content")
         name = str(spec_tree(known.dir).get("name", run_id))
         st.page_link("pages/run.py", label=f"{frame.plain(name)} · {run_id[-4:]}", icon=":material/monitoring:", query_params={"id": run_id})
 

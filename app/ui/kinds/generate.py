@@ -83,4 +83,4 @@ def _files(run: Run) -> None:
             on_click="ignore",
             key=f"download-{run.id}",
         )
-        st.caption(f"`{jsonl}`  \n`{parquet}`", width="content")
+        st.caption(f"{frame.code(str(jsonl))}  \n{frame.code(str(parquet))}", width="content")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import charts, control_panel, profile_panel, run_panels
+from ui import access, charts, control_panel, profile_panel, run_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
@@ -31,7 +31,7 @@ def tabs(run: Run) -> list[Tab]:
         LOG,
         Tab("Checkpoints", "save", run_panels.checkpoints),
         SETTINGS,
-        Tab("Controls", "joystick", control_panel.draw),
+        *([Tab("Controls", "joystick", control_panel.draw)] if access.may_change() else []),
         *diagnostics,
     ]
 
