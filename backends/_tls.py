@@ -23,8 +23,8 @@ def security(folder: Path) -> Security:
     certificate, key = folder / CERTIFICATE, folder / KEY
     if not certificate.exists():
         made, secret = _self_signed()
-        _write_private(key, secret)
-        _write_private(certificate, made)
+        write_private(key, secret)
+        write_private(certificate, made)
     # Their text, not their paths: dask takes a path with a line break for the text.
     parts = {"cert": certificate.read_text(), "key": key.read_text()}
     texts = {f"tls_{role}_{part}": text for role in ("client", "scheduler", "worker") for part, text in parts.items()}
@@ -57,7 +57,7 @@ def _self_signed() -> tuple[bytes, bytes]:
     return certificate.public_bytes(pem), secret
 
 
-def _write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Whole or not at all, and never readable by others."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
