@@ -203,7 +203,17 @@ def _worker_arguments(task: Task) -> list[str]:
     """After dask-jobqueue's own: the last of an option counts. One thread for each gang's agent."""
     certificate, key = (f'"$own/{name}"' for name in (_tls.CERTIFICATE, _tls.KEY))
     return [
-        *("--nthreads", str(1 + len(task.servers)), "--memory-limit", "0", "--no-dashboard", "--worker-class", "backends._dask.Worker", "--local-directory", '"$own"'),
+        *(
+            "--nthreads",
+            str(1 + len(task.servers)),
+            "--memory-limit",
+            "0",
+            "--no-dashboard",
+            "--worker-class",
+            "backends._dask.Worker",
+            "--local-directory",
+            '"$own"',
+        ),
         *("--protocol", "tls", "--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key),
     ]
 

@@ -244,7 +244,10 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
                 rank = seat.node * task.config.ranks_per_node + local_rank
                 ranks[rank] = _start(task, seat, rank, local_rank, store)
             while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
-                if worker.status not in (Status.running, Status.paused):  # it lost the scheduler, which lives in the driver, and waits for this to end
+                if worker.status not in (
+                    Status.running,
+                    Status.paused,
+                ):  # it lost the scheduler, which lives in the driver, and waits for this to end
                     end.set()
                 failed = _first_dead(ranks)
                 end.wait(POLL_S)

@@ -15,21 +15,27 @@ from torch import Tensor
 
 from workbench.engine import device, gang_store
 from workbench.engine.megatron_types import Context, group
-from workbench.engine.sealing import sealed
+from workbench.engine.sealing import formed, meet
 from workbench.settings.layout import Layout
 
 T = TypeVar("T")
 
 
 def start(layout: Layout | None = None, timeout_s: float = 600) -> None:
-    """Join the gang that the node agent described in the environment; alone where it described none. Raises ValueError as `gang_store.find` does."""
+    """Join the gang that the node agent described in the environment; alone where it described none. Raises as `gang_store.find` and `formed` do."""
     device.select()
     device.adopt_megatron()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     os.environ["TORCH_GLOO_LAZY_INIT"] = "0"  # peers connect before the group is sealed, not with its first message
-    with sealed():
-        store = gang_store.find(world_size)
-        dist.init_process_group(device.BACKEND, store=store, rank=rank, world_size=world_size, timeout=datetime.timedelta(seconds=timeout_s))
+    store, timeout, tries = gang_store.find(world_size), datetime.timedelta(seconds=timeout_s), itertools.count()
+    store.set_timeout(timeout)
+    meet(store, "arrived", world_size)  # no port is open while a rank waits for others to start
+
+    def join() -> None:
+        fresh = dist.PrefixStore(f"try/{next(tries)}", store)  # what another try left says nothing
+        dist.init_process_group(device.BACKEND, store=fresh, rank=rank, world_size=world_size, timeout=timeout)
+
+    formed(join, dist.destroy_process_group, store)
     arrange(layout or Layout())
 
 
@@ -37,7 +43,8 @@ def arrange(layout: Layout) -> None:
     """Form the groups of a layout, in place of those there were."""
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
-    with sealed():
+
+    def make() -> None:
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
@@ -46,6 +53,12 @@ def arrange(layout: Layout) -> None:
             expert_model_parallel_size=layout.expert,
             order="tp-cp-ep-dp-pp",
         )
+
+    formed(make, parallel_state.destroy_model_parallel, _store())
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 def stop() -> None:
@@ -175,8 +188,11 @@ def gather_over_all(value: T) -> list[T]:
 def twin_tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
     groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
-    with sealed():
+
+    def make() -> dist.ProcessGroup:
         return cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0])
+
+    return formed(make, lambda: None, _store())
 
 
 def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
@@ -185,7 +201,7 @@ def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable
     `name` is used once in a gang's life.
     """
     alone = itertools.count() if world_size() == tensor_size() else None
-    store = dist.distributed_c10d._get_default_store()
+    store = _store()
     while True:
         number = total
         if tensor_rank() == 0 and not over():
