@@ -43,8 +43,8 @@ def _files(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / CERTIFICATE, folder / KEY
     if not certificate.exists():
         made, secret = _self_signed()
-        _write_private(key, secret)
-        _write_private(certificate, made)
+        write_private(key, secret)
+        write_private(certificate, made)
     return certificate, key
 
 
@@ -74,7 +74,7 @@ def _self_signed() -> tuple[bytes, bytes]:
     return certificate.public_bytes(pem), secret
 
 
-def _write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Whole or not at all, and never readable by others."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -103,26 +103,31 @@ def survey() -> Survey:
 def gang(task: Task) -> Iterator[Client]:
     """A dask client with one worker process a node, all on the loopback interface; other users of this machine have no certificate for them."""
     from dask import config
-    from distributed import Client, LocalCluster
+    from distributed import Client, SpecCluster
+
+    from backends import _dask
 
     settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.scheduler.no-workers-timeout": "10s",  # what is sent to a node that was just lost fails, it does not wait for ever
+        **_dask.SETTINGS,
         "distributed.worker.memory.terminate": False,
         "distributed.nanny.pre-spawn-environ": {},  # dask would set one thread for BLAS, and the ranks would inherit it
     }
+    everywhere = {"host": "127.0.0.1", "protocol": "tls://", "security": (security := _tls.security(task.run_dir / "dask")), "dashboard": False}
+    node = {
+        "cls": _dask.Nanny,
+        "options": {
+            **everywhere,
+            "nthreads": 1 + len(task.servers),  # an agent of each gang
+            "memory_limit": None,
+            "silence_logs": logging.ERROR,
+        },
+    }
     with (
         config.set(settings),
-        LocalCluster(
-            n_workers=task.config.num_nodes,
-            threads_per_worker=1 + len(task.servers),  # an agent of each gang
-            processes=True,
-            host="127.0.0.1",
-            protocol="tls",
-            security=(security := _tls.security(task.run_dir / "dask")),
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # with no address dask tries 8787 first
-            worker_dashboard_address=None,
-            memory_limit=None,
+        SpecCluster(
+            scheduler={"cls": _dask.Scheduler, "options": everywhere},
+            workers=dict.fromkeys(range(task.config.num_nodes), node),
+            security=security,
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, security=security) as client,

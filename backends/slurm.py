@@ -127,8 +127,10 @@ def survey() -> Survey:
 def gang(task: Task) -> Iterator[Client]:
     """Inside the allocation: a dask scheduler on this node's private address, over TLS, for the workers that srun starts."""
     from dask import config as dask_config
-    from distributed import Client, Scheduler, SpecCluster
+    from distributed import Client, SpecCluster
     from distributed.utils import get_ip, get_ip_interface
+
+    from backends import _dask
 
     folder = Path(os.environ[DASK_FOLDER])
     interface = _config(task).interface or dask_config.get("jobqueue.slurm.interface", None)
@@ -138,17 +140,15 @@ def gang(task: Task) -> Iterator[Client]:
         "protocol": "tls://",
         "security": security,
         "dashboard": False,
-        "dashboard_address": "127.0.0.1:0",
         "scheduler_file": str(folder / SCHEDULER_FILE),
     }
     settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.scheduler.no-workers-timeout": "10s",  # what is sent to a node that was just lost fails, it does not wait for ever
+        **_dask.SETTINGS,
         "distributed.scheduler.worker-ttl": "20s",  # a node without power says nothing; the kernel tells sooner, see TCP in BODY
     }
     with (
         dask_config.set(settings),
-        SpecCluster(scheduler={"cls": Scheduler, "options": options}, workers={}, security=security) as cluster,
+        SpecCluster(scheduler={"cls": _dask.Scheduler, "options": options}, workers={}, security=security) as cluster,
         Client(cluster, security=security) as client,
     ):
         try:
@@ -203,7 +203,17 @@ def _worker_arguments(task: Task) -> list[str]:
     """After dask-jobqueue's own: the last of an option counts. One thread for each gang's agent."""
     certificate, key = (f'"$own/{name}"' for name in (_tls.CERTIFICATE, _tls.KEY))
     return [
-        *("--nthreads", str(1 + len(task.servers)), "--memory-limit", "0", "--no-dashboard", "--local-directory", '"$own"'),
+        *(
+            "--nthreads",
+            str(1 + len(task.servers)),
+            "--memory-limit",
+            "0",
+            "--no-dashboard",
+            "--worker-class",
+            "backends._dask.Worker",
+            "--local-directory",
+            '"$own"',
+        ),
         *("--protocol", "tls", "--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key),
     ]
 

@@ -1,7 +1,7 @@
 """Node agents, and the supervisor that starts, watches and restarts the whole gang.
 
 One agent runs in each dask worker, which is one node. It starts the node's ranks and watches them. A collective cannot go on
-without one of its ranks, so the first death ends them all, and a restart starts them all: a new attempt number, a new port, and the
+without one of its ranks, so the first death ends them all, and a restart starts them all: a new attempt number, a new store, and the
 ranks go on from their last checkpoint. Every link is fail-stop: ranks die with the agent's process, agents with the driver.
 """
 
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from urllib.parse import urlparse
 
 import psutil
 
+from backends import _store, scratch
 from backends.base import Task
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ GRACE_S = 3.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02  # short, so that the rank which died first is told from those it took along
 NODES_POLL_S = 0.1
 LOG_LINES = 20
-PORTS = range(20000, 30000)  # below the kernel's ephemeral ports, so that no outgoing connection takes it before rank 0 binds it
 PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl
@@ -79,14 +78,14 @@ class GangEnded(Exception):
 
 @dataclass(frozen=True)
 class Seat:
-    """Where one node's ranks sit in the gang. `ranks_on_host` counts those of every node that this host plays."""
+    """Where one node's ranks sit in the gang, and the store in which they meet. `ranks_on_host` counts those of every node that this host plays."""
 
     node: int
     attempt: int
     host: str
     ranks_on_host: int
     master_addr: str
-    master_port: int
+    store: str
 
 
 def supervise_with_servers(client: Client, task: Task, watch: Callable[[int], bool]) -> None:
@@ -144,19 +143,26 @@ def supervise(client: Client, task: Task, watch: Callable[[int], bool], poll_s: 
 def _run_once(client: Client, task: Task, attempt: int, watch: Callable[[int], bool], poll_s: float) -> Failure | None:
     """One attempt of the whole gang; its first failure, or None."""
     seats = _seats(client, task, attempt, watch)
-    agents = {client.submit(node_agent, task, seat, workers=[address], pure=False, retries=0): seat for address, seat in seats.items()}
-    wanted, ending = True, False
-    while not all(agent.done() for agent in agents):
-        wanted = watch(attempt)
-        failed = any(agent.done() and _failure(agent, task, seat) for agent, seat in agents.items())
-        if not ending and (failed or not wanted):
-            ending = True
-            client.run(request_end, str(task.run_dir), task.role, attempt, on_error="ignore")
-        time.sleep(poll_s)
+    try:
+        agents = {client.submit(node_agent, task, seat, workers=[address], pure=False, retries=0): seat for address, seat in seats.items()}
+        wanted, ending = True, False
+        while not all(agent.done() for agent in agents):
+            wanted = watch(attempt)
+            failed = any(agent.done() and _failure(agent, task, seat) for agent, seat in agents.items())
+            if not ending and (failed or not wanted):
+                ending = True
+                client.run(request_end, *_key(task, attempt), on_error="ignore")
+            time.sleep(poll_s)
+    finally:
+        client.run(_store.close_store, _key(task, attempt), on_error="ignore")
     if not wanted:
         raise GangEnded
     failures = [failure for agent, seat in agents.items() if (failure := _failure(agent, task, seat))]
     return min(failures, key=lambda failure: failure.order, default=None)
+
+
+def _key(task: Task, attempt: int) -> tuple[str, str, int]:
+    return str(task.run_dir), task.role, attempt
 
 
 def _seats(client: Client, task: Task, attempt: int, watch: Callable[[int], bool]) -> dict[str, Seat]:
@@ -165,14 +171,15 @@ def _seats(client: Client, task: Task, attempt: int, watch: Callable[[int], bool
 
     while True:
         addresses = _nodes(client, task, lambda: watch(attempt))
+        hosts = [urlparse(address).hostname or "" for address in addresses]
         try:
-            master_port = client.submit(free_port, workers=addresses[:1], pure=False, retries=0).result()
+            opened = client.submit(open_store, _key(task, attempt), hosts[0], len(set(hosts)) == 1, workers=addresses[:1], pure=False, retries=0)
+            store = opened.result()
             break
         except (KilledWorker, NoValidWorkerError):
             print(f"the {task.role} gang's first node was lost before it began", flush=True)
-    hosts = [urlparse(address).hostname or "" for address in addresses]
     return {
-        address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], master_port)
+        address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], store)
         for node, (address, host) in enumerate(zip(addresses, hosts, strict=True))
     }
 
@@ -231,34 +238,32 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
     end = _end_of(str(task.run_dir), task.role, seat.attempt)
     ranks: dict[int, subprocess.Popen] = {}
     failed: tuple[int, float] | None = None
-    try:
-        for local_rank in range(task.config.ranks_per_node):
-            rank = seat.node * task.config.ranks_per_node + local_rank
-            ranks[rank] = _start(task, seat, rank, local_rank)
-        while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
-            if worker.status not in (Status.running, Status.paused):  # it lost the scheduler, which lives in the driver, and waits for this to end
-                end.set()
-            failed = _first_dead(ranks)
-            end.wait(POLL_S)
-        failed = failed or (None if end.is_set() else _first_dead(ranks))
-    finally:
-        _end(list(ranks.values()))
+    with _store.environment(seat.store, worker.security) as store:
+        try:
+            for local_rank in range(task.config.ranks_per_node):
+                rank = seat.node * task.config.ranks_per_node + local_rank
+                ranks[rank] = _start(task, seat, rank, local_rank, store)
+            while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
+                # A worker that lost the scheduler, which lives in the driver, waits for this to end.
+                if worker.status not in (Status.running, Status.paused):
+                    end.set()
+                failed = _first_dead(ranks)
+                end.wait(POLL_S)
+            failed = failed or (None if end.is_set() else _first_dead(ranks))
+        finally:
+            _end(list(ranks.values()))
+            scratch.sweep()  # what a rank that was killed could not remove
     if failed is None:
         return None
     rank, when = failed
     return Failure(rank, socket.gethostname(), ranks[rank].returncode, when, _tail(_log_path(task, seat, rank)))
 
 
-def free_port() -> int:
-    """A TCP port that nothing on this node listens on."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"no free port among 100 tried in {PORTS.start}-{PORTS.stop}")
+def open_store(key: tuple[str, str, int], host: str, one_host: bool) -> str:
+    """Runs in the first node's agent: see `_store.open_store`."""
+    from distributed import get_worker
+
+    return _store.open_store(key, host, one_host, get_worker().security)
 
 
 def _first_dead(ranks: dict[int, subprocess.Popen]) -> tuple[int, float] | None:
@@ -268,7 +273,7 @@ def _first_dead(ranks: dict[int, subprocess.Popen]) -> tuple[int, float] | None:
     return (bad[0][1], time.time()) if bad else None
 
 
-def _start(task: Task, seat: Seat, rank: int, local_rank: int) -> subprocess.Popen:
+def _start(task: Task, seat: Seat, rank: int, local_rank: int, store: Mapping[str, str]) -> subprocess.Popen:
     threads = str(task.config.threads_per_rank or max(1, len(os.sched_getaffinity(0)) // seat.ranks_on_host))
     interface = _interface(seat.host)
     env = {
@@ -282,7 +287,7 @@ def _start(task: Task, seat: Seat, rank: int, local_rank: int) -> subprocess.Pop
         "WORLD_SIZE": str(task.config.world_size),
         "LOCAL_WORLD_SIZE": str(task.config.ranks_per_node),
         "MASTER_ADDR": seat.master_addr,
-        "MASTER_PORT": str(seat.master_port),
+        **store,
         "WORKBENCH_ATTEMPT": str(seat.attempt),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

@@ -11,16 +11,17 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from backends._store import FILE, STORE
 from workbench.settings.layout import Layout
 
 
 def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: int = 1) -> None:
     """Call `function(folder)` on every rank of a layout, `data` copies of it, each a process; an exception on any fails the test."""
     ranks = layout.ranks * data
-    port = folder / "port"
-    base = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    store = folder / "store"
+    base = {"WORLD_SIZE": str(ranks), STORE: f"{FILE}{store}", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
     command = [sys.executable, "-m", "tests.gang", function.__module__, function.__name__, str(folder), json.dumps(asdict(layout))]
-    port.unlink(missing_ok=True)
+    store.unlink(missing_ok=True)
     processes = [
         subprocess.Popen(
             command,
@@ -42,16 +43,9 @@ def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: in
 
 def main() -> None:
     module, name, folder, layout = sys.argv[1:]
-    import torch.distributed as dist
+    from workbench.engine import parallel
 
-    from workbench.engine import device, parallel
-
-    device.select()
-    device.adopt_megatron()
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(str(Path(folder) / "port"), ranks)
-    dist.init_process_group(device.BACKEND, store=store, rank=rank, world_size=ranks)
-    parallel.arrange(Layout(**json.loads(layout)))
+    parallel.start(Layout(**json.loads(layout)))
     getattr(import_module(module), name)(Path(folder))
     parallel.barrier()
     parallel.stop()

@@ -91,7 +91,7 @@ def test_what_a_rank_is_told(start: Callable[..., api.Run]) -> None:
         "WORLD_SIZE",
         "LOCAL_WORLD_SIZE",
         "MASTER_ADDR",
-        "MASTER_PORT",
+        "WORKBENCH_STORE",
         "WORKBENCH_ATTEMPT",
         "OMP_NUM_THREADS",
         "GLOO_SOCKET_IFNAME",
@@ -102,6 +102,7 @@ def test_what_a_rank_is_told(start: Callable[..., api.Run]) -> None:
     cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert [line[:5] for line in told] == [[str(rank), "0", "2", "1", "127.0.0.1"] for rank in (0, 1)]
     assert told[0][5] == told[1][5]
+    assert not Path(told[0][5].removeprefix("file:")).parent.exists()
     assert [line[6:] for line in told] == [["1", cores, "lo"]] * 2
 
 

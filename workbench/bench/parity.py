@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from backends._store import FILE, STORE
 from workbench import metrics as M
 from workbench.settings import Lora, Model
 
@@ -145,13 +145,11 @@ def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, f
 
 def _gang(folder: Path, cases: Sequence[Case], ranks: int) -> dict[str, Any]:
     (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = folder / f"store{ranks}"
     outputs = [folder / f"rank{rank}.log" for rank in range(ranks)]
     processes = []
     for rank, output in enumerate(outputs):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "GLOO_SOCKET_IFNAME": "lo", STORE: f"{FILE}{store}", "OMP_NUM_THREADS": 1}
         env |= {"CUDA_DEVICE_MAX_CONNECTIONS": 1}  # megatron wants it for sequence parallelism
         with output.open("w") as log:
             processes.append(

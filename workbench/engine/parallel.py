@@ -12,29 +12,30 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
 
-from workbench.engine import device
+from workbench.engine import device, gang_store
 from workbench.engine.megatron_types import Context, group
+from workbench.engine.sealing import formed, meet
 from workbench.settings.layout import Layout
 
 T = TypeVar("T")
 
 
 def start(layout: Layout | None = None, timeout_s: float = 600) -> None:
-    """Join the gang that the node agent described in the environment; alone where it described none."""
+    """Join the gang that the node agent described in the environment; alone where it described none. Raises as `gang_store.find` and `formed` do."""
     device.select()
     device.adopt_megatron()
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        os.environ.setdefault(name, value)
-    alone = HashStore() if "MASTER_PORT" not in os.environ else None
-    dist.init_process_group(
-        device.BACKEND,
-        store=alone,
-        rank=int(os.environ["RANK"]) if alone else -1,
-        world_size=int(os.environ["WORLD_SIZE"]) if alone else -1,
-        timeout=datetime.timedelta(seconds=timeout_s),
-    )
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    os.environ["TORCH_GLOO_LAZY_INIT"] = "0"  # peers connect before the group is sealed, not with its first message
+    store, timeout, tries = gang_store.find(world_size), datetime.timedelta(seconds=timeout_s), itertools.count()
+    store.set_timeout(timeout)
+    meet(store, "arrived", world_size)  # no port is open while a rank waits for others to start
+
+    def join() -> None:
+        fresh = dist.PrefixStore(f"try/{next(tries)}", store)  # what another try left says nothing
+        dist.init_process_group(device.BACKEND, store=fresh, rank=rank, world_size=world_size, timeout=timeout)
+
+    formed(join, dist.destroy_process_group, store)
     arrange(layout or Layout())
 
 
@@ -42,14 +43,22 @@ def arrange(layout: Layout) -> None:
     """Form the groups of a layout, in place of those there were."""
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=layout.tensor,
-        pipeline_model_parallel_size=layout.pipeline,
-        virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
-        context_parallel_size=layout.context,
-        expert_model_parallel_size=layout.expert,
-        order="tp-cp-ep-dp-pp",
-    )
+
+    def make() -> None:
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            virtual_pipeline_model_parallel_size=layout.virtual if layout.virtual > 1 else None,
+            context_parallel_size=layout.context,
+            expert_model_parallel_size=layout.expert,
+            order="tp-cp-ep-dp-pp",
+        )
+
+    formed(make, parallel_state.destroy_model_parallel, _store())
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 def stop() -> None:
@@ -179,7 +188,11 @@ def gather_over_all(value: T) -> list[T]:
 def twin_tensor_group() -> dist.ProcessGroup:
     """The tensor-parallel group's ranks as a group of their own: two threads must not meet in one. All ranks call it."""
     groups = {tuple(members) for members in gather_over_all(dist.get_process_group_ranks(tensor_group()))}
-    return cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0])
+
+    def make() -> dist.ProcessGroup:
+        return cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration([list(members) for members in sorted(groups)])[0])
+
+    return formed(make, lambda: None, _store())
 
 
 def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable[[], bool] = lambda: False) -> Iterator[int]:
@@ -188,7 +201,7 @@ def shared_queue(total: int, name: str, group: dist.ProcessGroup, over: Callable
     `name` is used once in a gang's life.
     """
     alone = itertools.count() if world_size() == tensor_size() else None
-    store = dist.distributed_c10d._get_default_store()
+    store = _store()
     while True:
         number = total
         if tensor_rank() == 0 and not over():

@@ -80,7 +80,7 @@ class Online:
     # --- a step, in its order
 
     def rollout(self, rows: Sequence[Row]) -> list[Experience]:
-        step = self.progress.step
+        step, samples = self.progress.step, self._cfg.samples_per_prompt
         with self._times.timed("generate"):
             if self._ahead:
                 if list(map(id, rows)) != list(map(id, self.progress.batch(step))):
@@ -89,9 +89,8 @@ class Online:
                 self._ask(found)
             else:
                 self.sampler.refit(step)
-                samples = self._cfg.samples_per_prompt
                 found = self.sampler.answers(rows, samples, step + 1, self._seed, self._sampling(), self._score_and_ask)
-        return self._scored(found)
+        return self._scored(found, len(rows), samples)
 
     def measure(self, experiences: Sequence[Experience]) -> None:
         rows = trees(experiences, {})
@@ -143,7 +142,7 @@ class Online:
             self._ahead.wait()
         with self._times.aside(), self.sampler.aside(), self._ahead_s.aside():
             self.sampler.refit(self.progress.step)
-            found = self._scored(self.sampler.answers(rows, 1, 0, seed, self._sampling(), self._scorer.begin))
+            found = self._scored(self.sampler.answers(rows, 1, 0, seed, self._sampling(), self._scorer.begin), len(rows), 1)
             self._traffic()
             self._scorer.metrics()
         return found
@@ -182,10 +181,10 @@ class Online:
     def _waits(self, reason: str) -> None:
         self._rank.emit("phase", message=reason)
 
-    def _scored(self, found: Sequence[Experience]) -> list[Experience]:
-        """All ranks' answers, prompt by prompt, with their rewards."""
+    def _scored(self, found: Sequence[Experience], prompts: int, samples: int) -> list[Experience]:
+        """All ranks' answers, prompt by prompt, with their rewards. Raises as `in_order` does."""
         with self._times.timed("reward"):
-            gathered = in_order(parallel.gather_over_all(found))
+            gathered = in_order(parallel.gather_over_all(found), prompts, samples)
             self._scorer.fill(gathered)
         return gathered
 

@@ -142,9 +142,26 @@ class Sampler:
         self.engine.profile = kept
 
 
-def in_order(shares: Sequence[Sequence[Experience]]) -> list[Experience]:
-    """All ranks' answers, prompt by prompt."""
-    return sorted((e for share in shares for e in share), key=lambda e: (e.place, e.sample))
+class WorkLost(RuntimeError):
+    """The ranks' shares are not what there was to do."""
+
+
+def in_order(shares: Sequence[Sequence[Experience]], prompts: int, samples: int) -> list[Experience]:
+    """All ranks' answers, prompt by prompt.
+
+    Raises:
+        WorkLost: they are not `samples` to each of so many prompts, each once.
+    """
+    found = sorted((e for share in shares for e in share), key=lambda e: (e.place, e.sample))
+    got, wanted = [(e.place, e.sample) for e in found], list(itertools.product(range(prompts), range(samples)))
+    if got != wanted:
+        missing = sorted({place for place, _ in set(wanted) - set(got)})
+        raise WorkLost(
+            f"the ranks were to sample {len(wanted)} answers ({samples} to each of {prompts} prompts) and sampled {[len(share) for share in shares]}, "
+            f"{len(set(got) & set(wanted))} of them wanted; prompts without all of theirs: {missing[:8]}{'…' * (len(missing) > 8)}. "
+            "The queue in the gang's store was changed from outside, or the engine lost answers: nothing was learnt from them; resume the run"
+        )
+    return found
 
 
 class SamplerTime:

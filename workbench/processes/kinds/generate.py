@@ -104,7 +104,7 @@ class Generation:
         with self._times.timed("generate"):
             sampling = sampling_of(cfg, self._rank.directory)
             mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
-        found = in_order(parallel.gather_over_all(mine))
+        found = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
         if parallel.rank() == 0:
             with self._times.timed("store"):
                 rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(found)])

@@ -1,0 +1,146 @@
+"""What another user of the machine can do to a gang: to its store, to gloo's ports, and to dask's."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests import gang
+from tests.hold import Hold
+from tests.trust import gang_ranks
+from tests.trust.intruder import Intruder
+from workbench import api
+from workbench.rundir.store import State
+from workbench.settings.layout import Layout
+
+KNOCK = """
+import json, socket, ssl, sys
+held = []
+for host, port in json.loads(sys.argv[1]):
+    told = {}
+    for way in ("silent", "bytes", "http", "tls"):
+        try:
+            peer = socket.create_connection((host, port), 0.5)
+        except OSError as error:
+            told[way] = type(error).__name__
+            continue
+        held.append(peer)
+        try:
+            if way == "bytes":
+                peer.sendall(bytes(64))
+            if way == "http":
+                peer.sendall(b"GET /info/main/workers.html HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            if way == "tls":
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                peer = context.wrap_socket(peer)
+                held.append(peer)
+                peer.sendall(b"x" * 64)
+            peer.settimeout(0.5)
+            told[way] = peer.recv(100).decode("latin1") if way != "silent" else ""
+        except OSError as error:
+            told[way] = type(error).__name__
+    print(json.dumps([port, told]), flush=True)
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_stranger_among_a_groups_connections_is_cut_off_and_the_group_is_formed_anew(tmp_path: Path, intruder: Intruder) -> None:
+    (tmp_path / "uid").write_text(str(intruder.uid))
+    gang.run(gang_ranks.with_a_stranger, tmp_path, Layout(), data=2)
+    for rank in range(2):
+        assert (tmp_path / f"result{rank}").read_text() == "2 [3.0, 3.0, 3.0] [0, 1]"
+    assert (tmp_path / "stranger").read_text() == "got 0\n"
+
+
+def test_a_queue_that_was_changed_stops_the_ranks(tmp_path: Path) -> None:
+    gang.run(gang_ranks.with_a_changed_queue, tmp_path, Layout(), data=2)
+    for rank in range(2):
+        told = (tmp_path / f"lost{rank}").read_text()
+        assert told.startswith("the ranks were to sample 16 answers (2 to each of 8 prompts)"), told
+        assert "2 of them wanted; prompts without all of theirs: [0, 1, 2, 3, 4, 5, 6]" in told
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    rng, rows = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    say = lambda n: " ".join(rng.choice(["bread", "Paris", "short", "capital"], n))  # noqa: E731
+    rows.write_text("".join(json.dumps({"prompt": say(4), "chosen": say(6), "rejected": say(3)}) + "\n" for _ in range(16)))
+    algorithm = ("algorithm=dpo", "algorithm.max_steps=3", "algorithm.global_batch_size=4", "algorithm.lr=1e-3")
+    return [*algorithm, f"model.source={tiny_model}", f"data.train={rows}", "backend.ranks_per_node=2", "backend.threads_per_rank=1"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[api.Run]]:
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    started: list[api.Run] = []
+    yield started
+    for run in started:
+        if not run.status.state.ended:
+            run.kill()
+
+
+def listening(run: api.Run) -> dict[tuple[str, int], psutil.Process]:
+    """Whatever the run's processes listen on."""
+    job = run.status.job
+    assert job is not None
+    driver = psutil.Process(int(job["id"]))
+    family = [driver, *driver.children(recursive=True)]
+    return {(e.laddr.ip, e.laddr.port): each for each in family for e in each.net_connections() if e.status == psutil.CONN_LISTEN}
+
+
+def losses(run: api.Run) -> list[float]:
+    return [event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"]
+
+
+def test_a_local_runs_sockets_tell_another_user_nothing(runs: list[api.Run], settings: list[str], intruder: Intruder, hold: Hold) -> None:
+    """Each is dask's, over TLS for the run's certificate only, or gloo's, which answers nobody any more; a connection that says nothing ends no run."""
+    hold.at(1)
+    runs.append(api.submit(api.compose(settings)))
+    hold.wait(runs[0])
+    sockets = listening(runs[0])
+    ranks = {place for place, process in sockets.items() if "workbench.processes.worker" in process.cmdline()}
+    assert ranks and len(sockets) > len(ranks)
+    assert {host for host, _ in sockets} == {"127.0.0.1"}
+    assert len(sockets) - len(ranks) == 3, {place: process.cmdline() for place, process in sockets.items()}  # scheduler, nanny, worker
+    knocking = intruder.start(KNOCK, json.dumps(sorted(sockets)))
+    assert knocking.stdout is not None
+    told = dict(json.loads(line) for line in iter(knocking.stdout.readline, "done\n"))
+    for host, port in sockets:
+        if (host, port) in ranks:
+            assert set(told[port].values()) == {"TimeoutError"}, told[port]
+        else:
+            assert told[port]["silent"] == told[port]["bytes"].strip("\x15\x03\x01\x00\x02\x46\x0a\x32") == "", told[port]
+            assert not told[port]["http"].startswith("HTTP"), told[port]
+            assert told[port]["tls"] in ("SSLError", "ConnectionResetError", "BrokenPipeError", "SSLEOFError"), told[port]
+    hold.release()
+    assert runs[0].wait(240).state == State.COMPLETED, runs[0].status.message
+    knocking.kill()
+    knocking.wait()
+    runs.append(api.submit(api.compose(settings)))
+    assert runs[1].wait(240).state == State.COMPLETED, runs[1].status.message
+    assert losses(runs[0]) == losses(runs[1]) and len(losses(runs[0])) == 3
+
+
+def test_the_store_of_one_machine_is_a_file_of_its_owners(runs: list[api.Run], settings: list[str], intruder: Intruder, hold: Hold) -> None:
+    hold.at(1)
+    runs.append(api.submit(api.compose([*settings, "backend.num_nodes=2", "backend.ranks_per_node=1"])))
+    hold.wait(runs[0])
+    job = runs[0].status.job
+    assert job is not None
+    family = psutil.Process(int(job["id"])).children(recursive=True)
+    (address,) = {found for each in family if (found := each.environ().get("WORKBENCH_STORE"))}
+    store = Path(address.removeprefix("file:"))
+    assert stat.S_IMODE(store.parent.stat().st_mode) == 0o700
+    assert not intruder.reads(store) and not intruder.reads(store.parent)
+    family[-1].kill()
+    assert runs[0].wait(240).state == State.FAILED
+    assert not store.parent.exists()
