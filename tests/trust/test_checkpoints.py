@@ -231,5 +231,86 @@ def test_arrays_beside_a_checkpoint_do_not_expand(tmp_path: Path) -> None:
         state.read(tmp_path)
 
 
-def _model(tmp_path: Path) -> Path:
-    return models.save(tmp_path / "model")
+def names_its_own_code(model: Path) -> str:
+    _change(model / "config.json", auto_map={"AutoConfig": "theirs.Config"})
+    (model / "theirs.py").write_text("raise SystemExit('their code ran')")
+    return r"config\.json asks for Python code .* \(auto_map: .*theirs\.Config.*remove auto_map from a copy"
+
+
+def tokenizer_names_its_own_code(model: Path) -> str:
+    _change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "theirs.Tokenizer"]})
+    return r"tokenizer_config\.json asks for Python code"
+
+
+def names_a_kernel(model: Path) -> str:
+    _change(model / "config.json", attn_implementation="theirs/kernel")
+    return "asks for compiled code from 'theirs/kernel'"
+
+
+def weights_are_pickles(model: Path) -> str:
+    torch.save({}, model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    return r"weights as pickles \(pytorch_model\.bin\)"
+
+
+def index_leads_out(model: Path) -> str:
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../theirs.safetensors"}}))
+    return r"names the file '\.\./\.\./theirs\.safetensors'; expected a plain name"
+
+
+def file_is_a_link_out(model: Path) -> str:
+    """An export copies these files: it would publish what the link points at."""
+    (model / "notes.json").symlink_to("/etc/passwd")
+    return "is a link that leads out of the model's folder, to /etc/passwd"
+
+
+def adapters_beside(model: Path) -> str:
+    (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "theirs/model"}))
+    return "has adapters of peft in it"
+
+
+MODELS = [
+    names_its_own_code,
+    tokenizer_names_its_own_code,
+    names_a_kernel,
+    weights_are_pickles,
+    index_leads_out,
+    file_is_a_link_out,
+    adapters_beside,
+]
+
+
+@pytest.mark.parametrize("spoil", MODELS, ids=lambda spoil: spoil.__name__)
+def test_a_spoiled_model_is_refused(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
+    """On the one road that every source of weights takes, before transformers sees the folder."""
+    model = models.save(tmp_path / "model")
+    assert hf.local_directory(str(model)) == model
+    said = spoil(model)
+    with pytest.raises(ValueError, match=said):
+        hf.local_directory(str(model))
+
+
+def test_transformers_is_told_to_run_nothing_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a folder to change after it was checked: the loaders refuse code by themselves. Without being told they ask at the terminal."""
+    model = models.save(tmp_path / "model")
+    _change(model / "config.json", auto_map={"AutoConfig": "theirs.Config"}, model_type="theirs")
+    (model / "theirs.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        hf.config(model)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_the_cache_of_the_hub_has_links(tmp_path: Path) -> None:
+    """As `huggingface_hub` lays files out; they are no attack."""
+    repository = tmp_path / "models--someone--model"
+    model = models.save(repository / "snapshots" / "abc")
+    (repository / "blobs").mkdir()
+    for path in list(model.iterdir()):
+        path.rename(repository / "blobs" / path.name)
+        path.symlink_to(Path("../../blobs") / path.name)
+    assert hf.local_directory(str(model)) == model
+
+
+def _change(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
