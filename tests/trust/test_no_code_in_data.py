@@ -68,6 +68,8 @@ def test_each_is_found(text: str) -> None:
     assert list(findings("x.py", text))
 
 
-@pytest.mark.parametrize("text", ["model.eval()", "torch.load(p, weights_only=True)", "yaml.safe_load(t)", "AutoConfig.from_pretrained(d, **NO_CODE)"])
+@pytest.mark.parametrize(
+    "text", ["model.eval()", "torch.load(p, weights_only=True)", "yaml.safe_load(t)", "AutoConfig.from_pretrained(d, **NO_CODE)"]
+)
 def test_what_is_harmless_is_not(text: str) -> None:
     assert not list(findings("x.py", text))

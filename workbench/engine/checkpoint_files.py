@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from io import IOBase
 from pathlib import Path
 from typing import IO, cast
 
@@ -17,17 +18,15 @@ import torch
 from megatron.core.dist_checkpointing.strategies import torch as megatron_strategies
 from megatron.core.dist_checkpointing.strategies.common import TorchCommonLoadStrategy
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
-from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint import filesystem as torch_files
 from torch.distributed.checkpoint import metadata as torch_metadata
 from torch.distributed.checkpoint import planner as torch_planner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from workbench.engine.megatron_types import put
 from workbench.rundir.foreign import check_name, json_object, open_plain
 
-WAY_OUT = (
-    "no checkpoint that the workbench writes has that. Ask whoever made it for the model as safetensors (workbench export), and name that as model.source"
-)
+WAY_OUT = "no checkpoint that the workbench writes has that. Ask whoever made it for the model as safetensors (workbench export), and name that as model.source"
 _CONFIG = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
 _CLASSES = (
     torch_metadata.ChunkStorageMetadata,
@@ -105,7 +104,7 @@ class _PlainFiles(torch_files.FileSystem):
     """Files of the folder itself: no links, no pipes."""
 
     @contextmanager
-    def create_stream(self, path: object, mode: str) -> Generator[IO[bytes], None, None]:
+    def create_stream(self, path: object, mode: str) -> Generator[IOBase, None, None]:
         assert mode == "rb", "a checkpoint that is read is not written"
         with open_plain(Path(str(path))) as file:
             yield file

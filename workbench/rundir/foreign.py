@@ -6,13 +6,14 @@ import json
 import os
 import stat
 import zipfile
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MAX_JSON_BYTES = 16 << 20
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """A regular file for reading. No link is followed, and no pipe or device waited for.
 
     Raises:
@@ -21,7 +22,7 @@ def open_plain(path: Path) -> BinaryIO:
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link; expected a plain file: copy what it points at in its place, if that is to be read")
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=1 << 16)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise ValueError(f"{path} is no plain file; expected one")

@@ -66,7 +66,11 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ):
         self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
-        self.model = cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE)).to(device.current()).eval()
+        self.model = (
+            cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE))
+            .to(device.current())
+            .eval()
+        )
         self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
         self.profile = Profile()
 
