@@ -3,11 +3,14 @@ PYTHON ?= python3.11
 PY     := .venv/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ROOT   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+TOOLS  := pip-audit==2.10.1 cyclonedx-bom==7.5.0
+AUDIT  := .venv-audit/bin/pip-audit
+ASK    := --strict --no-deps --disable-pip --progress-spinner off
 DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app test lint slow slurm-versions gpu bench clean
+.PHONY: demo app test lint slow slurm-versions gpu bench sbom audit clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -45,6 +48,24 @@ bench: .venv/demo
 	.venv/bin/workbench bench dpo
 	.venv/bin/workbench bench sft
 
+# What is installed, as CycloneDX.
+sbom: .venv/test .venv-audit/made
+	mkdir -p build
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json $(PY)
+
+# Known vulnerabilities of the pinned packages, by PyPI. A service that knows none of an old jinja2, or not a package, has not checked: that fails.
+audit: .venv-audit/made
+	@echo 'jinja2==3.1.4' > .venv-audit/known.txt
+	@$(AUDIT) $(ASK) -r .venv-audit/known.txt 2>&1 | tee .venv-audit/known.log | grep -qE '^jinja2 +3\.1\.4 +(PYSEC|GHSA|CVE)-' || \
+	    { cat .venv-audit/known.log; echo "cannot check: PyPI did not name the known vulnerabilities of jinja2 3.1.4 (no network, or a mirror without them)"; exit 2; }
+	$(AUDIT) $(ASK) -r constraints.txt
+
+.venv-audit/made: Makefile
+	command -v $(PYTHON) >/dev/null
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check $(TOOLS)
+	touch $@
+
 .venv/python: constraints.txt pyproject.toml
 	command -v $(PYTHON) >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq python3.11 python3.11-venv; }
 	$(PYTHON) -m venv .venv
@@ -63,4 +84,4 @@ bench: .venv/demo
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .pytest_cache .ruff_cache

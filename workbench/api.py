@@ -10,6 +10,7 @@ from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
 from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
+from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import browse_data, check_data
 from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
@@ -20,6 +21,7 @@ from workbench.settings.composing import SpecError
 from workbench.settings.spec import Experiment, compose
 
 __all__ = [
+    "CHECK_TIMEOUT_S",
     "Allocation",
     "CheckReport",
     "Cluster",

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests import models
+from workbench.data import decoding
 from workbench.data.check import check, render
 from workbench.data.dataset import load
 from workbench.data.formats import SCHEMAS
+from workbench.data.limits import Limits
 from workbench.data.packing import Row, pack
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
@@ -342,14 +344,10 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read("nobody/nothing", "preference")
 
 
-def test_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_dataset(tmp_path: Path) -> None:
     """`datasets` loads a local folder as it loads an id."""
     write(tmp_path, GOOD, GOOD, name="train.jsonl")
-    import datasets
-
-    load = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, **kwargs: load("json", data_dir=str(tmp_path), **kwargs))
-    assert [row.where for row in read("someone/pairs", "preference").rows] == ["someone/pairs:train:1", "someone/pairs:train:2"]
+    assert list(decoding.hub_rows(str(tmp_path), None, "train", Limits())) == [(f"{tmp_path}:train:{i}", GOOD) for i in (1, 2)]
 
 
 @given(

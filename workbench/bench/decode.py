@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
 from workbench.engine import device, graphs, hf, parallel, products
 from workbench.engine.model import DTYPES
+from workbench.engine.model_files import NO_CODE
 from workbench.rollout.base import Prompt, Sampling
 
 TINY = "tiny"
@@ -118,7 +119,7 @@ def _embedded(directory: Path, prompts: Sequence[Prompt], precision: Precision, 
 
 def _transformers(directory: Path, prompts: Sequence[Prompt], precision: Precision) -> Callable[[int], int]:
     """`generate` by batches of neighbours, each to its longest answer."""
-    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=DTYPES[precision])
+    model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=DTYPES[precision], use_safetensors=True, **NO_CODE)
     model.to(device.current()).eval()
     model.generation_config = GenerationConfig()  # its own would add an end token or a penalty
     batches = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]

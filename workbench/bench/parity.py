@@ -185,7 +185,7 @@ def _ends(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
 
 def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             run, kind, *name = key.split("|")
             entry = found.setdefault(run, {"weights": {}})

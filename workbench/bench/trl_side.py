@@ -52,8 +52,8 @@ common = {
     "disable_tqdm": True,
     "seed": 0,
 }
-model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32)
-tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
+tokenizer = AutoTokenizer.from_pretrained(settings["model"], trust_remote_code=False)
 adapters = LoraConfig(
     r=settings["rank"],
     lora_alpha=settings["alpha"],

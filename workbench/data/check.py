@@ -14,6 +14,7 @@ from rich.text import Text
 
 from workbench.data.chat import Span, prompt_tokens, spans
 from workbench.data.dataset import encode, fingerprint, fit, prompt_text
+from workbench.data.limits import Limits
 from workbench.data.packing import Row
 from workbench.data.readers import Kind, read
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
@@ -82,13 +83,15 @@ class Page(BaseModel):
     rows: list[Sample]
 
 
-def check(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: str = "auto", max_length: int = 1024) -> CheckReport:
+def check(
+    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: str = "auto", max_length: int = 1024, limits: Limits | None = None
+) -> CheckReport:
     """Read everything, skip nothing silently.
 
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows = read(source, kind, format, on_bad_row="skip")
+    read_rows = read(source, kind, format, on_bad_row="skip", limits=limits)
     encoded = [encode(text, tokenizer) for text in read_rows.rows]
     lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
     answers = sum(_answer_tokens(row) for row in encoded)
@@ -102,7 +105,7 @@ def check(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: s
         kind=kind,
         format=read_rows.format,
         rows=len(encoded),
-        bad=len(read_rows.bad),
+        bad=read_rows.num_bad,
         bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in read_rows.bad[:BAD_SHOWN]],
         too_long=counts["dropped"],
         max_length=max_length,
@@ -117,9 +120,11 @@ def check(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: s
     )
 
 
-def browse(source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, offset: int, count: int, format: str = "auto") -> Page:
+def browse(
+    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, offset: int, count: int, format: str = "auto", limits: Limits | None = None
+) -> Page:
     """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = read(source, kind, format, on_bad_row="skip").rows
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits).rows
     return Page(total=len(rows), offset=offset, rows=[sample(text, tokenizer) for text in rows[offset : offset + count]])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from workbench.data.chat import encode_answer, encode_conversation, encode_preference, encode_prompt, prompt_tokens
+from workbench.data.limits import Limits
 from workbench.data.packing import Row
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import Conversation, Preference, PromptOnly, TextRow
@@ -61,13 +62,14 @@ def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: P
     Raises:
         DataError: a source that cannot be read, or a row over `max_length` where the policy is error.
     """
-    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit)]
+    limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
+    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit, limits)]
     if data.validation:
-        sources.append(read(data.validation, kind, data.format, data.on_bad_row))
+        sources.append(read(data.validation, kind, data.format, data.on_bad_row, limits=limits))
     total = sum(len(source.rows) for source in sources)
     kept: list[tuple[TextRow, Row]] = []
     held: list[tuple[TextRow, Row]] = []
-    counts: Counter[str] = Counter(bad=sum(len(source.bad) for source in sources))
+    counts: Counter[str] = Counter(bad=sum(source.num_bad for source in sources))
     seen: set[str] = set()
     for i, source in enumerate(sources):
         for text in source.rows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from workbench.data import templating
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -15,8 +17,13 @@ def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], skip_speci
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    """The text that the chat template makes of the messages."""
-    return cast(str, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    """The text that the chat template makes of the messages, in a process with limits of its own.
+
+    Raises:
+        ValueError: the template raises an error, or takes too much time or memory.
+    """
+    names = {name: value if isinstance(value, list) else str(value) for name, value in tokenizer.special_tokens_map.items()}
+    return templating.render(tokenizer.get_chat_template(), messages, add_generation_prompt, names, tokenizer.name_or_path or "the tokenizer")
 
 
 def added_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, int]:

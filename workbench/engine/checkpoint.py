@@ -28,6 +28,7 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from workbench.engine import device, mended, parallel, shards, state
 from workbench.engine.step import Policy
 from workbench.rundir.files import write_atomic
+from workbench.rundir.foreign import check_name, json_object
 from workbench.rundir.store import COMPLETE
 from workbench.settings import Checkpoint
 
@@ -35,6 +36,10 @@ device.adopt_megatron()
 
 _SAME_WEIGHTS = ("source", "precision", "lora")
 """The model settings that decide what a checkpoint holds; the layout is not among them."""
+
+
+MAX_MARKER_BYTES = 1 << 30
+"""A marker has a line for each file of each rank."""
 
 
 class File(TypedDict):
@@ -270,11 +275,20 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
 
 def _damage(path: Path) -> str:
     """What is wrong with a checkpoint's files, the same on every rank; empty where nothing is."""
-    files = sorted(json.loads((path / COMPLETE).read_text()).items())
+    try:
+        files = sorted(json_object(path / COMPLETE, MAX_MARKER_BYTES).items())
+        for name, expected in files:
+            check_name(name, path / COMPLETE)
+            if not isinstance(expected, dict) or set(expected) != {"bytes", "sha256"}:
+                raise ValueError(f"{path / COMPLETE} does not tell the size and the checksum of {name}")
+    except ValueError as error:
+        return str(error)
     mine = files[parallel.rank() :: parallel.world_size()]
     wrong = []
     for name, expected in mine:
-        if not (path / name).is_file():
+        if (path / name).is_symlink():
+            wrong.append(f"{name} is a symbolic link")
+        elif not (path / name).is_file():
             wrong.append(f"{name} is missing")
         elif (path / name).stat().st_size != expected["bytes"]:
             wrong.append(f"{name} has {(path / name).stat().st_size:,} of {expected['bytes']:,} bytes")
@@ -284,7 +298,7 @@ def _damage(path: Path) -> str:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    return json.loads((path / "meta.json").read_text())
+    return json_object(path / "meta.json")
 
 
 def _digest(path: Path, sync: bool = True) -> File:

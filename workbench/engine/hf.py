@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from workbench.engine import families
+from workbench.engine import families, model_files
 from workbench.engine.families._parts import Part
+from workbench.engine.model_files import NO_CODE
 from workbench.rundir import store
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -38,14 +39,20 @@ _SHARD_BYTES = 5 * 10**9
 
 
 def local_directory(source: str) -> Path:
-    """A Hugging Face directory with the source's weights in safetensors, converted or downloaded once.
+    """A Hugging Face directory with the source's weights in safetensors, converted or downloaded once. Nothing in it is code that would be run.
 
     Args:
         source: a directory, a .gguf file, a hub id, or `smollm2-135m-instruct`.
 
     Raises:
-        ValueError: there is no such source, or it is not a model directory; the message says what was tried.
+        ValueError: there is no such source, it is not a model directory, or it asks for code (see `model_files`); the message says what was tried.
     """
+    directory = _fetched(source)
+    model_files.check(directory)
+    return directory
+
+
+def _fetched(source: str) -> Path:
     path = Path(source).expanduser()
     if source == EMBEDDED:
         return _from_gguf(_embedded_file())
@@ -61,11 +68,11 @@ def local_directory(source: str) -> Path:
 
 
 def config(directory: Path) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(directory)
+    return AutoConfig.from_pretrained(directory, **NO_CODE)
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(directory)
+    return AutoTokenizer.from_pretrained(directory, **NO_CODE)
 
 
 def end_tokens(directory: Path) -> frozenset[int]:
@@ -232,8 +239,8 @@ def _from_gguf(file: Path) -> Path:
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(temporary)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE).save_pretrained(temporary)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, **NO_CODE)
         model.generation_config.save_pretrained(temporary)
         tree = json.loads(model.config.to_json_string())
         tree.pop("quantization_config", None)  # the weights are plain fp32 now

@@ -164,7 +164,13 @@ def save_adapter(chunk: PackedGPT, settings: Lora, hf: PretrainedConfig, base: s
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """transformers' model with the adapters of a peft directory."""
+    """transformers' model with the adapters of a peft directory, which has them in safetensors.
+
+    Raises:
+        ValueError: it has them as a pickle.
+    """
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder} has no adapter_model.safetensors; adapters in a pickle (adapter_model.bin) are not read")
     return PeftModel.from_pretrained(model, str(folder))
 
 

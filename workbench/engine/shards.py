@@ -11,7 +11,7 @@ from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, ShardedBase, ShardedTensor
 from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 
-from workbench.engine import device, hf, lora, parallel
+from workbench.engine import checkpoint_files, device, hf, lora, parallel
 from workbench.engine.model import named_parameters
 from workbench.engine.step import Policy
 
@@ -22,8 +22,13 @@ _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable", "chained_opt
 
 
 def read(state: State, path: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors that lie in a checkpoint in the places of the state's."""
-    return cast(dict[str, dict[str, torch.Tensor]], dist_checkpointing.load(state, str(path)))
+    """The tensors that lie in a checkpoint in the places of the state's.
+
+    Raises:
+        ValueError: a file has what a checkpoint of tensors has not, see `workbench.engine.checkpoint_files`.
+    """
+    sharded, common = checkpoint_files.strategies(path)
+    return cast(dict[str, dict[str, torch.Tensor]], dist_checkpointing.load(state, str(path), sharded, common))
 
 
 def of(policy: Policy) -> State:

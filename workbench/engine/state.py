@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from workbench.rundir.foreign import check_stored, json_object
+
 FILE, ARRAYS = "state.json", "state.npz"
+MAX_STATE_BYTES = 1 << 30
 _ARRAY = "__array__"
 
 
@@ -26,10 +29,15 @@ def write(folder: Path, state: Mapping[str, object]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `write` was given; tuples come back as lists."""
+    """What `write` was given; tuples come back as lists.
+
+    Raises:
+        ValueError: a file is not what `write` makes of it.
+    """
+    check_stored(folder / ARRAYS)
     with np.load(folder / ARRAYS, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    return _with_arrays(json.loads((folder / FILE).read_text()), arrays)
+    return _with_arrays(json_object(folder / FILE, MAX_STATE_BYTES), arrays)
 
 
 def _without_arrays(value: object, path: str, arrays: dict[str, np.ndarray]) -> object:

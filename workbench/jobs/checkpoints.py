@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from workbench.rundir import store
+from workbench.rundir.foreign import json_object
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
 from workbench.settings.composing import SpecError, compose_tree
@@ -29,12 +29,12 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         return experiment
     try:
         folder = locate(job.checkpoint)
-        meta = json.loads((folder / "meta.json").read_text())
+        weights = _weights(folder)
         _check(experiment, folder)
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
-    found = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **meta["model"]}})
+    found = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
     try:
         check_layout(found.model.layout, ranks, known_shape(found.model.source) if ranks > 1 else None)
     except ValueError as error:
@@ -102,6 +102,16 @@ def locate(name: str) -> Path:
     if not steps:
         raise ValueError(f"run {run.id} has no complete checkpoint")
     return (run.checkpoints / (step if colon else str(steps[-1]))).resolve()
+
+
+def _weights(folder: Path) -> dict[str, object]:
+    """What a checkpoint says that it is of: the source, the precision and the adapters of its model; nothing else of it becomes a setting."""
+    model = json_object(folder / "meta.json").get("model")
+    if not isinstance(model, dict):
+        raise ValueError(f"{folder / 'meta.json'} does not say of which model it is")
+    if unknown := sorted(set(model) - set(WEIGHTS)):
+        raise ValueError(f"{folder / 'meta.json'} sets model.{unknown[0]}; a checkpoint decides only {', '.join(WEIGHTS)}")
+    return model
 
 
 def _check(experiment: Experiment, folder: Path) -> None:

@@ -1,35 +1,92 @@
-"""Looking at data before a run is launched on it, in a process that loads the tokenizer in the caller's place."""
+"""Looking at data before a run is launched on it, in a process that loads the tokenizer in the caller's place, with limits on memory and time."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
+import psutil
+
 from workbench.data.check import CheckReport, Page
+from workbench.data.limits import Limits, ended_by
 from workbench.data.readers import Kind
-from workbench.processes.check_data import Question
+from workbench.processes.check_data import MORE_MEMORY, TOLD, Question
 from workbench.rundir.permission import changes
 
+TIMEOUT_S = 600.0
+"""Longest check, in seconds."""
+
+
+def memory_gb() -> float:
+    """What a check may write to where nothing else is said: half of this machine's memory, in GiB."""
+    return psutil.virtual_memory().total / 2**31
+
 
 @changes
-def check_data(source: str, kind: Kind, format: str = "auto", model: str = "smollm2-135m-instruct", max_length: int = 1024) -> CheckReport:
+def check_data(
+    source: str,
+    kind: Kind,
+    format: str = "auto",
+    model: str = "smollm2-135m-instruct",
+    max_length: int = 1024,
+    limits: Limits | None = None,
+    timeout_s: float = TIMEOUT_S,
+    max_memory_gb: float | None = None,
+) -> CheckReport:
     """What there is to know of a source's rows as training would see them.
 
+    Args:
+        limits: on a row's length, on how far a compressed file may expand, and on its decoding's memory; None for those of `Data`.
+        max_memory_gb: GiB that the check may write to; None for half of this machine's memory.
+
     Raises:
-        ValueError: there is no such source, not one good row in it, or no such model.
+        ValueError: there is no such source, not one good row in it, or no such model; or it takes more time or memory.
     """
-    return CheckReport.model_validate_json(_ask(Question(source=source, kind=kind, format=format, model=model, max_length=max_length)))
+    question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"max_length": max_length})
+    return CheckReport.model_validate_json(_ask(question, timeout_s))
 
 
 @changes
-def browse_data(source: str, kind: Kind, offset: int, count: int, format: str = "auto", model: str = "smollm2-135m-instruct") -> Page:
+def browse_data(
+    source: str,
+    kind: Kind,
+    offset: int,
+    count: int,
+    format: str = "auto",
+    model: str = "smollm2-135m-instruct",
+    limits: Limits | None = None,
+    timeout_s: float = TIMEOUT_S,
+    max_memory_gb: float | None = None,
+) -> Page:
     """Some good rows of a source as training sees them. Raises ValueError as `check_data` does."""
-    return Page.model_validate_json(_ask(Question(source=source, kind=kind, format=format, model=model, rows=(offset, count))))
+    question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"rows": (offset, count)})
+    return Page.model_validate_json(_ask(question, timeout_s))
 
 
-def _ask(question: Question) -> str:
+def _question(source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None) -> Question:
+    memory_bytes = int((memory_gb() if max_memory_gb is None else max_memory_gb) * 2**30)
+    return Question(source=source, kind=kind, format=format, model=model, limits=limits or Limits(), memory_bytes=memory_bytes)
+
+
+def _ask(question: Question, timeout_s: float) -> str:
     command = [sys.executable, "-m", "workbench.processes.check_data"]
-    done = subprocess.run(command, input=question.model_dump_json(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(done.stderr.strip() or f"the check exited with {done.returncode}")
-    return done.stdout
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        answer, message = process.communicate(question.model_dump_json(), timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{question.source}: checking it takes more than {timeout_s:g} s; `workbench data check --timeout` gives it longer"
+        ) from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # what it started goes with it
+            process.communicate()
+    if process.returncode == 0:
+        return answer
+    if process.returncode == TOLD:
+        raise ValueError(message.strip())
+    ended, last = ended_by(process.returncode, 0, question.memory_bytes), message.strip().rpartition("\n")[2]
+    raise ValueError(f"{question.source}: the check failed: {ended} {last[:500]}".strip() + (f"; {MORE_MEMORY}" if process.returncode < 0 else ""))

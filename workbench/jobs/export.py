@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from workbench.engine import checkpoint, hf, lora, parallel
+from workbench.engine.model_files import NO_CODE
 from workbench.engine.step import Policy
 from workbench.processes.startup import settled
 from workbench.rundir.permission import changes
@@ -66,7 +67,7 @@ def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> fl
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     kind = AutoModelForCausalLM if not policy.wanted.scores else AutoModelForSequenceClassification
-    theirs = kind.from_pretrained(directory if adapter else out, dtype=torch.float32)
+    theirs = kind.from_pretrained(directory if adapter else out, dtype=torch.float32, use_safetensors=True, **NO_CODE)
     if adapter:
         theirs = lora.with_adapter(theirs, out)
     ids = hf.tokenizer(directory)(_CHECK_TEXT)["input_ids"]

@@ -1,7 +1,7 @@
 """Reads a data source with a model's tokenizer: `python -m workbench.processes.check_data` takes a `Question` as JSON and prints the answer as JSON.
 
-It is a process of its own, so that whoever asks (the app) loads no tokenizer. What is wrong with the source goes to standard error, with exit
-code 2.
+It is a process of its own, with a limit on memory, so that whoever asks (the app, the command line) loads no tokenizer, and whatever is in the
+source or in the model's files spoils nothing but this. What is wrong with the source goes to standard error, with exit code `TOLD`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,15 @@ import sys
 
 from pydantic import BaseModel
 
+from workbench.data import limits as resources
 from workbench.data.check import CheckReport, Page
+from workbench.data.limits import Limits
 from workbench.data.readers import Kind
+
+TOLD = 2
+"""The exit code with which the standard error is a message for the user."""
+MESSAGE_CHARACTERS = 10_000
+MORE_MEMORY = "`workbench data check --memory` gives it more"
 
 
 class Question(BaseModel):
@@ -26,6 +33,8 @@ class Question(BaseModel):
     model: str = "smollm2-135m-instruct"
     max_length: int = 1024
     rows: tuple[int, int] | None = None
+    limits: Limits = Limits()
+    memory_bytes: int
 
 
 def answer(question: Question) -> CheckReport | Page:
@@ -35,17 +44,22 @@ def answer(question: Question) -> CheckReport | Page:
 
     tokenizer = hf.tokenizer(hf.local_directory(question.model))
     if question.rows:
-        return check.browse(question.source, question.kind, tokenizer, *question.rows, question.format)
-    return check.check(question.source, question.kind, tokenizer, format=question.format, max_length=question.max_length)
+        return check.browse(question.source, question.kind, tokenizer, *question.rows, question.format, question.limits)
+    return check.check(question.source, question.kind, tokenizer, question.format, question.max_length, question.limits)
 
 
 def main() -> int:
+    question = Question.model_validate_json(sys.stdin.read())
+    resources.of_memory(question.memory_bytes)
     try:
-        print(answer(Question.model_validate_json(sys.stdin.read())).model_dump_json())
+        print(answer(question).model_dump_json())
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+        print(str(error)[:MESSAGE_CHARACTERS], file=sys.stderr)
+    except MemoryError:
+        print(f"{question.source}: checking it takes more than {question.memory_bytes / 2**30:g} GiB of memory; {MORE_MEMORY}", file=sys.stderr)
+    else:
+        return 0
+    return TOLD
 
 
 if __name__ == "__main__":

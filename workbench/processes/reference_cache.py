@@ -27,7 +27,7 @@ def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -
     if not parallel.from_first(path.is_file()):
         known = _logprobs(rows, policy, rank.progress(f"reference log-probabilities ({part})"))
         rank.made_by_first(lambda: _save(path, np.concatenate(known)), "saving them")
-    return filled(rows, np.load(path)["logprobs"])
+    return filled(rows, np.load(path, allow_pickle=False)["logprobs"])
 
 
 def measured_by_reference(rows: Sequence[Row], policy: Policy) -> list[Row]:

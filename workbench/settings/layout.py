@@ -55,7 +55,7 @@ def known_shape(source: str) -> Shape | None:
         path = Path(cached)
     try:
         return Shape.of(json.loads(path.read_text()))
-    except (KeyError, ValueError):  # another architecture: what is wrong with it the worker tells
+    except (KeyError, ValueError, RecursionError):  # another architecture: what is wrong with it the worker tells
         return None
 
 

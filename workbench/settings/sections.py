@@ -181,6 +181,13 @@ class Data(Frozen):
     )
     on_bad_row: Literal["error", "skip"] = Field(default="error", description="Whether a malformed row refuses the file or is left out and counted.")
     limit: int | None = Field(default=None, ge=1, description="Use only the first rows; empty: all.")
+    max_row_mb: int = Field(default=8, ge=1, le=1024, description="Longest row of a file in MiB; a longer one is malformed.")
+    max_expansion: int = Field(
+        default=200, ge=1, description="How many times its size a compressed file may become when it is read; beyond that it is refused."
+    )
+    reader_memory_gb: float = Field(
+        default=4.0, ge=0.25, description="Memory in GiB of the process that decodes a Parquet file or a hub's data set, a few rows at a time."
+    )
 
 
 class Rollout(Frozen):

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from workbench import api
+from workbench.data.limits import Limits
 from workbench.data.readers import Kind
 from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
@@ -267,23 +268,27 @@ def data_check(
     model: Annotated[str, typer.Option(help="Whose tokenizer and chat template to use.")] = "smollm2-135m-instruct",
     max_length: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 1024,
     rows: Annotated[str | None, typer.Option(help="OFFSET:COUNT, to page through the rows with their loss mask.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest check in seconds.")] = api.CHECK_TIMEOUT_S,
+    memory: Annotated[float | None, typer.Option(min=1, help="GiB of memory that the check may take; half of the machine's without it.")] = None,
+    max_expansion: Annotated[int, typer.Option(min=1, help="As data.max_expansion.")] = Limits.expansion,
     as_json: Json = False,
 ) -> None:
     """Count, measure and show a data set's rows as training would see them."""
-    from workbench.data.check import Page, render
-    from workbench.processes.check_data import Question, answer
+    from workbench.data.check import render
 
-    shown = None
+    limits = Limits(expansion=max_expansion)
     if rows is not None:
         offset, _, count = rows.partition(":")
         if not (offset.isdigit() and count.isdigit()):
             raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
-        shown = int(offset), int(count)
-    found = answer(Question(source=source, kind=kind, format=format_, model=model, max_length=max_length, rows=shown))
-    if as_json or isinstance(found, Page):
-        print(found.model_dump_json(indent=None if as_json else 2))
+        page = api.browse_data(source, kind, int(offset), int(count), format_, model, limits, timeout, memory)
+        print(page.model_dump_json(indent=None if as_json else 2))
+        return
+    report = api.check_data(source, kind, format_, model, max_length, limits, timeout, memory)
+    if as_json:
+        print(report.model_dump_json())
     else:
-        render(found, out)
+        render(report, out)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from transformers import (
 
 from workbench.engine import device
 from workbench.engine.gather import gathered
+from workbench.engine.model_files import NO_CODE
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 from workbench.rollout.draw import draw
 from workbench.rundir.beats import moved
@@ -65,7 +66,11 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ):
         self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
-        self.model = cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)).to(device.current()).eval()
+        self.model = (
+            cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE))
+            .to(device.current())
+            .eval()
+        )
         self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
         self.profile = Profile()
 
@@ -117,7 +122,7 @@ class Engine:
     def _convert(self, other: dict[str, Tensor], ours: dict[str, torch.nn.Parameter]) -> set[int]:
         """Fill what transformers keeps in another shape than files do (a mixture's experts in one tensor): its own loader converts them."""
         loader: Any = type(self.model)
-        converted, report = loader.from_pretrained(None, config=self.model.config, state_dict=other, output_loading_info=True)
+        converted, report = loader.from_pretrained(None, config=self.model.config, state_dict=other, output_loading_info=True, **NO_CODE)
         if report["unexpected_keys"]:
             raise ValueError(f"transformers' {loader.__name__} has no weight {min(report['unexpected_keys'])!r}")
         given = {name: tensor for name, tensor in converted.named_parameters() if name not in report["missing_keys"]}
