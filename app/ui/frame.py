@@ -24,9 +24,8 @@ def draw(static: Path) -> None:
 def note_viewer(member: str | None) -> None:
     """Below the navigation, who is logged in to a team's app."""
     if member is not None:
-        with st.sidebar.container(key="viewer", horizontal=True, gap="small", vertical_alignment="center"):
-            st.markdown(f":material/person: {plain(member)}", width="content")
-            st.markdown(":gray[reading, in a team's app]", width="content", help="Launching and controlling runs takes the owner's own app.")
+        with st.sidebar.container(key="viewer"):
+            st.caption(f":material/person: {plain(member)} · team, reading", help="Launching and controlling runs takes the owner's own app.")
 
 
 def dark() -> bool:
