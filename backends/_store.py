@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import ssl
+import stat
 import struct
 import tempfile
 import threading
@@ -106,7 +107,7 @@ def _sweep(folder: Path) -> None:
     """Remove the folder if it is this user's and the process that made it is no more."""
     with suppress(BlockingIOError, FileNotFoundError):  # in use, or removed by another
         entry = folder.lstat()
-        if entry.st_uid != os.getuid() or time.time() - entry.st_mtime < SWEEP_AGE_S:
+        if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != os.getuid() or time.time() - entry.st_mtime < SWEEP_AGE_S:
             return
         lock = _lock(folder)
         shutil.rmtree(folder)
