@@ -5,6 +5,8 @@ What is left listens over TLS and asks whoever connects for the run's certificat
 
 from __future__ import annotations
 
+from typing import Any
+
 import distributed
 
 
@@ -24,7 +26,7 @@ class Worker(_NoHttp, distributed.Worker):
 class Nanny(distributed.Nanny):
     """Starts such workers."""
 
-    def __init__(self, *arguments: object, **options: object) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, worker_class=Worker, **options)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import psutil
 from pydantic import Field
@@ -128,7 +128,7 @@ def gang(task: Task) -> Iterator[Client]:
             scheduler={"cls": _dask.Scheduler, "options": everywhere},
             workers=dict.fromkeys(range(task.config.num_nodes), node),
             security=security,
-            silence_logs=logging.ERROR,
+            silence_logs=cast(bool, logging.ERROR),  # a level, whatever its annotation says
         ) as cluster,
         Client(cluster, security=security) as client,
     ):

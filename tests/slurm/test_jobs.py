@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import time
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from tests.backends import stand_in
+from tests.trust.test_gang import KNOCK, REFUSED
 from workbench import api
 from workbench.chaos.lab import URGENT, Lab
 from workbench.rundir.store import State
@@ -96,22 +98,39 @@ def test_a_gang_of_two_nodes(start: Callable[..., api.Run], lab: Lab) -> None:
     until(lambda: not lab.run("squeue", "-h"))
 
 
-def test_scheduler_and_workers_answer_to_the_runs_certificate_only(start: Callable[..., api.Run], lab: Lab) -> None:
-    run = start(ENDLESS, num_nodes=2)
+JOIN = """
+from workbench.engine import parallel
+parallel.start()
+print("met", *parallel.gather_over_all(rank), os.environ["WORKBENCH_STORE"], flush=True)
+"""
+
+
+def test_a_neighbour_gets_nothing_of_what_a_run_of_two_nodes_listens_on(start: Callable[..., api.Run], lab: Lab) -> None:
+    """Scheduler, workers and the gang's store want the run's certificate, on the interface's address alone; gloo's ports answer nobody."""
+    run = start(JOIN + ENDLESS, num_nodes=2)
     running(run)
-    listening = [*processes(run, stand_in.__file__), *processes(run, "distributed.cli.dask_worker")]
-    assert len(listening) == 3
-    for process in listening:
-        for entry in process.net_connections():
-            if entry.status != psutil.CONN_LISTEN:
-                continue
-            # as a neighbour would: no certificate of the run
-            words = ["nsenter", "--net=/run/netns/wblab-node4", "openssl", "s_client", "-connect", f"10.77.0.11:{entry.laddr.port}", "-brief"]
-            if entry.laddr.ip in ("10.77.0.11", "0.0.0.0", "::"):
-                done = subprocess.run(words, input="", capture_output=True, text=True, check=False, timeout=120)
-                assert "certificate required" in done.stderr or "refused" in done.stderr, (process.cmdline(), entry, done.stderr)
-            else:
-                assert entry.laddr.ip in ("127.0.0.1", "10.77.0.12"), entry
+    met = [run.log_tail("actor", rank=rank).split() for rank in (0, 1)]
+    assert met[0][:3] == met[1][:3] == ["met", "0", "1"] and met[0][3].startswith("tls://10.77.0.11:"), met
+    everything = [*processes(run, str(run.dir.path)), *processes(run, "distributed.cli.dask_worker")]
+    assert len(everything) == 5
+    ranks = {process.pid for process in everything if "RANK" in process.environ()}
+    places = {(e.laddr.ip, e.laddr.port): each for each in everything for e in each.net_connections() if e.status == psutil.CONN_LISTEN}
+    assert {host for host, _ in places} == {"10.77.0.11", "10.77.0.12"}
+    assert sum(process.pid not in ranks for process in places.values()) == 4, places  # the scheduler, two workers and the store
+    words = ["nsenter", "--net=/run/netns/wblab-node4", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/env", "python3"]
+    done = subprocess.run(
+        [*words, "-c", KNOCK, json.dumps(sorted(places))], input="", capture_output=True, text=True, check=True, timeout=120, cwd="/"
+    )
+    *lines, last = done.stdout.splitlines()
+    assert last == "done" and len(lines) == len(places)
+    for (host, port), line in zip(sorted(places), lines, strict=True):
+        answers = set(json.loads(line)[1].values())
+        if places[host, port].pid in ranks:
+            assert answers == {"TimeoutError"}, (host, port, answers)
+        else:
+            assert all(answer in REFUSED or answer.startswith("\x15\x03") for answer in answers), (host, port, answers)
+    run.stop()
+    assert run.wait(240).state == State.STOPPED
 
 
 def test_what_sbatch_refuses_is_told_at_once(start: Callable[..., api.Run]) -> None:

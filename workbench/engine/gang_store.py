@@ -10,16 +10,19 @@ import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import FileStore, HashStore, Store
 
 from backends import _store, _tls
 
 CONNECT_TIMEOUT_S = 60.0
+_kept: list[Store] = []
+"""torch keeps the C++ half of a store alone; without the other its calls end nowhere."""
 
 
-def find(world_size: int) -> dist.Store:
+def find(world_size: int) -> Store:
     """The store that the node's agent named in the environment; a rank that is alone has one of its own.
 
     Raises:
@@ -29,14 +32,17 @@ def find(world_size: int) -> dist.Store:
         return HashStore()
     address = os.environ.get(_store.STORE, "")
     if address.startswith(_store.TLS):
-        return TlsStore(address, Path(os.environ[_store.CREDENTIALS]))
+        _kept.append(TlsStore(address, Path(os.environ[_store.CREDENTIALS])))
+        return _kept[-1]
     if address:
-        return dist.FileStore(address.removeprefix(_store.FILE), world_size)
+        return FileStore(address.removeprefix(_store.FILE), world_size)
     raise ValueError(f"WORLD_SIZE is {world_size} but {_store.STORE} names no store; set it to {_store.FILE}PATH in a folder of your own")
 
 
-class TlsStore(dist.Store):
+class TlsStore(Store):
     """A store over TLS. A request that waits keeps its connection to itself: other threads take or make another."""
+
+    timeout: datetime.timedelta  # the base class's property, which its stub lacks
 
     def __init__(self, address: str, credentials: Path):
         super().__init__()
@@ -47,7 +53,8 @@ class TlsStore(dist.Store):
         self._lock = threading.Lock()
 
     def clone(self) -> TlsStore:
-        return TlsStore(self._address, self._credentials)
+        _kept.append(TlsStore(self._address, self._credentials))
+        return cast(TlsStore, _kept[-1])
 
     def set(self, key: str, value: str | bytes) -> None:
         self._ask(b"set", key.encode(), _bytes(value))
@@ -72,6 +79,8 @@ class TlsStore(dist.Store):
 
     def num_keys(self) -> int:
         return int(self._ask(b"count")[0])
+
+    deleteKey, getNumKeys = delete_key, num_keys  # as C++ calls them
 
     def wait(self, keys: list[str], timeout: datetime.timedelta | None = None) -> None:
         self._wait(keys, self.timeout if timeout is None else timeout)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from workbench.engine import device, gang_store
 from workbench.engine.megatron_types import Context, group
@@ -32,7 +33,7 @@ def start(layout: Layout | None = None, timeout_s: float = 600) -> None:
     meet(store, "arrived", world_size)  # no port is open while a rank waits for others to start
 
     def join() -> None:
-        fresh = dist.PrefixStore(f"try/{next(tries)}", store)  # what another try left says nothing
+        fresh = PrefixStore(f"try/{next(tries)}", store)  # what another try left says nothing
         dist.init_process_group(device.BACKEND, store=fresh, rank=rank, world_size=world_size, timeout=timeout)
 
     formed(join, dist.destroy_process_group, store)
@@ -57,7 +58,7 @@ def arrange(layout: Layout) -> None:
     formed(make, parallel_state.destroy_model_parallel, _store())
 
 
-def _store() -> dist.Store:
+def _store() -> Store:
     return dist.distributed_c10d._get_default_store()
 
 

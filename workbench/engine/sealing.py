@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 
 SO_ATTACH_FILTER = 26
 BPF_RET_K = 0x06
@@ -35,7 +36,7 @@ class Intruded(RuntimeError):
     """Somebody else connects to the gang's ports each time that it forms its groups."""
 
 
-def formed(make: Callable[[], T], undo: Callable[[], None], store: dist.Store) -> T:
+def formed(make: Callable[[], T], undo: Callable[[], None], store: Store) -> T:
     """What `make` returns, which forms groups by all ranks and sends no message through them. `undo` gives them up. All ranks call it.
 
     Raises:
@@ -50,7 +51,7 @@ def formed(make: Callable[[], T], undo: Callable[[], None], store: dist.Store) -
             fresh = [
                 duplicates.enter_context(each) for number, descriptor in _descriptors().items() if number not in known for each in _tcp(descriptor)
             ]
-            if not _strangers(fresh, dist.PrefixStore(f"formed/{next(_rounds)}", store)):
+            if not _strangers(fresh, PrefixStore(f"formed/{next(_rounds)}", store)):
                 return made
         undo()
     raise Intruded(
@@ -59,7 +60,7 @@ def formed(make: Callable[[], T], undo: Callable[[], None], store: dist.Store) -
     )
 
 
-def _strangers(fresh: Sequence[socket.socket], store: dist.Store) -> int:
+def _strangers(fresh: Sequence[socket.socket], store: Store) -> int:
     """Close the ports, and cut off who is none of the gang. Returns how many were on all ranks."""
     listening = [each for each in fresh if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
     for each in listening:
@@ -86,7 +87,7 @@ def _strangers(fresh: Sequence[socket.socket], store: dist.Store) -> int:
     return store.add("strangers", 0)
 
 
-def meet(store: dist.Store, name: str, ranks: int) -> None:
+def meet(store: Store, name: str, ranks: int) -> None:
     """Until all ranks are here."""
     if store.add(f"{name}/ranks", 1) == ranks:
         store.set(f"{name}/all", "")
