@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import transformers
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import CONFIG_MAPPING
 
 from workbench.rundir.foreign import check_name, json_object
 
@@ -62,7 +62,7 @@ def _check_place(path: Path, directory: Path) -> None:
 def _check_settings(path: Path) -> None:
     """Where transformers has code of its own for what the settings name, it takes that, and `auto_map` is not looked at."""
     settings = _json(path)
-    known = str(settings.get("model_type")) in CONFIG_MAPPING_NAMES or hasattr(transformers, str(settings.get("tokenizer_class")))
+    known = str(settings.get("model_type")) in CONFIG_MAPPING or hasattr(transformers, str(settings.get("tokenizer_class")))
     for key, value in _nested(settings):
         if key == "auto_map" and value and not known:
             raise ValueError(
