@@ -99,10 +99,7 @@ class Policy:
         the updates of one step of the run.
 
         Returns:
-            The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput.
-
-        Raises:
-            RuntimeError: as `parallel.counted` does.
+            The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput. Raises as `parallel.counted` does.
         """
         started = time.perf_counter()
         torch.manual_seed(seed * 1_000_003 + step * 1009 + part * 9_176_243 + parallel.data_rank())
