@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,4 +87,10 @@ def with_a_changed_queue(folder: Path) -> None:
         (folder / f"lost{parallel.rank()}").write_text(str(error))
     mine = [SimpleNamespace(place=number, sample=0) for number in parallel.shared_queue(8, "others", parallel.tensor_group())]
     assert [each.place for each in in_order(parallel.gather_over_all(cast(Any, mine)), 8, 1)] == list(range(8))
-    assert "MASTER_PORT" not in os.environ
+    assert parallel.counted(3, 30, 2 - parallel.rank()) == 30
+    for rows, tokens in ((4, 30), (3, 30 + parallel.rank())):
+        try:
+            parallel.counted(rows, tokens, 2 - parallel.rank())
+        except RuntimeError as error:
+            with (folder / f"lost{parallel.rank()}").open("a") as file:
+                file.write(f"\n{error}")

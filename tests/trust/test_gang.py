@@ -67,6 +67,8 @@ def test_a_queue_that_was_changed_stops_the_ranks(tmp_path: Path) -> None:
         told = (tmp_path / f"lost{rank}").read_text()
         assert told.startswith("the ranks were to sample 16 answers (2 to each of 8 prompts)"), told
         assert "2 of them wanted; prompts without all of theirs: [0, 1, 2, 3, 4, 5, 6]" in told
+        assert "learnt from 3 rows of a batch of 4" in told
+        assert "count 61 tokens together" in told
 
 
 @pytest.fixture(scope="module")

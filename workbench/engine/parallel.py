@@ -138,6 +138,21 @@ def sum_over_data(values: Sequence[float]) -> list[float]:
     return total.tolist()
 
 
+def counted(rows: int, tokens: int, mine: int) -> float:
+    """The tokens of a batch of so many rows, as the data-parallel ranks count them; `mine` rows of it were dealt to this one.
+
+    Raises:
+        RuntimeError: the ranks' shares are not the whole batch, or their batches differ.
+    """
+    counted, dealt, all_tokens = sum_over_data([tokens / data_size(), mine, tokens])
+    if (dealt, all_tokens) != (rows, tokens * data_size()):
+        raise RuntimeError(
+            f"the {data_size()} data-parallel ranks learnt from {dealt:.0f} rows of a batch of {rows}, and count {all_tokens:.0f} tokens together "
+            f"where {tokens * data_size()} were expected: they do not hold the same batch; resume from the last checkpoint"
+        )
+    return counted
+
+
 def max_over_all(value: float) -> float:
     largest = torch.tensor(value, dtype=torch.float64, device=device.current())
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)

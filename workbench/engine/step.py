@@ -99,10 +99,7 @@ class Policy:
         the updates of one step of the run.
 
         Returns:
-            The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput.
-
-        Raises:
-            RuntimeError: the ranks disagree about the batch.
+            The loss's metrics averaged over the global batch, with grad_norm, lr, times in seconds and throughput. Raises as `parallel.counted` does.
         """
         started = time.perf_counter()
         torch.manual_seed(seed * 1_000_003 + step * 1009 + part * 9_176_243 + parallel.data_rank())
@@ -123,7 +120,7 @@ class Policy:
         succeeded, grad_norm, _ = cast(tuple[bool, float, object], self.optimizer.step())
         device.synchronize()
         ended = time.perf_counter()
-        tokens, memory = _counted(rows, mine), device.peak_memory_gib()
+        tokens, memory = parallel.counted(len(rows), sum(row.num_tokens for row in rows), len(mine)), device.peak_memory_gib()
         return {
             **self._averages(metrics),
             M.GRAD_NORM: float(grad_norm) if succeeded else math.nan,
@@ -332,18 +329,6 @@ class Policy:
         sums = {name: (value.detach().double().sum().item(), float(value.numel())) for name, value in metrics.items()}
         # The context ranks all compute the whole loss; their gradients are parts of a sum, so its units are counted once.
         return loss_B.sum(), _count(loss_B.numel() if parallel.context_rank() == 0 else 0, output), sums
-
-
-def _counted(rows: Sequence[Row], mine: Sequence[Row]) -> float:
-    """The batch's tokens as the ranks count them. Raises RuntimeError where their shares are not the whole batch, or their batches differ."""
-    size, own = parallel.data_size(), sum(row.num_tokens for row in rows)
-    tokens, dealt, all_tokens = parallel.sum_over_data([own / size, len(mine), own])
-    if (dealt, all_tokens) != (len(rows), own * size):
-        raise RuntimeError(
-            f"the {size} data-parallel ranks learnt from {dealt:.0f} rows of a batch of {len(rows)}, and count {all_tokens:.0f} tokens together "
-            f"where {own * size} were expected: they do not hold the same batch; resume from the last checkpoint"
-        )
-    return tokens
 
 
 def share(rows: Sequence[Row]) -> list[Row]:
