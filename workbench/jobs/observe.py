@@ -13,11 +13,13 @@ SILENCE_TIMEOUT_S = 300.0
 def observed_status(run: RunDir) -> Status:
     """The run's status, after a look whether the driver that should be writing it still lives.
 
+    What its owner wrote last, where this user cannot change it.
+
     Raises:
-        FileNotFoundError: there is no run; NewerFormat: a newer version made it.
+        Unreadable: there is no status, it is damaged, or a newer version made it.
     """
     status = run.status
-    if status.state.ended or status.state == State.CREATED:
+    if status.state.ended or status.state == State.CREATED or run.read_only:
         return status
     if status.job is None:
         if run.silence_s < LAUNCH_TIMEOUT_S:
@@ -42,7 +44,7 @@ def ended(run: RunDir, seen: Status, state: State, reason: str) -> Status:
 
 
 def backend_of(status: Status) -> backends.Backend:
-    """The backend that the run's job is of. The status has a job."""
+    """The backend that the run's job is of. The status has a job. Raises ValueError for a backend that there is not."""
     return backends.find(job_of(status).backend)
 
 

@@ -7,15 +7,12 @@ counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` a
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from workbench.rundir import rollouts
+from workbench.rundir.files import replacing
 from workbench.rundir.store import RunDir
 
 JSONL, PARQUET = "answers.jsonl", "answers.parquet"
@@ -41,7 +38,7 @@ def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per
 
     steps = range(1, -(-len(rows) // prompts_per_step) + 1)
     shape = pa.schema([("row", pa.int64()), *rollouts.schema()])
-    with _whole(run.path / JSONL) as lines, _whole(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
+    with replacing(run.path / JSONL) as lines, replacing(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
         for step in steps:
             first = (step - 1) * prompts_per_step
             found = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
@@ -55,17 +52,3 @@ def _line(answer: Mapping[str, object], row: Asked) -> bytes:
     kept = {name: answer[name] for name in ("row", "sample", "response", "finish_reason", "tokens")}
     line = {**row.columns, **kept, "prompt": list(row.prompt), "logprobs": answer["rollout_logprobs"]}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path` when it is written and on the disk; until then nothing does."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from workbench.rundir.files import write_atomic
+from workbench.rundir import opening
+from workbench.rundir.files import read_json, write_atomic
+from workbench.rundir.opening import Unreadable
 
 TOKEN_HEADER = "workbench-token"
 
@@ -47,10 +49,20 @@ def withdraw(run_dir: Path, role: str) -> None:
 
 
 def find(run_dir: Path, role: str) -> tuple[Address, str]:
-    """The address and the token. Raises FileNotFoundError while there is no such server."""
-    folder = run_dir / "endpoints"
-    address = Address(**json.loads((folder / f"{role}.json").read_text()))
-    return address, (folder / address.token_file).read_text()
+    """The address and the token. Raises FileNotFoundError while there is no such server, and Unreadable for files that are damaged or another's."""
+    path = run_dir / "endpoints" / f"{role}.json"
+    said = read_json(path)
+    if (
+        said.keys() != _ADDRESS.keys()
+        or not all(isinstance(said[name], kind) for name, kind in _ADDRESS.items())
+        or said["token_file"] != f"{role}.token"
+    ):
+        raise Unreadable(path, f"no address of the server {role}")
+    address = Address(**said)
+    return address, opening.read_text(path.with_name(address.token_file))
+
+
+_ADDRESS = {"url": str, "host": str, "pid": int, "started": float, "token_file": str}
 
 
 def gate(token: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
@@ -99,7 +98,8 @@ def bench_ppo(
     import functools
 
     from workbench.bench.ppo import measure
-    from workbench.terminal.follow import follow
+    from workbench.terminal.console import Console
+from workbench.terminal.follow import follow
 
     raise typer.Exit(not measure(seeds, overrides or (), as_json, err if as_json else out, functools.partial(follow, quiet=as_json)))
 

@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -23,6 +22,7 @@ from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
+from workbench.terminal.console import Console
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column
 
@@ -16,6 +15,7 @@ from workbench.metrics import METRICS
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
 from workbench.settings.stored import job, spec_tree
+from workbench.terminal.console import Console
 
 out, err = Console(), Console(stderr=True)
 

@@ -6,9 +6,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from workbench import api
+from workbench.terminal.console import Console
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.metrics import metrics_of_run
 from workbench.terminal.summary import result, summary
