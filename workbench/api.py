@@ -13,8 +13,10 @@ from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import browse_data, check_data
 from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
+from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.machines.usage import Allocation, Cluster, Where, places
+from workbench.rundir.opening import ReadOnly, Unreadable
 from workbench.rundir.store import runs_root
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import Experiment, compose
@@ -28,10 +30,13 @@ __all__ = [
     "Finding",
     "Kind",
     "Piece",
+    "Problem",
+    "ReadOnly",
     "Run",
     "SCHEMAS",
     "Sample",
     "SpecError",
+    "Unreadable",
     "Where",
     "browse_data",
     "check_data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,15 @@ def state_badge(status: Status) -> None:
 
 
 def plain(words: str) -> str:
-    """Text from elsewhere, for markdown: nothing in it is markup."""
-    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>~:$" else char for char in words)
+    """Text from elsewhere, for markdown: nothing in it is markup, and no character hides."""
+    return "".join(f"\\{char}" if char in r"\`*_{}[]()#+-.!|<>~:$&" else char for char in text.visible(words))
+
+
+def code(words: object) -> str:
+    """Text from elsewhere, for markdown, as code in a line: its own backticks do not end it."""
+    shown = " ".join(text.visible(str(words)).split("\n"))
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if "`" in shown else f"`{shown}`"
 
 
 def sentence(words: str) -> str:

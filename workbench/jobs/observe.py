@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends import base as backends
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import LIVE, RunDir, State, Status
 
 LAUNCH_TIMEOUT_S = 240.0
@@ -25,7 +26,10 @@ def observed_status(run: RunDir) -> Status:
         if run.silence_s < LAUNCH_TIMEOUT_S:
             return status
         return ended(run, status, State.FAILED, "the launch was interrupted before the backend gave a job")
-    sight = backend_of(status).look(job_of(status))
+    try:
+        sight = backend_of(status).look(job_of(status))
+    except (ValueError, OverflowError) as error:  # a job that no backend gave
+        raise Unreadable(run.status_path, f"job: {error}") from None
     if sight.waiting:
         return _waits(run, status, sight)
     if sight.alive or (sight.alive is None and (_in_a_queue(status) or run.silence_s < SILENCE_TIMEOUT_S)):

@@ -17,7 +17,7 @@ import pwd
 import re
 import stat as modes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FOLDERS = frozenset({"events", "beats", "rollouts", "checkpoints", "critic", "journal", "endpoints", "health", "logs", "dask"})
@@ -113,7 +113,7 @@ def names(folder: Path) -> list[str]:
     """The names in a run's folder, or in one within it, sorted; none where it is not there. Raises Unreadable as `opener`."""
     try:
         with _listed(folder) as handle:
-            return sorted(os.listdir(handle))
+            return sorted(entry.name for entry in os.scandir(handle))
     except FileNotFoundError:
         return []
 
@@ -127,11 +127,8 @@ def total_bytes(folder: Path) -> int:
 
 def make_folder(folder: Path) -> None:
     """A folder of a run, for its owner alone, where it is not there yet. Raises as `opener`."""
-    with _parent(folder, writing=True) as (parent, _):
-        try:
-            os.mkdir(folder.name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            pass
+    with _parent(folder, writing=True) as (parent, _), suppress(FileExistsError):
+        os.mkdir(folder.name, 0o700, dir_fd=parent)
     names(folder)
 
 
@@ -143,11 +140,8 @@ def rename(path: Path, name: str) -> None:
 
 def unlink(path: Path) -> None:
     """Take a file away, if it is there; of a link only the link. Raises as `opener`."""
-    with _parent(path, writing=True) as (folder, _):
-        try:
-            os.unlink(path.name, dir_fd=folder)
-        except FileNotFoundError:
-            pass
+    with _parent(path, writing=True) as (folder, _), suppress(FileNotFoundError):
+        os.unlink(path.name, dir_fd=folder)
 
 
 def sync_folder(folder: Path) -> None:

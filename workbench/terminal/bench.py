@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from workbench.terminal.console import Console
+
 bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
 out, err = Console(), Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
@@ -98,8 +100,7 @@ def bench_ppo(
     import functools
 
     from workbench.bench.ppo import measure
-    from workbench.terminal.console import Console
-from workbench.terminal.follow import follow
+    from workbench.terminal.follow import follow
 
     raise typer.Exit(not measure(seeds, overrides or (), as_json, err if as_json else out, functools.partial(follow, quiet=as_json)))
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from workbench.terminal.console import Console
+
 
 def chaos(
     names: Annotated[list[str] | None, typer.Argument(help="Which scenarios; all without one.")] = None,

@@ -26,15 +26,15 @@ def follow(item: api.Run, quiet: bool = False) -> None:
         for line in _watch(item, quiet):
             out.print(line, highlight=False)
     except KeyboardInterrupt:
-        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}")
+        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}", markup=False)
         raise typer.Exit(0) from None
     status = item.status
     if status.state == State.FAILED:
-        err.print(f"[red]{item.id} failed[/]")
+        err.print(f"{item.id} failed", style="red", markup=False)
         err.print(status.message, markup=False, highlight=False)
         raise typer.Exit(1)
     if not quiet:
-        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}")
+        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}", markup=False)
 
 
 def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
