@@ -108,8 +108,6 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
         figures = view.headline(run, history, status)
     if reason := run.read_only:
         st.info(f"Read-only: {frame.plain(reason)}. Nothing of it can be changed here.", icon=":material/lock:")
-    for bad in run.problems() if ended else ():
-        st.warning(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/warning:")
     if not ended and (wrong := feed.problem(run.dir)):
         st.warning(f"The newest events cannot be read: {frame.plain(wrong)}", icon=":material/warning:")
     if figures:
@@ -119,7 +117,9 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
 
 
 def above_tabs(run: Run) -> None:
-    """The alarms, and what the kind of job has between the headline and the tabs."""
+    """What cannot be read of a run that has ended, the alarms, and what the kind of job has between the headline and the tabs."""
+    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that goes on
+        st.warning(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/warning:")
     alarm_panel.draw(run)
     view_of(run).above_tabs(run)
 
@@ -257,7 +257,8 @@ def log(run: Run) -> None:
     if not logs:
         st.info("The log appears when the backend has started the run.", icon=":material/terminal:")
         return
-    names = [path.name for path in sorted(logs[::-1], key=lambda path: not (path.name.startswith("actor-0.") and _bytes(path)))]
+    newest_first = logs[::-1]
+    names = [path.name for path in sorted(newest_first, key=lambda path: not (path.name.startswith("actor-0.") and _bytes(path)))]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     name = left.selectbox("Log file", names, format_func=lambda name: text.visible(text.log_title(name)), key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)

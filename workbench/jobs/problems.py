@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.rundir import beats, opening, rollouts
-from workbench.rundir.answers import JSONL, PARQUET
+from workbench.rundir import answers, beats, opening, rollouts
 from workbench.rundir.files import ByteCursor, read_json
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import COMPLETE, RunDir
+from workbench.serve import discovery, health
 from workbench.settings import stored
+from workbench.settings.composing import SpecError
 
 PRECISIONS = ("fp32", "bf16")
-PEM = b"-----BEGIN "
+PEM = re.compile(rb"-----BEGIN [A-Z ]+-----\n.+\n-----END [A-Z ]+-----\n", re.DOTALL)
 _AWAY = "move it away"
 
 
@@ -45,8 +47,7 @@ def needed(run: RunDir) -> list[Problem]:
 
 
 def _problems(run: RunDir) -> Iterator[Problem]:
-    if bad := stored.problem(run):
-        yield Problem(bad.path, bad.reason, "put back the file from a backup, or launch the run anew")
+    yield from _settings(run)
     yield from _of(run.path / "precision", _precision, "write fp32 or bf16 into it, as the run began")
     for path in _paths(run.path / "events", ".jsonl"):
         yield from _of(path, lambda path: _events(run, path), "cut the file before that byte: what comes after it is computed again or forgotten")
@@ -54,19 +55,32 @@ def _problems(run: RunDir) -> Iterator[Problem]:
     yield from _of(run.path / ".beat", opening.stat, "delete it")
     yield from _checkpoints(run.checkpoints, "move its folder away: the run goes on from the one before")
     yield from _checkpoints(run.path / "critic" / "checkpoints", "move its folder away: the run goes on from the one before")
-    for path in _paths(run.path / "dask", (".crt", ".key")):
-        yield from _of(path, _pem, "delete the folder dask: it is made again")
+    yield from _certificate(run.path / "dask", "delete the folder dask: it is made again")
     try:
         yield from (Problem(error.path, error.reason) for error in beats.problems(run))
     except Unreadable as error:
         yield Problem(error.path, error.reason)
     yield from (Problem(path, "no rollouts of a step can be read in it; left out") for path in rollouts.damaged(run))
-    for folder in ("endpoints", "health"):
+    for folder, read in (("endpoints", discovery.read), ("health", health.read)):
         for path in _paths(run.path / folder, ".json"):
-            yield from _of(path, read_json)
-    for path in (*_paths(run.logs, ".log"), *_paths(run.path / "endpoints", ".token"), run.path / JSONL, run.path / PARQUET):
+            yield from _of(path, read)
+    for path in (*_paths(run.logs, ".log"), *_paths(run.path / "endpoints", ".token")):
         yield from _of(path, opening.stat)
+    yield from _of(run.path / answers.JSONL, answers.check_lines)
+    yield from _of(run.path / answers.PARQUET, answers.check_table)
     yield from _folders(run)
+
+
+def _settings(run: RunDir) -> Iterator[Problem]:
+    remedy = "put back the file from a backup, or launch the run anew"
+    try:
+        stored.experiment(run)
+    except FileNotFoundError:
+        yield Problem(run.path / "spec.yaml", "missing", remedy)
+    except Unreadable as error:
+        yield Problem(error.path, error.reason, remedy)
+    except SpecError as error:
+        yield Problem(run.spec_path, "; ".join(str(error).splitlines()), remedy)
 
 
 def _of(path: Path, read: Callable[[Path], object], remedy: str = "") -> Iterator[Problem]:
@@ -102,8 +116,18 @@ def _events(run: RunDir, path: Path) -> None:
         pass
 
 
+def _certificate(folder: Path, remedy: str) -> Iterator[Problem]:
+    """The driver's certificate and its key: both or none."""
+    paths = _paths(folder, (".crt", ".key"))
+    for path in paths:
+        yield from _of(path, _pem, remedy)
+        other = path.with_suffix(".key" if path.suffix == ".crt" else ".crt")
+        if other not in paths:
+            yield Problem(other, "missing", remedy)
+
+
 def _pem(path: Path) -> None:
-    if not opening.read_bytes(path).startswith(PEM):
+    if not PEM.fullmatch(opening.read_bytes(path)):
         raise Unreadable(path, "no certificate or key in PEM")
 
 

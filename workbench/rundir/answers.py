@@ -7,12 +7,14 @@ counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.rundir import rollouts
-from workbench.rundir.files import replacing
+from workbench.rundir import opening, rollouts
+from workbench.rundir.files import LONGEST_LINE, decoded, replacing
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import RunDir
 
 JSONL, PARQUET = "answers.jsonl", "answers.parquet"
@@ -52,3 +54,32 @@ def _line(answer: Mapping[str, object], row: Asked) -> bytes:
     kept = {name: answer[name] for name in ("row", "sample", "response", "finish_reason", "tokens")}
     line = {**row.columns, **kept, "prompt": list(row.prompt), "logprobs": answer["rollout_logprobs"]}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def check_lines(path: Path) -> None:
+    """Look at the first line of answers.jsonl and at its end. Raises FileNotFoundError, and Unreadable for what is not whole."""
+    with open(path, "rb", opener=opening.opener) as file:
+        first, size = file.readline(LONGEST_LINE), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if not size or file.read() != b"\n":
+            raise Unreadable(path, "it does not end with a whole line" if size else "empty")
+    try:
+        found = decoded(first)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "response" not in found:
+        raise Unreadable(path, f"no answer in its first line: {first[:40]!r}")
+
+
+def check_table(path: Path) -> None:
+    """Look at the columns of answers.parquet. Raises FileNotFoundError, and Unreadable for what is no table of answers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "rb", opener=opening.opener) as file:
+        try:
+            names = pq.read_schema(file).names
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(path, f"no Parquet file: {error}") from None
+    if "response" not in names:
+        raise Unreadable(path, f"no table of answers: its columns are {', '.join(names)[:80]}")

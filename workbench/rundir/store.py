@@ -83,7 +83,7 @@ class NewerFormat(Unreadable):
 
     def __init__(self, path: Path, format: int):
         super().__init__(path, f"made by a newer version (format {format}; this one reads up to {FORMAT})")
-        self.args = (f"run {path.name} was {self.reason}: open it with that version",)
+        self.args = (f"run {path.parent.name} was {self.reason}: open it with that version",)
 
 
 class Job(TypedDict):
@@ -189,7 +189,7 @@ class RunDir:
             raise Unreadable(self.status_path, "missing") from None
         format = tree.get("format", 1)
         if isinstance(format, int) and format > FORMAT:
-            raise NewerFormat(self.path, format)
+            raise NewerFormat(self.status_path, format)
         return tree
 
     @property

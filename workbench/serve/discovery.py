@@ -51,15 +51,17 @@ def withdraw(run_dir: Path, role: str) -> None:
 def find(run_dir: Path, role: str) -> tuple[Address, str]:
     """The address and the token. Raises FileNotFoundError while there is no such server, and Unreadable for files that are damaged or another's."""
     path = run_dir / "endpoints" / f"{role}.json"
-    said = read_json(path)
-    if (
-        said.keys() != _ADDRESS.keys()
-        or not all(isinstance(said[name], kind) for name, kind in _ADDRESS.items())
-        or said["token_file"] != f"{role}.token"
-    ):
-        raise Unreadable(path, f"no address of the server {role}")
-    address = Address(**said)
+    address = read(path)
     return address, opening.read_text(path.with_name(address.token_file))
+
+
+def read(path: Path) -> Address:
+    """The address in a file `<role>.json`. Raises FileNotFoundError and Unreadable."""
+    said = read_json(path)
+    typed = said.keys() == _ADDRESS.keys() and all(isinstance(said[name], kind) for name, kind in _ADDRESS.items())
+    if not typed or said["token_file"] != f"{path.stem}.token":
+        raise Unreadable(path, f"no address of the server {path.stem}")
+    return Address(**said)
 
 
 _ADDRESS = {"url": str, "host": str, "pid": int, "started": float, "token_file": str}

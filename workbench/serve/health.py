@@ -101,7 +101,7 @@ def reports(run_dir: Path, roles: Sequence[str], ended: bool) -> list[Report]:
 
 def _report(run_dir: Path, role: str, ended: bool) -> Report:
     try:
-        said = _said(run_dir / "health" / f"{role}.json")
+        said = read(run_dir / "health" / f"{role}.json")
     except FileNotFoundError:
         return Report(role, "ended" if ended else "starting", "")
     except Unreadable as error:
@@ -142,7 +142,7 @@ class _Said(BaseModel):
     swapped_s: float = 0.0
 
 
-def _said(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """A server's account of itself. Raises FileNotFoundError and Unreadable."""
     said = read_json(path)
     try:

@@ -34,30 +34,33 @@ def spec_tree(run: RunDir) -> Tree:
 
     It is shared: do not change it. A file that cannot be read gives an empty tree: `problem` says why. Raises Unreadable where the status cannot be read.
     """
-    format = run.readable_format()
-    try:
-        path = run.spec_path
-        return _tree(path, opening.stat(path).st_mtime_ns, format)
-    except (OSError, Unreadable):
-        return {}
+    found = _known(run)
+    return {} if isinstance(found, Unreadable) else found
 
 
 def problem(run: RunDir) -> Unreadable | None:
     """Why the run's settings cannot be read; None where they can. Raises Unreadable where the status cannot be read."""
+    found = _known(run)
+    return found if isinstance(found, Unreadable) else None
+
+
+def _known(run: RunDir) -> Tree | Unreadable:
     format = run.readable_format()
     try:
         path = run.spec_path
-        _tree(path, opening.stat(path).st_mtime_ns, format)
+        return _tree(path, opening.stat(path).st_mtime_ns, format)
     except FileNotFoundError:
         return Unreadable(run.path / "spec.yaml", "missing")
     except Unreadable as error:
         return error
-    return None
 
 
 @lru_cache(maxsize=KEPT_TREES)
-def _tree(path: Path, _changed_ns: int, format: int) -> Tree:
-    return upgrade(_mapping(path), format)
+def _tree(path: Path, _changed_ns: int, format: int) -> Tree | Unreadable:
+    try:
+        return upgrade(_mapping(path), format)
+    except Unreadable as error:  # kept too: a list of runs asks again and again
+        return error
 
 
 def _mapping(path: Path) -> Tree:
