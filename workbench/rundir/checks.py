@@ -90,8 +90,8 @@ class _Event(_Strict):
 
 
 _NEEDED = {
-    "step": ("step", "metrics"),
-    "validation": ("step", "metrics"),
+    "step": ("step",),
+    "validation": ("step",),
     "checkpoint": ("step",),
     "phase": ("message",),
     "alarm": ("name", "step", "message"),

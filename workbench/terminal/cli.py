@@ -115,7 +115,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     }
     for event in readable_events(found):
         if event["kind"] in ("step", "validation"):
-            told["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+            told["metrics" if event["kind"] == "step" else "validation"] = event.get("metrics", {})
     told |= result(found)
     if as_json:
         print(json.dumps(told))

@@ -63,9 +63,9 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
                     case "state":
                         working = True
-                        progress.reset(bar, description=doing, total=event["total_steps"], completed=event["step"], metrics="")
+                        progress.reset(bar, description=doing, total=event.get("total_steps"), completed=event.get("step", 0), metrics="")
                     case "step":
-                        progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                        progress.update(bar, completed=event["step"], metrics=_brief(event.get("metrics", {})))
                     case "alarm" if not quiet:
                         yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
                     case "alarm_over" if not quiet:

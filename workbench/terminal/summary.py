@@ -49,7 +49,7 @@ def result(item: api.Run) -> dict[str, Any]:
     kind, path = stored.job(spec_tree(item.dir)), item.dir.path / answers.JSONL
     if kind == "train":
         return {}
-    measured = [event["metrics"] for event in readable_events(item) if event["kind"] == "validation"]
+    measured = [event.get("metrics", {}) for event in readable_events(item) if event["kind"] == "validation"]
     there = path.name in opening.names(path.parent)
     return {**({"answers": str(path)} if there else {}), **({"validation": measured[-1]} if measured else {})}
 
