@@ -15,13 +15,12 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("workbench/rundir", "workbench/jobs", "workbench/views", "workbench/terminal", "app/ui", "app/pages")
 CALLS = {
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "glob", "rglob", "iterdir", "stat", "is_file", "is_dir", "exists"),
-    *("unlink", "rename", "mkdir", "rmtree", "scandir", "listdir", "copy", "copytree"),
+    *("unlink", "rename", "mkdir", "rmtree", "scandir", "listdir"),
 }
 ELSEWHERE = {
     "workbench/rundir/opening.py": "the one place",
     "workbench/jobs/export.py": "the directory that an export makes",
     "workbench/jobs/preflight.py": "the files that the settings name",
-    "workbench/jobs/on_node.py": "a try on a node has a folder of its own",
     "app/ui/navigation.py": "the app's own pages",
     "app/ui/charts.py": "the app's own scripts",
     "app/ui/data_panels.py": "data sets",

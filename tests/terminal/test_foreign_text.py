@@ -36,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     status = json.loads(found.status_path.read_text()) | {"message": EVIL, "state": "failed"}
     found.status_path.write_text(json.dumps(status))
     (found.path / "spec.yaml").write_text(
-        (OLD / "stopped" / "spec.yaml").read_text().replace("{ROOT}", "/nowhere").replace("old stopped", "'[red]\u202eevil[/]'")
+        (OLD / "stopped" / "spec.yaml").read_text().replace("{ROOT}", "/nowhere").replace("old stopped", "'[red]evil[/]'")
     )
     (found.logs / "actor-0.1.log").write_text(EVIL)
     found.events_path("driver").write_text(json.dumps({"seq": 0, "time": 1.0, "kind": "warning", "message": EVIL}) + "\n")
