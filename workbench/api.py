@@ -14,8 +14,10 @@ from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import browse_data, check_data
 from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
+from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.machines.usage import Allocation, Cluster, Where, places
+from workbench.rundir.opening import ReadOnly, Unreadable
 from workbench.rundir.store import cache_root, runs_root
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import Experiment, compose
@@ -30,10 +32,13 @@ __all__ = [
     "Finding",
     "Kind",
     "Piece",
+    "Problem",
+    "ReadOnly",
     "Run",
     "SCHEMAS",
     "Sample",
     "SpecError",
+    "Unreadable",
     "Where",
     "browse_data",
     "check_data",

@@ -14,10 +14,10 @@ known = {run.id: run for run in api.runs()}
 if not known:
     choose.no_runs_yet()
     st.stop()
-readable = {run_id: run for run_id, run in known.items() if not choose.newer(run)}
+readable = {run_id: run for run_id, run in known.items() if not choose.unreadable(run)}
 asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id in known]
 for run_id in asked:
-    if reason := choose.newer(known[run_id]):
+    if reason := choose.unreadable(known[run_id]):
         st.error(frame.sentence(reason), icon=":material/search_off:")
 asked = [run_id for run_id in asked if run_id in readable]
 picked = st.multiselect(

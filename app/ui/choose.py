@@ -9,10 +9,10 @@ import streamlit as st
 
 from ui import access, frame
 from workbench import api
-from workbench.rundir.store import NewerFormat
+from workbench.rundir.opening import Unreadable
 
 
-def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: not run.dir.status.state.ended) -> api.Run:
+def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: not run.status.state.ended) -> api.Run:
     """The run that the page's address names with `?id=`; where it names none the newest that is preferred, else the newest.
 
     Without any run the page has its own name as its heading, says how to make one, and ends.
@@ -22,30 +22,30 @@ def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: no
     if wanted:
         found = next((run for run in known if run.id == wanted), None)
         if found is None:
-            _refuse(page, f"There is no run {frame.code(wanted[:120])} in {frame.code(str(api.runs_root()))}.")
+            _refuse(page, f"There is no run {frame.code(wanted[:120])} in {frame.code(api.runs_root())}.")
         return _readable(page, found)
     if not known:
         st.markdown(f"## {page}", anchors=False)
         no_runs_yet()
         st.stop()
-    readable = [run for run in known if not newer(run)]
+    readable = [run for run in known if not unreadable(run)]
     run = next(filter(preferred, readable), (readable or known)[0])
     st.query_params["id"] = run.id
     return _readable(page, run)
 
 
-def newer(run: api.Run) -> str:
-    """That a newer version made the run, in a sentence; empty where this version can read it."""
+def unreadable(run: api.Run) -> str:
+    """Why the run cannot be shown, in a sentence: its status is damaged or another's, or a newer version made it. Empty where it can be."""
     try:
-        run.dir.readable_format()
-    except NewerFormat as error:
+        _ = run.status
+    except Unreadable as error:
         return str(error)
     return ""
 
 
 def _readable(page: str, run: api.Run) -> api.Run:
-    """The run; where a newer version made it the page says so, and ends."""
-    if reason := newer(run):
+    """The run; where it cannot be read the page says so and why, and ends."""
+    if reason := unreadable(run):
         _refuse(page, frame.sentence(reason))
     return run
 
@@ -72,7 +72,7 @@ def no_runs_yet() -> None:
             st.page_link("pages/launch.py", label="Launch the first run", icon=":material/rocket_launch:")
         st.caption("Or in a terminal:" if access.may_change() else "In the owner's terminal:", text_alignment="center")
         st.code("workbench run experiment=dpo_demo", language="bash", width=360)
-        st.caption(f"Runs are read from {frame.code(str(api.runs_root()))}.", text_alignment="center")
+        st.caption(f"Runs are read from {frame.code(api.runs_root())}.", text_alignment="center")
 
 
 def open_run(run_id: str) -> None:
@@ -97,7 +97,7 @@ def cloned_run() -> api.Run | None:
     if found is None:
         st.warning(f"There is no run {frame.code(wanted[:120])} to clone.", icon=":material/search_off:")
         return None
-    if reason := newer(found):
+    if reason := unreadable(found):
         st.warning(frame.sentence(reason), icon=":material/search_off:")
         return None
     return found

@@ -10,6 +10,7 @@ import streamlit as st
 from ui import frame
 from workbench import metrics as M
 from workbench.api import Run
+from workbench.rundir.opening import Unreadable
 from workbench.settings.stored import spec_tree
 from workbench.views import History, catalogue, feed, figures, text
 
@@ -18,7 +19,11 @@ SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
 def label(run: Run) -> str:
     """A name people know, with the end of the id that tells equal names apart."""
-    return f"{spec_tree(run.dir).get('name', 'run')} · {run.id[-4:]}"
+    try:
+        name = str(spec_tree(run.dir).get("name", "run"))
+    except Unreadable:
+        name = "unreadable"
+    return text.visible(f"{name} · {run.id[-4:]}")
 
 
 def curves(runs: Sequence[Run]) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import streamlit as st
 
-from ui import run_panels
+from ui import frame, run_panels
 from workbench.api import Run
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Request
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import State
+from workbench.settings.stored import spec_tree
 from workbench.views import feed, text
 
 WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
@@ -21,6 +23,9 @@ WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
 def draw(run: Run) -> None:
     """The settings that may change, pausing, and what was asked for so far."""
     status = run.status
+    if reason := run.read_only:
+        st.info(f"Read-only: {frame.plain(reason)}.", icon=":material/lock:")
+        return
     with feed.history(run.dir) as history:
         made, live = list(history.controls), dict(history.live)
     asked = [] if status.state.ended else _waiting(run, made)
@@ -76,18 +81,25 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
 def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[Request]:
     """What was asked for and is not taken yet. A request is known by its time, which is by the clock of whoever asked."""
     taken = {event.get("asked") for event in made}
-    return [request for request in run.dir.requests(ByteCursor()) if request["time"] not in taken]
+    try:
+        return [request for request in run.dir.requests(ByteCursor()) if request["time"] not in taken]
+    except Unreadable as error:
+        st.error(f"Cannot be read: {frame.plain(str(error))}", icon=":material/error:")
+        return []
 
 
 def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Newest first; a changed setting with the value it had."""
-    algorithm = run.spec.algorithm
-    before = {name: getattr(algorithm, name) for name in algorithm.live}
+    before = dict(spec_tree(run.dir).get("algorithm", {}))
     rows = []
     for event in (*made, *asked):
         words = WORDS.get(event["request"], text.title(event["request"]))
         if values := event.get("values"):
-            words = ", ".join(f"{text.title(name)}: {before.get(name):g} → {value:g}" for name, value in values.items())
+            words = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
             before |= values
         rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": words})
     return rows[::-1]
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else text.visible(str(value))

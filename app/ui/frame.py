@@ -42,20 +42,19 @@ def state_badge(status: Status) -> None:
 
 
 def plain(words: str) -> str:
-    """Text from elsewhere, for markdown: nothing in it is markup. It is one line, and without control characters."""
+    """Text from elsewhere, for markdown: one line, nothing in it is markup, and no character hides."""
     return "".join(f"\\{char}" if char in MARKUP else char for char in one_line(words))
 
 
-def code(words: str) -> str:
+def code(words: object) -> str:
     """Text from elsewhere, for markdown, as it is and in the type of code: a path, an id. The fence is longer than any within."""
-    words = one_line(words)
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", words)), default=0))
-    return f"{fence} {words} {fence}" if words.startswith("`") or words.endswith("`") else f"{fence}{words or ' '}{fence}"
+    shown = one_line(str(words))
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if shown.startswith("`") or shown.endswith("`") else f"{fence}{shown or ' '}{fence}"
 
 
 def one_line(words: str) -> str:
-    """Line breaks and control characters, such as a terminal's escape sequences begin with, as spaces."""
-    return "".join(char if char.isprintable() else " " for char in words)
+    return " ".join(text.visible(words).split("\n"))
 
 
 def sentence(words: str) -> str:

@@ -53,13 +53,14 @@ def find(run_id: str) -> api.Run:
     """The run with exactly this id; a path in place of an id is never followed.
 
     Raises:
-        NoSuchRun: there is none; NewerFormat: a newer version made it.
+        NoSuchRun: there is none; Unreadable: its status is damaged, or a newer version made it.
     """
     run = RunDir(api.runs_root() / run_id)
     if run_id in (".", "..") or Path(run_id).name != run_id or not store.is_run(run.path):
         raise NoSuchRun(f"there is no run {run_id[:100]!r}")
-    run.readable_format()
-    return api.Run(run)
+    found = api.Run(run)
+    _ = found.status
+    return found
 
 
 def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import access, compare_panels, frame
+from ui import access, choose, compare_panels, frame
 from ui.rollout_reader import END_COLOURS, ENDS, chosen, key_of, sampled_answer, summary_of, valued_columns
 from workbench import api
 from workbench.api import Run
@@ -42,7 +42,7 @@ def title(run: Run) -> None:
         st.markdown("## Rollouts", width="content", anchors=False)
         frame.state_badge(run.status)
         st.badge(frame.plain(text.title(work(spec_tree(run.dir))).upper()), color="gray")
-    known = {other.id: other for other in api.runs()}
+    known = {other.id: other for other in api.runs() if not choose.unreadable(other)}
     wanted = right.selectbox(
         "Run",
         list(known),
@@ -73,7 +73,7 @@ def none_yet(run: Run, ended: bool) -> None:
         )
         wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
         why = "It learns from data, and samples nothing to learn from." if kind == "train" else "It keeps no rollouts."
-        what = f"algorithm is {frame.code(str(settings.get('name', '?')))}" if kind == "train" else f"job is {frame.code(kind)}"
+        what = f"algorithm is {frame.code(settings.get('name', '?'))}" if kind == "train" else f"job is {frame.code(kind)}"
         st.caption(f"This run's {what}. {wait if samples else why}", text_alignment="center")
         if access.may_change():
             st.page_link("pages/launch.py", label="Launch another run", icon=":material/rocket_launch:")
@@ -165,7 +165,7 @@ def compare(run: Run) -> None:
     for old, new in pairs[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]:
         with st.container(border=True, gap="small"):
             st.caption("Prompt")
-            st.text(views.gist(new["prompt"]))
+            st.text(text.visible(views.gist(new["prompt"])))
             for column, answer in zip(st.columns(2), (old, new), strict=True):
                 with column:
                     sampled_answer(answer, valued_columns(run))
@@ -226,8 +226,8 @@ def _shown(rows: pd.DataFrame, valued: set[str]) -> pd.DataFrame:
     """The table's columns: what people look for first."""
     parts = [name for name in rows if name.startswith(rollouts.COMPONENT)]
     shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", "response_tokens", "kl_sum", "finish_reason", *parts])
-    shown["prompt"] = [views.gist(prompt) for prompt in rows["prompt"]]
-    shown["response"] = [" ".join(response.split()) for response in rows["response"]]
+    shown["prompt"] = [text.visible(views.gist(prompt)) for prompt in rows["prompt"]]
+    shown["response"] = [text.visible(" ".join(response.split())) for response in rows["response"]]
     shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
     return shown.drop(columns=[name for name in ("reward", "kl_sum") if name not in valued])
 
@@ -272,7 +272,7 @@ def _pick(run: Run) -> None:
 def _warn_of_damage(run: Run) -> None:
     if broken := rollouts.damaged(run.dir):
         names = ", ".join(frame.code(path.name) for path in broken[:5]) + (" …" if len(broken) > 5 else "")
-        st.warning(f"Left out, because they cannot be read: {names} in {frame.code(str(rollouts.folder(run.dir)))}.", icon=":material/warning:")
+        st.warning(f"Left out, because they cannot be read: {names} in {frame.code(rollouts.folder(run.dir))}.", icon=":material/warning:")
 
 
 @st.cache_data(max_entries=64, show_spinner=False, hash_funcs={Run: lambda run: str(run.dir.path)})

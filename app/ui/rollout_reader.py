@@ -36,7 +36,7 @@ def chosen(run: Run) -> None:
             st.markdown(f"#### Step {rollout['step']:,} · rollout {rollout['rollout']:,}", width="content", anchors=False)
             end_badge(rollout["finish_reason"])
             st.caption(
-                f"prompt {frame.code(str(rollout['prompt_id']))} · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
+                f"prompt {frame.code(rollout['prompt_id'])} · sample {rollout['sample']} · {rollout['prompt_tokens']:,} + {rollout['response_tokens']:,} tokens"
                 f" · weights {rollout['weights_version']:,}",
                 width="content",
             )
@@ -55,11 +55,11 @@ def _tokens(rollout: Rollout, run: Run) -> None:
     left, right = st.columns([4, 1], gap="medium")
     with left:
         st.caption("Prompt")
-        st.html(f'<div class="wb-row wb-prompt">{html.escape(rollout["prompt"])}</div>')
+        st.html(f'<div class="wb-row wb-prompt">{html.escape(text.visible(rollout["prompt"]))}</div>')
         found = {quantity.name: (quantity, values) for quantity, values in views.quantities(rollout).items()}
         if not found:
             st.caption("Response")
-            st.text(rollout["response"] or "(empty answer)")
+            st.text(text.visible(rollout["response"]) or "(empty answer)")
         else:
             name = st.segmented_control(
                 "Colour the response's tokens by",
@@ -123,11 +123,11 @@ def sampled_answer(answer: Mapping[Hashable, Any], valued: set[str]) -> None:
         if "reward" in valued:
             st.badge(f"reward {text.number(answer['reward'], 3)}", color="blue")
         end_badge(answer["finish_reason"])
-    st.text(answer["response"] or "(empty answer)")
+    st.text(text.visible(answer["response"]) or "(empty answer)")
 
 
 def end_badge(reason: str) -> None:
-    st.badge(ENDS.get(reason, frame.plain(reason)), color=END_COLOURS.get(reason, "gray"))
+    st.badge(ENDS.get(reason) or frame.plain(reason), color=END_COLOURS.get(reason, "gray"))
 
 
 def valued_columns(run: Run) -> set[str]:

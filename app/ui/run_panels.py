@@ -17,9 +17,11 @@ from streamlit.delta_generator import DeltaGenerator
 from ui import access, alarm_panel, choose, frame
 from workbench import metrics as M
 from workbench.api import Run
+from workbench.rundir import opening
 from workbench.rundir.files import last_lines
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.settings.stored import job, spec_tree, work
+from workbench.settings.stored import job, problem, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
@@ -105,8 +107,10 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
     with feed.history(run.dir) as history:
         _progress(history, status)
         figures = view.headline(run, history, status)
-    if problem := feed.problem(run.dir):
-        st.warning(f"The newest events cannot be read: {frame.plain(problem)}", icon=":material/warning:")
+    if reason := run.read_only:
+        st.info(f"Read-only: {frame.plain(reason)}. Nothing of it can be changed here.", icon=":material/lock:")
+    if not ended and (wrong := feed.problem(run.dir)):
+        st.warning(f"The newest events cannot be read: {frame.plain(wrong)}", icon=":material/warning:")
     if figures:
         with st.container(key="headline"):
             for column, figure in zip(st.columns(max(4, len(figures)), gap="small"), figures, strict=False):
@@ -114,14 +118,18 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
 
 
 def above_tabs(run: Run) -> None:
-    """The alarms, and what the kind of job has between the headline and the tabs."""
+    """What cannot be read of a run that has ended, the alarms, and what the kind of job has between the headline and the tabs."""
+    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that goes on
+        st.warning(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/warning:")
     alarm_panel.draw(run)
     view_of(run).above_tabs(run)
 
 
 def _buttons(run: Run, status: Status) -> None:
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        if status.state.ended:
+        if run.read_only:
+            pass
+        elif status.state.ended:
             if status.state != State.COMPLETED and st.button(
                 "Resume", icon=":material/resume:", type="primary", help="Go on from what was saved last."
             ):
@@ -159,9 +167,9 @@ def _failure(run: Run, status: Status) -> None:
         role = "actor" if run.log_tail("actor", lines=1) else "driver"
         if tail := run.log_tail(role, lines=25) or rest:
             with st.container(height=190, border=False, autoscroll=True):
-                st.code(tail, language=None)
+                st.code(text.visible(tail), language=None)
         logs = run.logs(role)
-        st.caption(f"The whole log: {frame.code(str(logs[-1]))}" if logs else f"There is no log in {frame.code(str(run.dir.logs))}.")
+        st.caption(f"The whole log: {frame.code(logs[-1])}" if logs else f"There is no log in {frame.code(run.dir.logs)}.")
 
 
 def _progress(history: History, status: Status) -> None:
@@ -215,7 +223,7 @@ def _before_after(validations: list[Validation], steps: list[int], run: Run) -> 
     for sample in by_step[first].samples:
         with st.container(border=True, gap="small"):
             st.caption("Prompt")
-            st.text(gist(sample["prompt"]))
+            st.text(text.visible(gist(sample["prompt"])))
             before_column, after_column = st.columns(2)
             _answer(before_column, f"Step {first}", sample["response"])
             _answer(after_column, f"Step {second}", after.get(sample["prompt"], "(this prompt was not sampled here)"))
@@ -233,15 +241,15 @@ def sampled(sample: Mapping[str, str]) -> None:
     """A prompt and its answer, of one validation."""
     with st.container(border=True, gap="small"):
         st.caption("Prompt")
-        st.text(gist(sample["prompt"]))
+        st.text(text.visible(gist(sample["prompt"])))
         st.caption("Answer")
-        st.text(sample["response"] or "(empty answer)")
+        st.text(text.visible(sample["response"]) or "(empty answer)")
 
 
 def _answer(place: DeltaGenerator, title: str, response: str) -> None:
     with place:
         st.markdown(f":gray[{title}]")
-        st.text(response or "(empty answer)")
+        st.text(text.visible(response) or "(empty answer)")
 
 
 def log(run: Run) -> None:
@@ -251,23 +259,37 @@ def log(run: Run) -> None:
         st.info("The log appears when the backend has started the run.", icon=":material/terminal:")
         return
     newest_first = logs[::-1]
-    names = [path.name for path in sorted(newest_first, key=lambda path: not (path.name.startswith("actor-0.") and path.stat().st_size))]
+    names = [path.name for path in sorted(newest_first, key=lambda path: not (path.name.startswith("actor-0.") and _bytes(path)))]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
-    name = left.selectbox("Log file", names, format_func=text.log_title, key=f"log-{run.id}")
+    name = left.selectbox("Log file", names, format_func=lambda name: text.visible(text.log_title(name)), key=f"log-{run.id}")
     wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
-    lines = [line for line in last_lines(path, LOG_LINES) if not wanted or wanted.lower() in line.lower()]
+    try:
+        found = [text.visible(line) for line in last_lines(path, LOG_LINES)]
+    except Unreadable as error:
+        st.error(f"Cannot be read: {frame.plain(str(error))}", icon=":material/error:")
+        return
+    lines = [line for line in found if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
         st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
-    st.caption(f"The last {LOG_LINES} lines of {frame.code(str(path))}")
+    st.caption(f"The last {LOG_LINES} lines of {frame.code(path)}")
+
+
+def _bytes(path: Path) -> int:
+    """0 for a log that is gone or that is not read."""
+    try:
+        return opening.stat(path).st_size
+    except (FileNotFoundError, Unreadable):
+        return 0
 
 
 def checkpoints(run: Run) -> None:
     """The complete checkpoints, and what can be done with one."""
     rows = []
-    for path in sorted(run.dir.checkpoints.glob("*"), key=lambda path: (len(path.name), path.name), reverse=True):
-        with contextlib.suppress(FileNotFoundError):  # not complete yet, or its time is over
-            saved = (path / COMPLETE).stat().st_mtime
+    for name in sorted(_names(run.dir.checkpoints), key=lambda name: (len(name), name), reverse=True):
+        path = run.dir.checkpoints / name
+        with contextlib.suppress(FileNotFoundError, Unreadable):  # not complete yet, its time is over, or it is named at the top of the page
+            saved = opening.stat(path / COMPLETE).st_mtime
             rows.append({"Step": path.name, "Saved": text.ago(saved), "Size": text.size(_size(path, saved)), "Folder": str(path)})
     if not rows:
         st.info("No complete checkpoint yet. How often one is saved: `checkpoint.every_steps`.", icon=":material/save:")
@@ -292,7 +314,15 @@ def _use_checkpoint(run: Run, steps: Sequence[str]) -> None:
 @functools.lru_cache(maxsize=1024)
 def _size(folder: Path, _saved: float) -> int:
     """Bytes. What is complete stays as it is: hundreds of files on a network file system are not asked twice a second. Raises FileNotFoundError."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return opening.total_bytes(folder)
+
+
+def _names(folder: Path) -> list[str]:
+    """The steps in the folder; none where it is not read."""
+    try:
+        return [name for name in opening.names(folder) if name.isascii() and name.isdigit()]
+    except Unreadable:
+        return []
 
 
 def diagnosed(run: Run) -> bool:
@@ -345,10 +375,13 @@ def settings(run: Run) -> None:
     """The resolved settings, and the command that starts the same run again."""
     from ui import setup
 
+    if bad := problem(run.dir):
+        st.error(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/error:")
+        return
     st.markdown("**The same run from a terminal**")
     st.code(setup.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(run.dir.spec_path.read_text(), language="yaml")
+    st.code(text.visible(opening.read_text(run.dir.spec_path)), language="yaml")
 
 
 LOG = Tab("Log", "terminal", log)

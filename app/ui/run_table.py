@@ -13,8 +13,9 @@ from ui import access, choose, frame
 from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import LIVE, State, Status
-from workbench.settings.stored import spec_tree, work
+from workbench.settings.stored import problem, spec_tree, work
 from workbench.views import feed, text
 
 ROWS_SHOWN = 18
@@ -39,11 +40,11 @@ OPEN, STOP, RESUME, CLONE = (
 def draw(words: str, filters: tuple[str, ...]) -> None:
     """The runs that match, newest first."""
     known = api.runs()
-    newer = {run.id: reason for run in known if (reason := choose.newer(run))}
-    runs = [run for run in known if run.id not in newer and _matches(run, words.lower().split())]
+    statuses, unreadable = _statuses(known)
+    runs = [run for run in known if run.id in statuses and _matches(run, words.lower().split())]
     wanted = {state for name in filters for state in FILTERS[name]} or set(State)
-    shown = [(run, status) for run in runs if (status := run.status).state in wanted]
-    for reason in newer.values():
+    shown = [(run, statuses[run.id]) for run in runs if statuses[run.id].state in wanted]
+    for reason in unreadable:
         st.caption(frame.sentence(reason))
     if not shown:
         st.info("No run matches the search and the filter.", icon=":material/search_off:")
@@ -62,10 +63,21 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         column_config=_columns(wide=rows["work"].str.len().max() > SHORT_WORK),
     )
     _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
-    for problem in st.session_state.pop("runs-problems", []):
-        st.error(frame.plain(problem), icon=":material/error:")
+    for failed in st.session_state.pop("runs-problems", []):
+        st.error(frame.plain(failed), icon=":material/error:")
     if target := st.session_state.pop("runs-go", None):
         {OPEN: choose.open_run, CLONE: choose.clone}[target[0]](target[1])
+
+
+def _statuses(runs: list[Run]) -> tuple[dict[str, Status], list[str]]:
+    """The runs' statuses by id, and why those of the others cannot be read."""
+    found, unreadable = {}, []
+    for run in runs:
+        try:
+            found[run.id] = run.status
+        except Unreadable as error:
+            unreadable.append(str(error))
+    return found, unreadable
 
 
 def _keep_selected(shown: list[str]) -> None:
@@ -90,8 +102,8 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
     newest = dict(look.metrics)
     return {
         "state": [status.state.capitalize()],
-        "name": spec.get("name", run.id),
-        "actions": [OPEN, *_actions(status), *([CLONE] if access.may_change() else [])],
+        "name": _name(run, spec),
+        "actions": [OPEN, *_actions(run, status), *([CLONE] if access.may_change() else [])],
         "work": work(spec),
         "model": str(spec.get("model", {}).get("source", "?")).rstrip("/").rsplit("/", 1)[-1],
         "progress": 100 * status.step / status.total_steps if status.total_steps else 0.0,
@@ -109,8 +121,15 @@ def _time(status: Status, look: feed.Glance) -> str:
     return text.duration((status.updated if status.state.ended else time.time()) - status.created)
 
 
-def _actions(status: Status) -> list[str]:
-    if not access.may_change():
+def _name(run: Run, spec: dict[str, Any]) -> str:
+    """A run's name, with what is to be known before it is opened: whose it is, or that its settings cannot be read."""
+    name = text.visible(str(spec.get("name", run.id)))
+    notes = [f"{run.owner}’s, read-only"] if run.read_only else []
+    return " · ".join([name, *notes, *(["settings unreadable"] if problem(run.dir) else [])])
+
+
+def _actions(run: Run, status: Status) -> list[str]:
+    if run.read_only or not access.may_change():
         return []
     if status.state.ended:
         return [] if status.state == State.COMPLETED else [RESUME]
@@ -143,7 +162,7 @@ def _clicked() -> None:
     if click["label"] in (OPEN, CLONE):
         st.session_state["runs-go"] = (click["label"], run_id)
     else:
-        _do(click["label"], [api.get(run_id)])
+        _do(click["label"], [run for run in api.runs() if run.id == run_id])
 
 
 def _do(action: str, runs: list[Run]) -> None:
@@ -160,10 +179,10 @@ def _do(action: str, runs: list[Run]) -> None:
 def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
     """What can be done with the selected rows."""
     if not chosen:
-        st.caption(f"{shown} of {known} runs in {frame.code(str(api.runs_root()))}. Select rows to act on several or to compare them.")
+        st.caption(f"{shown} of {known} runs in {frame.code(api.runs_root())}. Select rows to act on several or to compare them.")
         return
-    live = [run for run, status in chosen if STOP in _actions(status)]
-    ended = [run for run, status in chosen if RESUME in _actions(status)]
+    live = [run for run, status in chosen if STOP in _actions(run, status)]
+    ended = [run for run, status in chosen if RESUME in _actions(run, status)]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(chosen)}** selected", width="content")
         if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary"):

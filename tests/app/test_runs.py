@@ -70,7 +70,7 @@ def test_broken_folders_do_not_hide_the_others(app, runs):
     broken.spec_path.write_text("- not\n- a mapping\n")
     broken.events_path().write_text('{"kind": "step"}\ngarbage\n')
     table = app("runs").dataframe[0].value
-    assert set(table["name"]) == {"good", broken.id}
+    assert set(table["name"]) == {"good", f"{broken.id} · settings unreadable"}
     assert good.status.step == 30
 
 

@@ -50,9 +50,10 @@ def test_folders_that_are_no_runs_are_passed_over(root: Path, run: api.Run) -> N
 
 
 def test_the_runs_of_others_are_passed_over(root: Path, run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where several users share a folder of runs; root may read everything, so the kernel's answer is played."""
+    """Those that this user may not read, where several share a folder of runs; root may read everything, so the kernel's answers are played."""
     theirs = store.create(root, "theirs", "{}").path
     real = os.access
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
     monkeypatch.setattr(os, "access", lambda path, mode: theirs not in Path(path).parents and real(path, mode))
     assert [found.id for found in api.runs()] == [run.id]
 

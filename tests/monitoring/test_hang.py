@@ -19,7 +19,7 @@ from tests.algorithms.test_online import begun, wait_for
 from tests.backends import stand_in
 from workbench import api
 from workbench.monitoring import hang
-from workbench.rundir import beats, store
+from workbench.rundir import beats, opening, store
 from workbench.rundir.beats import Beat
 from workbench.rundir.store import RunDir, State
 from workbench.settings import Watch
@@ -197,7 +197,7 @@ def test_a_disk_that_refuses_stops_the_beats_only(tmp_path: Path, capsys: pytest
 def test_a_file_system_that_stands_still_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = threading.Event()
     begun = threading.Event()
-    monkeypatch.setattr(Path, "replace", lambda *_: begun.set() or stuck.wait(120))
+    monkeypatch.setattr(opening, "rename", lambda *_: begun.set() or stuck.wait(120))
     heart = beats.Heart(RunDir(tmp_path), "actor")
     heart.start()
     assert begun.wait(120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.rundir import store
+from workbench.rundir import opening, store
 from workbench.rundir.foreign import json_object
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
@@ -96,7 +96,8 @@ def locate(name: str) -> Path:
         raise ValueError(f"{name} is no complete checkpoint: it has no {COMPLETE}")
     run_id, colon, step = name.rpartition(":")
     run = store.find(run_id if colon else name)
-    steps = sorted(int(path.parent.name) for path in run.checkpoints.glob(f"[0-9]*/{COMPLETE}"))
+    found = (name for name in opening.names(run.checkpoints) if name.isascii() and name.isdigit())
+    steps = sorted(int(name) for name in found if opening.is_file(run.checkpoints / name / COMPLETE))
     if colon and (not step.isdigit() or int(step) not in steps):
         raise ValueError(f"run {run.id} has no complete checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'}")
     if not steps:
@@ -117,7 +118,7 @@ def _weights(folder: Path) -> dict[str, object]:
 def _check(experiment: Experiment, folder: Path) -> None:
     """Whether weights of the run that the checkpoint lies in serve the job's algorithm."""
     run = RunDir(folder.parents[1])
-    if not run.spec_path.is_file():  # a checkpoint that was copied out of its run: the loading tells
+    if not opening.is_file(run.spec_path):  # a checkpoint that was copied out of its run: the loading tells
         return
     theirs = stored.experiment(run).algorithm
     scores, wanted = (outputs_of(algorithm).scores for algorithm in (theirs, experiment.algorithm))

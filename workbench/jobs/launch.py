@@ -11,6 +11,7 @@ from backends import local
 from backends.base import Finding
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
+from workbench.jobs.problems import needed
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
@@ -27,13 +28,19 @@ def start(experiment: Experiment) -> RunDir:
 
     Raises:
         SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
-        OSError: the run directory or the driver could not be made; the message tells which.
+        OSError: the run directory or the driver could not be made, as on a full disk; the message tells which. No folder is left, or a failed run
+            that can be resumed.
     """
     experiment = _settled(experiment)
     warnings = _warnings(experiment)
     run = store.create(store.runs_root(), experiment.name, experiment.to_yaml())
-    _keep_warnings(run, warnings)
-    launch(run, task_of(run, experiment, attempt=1))
+    try:
+        _keep_warnings(run, warnings)
+        launch(run, task_of(run, experiment, attempt=1))
+    except OSError:
+        if run.status.state == State.CREATED:
+            store.discard(run)
+        raise
     return run
 
 
@@ -42,8 +49,11 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
     Raises:
-        ValueError: the run goes on; SpecError for an override that a resume cannot make, or what no node could run.
+        ValueError: the run goes on, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
+            could run.
     """
+    if wrong := needed(run):
+        raise ValueError(f"run {run.id} cannot be resumed:\n" + "\n".join(map(str, wrong)))
     experiment = changed(stored.experiment(run), overrides)
     warnings = _warnings(experiment)
     if overrides or run.status.format < FORMAT:
@@ -58,17 +68,23 @@ def launch(run: RunDir, task: backends.Task) -> None:
 
     Raises:
         ValueError: the run goes on, or someone else has just launched it.
-        OSError: the backend could not start it; the run is failed.
+        OSError: the backend could not start it, or its job could not be noted; the run is failed, and nothing of it goes on.
     """
     status = run.begin_attempt("waiting for the backend")
     if status is None:
         raise ValueError(f"run {run.id} goes on already")
+    backend = backends.find(task.config.name)
     try:
-        job = backends.find(task.config.name).launch(replace(task, attempt=status.attempt))
+        job = backend.launch(replace(task, attempt=status.attempt))
     except OSError as error:
         run.update(state=State.FAILED, message=f"the backend could not start: {error}")
         raise
-    run.update(job=cast(Job, asdict(job)))
+    try:
+        run.update(job=cast(Job, asdict(job)))
+    except OSError as error:
+        backend.kill(job)
+        run.update(state=State.FAILED, message=f"its job could not be noted: {error}")
+        raise
 
 
 @changes

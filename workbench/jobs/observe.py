@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends import base as backends
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import LIVE, RunDir, State, Status
 
 LAUNCH_TIMEOUT_S = 240.0
@@ -13,17 +14,22 @@ SILENCE_TIMEOUT_S = 300.0
 def observed_status(run: RunDir) -> Status:
     """The run's status, after a look whether the driver that should be writing it still lives.
 
+    What its owner wrote last, where this user cannot change it.
+
     Raises:
-        FileNotFoundError: there is no run; NewerFormat: a newer version made it.
+        Unreadable: there is no status, it is damaged, or a newer version made it.
     """
     status = run.status
-    if status.state.ended or status.state == State.CREATED:
+    if status.state.ended or status.state == State.CREATED or run.read_only:
         return status
     if status.job is None:
         if run.silence_s < LAUNCH_TIMEOUT_S:
             return status
         return ended(run, status, State.FAILED, "the launch was interrupted before the backend gave a job")
-    sight = backend_of(status).look(job_of(status))
+    try:
+        sight = backend_of(status).look(job_of(status))
+    except (ValueError, OverflowError) as error:  # a job that no backend gave
+        raise Unreadable(run.status_path, f"job: {error}") from None
     if sight.waiting:
         return _waits(run, status, sight)
     if sight.alive or (sight.alive is None and (_in_a_queue(status) or run.silence_s < SILENCE_TIMEOUT_S)):
@@ -42,7 +48,7 @@ def ended(run: RunDir, seen: Status, state: State, reason: str) -> Status:
 
 
 def backend_of(status: Status) -> backends.Backend:
-    """The backend that the run's job is of. The status has a job."""
+    """The backend that the run's job is of. The status has a job. Raises ValueError for a backend that there is not."""
     return backends.find(job_of(status).backend)
 
 

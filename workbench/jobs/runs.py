@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from workbench.jobs import launch
 from workbench.jobs.observe import backend_of, ended, job_of, observed_status
+from workbench.jobs.problems import Problem, problems
 from workbench.machines import usage
 from workbench.machines.usage import Cluster, Where
 from workbench.rundir import store
@@ -25,7 +26,11 @@ from workbench.settings.spec import Experiment
 
 @dataclass(frozen=True)
 class Run:
-    """One run, wherever it executes. All that reads or changes it raises NewerFormat, a ValueError, where a newer version made its folder."""
+    """One run, wherever it executes.
+
+    All that reads or changes it raises Unreadable, a ValueError, where its status is damaged or a newer version made its folder; all that changes it
+    ReadOnly, a ValueError too, where the run is another user's or cannot be written.
+    """
 
     dir: RunDir
 
@@ -37,6 +42,20 @@ class Run:
     def spec(self) -> Experiment:
         """What the run is. Raises SpecError where this version does not have its settings."""
         return stored.experiment(self.dir)
+
+    @property
+    def owner(self) -> str:
+        """The name of the user whose run it is."""
+        return self.dir.owner
+
+    @property
+    def read_only(self) -> str:
+        """Why this user cannot change the run; empty where they can."""
+        return self.dir.read_only
+
+    def problems(self) -> list[Problem]:
+        """What of its folder cannot be read, file by file with the cause."""
+        return problems(self.dir)
 
     @property
     def status(self) -> Status:
@@ -109,8 +128,10 @@ class Run:
         """Launch again from the latest valid checkpoint, in another layout or on other nodes where the overrides say so.
 
         Raises:
-            ValueError: the run goes on or is complete; SpecError for an override that a resume cannot make, or what no node could run.
+            ValueError: the run goes on or is complete, or a file that it needs cannot be read; SpecError for an override that a resume cannot
+                make, or what no node could run.
         """
+        self.dir.check_writable()
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
             raise ValueError(f"run {self.id} is {status.state}; only a stopped or failed run can be resumed")
@@ -135,6 +156,7 @@ class Run:
         return status
 
     def _check_live(self) -> Status:
+        self.dir.check_writable()
         status = self.status
         if status.state.ended:
             raise ValueError(f"run {self.id} has already {status.state}")

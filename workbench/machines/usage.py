@@ -18,10 +18,11 @@ import psutil
 
 from backends import local, slurm
 from backends.base import Survey
-from workbench.rundir import beats
+from workbench.rundir import beats, opening
 from workbench.rundir.beats import Beat
 from workbench.rundir.files import now_on
-from workbench.rundir.store import NewerFormat, RunDir, State, Status
+from workbench.rundir.opening import Unreadable
+from workbench.rundir.store import RunDir, State, Status
 from workbench.settings.stored import spec_tree, work
 
 SILENT_BEATS = 5
@@ -129,11 +130,11 @@ def look(runs: Iterable[Run], where: Where) -> Cluster:
 
 
 def _allocation(run: Run) -> Allocation | None:
-    """A live run; None for one that has ended, or that a newer version made: what it does is not known here."""
+    """A live run of this user's; None for another's, for one that has ended, or whose status cannot be read: what it does is not known here."""
     try:
-        if run.dir.status.state.ended or (status := run.status).state.ended:
+        if run.dir.read_only or run.dir.status.state.ended or (status := run.status).state.ended:
             return None
-    except NewerFormat:
+    except Unreadable:
         return None
     job, spec = status.job or {}, spec_tree(run.dir)
     ranks = _ranks(run.dir.path / "beats", beats.read(run.dir), status.attempt)
@@ -157,7 +158,7 @@ def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
     """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
     found, now = [], now_on(folder)
     for beat in told:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, Unreadable):
             age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)
             if beat.ended or (age_s > FORGOTTEN_S and beat.attempt < attempt):
                 continue
@@ -185,7 +186,7 @@ def _age_s(path: Path, now: float) -> float:
 
     Some file systems take the time of the host that writes, and the clocks of two hosts may differ.
     """
-    stamp, here = path.stat().st_mtime, time.monotonic()
+    stamp, here = opening.stat(path).st_mtime, time.monotonic()
     known = _beaten.get(path)
     if known is None or known[0] != stamp:
         if len(_beaten) > MOST_BEATS:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from workbench.monitoring import hang
 from workbench.monitoring.hang import HangWatch
+from workbench.rundir import opening
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
 from workbench.rundir.store import LIVE, Changes, RunDir, State
@@ -129,7 +130,7 @@ def begin(run: RunDir) -> int:
 
     restarted = int(os.environ.get(base.RESTARTS, "0")) > 0
     attempt = (run.again("the job was started again") if restarted else run.status).attempt
-    with run.log_path("driver", attempt).open("ab") as log:
+    with open(run.log_path("driver", attempt), "ab", opener=opening.opener) as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
     return attempt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from workbench.rundir import opening
 from workbench.rundir.files import write_atomic
 from workbench.rundir.store import RunDir
 from workbench.settings.spec import Experiment
@@ -44,4 +45,4 @@ def settled(run: RunDir, experiment: Experiment) -> Experiment:
 
 def _settled(run: RunDir) -> str:
     path = run.path / "precision"
-    return path.read_text() if path.exists() else ""
+    return opening.read_text(path) if opening.is_file(path) else ""

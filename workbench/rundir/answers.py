@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from workbench.rundir import rollouts
+from workbench.rundir import opening, rollouts
+from workbench.rundir.files import LONGEST_LINE, decoded, replacing
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import RunDir
 
 JSONL, PARQUET = "answers.jsonl", "answers.parquet"
@@ -41,7 +40,7 @@ def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per
 
     steps = range(1, -(-len(rows) // prompts_per_step) + 1)
     shape = pa.schema([("row", pa.int64()), *rollouts.schema()])
-    with _whole(run.path / JSONL) as lines, _whole(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
+    with replacing(run.path / JSONL) as lines, replacing(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
         for step in steps:
             first = (step - 1) * prompts_per_step
             found = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
@@ -57,15 +56,30 @@ def _line(answer: Mapping[str, object], row: Asked) -> bytes:
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path` when it is written and on the disk; until then nothing does."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+def check_lines(path: Path) -> None:
+    """Look at the first line of answers.jsonl and at its end. Raises FileNotFoundError, and Unreadable for what is not whole."""
+    with open(path, "rb", opener=opening.opener) as file:
+        first, size = file.readline(LONGEST_LINE), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if not size or file.read() != b"\n":
+            raise Unreadable(path, "it does not end with a whole line" if size else "empty")
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        found = decoded(first)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "response" not in found:
+        raise Unreadable(path, f"no answer in its first line: {first[:40]!r}")
+
+
+def check_table(path: Path) -> None:
+    """Look at the columns of answers.parquet. Raises FileNotFoundError, and Unreadable for what is no table of answers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "rb", opener=opening.opener) as file:
+        try:
+            names = pq.read_schema(file).names
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(path, f"no Parquet file: {error}") from None
+    if "response" not in names:
+        raise Unreadable(path, f"no table of answers: its columns are {', '.join(names)[:80]}")

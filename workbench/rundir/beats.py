@@ -22,6 +22,9 @@ from types import FrameType
 
 import psutil
 
+from workbench.rundir import checks, opening
+from workbench.rundir.files import read_json, replacing
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import RunDir
 
 RANKS_A_SECOND = 50
@@ -118,11 +121,10 @@ class Heart(threading.Thread):
         self._number += 1
         beat, path = self._now(), self._folder / f"{self.role}-{self.rank}.json"
         try:
-            self._folder.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".new")  # not synced: a crash of the machine needs no beats
-            temporary.write_text(json.dumps(asdict(beat)))
-            temporary.replace(path)
-        except OSError as error:
+            opening.make_folder(self._folder)
+            with replacing(path, durable=False) as file:  # not synced: a crash of the machine needs no beats
+                file.write(json.dumps(asdict(beat)).encode())
+        except (OSError, Unreadable) as error:
             if not self._told:
                 print(f"warning: no beats can be written ({error}); the run goes on, a hang of this rank will be told less exactly", file=sys.stderr)
             self._told = True
@@ -166,12 +168,42 @@ def begin(run: RunDir, role: str) -> None:
 
 
 def read(run: RunDir) -> list[Beat]:
-    """The newest beat of every rank that has one. A file that cannot be read now is passed over."""
+    """The newest beat of every rank that has one. A file that cannot be read now is passed over: `problems` names it."""
     found = []
-    for path in sorted((run.path / "beats").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(Beat(**json.loads(path.read_text())))
+    with contextlib.suppress(Unreadable):  # of the folder
+        for path in _paths(run):
+            with contextlib.suppress(OSError, Unreadable):
+                found.append(_beat(path))
     return found
+
+
+def problems(run: RunDir) -> list[Unreadable]:
+    """The beats that cannot be read. Raises Unreadable where the folder cannot."""
+    found = []
+    for path in _paths(run):
+        try:
+            _beat(path)
+        except FileNotFoundError:
+            continue  # replaced, or gone
+        except Unreadable as error:
+            found.append(error)
+    return found
+
+
+def _paths(run: RunDir) -> list[Path]:
+    folder = run.path / "beats"
+    return [folder / name for name in opening.names(folder) if name.endswith(".json") and not name.startswith(".")]
+
+
+def _beat(path: Path) -> Beat:
+    """Raises FileNotFoundError and Unreadable."""
+    said = read_json(path)
+    if wrong := checks.beat(said):
+        raise Unreadable(path, f"no beat: {wrong}")
+    beat = Beat(**said)
+    if path.name != f"{beat.role}-{beat.rank}.json":
+        raise Unreadable(path, f"the beat of another rank: {beat.role}-{beat.rank}")
+    return beat
 
 
 def _where(frame: FrameType | None) -> tuple[str, str]:

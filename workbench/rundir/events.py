@@ -6,7 +6,8 @@ import os
 import threading
 import time
 
-from workbench.rundir.files import ByteCursor, append, end_torn_line, private, tail
+from workbench.rundir import opening
+from workbench.rundir.files import append, end_torn_line
 from workbench.rundir.store import RunDir
 
 FLUSH_AFTER_S = 0.2
@@ -21,10 +22,10 @@ class EventWriter:
 
     def __init__(self, run: RunDir, role: str = "actor"):
         path = run.events_path(role)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        opening.make_folder(path.parent)
         end_torn_line(path)
-        self._seq = 1 + max((event["seq"] for event in tail(path, ByteCursor())), default=-1)
-        self._file = open(path, "ab", buffering=0, opener=private)  # noqa: SIM115
+        self._seq = 1 + max((event["seq"] for event in run.events(role=role)), default=-1)
+        self._file = open(path, "ab", buffering=0, opener=opening.opener)  # noqa: SIM115
         self._flushing = False
         self._failed: OSError | None = None
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+
+from workbench.rundir import opening
+from workbench.rundir.files import replacing
+from workbench.rundir.opening import Unreadable
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +31,8 @@ PER_TOKEN = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entrop
 HEAVY = ("pieces", "tokens", *PER_TOKEN)
 COMPONENT = "reward/"
 LAST = 2**31 - 1
+DIGITS = 9
+"""Of a step's number, at most."""
 T = TypeVar("T")
 
 
@@ -110,18 +115,11 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Pa
     shape = schema(components)
     rows = [_row(step, number, record, shape.names) for number, record in enumerate(records)]
     table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in shape], schema=shape)
-    folder(run).mkdir(parents=True, exist_ok=True)
+    opening.make_folder(folder(run))
     final = folder(run) / f"{step}.parquet"
-    partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(final)
-        _sync(final.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(final) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    opening.sync_folder(final.parent)
     return final
 
 
@@ -131,7 +129,11 @@ def steps(run: RunDir) -> list[int]:
 
 
 def damaged(run: RunDir) -> list[Path]:
-    """The files that cannot be read, by step."""
+    """The files that cannot be read, by step; the folder, where that cannot."""
+    try:
+        opening.names(folder(run))
+    except Unreadable as error:
+        return [error.path]
     return [file.path for file in _files(run) if not file.sound]
 
 
@@ -249,7 +251,8 @@ class _File:
     """One state of one file: a file that is replaced is another."""
 
     path: Path
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, int, int] | None
+    """None for a file that is not opened."""
 
     @property
     def step(self) -> int:
@@ -257,7 +260,7 @@ class _File:
 
     @property
     def sound(self) -> bool:
-        return self not in _unreadable and _components(self) is not None
+        return self.stamp is not None and self not in _unreadable and _components(self) is not None
 
 
 _summaries: dict[_File, dict[Hashable, object]] = {}
@@ -281,15 +284,6 @@ def _row(step: int, number: int, record: Mapping[str, object], names: Sequence[s
     return {**record, **given}
 
 
-def _sync(directory: Path) -> None:
-    """Make a rename in a folder durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _files(run: RunDir) -> list[_File]:
     """The files by step, damaged ones too."""
     return sorted(_listed(folder(run)), key=lambda file: file.step)
@@ -297,14 +291,20 @@ def _files(run: RunDir) -> list[_File]:
 
 def _listed(directory: Path) -> Iterator[_File]:
     try:
-        entries = list(os.scandir(directory))
-    except FileNotFoundError:
+        found = opening.names(directory)
+    except Unreadable:  # `damaged` names it
         return
-    for entry in entries:
-        stem, _, suffix = entry.name.partition(".")
-        if suffix == "parquet" and stem.isascii() and stem.isdigit():
-            status = entry.stat()
-            yield _File(Path(entry.path), (status.st_ino, status.st_mtime_ns, status.st_size))
+    for name in found:
+        stem, _, suffix = name.partition(".")
+        if suffix == "parquet" and stem.isascii() and stem.isdigit() and len(stem) <= DIGITS:
+            try:
+                status = opening.stat(directory / name)
+            except Unreadable:  # a link, or somebody else's: named as damaged
+                yield _File(directory / name, None)
+            except FileNotFoundError:
+                continue
+            else:
+                yield _File(directory / name, (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 def _components(file: _File) -> tuple[str, ...] | None:

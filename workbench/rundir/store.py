@@ -22,7 +22,8 @@
               .beat                      the driver's sign of life
               .status.lock, .launch.lock  who changes the status, and who launches
 
-Readers poll by byte cursor and never block a writer.
+Readers poll by byte cursor and never block a writer. `workbench.rundir.opening` says which files count: those of the run's owner, without links.
+A file that is not what its writer leaves raises `Unreadable`, which names it and the cause.
 
 `format` in status.json is the number of this layout and of the names in the files, which versions may change: `FORMAT` in new folders, 1 where
 there is no number. Folders with a smaller number are read as they are (`workbench.settings.upgrade` renames their settings) and get today's
@@ -31,19 +32,24 @@ number when they are resumed; one with a larger number was made by a newer versi
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import json
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import NotRequired, TypedDict, Unpack, cast
+from typing import Any, NotRequired, TypedDict, Unpack, cast
 
-from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, private, tail, write_atomic, write_once
+from workbench.rundir import checks, opening
+from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, read_json, tail, touch, write_atomic, write_once
 from workbench.rundir.lines import Event, Request
+from workbench.rundir.opening import ReadOnly, Unreadable, opener
 from workbench.rundir.permission import changes
 
 FORMAT = 2
@@ -74,12 +80,12 @@ class State(StrEnum):
 LIVE = tuple(state for state in State if not state.ended)
 
 
-class NewerFormat(ValueError):
+class NewerFormat(Unreadable):
     """A newer version made the run folder; the message says so."""
 
-    def __init__(self, run_id: str, format: int):
-        self.reason = f"made by a newer version (format {format}; this one reads up to {FORMAT})"
-        super().__init__(f"run {run_id} was {self.reason}: open it with that version")
+    def __init__(self, path: Path, format: int):
+        super().__init__(path, f"made by a newer version (format {format}; this one reads up to {FORMAT})")
+        self.args = (f"run {path.parent.name} was {self.reason}: open it with that version",)
 
 
 class Job(TypedDict):
@@ -119,10 +125,11 @@ class Status:
     job: Job | None = None
 
     @classmethod
-    def from_json(cls, text: str) -> Status:
-        """Raises KeyError, TypeError or ValueError for what this version did not write."""
-        tree = json.loads(text)
-        return cls(**{**tree, "state": State(tree["state"])})
+    def from_tree(cls, tree: Mapping[str, object]) -> Status:
+        """Raises ValueError for what this version did not write."""
+        if wrong := checks.status(tree):
+            raise ValueError(wrong)
+        return cls(**{**tree, "state": State(cast(str, tree["state"]))})
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,8 @@ class RunDir:
     @property
     def spec_path(self) -> Path:
         """What the run is: `spec.yaml`, or the newest `spec.<attempt>.yaml` where a resume changed how it goes on."""
-        changed = sorted(self.path.glob("spec.*.yaml"), key=lambda path: int(path.name.split(".")[1]))
-        return changed[-1] if changed else self.path / "spec.yaml"
+        changed = [int(found[1]) for name in opening.names(self.path) if (found := _SPEC.fullmatch(name))]
+        return self.path / (f"spec.{max(changed)}.yaml" if changed else "spec.yaml")
 
     def change_spec(self, attempt: int, spec_yaml: str) -> None:
         """From this attempt on the run is this. The earlier specs stay."""
@@ -160,36 +167,63 @@ class RunDir:
         return self.logs / f"{role}.{attempt}.log"
 
     @property
-    def status(self) -> Status:
-        """The current status.
+    def status_path(self) -> Path:
+        return self.path / "status.json"
 
-        Raises:
-            FileNotFoundError: there is no run; NewerFormat: a newer version made it.
-        """
-        text = (self.path / "status.json").read_text()
-        self._check_format(text)
-        return Status.from_json(text)
+    @property
+    def status(self) -> Status:
+        """The current status. Raises Unreadable, with the cause: there is none, it is damaged, not the owner's, or a newer version made it."""
+        tree = self._status_tree()
+        try:
+            return Status.from_tree(tree)
+        except ValueError as error:
+            raise Unreadable(self.status_path, f"no status: {error}") from None
 
     def readable_format(self) -> int:
         """The format of the folder. Raises as `status` does."""
-        return self._check_format((self.path / "status.json").read_text())
+        return self.status.format
 
-    def _check_format(self, status_json: str) -> int:
-        """Before anything else of the status is read: a newer version may have other fields there."""
-        format = json.loads(status_json).get("format", 1)
-        if format > FORMAT:
-            raise NewerFormat(self.id, format)
-        return format
+    def _status_tree(self) -> dict[str, Any]:
+        """Of a format that this version reads: that is looked at first, because a newer version may have other fields."""
+        try:
+            tree = read_json(self.status_path)
+        except FileNotFoundError:
+            raise Unreadable(self.status_path, "missing") from None
+        format = tree.get("format", 1)
+        if isinstance(format, int) and format > FORMAT:
+            raise NewerFormat(self.status_path, format)
+        return tree
+
+    @property
+    def owner(self) -> str:
+        """The name of the user whose run this is."""
+        return opening.user(opening.owner_of(self.path))
+
+    @property
+    def read_only(self) -> str:
+        """Why this user cannot change the run: it is another's, or its disk is mounted read-only; empty where they can."""
+        return opening.why_read_only(self.path)
+
+    def check_writable(self) -> None:
+        """Raises ReadOnly where this user cannot change the run."""
+        if reason := self.read_only:
+            raise ReadOnly(self.path, reason)
 
     def role_logs(self, role: str = "", rank: int | None = None) -> list[Path]:
         """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""
         pattern = f"{role or '*'}-{rank}.*.log" if rank is not None else f"{role}*.log"
-        return sorted(self.logs.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        logs = [self.logs / name for name in fnmatch.filter(opening.names(self.logs), pattern) if not name.startswith(".")]
+        return sorted(logs, key=lambda path: (_changed_ns(path), path.name))
 
     def log_tail(self, role: str = "actor", lines: int = 200, rank: int | None = None) -> str:
-        """The end of the newest log whose name begins with `role`; empty where there is none."""
-        logs = self.role_logs(role, rank)
-        return "\n".join(last_lines(logs[-1], lines)) if logs else ""
+        """The end of the newest log whose name begins with `role`; empty where there is none, and the cause where it cannot be read."""
+        try:
+            logs = self.role_logs(role, rank)
+            return "\n".join(last_lines(logs[-1], lines)) if logs else ""
+        except FileNotFoundError:
+            return ""
+        except Unreadable as error:
+            return f"({error})"
 
     def update(self, **changes: Unpack[Changes]) -> Status:
         """Change fields of the status, atomically and durably; two writers take turns."""
@@ -213,8 +247,8 @@ class RunDir:
                 if self.status == was:  # one that stood still meanwhile begins again
                     break
             if status.state.ended:
-                (self.path / ".reserve").unlink(missing_ok=True)
-            write_atomic(self.path / "status.json", json.dumps(asdict(status)))
+                opening.unlink(self.path / ".reserve")
+            write_atomic(self.status_path, json.dumps(asdict(status)))
         return status
 
     def begin_attempt(self, message: str) -> Status | None:
@@ -226,11 +260,12 @@ class RunDir:
             was = self.status
             if was.state != State.CREATED and not was.state.ended:
                 return None
-            if (control := self.path / "control.jsonl").exists():
-                control.rename(self.path / f"control.{was.attempt}.jsonl")
-            control.touch(mode=0o600)  # there from the start: a network file system may remember for long that a file is not
-            with open(self.path / ".reserve", "wb", opener=private) as file:
+            with open(self.path / ".reserve", "wb", opener=opener) as file:  # first: where the disk is full nothing has changed yet
                 file.write(bytes(RESERVE_BYTES))
+            control = self.path / "control.jsonl"
+            if opening.is_file(control) and opening.stat(control).st_size:
+                opening.rename(control, f"control.{was.attempt}.jsonl")
+            touch(control)  # there from the start: a network file system may remember for long that a file is not
             self.beat()
             return self.update(format=FORMAT, state=State.QUEUED, attempt=was.attempt + 1, message=message, job=None)
 
@@ -240,12 +275,13 @@ class RunDir:
 
     def beat(self) -> None:
         """The driver's sign of life, for a host that cannot see its process."""
-        (self.path / ".beat").touch(mode=0o600)
+        touch(self.path / ".beat")
 
     @property
     def silence_s(self) -> float:
         """Seconds since the driver's last sign of life, or the last change of the status."""
-        return now_on(self.path) - max(path.stat().st_mtime for path in (self.path / ".beat", self.path / "status.json") if path.exists())
+        signs = (path for path in (self.path / ".beat", self.status_path) if opening.is_file(path))
+        return now_on(self.path) - max(opening.stat(path).st_mtime for path in signs)
 
     @changes
     def request(self, request: str, **values: object) -> None:
@@ -253,11 +289,27 @@ class RunDir:
         append_line(self.path / "control.jsonl", {"time": time.time(), "request": request, **values})
 
     def requests(self, cursor: ByteCursor) -> list[Request]:
-        return cast(list[Request], list(tail(self.path / "control.jsonl", cursor)))
+        """The requests after the cursor, which moves on. Raises Unreadable, with the byte, for a line that is none."""
+        return cast(list[Request], list(tail(self.path / "control.jsonl", cursor, checks.request)))
 
     def events(self, cursor: ByteCursor | None = None, role: str = "actor") -> Iterator[Event]:
-        """The events after the cursor, which moves on; all of them without one. A resumed run's steps can come twice: see `views`."""
-        return cast(Iterator[Event], tail(self.events_path(role), cursor or ByteCursor()))
+        """The events after the cursor, which moves on; all of them without one. A resumed run's steps can come twice: see `views`.
+
+        Raises:
+            Unreadable: a line that is no event; the message names the file and the byte.
+        """
+        return cast(Iterator[Event], tail(self.events_path(role), cursor or ByteCursor(), checks.event))
+
+
+_SPEC = re.compile(r"spec\.([0-9]{1,9})\.yaml")
+
+
+def _changed_ns(path: Path) -> int:
+    """When a log was written last; the beginning of time for one that is gone, or is no file to be read."""
+    try:
+        return opening.stat(path).st_mtime_ns
+    except (FileNotFoundError, Unreadable):
+        return 0
 
 
 def new_run_id(name: str) -> str:
@@ -268,16 +320,35 @@ def new_run_id(name: str) -> str:
 
 @changes
 def create(root: Path, name: str, spec_yaml: str) -> RunDir:
-    """A new run's folder, private to its owner, with its spec and a first status."""
+    """A new run's folder, private to its owner, with its spec and a first status. It appears when all that is in it; else nothing is left.
+
+    Raises:
+        OSError: the disk is full, or there are no rights.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    run = RunDir(root / new_run_id(name))
+    final = root / new_run_id(name)
+    run = RunDir(root / f".{final.name}.new")
     run.path.mkdir(mode=0o700)
-    for folder in ("events", "logs", "checkpoints"):
-        (run.path / folder).mkdir(mode=0o700)
-    write_once(run.spec_path, spec_yaml)
-    now = time.time()
-    write_atomic(run.path / "status.json", json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
-    return run
+    try:
+        if opening.owner_of(run.path) != os.geteuid():
+            raise OSError(errno.EPERM, "what this user makes here belongs to another one: set WORKBENCH_RUNS to another file system", str(root))
+        for folder in ("events", "logs", "checkpoints"):
+            opening.make_folder(run.path / folder)
+        write_once(run.path / "spec.yaml", spec_yaml)
+        now = time.time()
+        write_atomic(run.status_path, json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
+        run.path.rename(final)
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
+    return RunDir(final)
+
+
+def discard(run: RunDir) -> None:
+    """Take away a run that has never been launched. Raises ReadOnly and OSError."""
+    run.check_writable()
+    assert run.status.attempt == 0, "a run that was launched stays"
+    shutil.rmtree(run.path)
 
 
 def runs_root() -> Path:
@@ -291,18 +362,26 @@ def cache_root() -> Path:
 
 
 def list_runs(root: Path) -> list[RunDir]:
-    """The runs of one folder, newest first. A folder without a status is not a run (or not yet)."""
+    """The runs of one folder, newest first: those that this user may read, their own and others', and their own that are damaged."""
     if not root.is_dir():
         return []
     return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: run.id, reverse=True)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run that this user may read: where several users share a folder of runs, each sees their own."""
+    """Whether there is a run of this name: a folder, or a link to one, with a status or a spec. What it holds may still be unreadable.
+
+    Another's that this user may not read is none: where several users share a folder of runs, each sees what is open to them.
+    """
+    if path.name.startswith("."):
+        return False
     try:
-        return os.access(path / "status.json", os.R_OK)
-    except ValueError:
-        return False  # a name that no file has
+        present = [os.path.lexists(path / name) for name in ("status.json", "spec.yaml")]
+        if not any(present):
+            return False
+        return path.lstat().st_uid == os.geteuid() or not present[0] or os.access(path / "status.json", os.R_OK)
+    except (ValueError, OSError):
+        return False  # a name that no file has, or a folder that is gone
 
 
 def find(run_id: str) -> RunDir:

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends import _tls
-from workbench.rundir.files import write_atomic
+from workbench.rundir import opening
+from workbench.rundir.files import read_json, write_atomic
+from workbench.rundir.opening import Unreadable
 from workbench.serve import addresses
 
 
@@ -42,10 +44,25 @@ def withdraw(run_dir: Path, role: str) -> None:
 
 
 def find(run_dir: Path, role: str) -> tuple[Address, bytes]:
-    """The address and the key. Raises FileNotFoundError while there is no such server."""
-    folder = run_dir / "endpoints"
-    address = Address(**json.loads((folder / f"{role}.json").read_text()))
-    return address, base64.b64decode((folder / address.key_file).read_text())
+    """The address and the key. Raises FileNotFoundError while there is no such server, and Unreadable for files that are damaged or another's."""
+    path = run_dir / "endpoints" / f"{role}.json"
+    address = read(path)
+    try:
+        return address, base64.b64decode(opening.read_text(path.with_name(address.key_file)), validate=True)
+    except ValueError:
+        raise Unreadable(path.with_name(address.key_file), "no key of a server") from None
+
+
+def read(path: Path) -> Address:
+    """The address in a file `<role>.json`. Raises FileNotFoundError and Unreadable."""
+    said = read_json(path)
+    typed = said.keys() == _ADDRESS.keys() and all(isinstance(said[name], kind) for name, kind in _ADDRESS.items())
+    if not typed or said["key_file"] != f"{path.stem}.key":
+        raise Unreadable(path, f"no address of the server {path.stem}")
+    return Address(**said)
+
+
+_ADDRESS = {"url": str, "host": str, "pid": int, "started": float, "key_file": str}
 
 
 def ready(run_dir: Path, role: str, address: Address, timeout_s: float = 2.0) -> bool:

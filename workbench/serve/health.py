@@ -20,7 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.rundir.files import now_on, write_atomic
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workbench.rundir import opening
+from workbench.rundir.files import now_on, read_json, write_atomic
+from workbench.rundir.opening import Unreadable
 from workbench.serve import discovery
 
 WRITE_S = 1.0
@@ -40,7 +44,7 @@ class Health:
         self._thread = threading.Thread(target=self._write, name="health", daemon=True)
 
     def start(self) -> None:
-        self._path.parent.mkdir(exist_ok=True)
+        opening.make_folder(self._path.parent)
         self._thread.start()
 
     def doing(self, endpoint: str) -> None:
@@ -97,32 +101,69 @@ def reports(run_dir: Path, roles: Sequence[str], ended: bool) -> list[Report]:
 
 def _report(run_dir: Path, role: str, ended: bool) -> Report:
     try:
-        said = json.loads((run_dir / "health" / f"{role}.json").read_text())
+        said = read(run_dir / "health" / f"{role}.json")
     except FileNotFoundError:
         return Report(role, "ended" if ended else "starting", "")
+    except Unreadable as error:
+        return Report(role, "unreadable", str(error))
     calls = ", ".join(f"{name} {counts['calls']}" for name, counts in said["endpoints"].items())
     computed = sum(counts["computed_s"] for counts in said["endpoints"].values())
     parts = [f"{calls} in {computed:.1f} s" if calls else "no request yet"]
     if refused := sum(counts["refused"] for counts in said["endpoints"].values()):
         parts.append(f"{refused} refused")
-    if "swaps" in said:
-        parts.append(f"{said['here']} on the accelerator, {said['swaps']} swaps in {said['swapped_s']:.1f} s")
+    if said.get("swaps") is not None:
+        parts.append(f"{said.get('here')} on the accelerator, {said['swaps']} swaps in {said.get('swapped_s', 0.0):.1f} s")
     parts.append(f"{said['processes']} process{'es' * (said['processes'] > 1)} on {said['host']}")
     if said["attempt"] > 1:
         parts.append(f"attempt {said['attempt']}")
     return Report(role, "ended" if ended else _state(run_dir, role, said), "; ".join(parts))
 
 
+class _Endpoint(BaseModel):
+    """What a server says of one of its endpoints."""
+
+    model_config = ConfigDict(strict=True)
+    calls: int
+    refused: int
+    computed_s: float
+
+
+class _Said(BaseModel):
+    """Of a server's account what its readers need."""
+
+    model_config = ConfigDict(strict=True)
+    host: str
+    processes: int
+    attempt: int
+    doing: str
+    endpoints: dict[str, _Endpoint]
+    here: str | None = None
+    swaps: int | None = None
+    swapped_s: float = 0.0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A server's account of itself. Raises FileNotFoundError and Unreadable."""
+    said = read_json(path)
+    try:
+        _Said.model_validate(said)
+    except ValidationError as error:
+        raise Unreadable(path, f"no account of a server: {' '.join(str(error).split())[:200]}") from None
+    return said
+
+
 def _state(run_dir: Path, role: str, said: dict[str, object]) -> str:
     path = run_dir / "health" / f"{role}.json"
-    silent = now_on(path.parent) - path.stat().st_mtime  # not by what it says: clocks of two hosts may differ
+    silent = now_on(path.parent) - opening.stat(path).st_mtime  # not by what it says: clocks of two hosts may differ
     if silent > SILENT_S:
         return f"silent for {silent:.0f} s"
-    if said["host"] == socket.gethostname():
+    if said["host"] == socket.gethostname() and not opening.why_read_only(run_dir):  # no address that another user wrote is asked
         try:
             address, _ = discovery.find(run_dir, role)
         except FileNotFoundError:
             return "starting"
+        except Unreadable as error:
+            return f"not found: {error}"
         if not discovery.ready(run_dir, role, address, PROBE_S):
             return "not ready"
     return f"busy with {said['doing']}" if said["doing"] else "ready"

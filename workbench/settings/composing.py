@@ -61,9 +61,20 @@ def _hydra_words(overrides: Sequence[str]) -> list[str]:
             raise SpecError([(override, "expected key=value")])
         if key in groups() and (choice := override.partition("=")[2]) not in choices(key):
             raise SpecError([(key, f"there is no {choice!r}{nearest(choice, choices(key))}; there are: {', '.join(choices(key))}")])
+        if key.lstrip("+~").partition(".")[0] == "hydra":
+            raise SpecError([(key, "there is no such key: Hydra's own settings are not read")])
+        word = f"{key}={_literal(override.partition('=')[2])}" if "=" in override else override
         # A default lives in the typed field, not in YAML, so a value override may name a key that the YAML does not have.
-        words.append(override if key in groups() or key[:1] in "+~" else f"++{override}")
+        words.append(word if key in groups() or key[:1] in "+~" else f"++{word}")
     return words
+
+
+def _literal(value: str) -> str:
+    """The value with every `${…}` in it as text: nothing that is given here is taken from the environment or from other settings."""
+    return _INTERPOLATION.sub(lambda found: found[0] if len(found[1]) % 2 else f"{found[1]}\\${{", value)
+
+
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def _hydra(words: Sequence[str]) -> tuple[Tree, dict[str, str]]:

@@ -30,6 +30,7 @@ from workbench.settings import (
     Validation,
     Watch,
     placement,
+    plain,
 )
 from workbench.settings.composing import CONF, SHOWN, SpecError, compose_tree, shown
 from workbench.settings.layout import check as check_layout
@@ -144,8 +145,8 @@ class Experiment(Frozen):
 
     @classmethod
     def from_yaml(cls, text: str, format: int = FORMAT) -> Experiment:
-        """As `to_yaml` wrote it into a run folder of this format. Raises SpecError as `parse` does."""
-        return parse(upgrade(yaml.safe_load(text), format))
+        """As `to_yaml` wrote it into a run folder of this format. Raises SpecError as `parse` does, and ValueError for no YAML."""
+        return parse(upgrade(plain.load_mapping(text), format))
 
 
 def parse(tree: Tree) -> Experiment:
@@ -235,8 +236,15 @@ def overridden(tree: Tree, overrides: Sequence[str], allowed: Sequence[str], ref
         branch = tree
         for part in path:
             branch = branch.setdefault(part, {})
-        branch[last] = yaml.safe_load(value)
+        branch[last] = _value(key, value)
     return parse(tree)
+
+
+def _value(key: str, text: str) -> object:
+    try:
+        return plain.load(text)
+    except ValueError as error:
+        raise SpecError([(key, f"{shown(text)} is no value: {error}")]) from None
 
 
 def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:

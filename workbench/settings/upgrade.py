@@ -18,7 +18,8 @@ def _kinds(tree: Tree) -> Tree:
     """A run of format 1 trains, and names both kinds of reward there were, one of them as null."""
     rewards = tree.get("algorithm", {}).get("rewards", {})
     for name, reward in rewards.items():
-        rewards[name] = {key: value for key, value in reward.items() if value is not None}
+        if isinstance(reward, dict):
+            rewards[name] = {key: value for key, value in reward.items() if value is not None}
     return {"job": {"name": "train"}, **tree}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from workbench.terminal.console import Console
 
 bench = typer.Typer(help="Measure this engine side by side with another.", no_args_is_help=True)
 out, err = Console(), Console(stderr=True)

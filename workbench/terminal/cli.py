@@ -12,24 +12,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from workbench import api
 from workbench.data.limits import Limits
 from workbench.data.readers import Kind
+from workbench.rundir import opening
 from workbench.rundir.store import State
+from workbench.settings import plain
 from workbench.settings.stored import spec_tree
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
+from workbench.terminal.console import Console
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.logins import app_url, team
+from workbench.terminal.logs import LogReader
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
-from workbench.terminal.on_checkpoints import evaluate, generate, print_result
-from workbench.terminal.summary import listed, result, summary
+from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
+from workbench.terminal.summary import listed, readable_events, result, summary
 from workbench.views.text import clock
 
 app = typer.Typer(
@@ -65,7 +67,7 @@ def run(
     if as_json:
         print(json.dumps(summary(launched)))
     else:
-        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
+        print_launched(launched)
     if follow:
         follow_to_end(launched, quiet=as_json)
         if not as_json:
@@ -81,21 +83,22 @@ def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(hel
         print(json.dumps(found))
         return
     if not found and state:
-        out.print(f"No run in {api.runs_root()} is {state}.", soft_wrap=True)
+        out.print(f"No run in {api.runs_root()} is {state}.", markup=False, soft_wrap=True)
         return
     if not found:
-        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo", soft_wrap=True)
+        out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo", markup=False, soft_wrap=True)
         return
     table = Table(Column("run", overflow="fold"), "algorithm", "state", "step", "started", box=None, header_style="dim")
     table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
     for item in found:
-        message = escape((item["message"].splitlines() or [""])[0])
         if item["state"] is None:
-            table.add_row(item["id"], "", "", "", "", message)
+            table.add_row(escape(item["id"]), "", "", "", "", escape(item["message"]))
             continue
+        told = (f"read-only: {item['read_only']}" if item["read_only"] else "", item["settings_problem"], *item["message"].splitlines()[:1])
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
-        table.add_row(item["id"], item["work"], state_text, f"{item['step']}/{item['total_steps'] or '?'}", clock(item["created"]), message)
+        step, message = f"{item['step']}/{item['total_steps'] or '?'}", "; ".join(filter(None, told))
+        table.add_row(escape(item["id"]), escape(item["work"]), state_text, step, clock(item["created"]), escape(message))
     out.print(table)
 
 
@@ -103,26 +106,31 @@ def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(hel
 def show(run_id: RunId, as_json: Json = False) -> None:
     """One run: its state, its servers', its newest metrics, its settings."""
     found = api.get(run_id)
-    servers = found.servers()
+    servers, problems = found.servers(), found.problems()
     told = {
         **summary(found),
         "servers": [asdict(each) for each in servers],
         "metrics": {},
         "validation": {},
         "spec": spec_tree(found.dir),
+        "problems": [str(each) for each in problems],
     }
-    for event in found.events():
+    for event in readable_events(found):
         if event["kind"] in ("step", "validation"):
-            told["metrics" if event["kind"] == "step" else "validation"] = event["metrics"]
+            told["metrics" if event["kind"] == "step" else "validation"] = event.get("metrics", {})
     told |= result(found)
     if as_json:
         print(json.dumps(told))
         return
     color = STATE_COLORS.get(told["state"], "default")
     out.print(
-        f"[bold]{found.id}[/]  [{color}]{told['state']}[/]  step {told['step']}/{told['total_steps'] or '?'}  {found.dir.path}",
+        f"[bold]{escape(found.id)}[/]  [{color}]{told['state']}[/]  step {told['step']}/{told['total_steps'] or '?'}  {escape(str(found.dir.path))}",
         soft_wrap=True,
     )
+    if told["read_only"]:
+        out.print(f"read-only: {told['read_only']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for each in problems:
+        out.print(f"unreadable: {each}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if told["message"]:
         out.print(told["message"], style="red" if told["state"] == "failed" else "", markup=False)
     for server in servers:
@@ -131,7 +139,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         out.print(metrics_of_run(told["metrics"], told["validation"]))
     if "answers" in told:
         out.print(f"answers: {told['answers']}", markup=False, highlight=False, soft_wrap=True)
-    out.print(found.dir.spec_path.read_text(), markup=False, highlight=False)
+    if not told["settings_problem"]:
+        out.print(opening.read_text(found.dir.spec_path), markup=False, highlight=False)
 
 
 @app.command("profile")
@@ -163,15 +172,12 @@ def logs(
     paths = found.logs(*which)
     if not paths and (not follow or found.status.state.ended):
         raise ValueError(f"run {found.id} has no log of {role} {rank}; there are: {', '.join(path.name for path in found.logs()) or 'none'}")
-    read = {path: path.stat().st_size for path in paths[:-1]}
+    reader = LogReader(paths[:-1])
     while True:
         ended = found.status.state.ended
         for path in found.logs(*which):  # a restart of the gang opens a new one
-            with path.open("rb") as file:
-                file.seek(read.get(path, 0))
-                sys.stdout.buffer.write(file.read())
-                read[path] = file.tell()
-        sys.stdout.buffer.flush()
+            sys.stdout.write(reader.new_text(path))
+        sys.stdout.flush()
         if not follow or ended:
             return
         time.sleep(0.3)
@@ -183,9 +189,9 @@ def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Retur
     found = api.get(run_id)
     found.stop()
     if wait:
-        out.print(f"{found.id} is {found.wait().state}")
+        out.print(f"{found.id} is {found.wait().state}", markup=False)
     else:
-        out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there")
+        out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there", markup=False)
 
 
 @app.command("set")
@@ -197,7 +203,7 @@ def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=va
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"expected key=value, got {word!r}")
-        changes[key.removeprefix("algorithm.")] = yaml.safe_load(value)
+        changes[key.removeprefix("algorithm.")] = plain.load(value)
     found.change(**changes)
     out.print(f"{found.id} takes it over at its next step: {', '.join(values)}", markup=False)
 
@@ -207,7 +213,7 @@ def pause(run_id: RunId) -> None:
     """Hold a run before its next step."""
     found = api.get(run_id)
     found.pause()
-    out.print(f"{found.id} pauses after its current step; `workbench unpause {found.id}` lets it go on")
+    out.print(f"{found.id} pauses after its current step; `workbench unpause {found.id}` lets it go on", markup=False)
 
 
 @app.command()
@@ -215,7 +221,7 @@ def unpause(run_id: RunId) -> None:
     """Let a paused run go on."""
     found = api.get(run_id)
     found.unpause()
-    out.print(f"{found.id} goes on")
+    out.print(f"{found.id} goes on", markup=False)
 
 
 @app.command()
@@ -223,7 +229,7 @@ def kill(run_id: RunId) -> None:
     """End a run at once, without a checkpoint."""
     found = api.get(run_id)
     found.kill()
-    out.print(f"{found.id} is {found.status.state}")
+    out.print(f"{found.id} is {found.status.state}", markup=False)
 
 
 @app.command()
@@ -231,7 +237,7 @@ def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = Tr
     """Go on from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     found = api.get(run_id)
     found.resume(overrides or ())
-    out.print(f"[bold]{found.id}[/]  attempt {found.status.attempt}")
+    out.print(f"[bold]{escape(found.id)}[/]  attempt {found.status.attempt}")
     if follow:
         follow_to_end(found)
         print_result(found)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column
 
@@ -16,6 +15,7 @@ from workbench.metrics import METRICS
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
 from workbench.settings.stored import job, spec_tree
+from workbench.terminal.console import Console
 
 out, err = Console(), Console(stderr=True)
 
@@ -26,15 +26,15 @@ def follow(item: api.Run, quiet: bool = False) -> None:
         for line in _watch(item, quiet):
             out.print(line, highlight=False)
     except KeyboardInterrupt:
-        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}")
+        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}", markup=False)
         raise typer.Exit(0) from None
     status = item.status
     if status.state == State.FAILED:
-        err.print(f"[red]{item.id} failed[/]")
+        err.print(f"{item.id} failed", style="red", markup=False)
         err.print(status.message, markup=False, highlight=False)
         raise typer.Exit(1)
     if not quiet:
-        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}")
+        out.print(f"{item.id} is {status.state} at step {status.step}/{status.total_steps}", markup=False)
 
 
 def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
@@ -63,9 +63,9 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         progress.update(bar, description=escape(event["message"]), completed=event.get("done", 0), total=event.get("total"))
                     case "state":
                         working = True
-                        progress.reset(bar, description=doing, total=event["total_steps"], completed=event["step"], metrics="")
+                        progress.reset(bar, description=doing, total=event.get("total_steps"), completed=event.get("step", 0), metrics="")
                     case "step":
-                        progress.update(bar, completed=event["step"], metrics=_brief(event["metrics"]))
+                        progress.update(bar, completed=event["step"], metrics=_brief(event.get("metrics", {})))
                     case "alarm" if not quiet:
                         yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
                     case "alarm_over" if not quiet:

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from workbench import api
+from workbench.terminal.console import Console
 from workbench.views import machines as views
 from workbench.views import text
 
@@ -93,7 +94,7 @@ def render(cluster: api.Cluster) -> RenderableType:
         rows = [{"GPU": each.label, "": each.words} for node in survey.nodes for each in views.devices(node)]
         parts.append(_table("GPUs", rows))
     for run in cluster.allocations:
-        head = f"[bold]{escape(run.run_id)}[/]  {run.state}" + (f"  job {run.job_id}" if run.backend == "slurm" else "")
+        head = f"[bold]{escape(run.run_id)}[/]  {run.state}" + (f"  job {escape(run.job_id)}" if run.backend == "slurm" else "")
         parts += [Text(""), Text.from_markup(f"{head}  [dim]{escape(views.totals(run))}[/]"), _table("", views.ranks(run))]
     if not cluster.allocations:
         parts += [Text(""), Text(f"No run of {api.runs_root()} goes on.", style="dim")]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from workbench.metrics import FAMILIES, METRICS
+from workbench.terminal.console import Console
 from workbench.terminal.follow import number
 from workbench.views import tables
 

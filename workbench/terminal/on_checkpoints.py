@@ -6,9 +6,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
 from workbench import api
+from workbench.terminal.console import Console
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.metrics import metrics_of_run
 from workbench.terminal.summary import result, summary
@@ -45,7 +46,7 @@ def generate(
 def told(launched: api.Run, follow: bool, as_json: bool) -> None:
     """Say what was launched; follow it to its end, and say what it came to."""
     if not as_json:
-        out.print(f"[bold]{launched.id}[/]  {launched.dir.path}", soft_wrap=True)
+        print_launched(launched)
     if not follow:
         if as_json:
             print(json.dumps(summary(launched)))
@@ -57,6 +58,11 @@ def told(launched: api.Run, follow: bool, as_json: bool) -> None:
             print(json.dumps({**summary(launched), **result(launched)}))
     if not as_json:
         print_result(launched)
+
+
+def print_launched(item: api.Run) -> None:
+    """Its id, and the folder that it lies in."""
+    out.print(f"[bold]{escape(item.id)}[/]  {escape(str(item.dir.path))}", highlight=False, soft_wrap=True)
 
 
 def print_result(item: api.Run) -> None:

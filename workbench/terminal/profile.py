@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from workbench.rundir.lines import Event
@@ -31,11 +32,13 @@ def render(found: Profile, console: Console) -> None:
         table.add_column(name, justify="left" if not name else "right")
     for phase in found.phases:
         bar = "" if phase.within else "━" * round(BAR * min(1.0, phase.share))
-        table.add_row(f"{'  ' if phase.within else ''}{phase.label}", f"{phase.seconds:.3f}", f"{phase.share:.1%}", f"[blue]{bar}[/]")
+        table.add_row(escape(f"{'  ' if phase.within else ''}{phase.label}"), f"{phase.seconds:.3f}", f"{phase.share:.1%}", f"[blue]{bar}[/]")
     table.add_row("[bold]Step[/]", f"[bold]{found.step_s:.3f}[/]", "", f"[dim]mean of {found.steps:,}[/]")
     console.print(table, highlight=False)
     if found.engine:
         words = [f"{profile.ENGINE[name]}: {profile.measure(name, value)}" for name, value in found.engine.items()]
         console.print("   ".join(words), highlight=False)
     for server in found.servers:
-        console.print(f"{server.endpoint}: {server.server_s:.3f} s a step in the server, {server.wire_s:.3f} s on the wire", highlight=False)
+        console.print(
+            f"{server.endpoint}: {server.server_s:.3f} s a step in the server, {server.wire_s:.3f} s on the wire", markup=False, highlight=False
+        )

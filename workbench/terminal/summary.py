@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from workbench import api
-from workbench.rundir import answers
+from workbench.rundir import answers, opening
+from workbench.rundir.lines import Event
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import NewerFormat
 from workbench.settings import stored
 from workbench.settings.stored import spec_tree
 
 
 def listed(item: api.Run) -> dict[str, Any]:
-    """A run's summary; for one that a newer version made, whose state this one cannot tell, only that."""
+    """A run's summary; for one whose status cannot be read, because it is damaged or a newer version's, only that, with the cause."""
     try:
         return summary(item)
-    except NewerFormat as error:
-        return {"id": item.id, "state": None, "message": error.reason, "path": str(item.dir.path)}
+    except Unreadable as error:
+        message = error.reason if isinstance(error, NewerFormat) else f"unreadable: {error}"
+        return {"id": item.id, "state": None, "message": message, "path": str(item.dir.path)}
 
 
 def summary(item: api.Run) -> dict[str, Any]:
@@ -32,6 +37,9 @@ def summary(item: api.Run) -> dict[str, Any]:
         "model": spec.get("model", {}).get("source", "?"),
         "state": str(status.state),
         "path": str(item.dir.path),
+        "owner": item.owner,
+        "read_only": item.read_only,
+        "settings_problem": str(problem) if (problem := stored.problem(item.dir)) else "",
         **{name: getattr(status, name) for name in fields},
     }
 
@@ -41,5 +49,12 @@ def result(item: api.Run) -> dict[str, Any]:
     kind, path = stored.job(spec_tree(item.dir)), item.dir.path / answers.JSONL
     if kind == "train":
         return {}
-    measured = [event["metrics"] for event in item.events() if event["kind"] == "validation"]
-    return {**({"answers": str(path)} if path.is_file() else {}), **({"validation": measured[-1]} if measured else {})}
+    measured = [event.get("metrics", {}) for event in readable_events(item) if event["kind"] == "validation"]
+    there = path.name in opening.names(path.parent)
+    return {**({"answers": str(path)} if there else {}), **({"validation": measured[-1]} if measured else {})}
+
+
+def readable_events(item: api.Run) -> Iterator[Event]:
+    """A run's events up to the first that cannot be read, which `problems` names."""
+    with contextlib.suppress(Unreadable):
+        yield from item.events()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import cast
 
 from workbench import metrics as M
-from workbench.rundir.files import ByteCursor
+from workbench.rundir import checks, opening
+from workbench.rundir.files import LONGEST_LINE, ByteCursor, decoded
 from workbench.rundir.lines import Event
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import RunDir
 from workbench.views import text
 from workbench.views.history import History, numbers
@@ -48,16 +49,23 @@ def history(run: RunDir) -> Iterator[History]:
         while len(_feeds) > KEPT:
             _feeds.popitem(last=False)
     with feed.lock:
-        path = run.events_path()
-        if feed.cursor.offset and (not path.exists() or path.stat().st_size < feed.cursor.offset):
-            feed.cursor, feed.driver, feed.history = ByteCursor(), ByteCursor(), History()
         try:
+            if feed.cursor.offset and _size(run.events_path()) < feed.cursor.offset:
+                feed.cursor, feed.driver, feed.history = ByteCursor(), ByteCursor(), History()
             feed.history.extend(run.events(feed.cursor))
             feed.history.extend(run.events(feed.driver, role="driver"))
             feed.problem = ""
-        except (ValueError, KeyError) as error:
+        except Unreadable as error:
             feed.problem = str(error)
         yield feed.history
+
+
+def _size(path: Path) -> int:
+    """0 where there is no file."""
+    try:
+        return opening.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def problem(run: RunDir) -> str:
@@ -76,25 +84,24 @@ class Glance:
 
 
 def glance(run: RunDir, total_steps: int, metric: str = M.LOSS) -> Glance:
-    """A look at a run that costs the same however long its event file is: some lines spread over it, and its end."""
+    """A look at a run that costs the same however long its event file is: some lines spread over it, and its end. Nothing, where it is not read."""
     path = run.events_path()
     try:
-        size = path.stat().st_size
-    except FileNotFoundError:
+        return _glance(path, _size(path), total_steps, metric)
+    except (FileNotFoundError, Unreadable):
         return Glance()
-    return _glance(path, size, total_steps, metric)
 
 
 @lru_cache(maxsize=KEPT_GLANCES)
 def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
     points: list[tuple[int, float]] = []
-    with path.open("rb") as file:
+    with open(path, "rb", opener=opening.opener) as file:
         for number in range(SPARK_POINTS):
             file.seek(size * number // SPARK_POINTS)
             if number:
-                file.readline()
+                file.readline(LONGEST_LINE)
             for _ in range(4):
-                event = _parse(file.readline())
+                event = _parse(file.readline(LONGEST_LINE))
                 if event and event["kind"] == "step" and metric in (found := numbers(event.get("metrics", {}))):
                     while points and points[-1][0] >= event["step"]:
                         points.pop()
@@ -115,7 +122,7 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
 def _parse(line: bytes) -> Event | None:
     """An event of a step, or nothing for another line and for one that is cut or torn."""
     try:
-        event = json.loads(line)
+        event = decoded(line)
     except ValueError:
         return None
-    return cast(Event, event) if isinstance(event, dict) and {"kind", "step", "time"} <= event.keys() else None
+    return cast(Event, event) if isinstance(event, dict) and "step" in event and not checks.event(event) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -98,6 +99,17 @@ def eta_s(steps: Sequence[int], times: Sequence[float], total_steps: int) -> flo
     if not paces or not total_steps:
         return None
     return max(0, total_steps - steps[-1]) * median(paces)
+
+
+def visible(words: str) -> str:
+    """Text from elsewhere, with what a terminal or a reader would be misled by as an escape that shows: control characters, ESC first of all, and
+    those that turn the direction of writing or take no room. Line ends and tabs stay."""
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), words.replace("\r\n", "\n"))
+
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def log_title(name: str) -> str:

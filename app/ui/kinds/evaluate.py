@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import frame, run_panels
+from ui import choose, frame, run_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench import api
 from workbench import metrics as M
@@ -40,15 +40,14 @@ def above_tabs(run: Run) -> None:
         st.caption("Measures the model as it is, without a checkpoint.")
         return
     folder = Path(checkpoint)
-    run_id = folder.parents[1].name
-    known = next((other for other in api.runs() if other.id == run_id and other.dir.checkpoints.resolve() == folder.parent), None)
+    known = next((other for other in api.runs() if other.dir.checkpoints.resolve() == folder.parent and not choose.unreadable(other)), None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="measured"):
         if known is None:
-            st.markdown(f"Measures the checkpoint {frame.code(str(folder))}", width="content")
+            st.markdown(f"Measures the checkpoint {frame.code(folder)}", width="content")
             return
         st.markdown(f"Measures step **{frame.plain(folder.name)}** of", width="content")
-        name = str(spec_tree(known.dir).get("name", run_id))
-        st.page_link("pages/run.py", label=f"{frame.plain(name)} · {run_id[-4:]}", icon=":material/monitoring:", query_params={"id": run_id})
+        name, run_id = str(spec_tree(known.dir).get("name", known.id)), known.id
+        st.page_link("pages/run.py", label=frame.plain(f"{name} · {run_id[-4:]}"), icon=":material/monitoring:", query_params={"id": run_id})
 
 
 def tabs(run: Run) -> list[Tab]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import streamlit as st
 
 from ui import frame, rollout_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench import metrics as M
 from workbench.api import Run
-from workbench.rundir import answers, rollouts
+from workbench.rundir import answers, opening, rollouts
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import Status
 from workbench.settings.stored import spec_tree
 from workbench.views import History, feed, tables, text
@@ -70,17 +73,22 @@ def _none_yet(run: Run, ended: bool) -> None:
 def _files(run: Run) -> None:
     """Where the answers lie, once they are all there; a file is read when it is asked for."""
     jsonl, parquet = run.dir.path / answers.JSONL, run.dir.path / answers.PARQUET
-    if not jsonl.is_file():
+    try:
+        size = opening.stat(jsonl).st_size
+    except Unreadable as error:
+        st.error(f"Cannot be read: {frame.plain(str(error))}", icon=":material/error:")
+        return
+    except FileNotFoundError:
         st.caption(f"`{answers.JSONL}` and `{answers.PARQUET}` are written when every prompt is answered.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answer-files"):
         st.download_button(
-            f"{answers.JSONL} · {text.size(jsonl.stat().st_size)}",
-            jsonl.read_bytes,
+            f"{answers.JSONL} · {text.size(size)}",
+            lambda: opening.read_bytes(jsonl, limit=sys.maxsize - 1),
             file_name=f"{run.id}.jsonl",
             mime="application/jsonl",
             icon=":material/download:",
             on_click="ignore",
             key=f"download-{run.id}",
         )
-        st.caption(f"{frame.code(str(jsonl))}  \n{frame.code(str(parquet))}", width="content")
+        st.caption(f"{frame.code(jsonl)}  \n{frame.code(parquet)}", width="content")
