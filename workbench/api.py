@@ -18,8 +18,9 @@ from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.opening import ReadOnly, Unreadable
-from workbench.rundir.store import cache_root, runs_root
+from workbench.rundir.store import runs_root
 from workbench.settings.composing import SpecError
+from workbench.settings.sources import cache_root
 from workbench.settings.spec import Experiment, compose
 
 __all__ = [

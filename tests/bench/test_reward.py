@@ -76,7 +76,7 @@ def test_baselines_of_the_demo() -> None:
 def test_completed_runs_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first call submits a run a seed; the same call again submits none and reads their accuracies."""
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(reward.store, "cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(reward.sources, "cache_root", lambda: tmp_path / "cache")
     submitted = []
 
     def submit(experiment: api.Experiment) -> api.Run:

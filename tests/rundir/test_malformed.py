@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
@@ -76,7 +77,7 @@ NAMED: dict[str, set[str]] = {
     "checkpoints/2/COMPLETE": MUST - {"missing"},
     "checkpoints/2/meta.json": MUST - {"newer"},
     "endpoints/critic.json": MUST - {"missing"},
-    "endpoints/critic.token": set(),
+    "endpoints/critic.key": set(),
     "health/critic.json": MUST - {"missing", "newer"},
     "logs/actor-0.1.log": set(),
     "logs/driver.1.log": set(),
@@ -111,8 +112,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "events/driver.jsonl": json.dumps({"seq": 0, "time": time.time(), "kind": "warning", "message": "a warning"}) + "\n",
         "beats/actor-0.json": json.dumps(asdict(beat)),
-        "endpoints/critic.json": json.dumps(asdict(Address("http://127.0.0.1:1", "host", 1, 0.5, "critic.token"))),
-        "endpoints/critic.token": "token",
+        "endpoints/critic.json": json.dumps(asdict(Address("unix:/nobody", "host", 1, 0.5, "critic.key"))),
+        "endpoints/critic.key": base64.b64encode(bytes(32)).decode(),
         "health/critic.json": json.dumps(said),
         "dask/dask.crt": pem,
         "dask/dask.key": pem,

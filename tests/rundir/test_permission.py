@@ -16,8 +16,20 @@ CHANGES = {
     *(launch.start, launch.resume, launch.launch, export.export, data.check_data, store.create, RunDir.request),
 }
 THROUGH_SUBMIT = {api.evaluate, api.generate}
-READS = {api.cluster, api.compose, api.get, api.locate, api.on_checkpoint, api.places, api.runs, api.runs_root, api.script, api.with_checkpoint}
-READS |= {Run.events, Run.servers, Run.logs, Run.log_tail, Run.wait}
+READS = {
+    api.cache_root,
+    api.cluster,
+    api.compose,
+    api.get,
+    api.locate,
+    api.on_checkpoint,
+    api.places,
+    api.runs,
+    api.runs_root,
+    api.script,
+    api.with_checkpoint,
+}
+READS |= {Run.events, Run.problems, Run.servers, Run.logs, Run.log_tail, Run.wait}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from workbench.data.chat import encode_conversation, encode_preference
 from workbench.data.readers import read
 from workbench.data.rows import Conversation, Message, Preference
 from workbench.engine import hf
-from workbench.rundir import store
+from workbench.settings import sources
 
 TRL = "1.16.0"
 STEPS = 3
@@ -73,7 +73,7 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
 
 def trl_python(console: Console) -> Path:
     """The interpreter of TRL's own environment, which is made once in the cache, with this environment's torch and transformers."""
-    folder = store.cache_root() / f"trl-{TRL}"
+    folder = sources.cache_root() / f"trl-{TRL}"
     python = folder / "bin" / "python"
     if not (folder / "READY").exists():
         pins = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers", "peft", "datasets")]

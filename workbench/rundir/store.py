@@ -356,11 +356,6 @@ def runs_root() -> Path:
     return Path(os.environ.get("WORKBENCH_RUNS", "runs")).resolve()
 
 
-def cache_root() -> Path:
-    """Where converted weights and reference log-probabilities are kept: $WORKBENCH_CACHE, or ~/.cache/alignment-workbench."""
-    return Path(os.environ.get("WORKBENCH_CACHE", "~/.cache/alignment-workbench")).expanduser()
-
-
 def list_runs(root: Path) -> list[RunDir]:
     """The runs of one folder, newest first: those that this user may read, their own and others', and their own that are damaged."""
     if not root.is_dir():

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+
+
+def cache_root() -> Path:
+    """Where converted weights and reference log-probabilities are kept: $WORKBENCH_CACHE, or ~/.cache/alignment-workbench."""
+    return Path(os.environ.get("WORKBENCH_CACHE", "~/.cache/alignment-workbench")).expanduser()
 
 
 class DataError(ValueError):
