@@ -21,7 +21,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 TEXT = PAGE.read_text()
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 PROSE = CODE.sub("", TEXT)
-REFERENCES = sorted(set(re.findall(r"`([\w./-]+\.py:[\w.]+)`", PROSE)) - {"path/to/file.py:function", "path/to/file.py:Class.method"})
+ATTACKS = (ROOT / "docs" / "attacks.md").read_text()
+REFERENCES = sorted(set(re.findall(r"`([\w./-]+\.py:[\w.]+)`", PROSE + ATTACKS)) - {"path/to/file.py:function", "path/to/file.py:Class.method"})
 EXAMPLES = {code.partition("\n")[0].removeprefix("# "): code for code in CODE.findall(TEXT)}
 
 
@@ -41,6 +42,11 @@ def defined(body: list[ast.stmt], names: list[str]) -> bool:
 def resolves(reference: str) -> bool:
     path, _, name = reference.partition(":")
     return (ROOT / path).is_file() and defined(ast.parse((ROOT / path).read_text()).body, name.split("."))
+
+
+def test_every_file_of_trust_is_among_the_attacks() -> None:
+    tests = {path.name for path in (ROOT / "tests" / "trust").glob("test_*.py")}
+    assert {name for name in tests if name not in ATTACKS} == {"test_intruder.py", "test_audit.py", "test_no_code_in_data.py"}
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
