@@ -21,7 +21,6 @@ ELSEWHERE = {
     "workbench/rundir/opening.py": "the one place",
     "workbench/jobs/export.py": "the directory that an export makes",
     "workbench/jobs/preflight.py": "the files that the settings name",
-    "workbench/rundir/foreign.py": "files of checkpoints and models from elsewhere, which may lie anywhere",
     "app/ui/door.py": "the app's own login page, and what the browser is opened with",
     "app/ui/headers.py": "the page that Streamlit serves",
     "app/ui/navigation.py": "the app's own pages",

@@ -27,8 +27,8 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 
 from workbench.engine import device, mended, parallel, shards, state
 from workbench.engine.step import Policy
-from workbench.rundir.files import write_atomic
-from workbench.rundir.foreign import check_name, json_object
+from workbench.rundir.files import read_json, write_atomic
+from workbench.rundir.opening import check_name
 from workbench.rundir.store import COMPLETE
 from workbench.settings import Checkpoint
 
@@ -276,7 +276,7 @@ def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
 def _damage(path: Path) -> str:
     """What is wrong with a checkpoint's files, the same on every rank; empty where nothing is."""
     try:
-        files = sorted(json_object(path / COMPLETE, MAX_MARKER_BYTES).items())
+        files = sorted(read_json(path / COMPLETE, MAX_MARKER_BYTES).items())
         for name, expected in files:
             check_name(name, path / COMPLETE)
             if not isinstance(expected, dict) or set(expected) != {"bytes", "sha256"}:
@@ -298,7 +298,7 @@ def _damage(path: Path) -> str:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    return json_object(path / "meta.json")
+    return read_json(path / "meta.json")
 
 
 def _digest(path: Path, sync: bool = True) -> File:

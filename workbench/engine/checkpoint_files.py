@@ -24,7 +24,8 @@ from torch.distributed.checkpoint import planner as torch_planner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from workbench.engine.megatron_types import put
-from workbench.rundir.foreign import check_name, json_object, open_plain
+from workbench.rundir.files import read_json
+from workbench.rundir.opening import check_name, opener
 
 WAY_OUT = "no checkpoint that the workbench writes has that. Ask whoever made it for the model as safetensors (workbench export), and name that as model.source"
 _CONFIG = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
@@ -78,7 +79,7 @@ class Common(TorchCommonLoadStrategy):
     def load_common(self, checkpoint_dir: str | Path) -> dict[str, object]:
         path = Path(checkpoint_dir) / "common.pt"
         try:
-            with open_plain(path) as file:
+            with open(path, "rb", opener=opener) as file:
                 found = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is refused: {str(error).partition(chr(10))[0]}; {WAY_OUT}") from None
@@ -93,7 +94,7 @@ def strategies(path: Path) -> tuple[TorchDistLoadShardedStrategy, Common]:
     Raises:
         ValueError: see `Reader.read_metadata`; or it is of another kind than `torch_dist`.
     """
-    config = json_object(path / "metadata.json")
+    config = read_json(path / "metadata.json")
     if config != _CONFIG:
         raise ValueError(f"{path / 'metadata.json'}: expected a checkpoint of kind {_CONFIG}, got {config}")
     Reader(path).read_metadata()
@@ -106,7 +107,7 @@ class _PlainFiles(torch_files.FileSystem):
     @contextmanager
     def create_stream(self, path: object, mode: str) -> Generator[IOBase, None, None]:
         assert mode == "rb", "a checkpoint that is read is not written"
-        with open_plain(Path(str(path))) as file:
+        with open(str(path), "rb", opener=opener) as file:
             yield file
 
 
@@ -126,7 +127,7 @@ class _Unpickler(pickle.Unpickler):
 def _read_index(path: Path) -> torch_metadata.Metadata:
     before = [dict(vars(each)) for each in _CLASSES]
     try:
-        with open_plain(path) as file:
+        with open(path, "rb", opener=opener) as file:
             index = _Unpickler(file, path).load()
     except ValueError:
         raise

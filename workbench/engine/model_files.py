@@ -13,7 +13,8 @@ from typing import TypedDict
 import transformers
 from transformers import CONFIG_MAPPING
 
-from workbench.rundir.foreign import check_name, json_object
+from workbench.rundir.files import decoded
+from workbench.rundir.opening import check_name
 
 MAX_JSON_BYTES = 256 << 20
 """A tokenizer of a large vocabulary has 30 MB."""
@@ -83,7 +84,15 @@ def _check_index(path: Path) -> None:
 
 
 def _json(path: Path) -> dict[str, object]:
-    return json_object(path.resolve(), MAX_JSON_BYTES)  # resolved: the hub's cache has links, which were checked
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; expected settings")
+    try:
+        found = decoded(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
+    return found
 
 
 def _nested(value: object) -> Iterator[tuple[str, object]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workbench.rundir.foreign import check_stored, json_object
+from workbench.rundir import opening
+from workbench.rundir.files import read_json
 
 FILE, ARRAYS = "state.json", "state.npz"
 MAX_STATE_BYTES = 1 << 30
@@ -34,10 +36,25 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: a file is not what `write` makes of it.
     """
-    check_stored(folder / ARRAYS)
+    _check_stored(folder / ARRAYS)
     with np.load(folder / ARRAYS, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    return _with_arrays(json_object(folder / FILE, MAX_STATE_BYTES), arrays)
+    return _with_arrays(read_json(folder / FILE, MAX_STATE_BYTES), arrays)
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse a zip file, as numpy writes, whose parts expand when they are read.
+
+    Raises:
+        ValueError: a part is compressed, or no zip file.
+    """
+    try:
+        with open(path, "rb", opener=opening.opener) as file, zipfile.ZipFile(file) as parts:
+            packed = [part.filename for part in parts.infolist() if part.compress_type != zipfile.ZIP_STORED or part.file_size > part.compress_size]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: {error}") from None
+    if packed:
+        raise ValueError(f"{path}: {packed[0]} is compressed; expected numbers as they are (numpy.savez)")
 
 
 def _without_arrays(value: object, path: str, arrays: dict[str, np.ndarray]) -> object:

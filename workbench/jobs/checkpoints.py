@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workbench.rundir import opening, store
-from workbench.rundir.foreign import json_object
+from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
 from workbench.settings.composing import SpecError, compose_tree
@@ -107,7 +107,7 @@ def locate(name: str) -> Path:
 
 def _weights(folder: Path) -> dict[str, object]:
     """What a checkpoint says that it is of: the source, the precision and the adapters of its model; nothing else of it becomes a setting."""
-    model = json_object(folder / "meta.json").get("model")
+    model = read_json(folder / "meta.json").get("model")
     if not isinstance(model, dict):
         raise ValueError(f"{folder / 'meta.json'} does not say of which model it is")
     if unknown := sorted(set(model) - set(WEIGHTS)):

@@ -53,9 +53,9 @@ def decoded(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping that a small JSON file holds. Raises FileNotFoundError, and Unreadable for anything else."""
-    text = opening.read_text(path)
+def read_json(path: Path, limit: int = opening.MOST_BYTES) -> dict[str, Any]:
+    """The mapping that a JSON file of at most `limit` bytes holds. Raises FileNotFoundError, and Unreadable for anything else."""
+    text = opening.read_text(path, limit)
     try:
         found = decoded(text)
     except ValueError as error:

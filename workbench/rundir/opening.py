@@ -80,10 +80,10 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MOST_BYTES) -> str:
     """A small file's text. Raises as `read_bytes`, and Unreadable for what is no UTF-8."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path, limit).decode()
     except UnicodeDecodeError as error:
         raise Unreadable(path, f"no text: byte {error.start} is not UTF-8") from None
 
@@ -148,6 +148,17 @@ def sync_folder(folder: Path) -> None:
     """Make what was renamed in a folder durable."""
     with _listed(folder) as handle:
         os.fsync(handle)
+
+
+def check_name(name: str, where: Path) -> str:
+    """A file's name that a file gives, as it is: a name alone, which leads nowhere else.
+
+    Raises:
+        ValueError: it has a folder in it, or is no name.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise ValueError(f"{where} names the file {name!r}; expected a plain name, of a file beside it")
+    return name
 
 
 def owner_of(folder: Path) -> int:
