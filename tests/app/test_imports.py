@@ -21,6 +21,7 @@ ALLOWED = (
     "workbench.rundir.store",
     "workbench.rundir.files",
     "workbench.rundir.lines",
+    "workbench.rundir.opening",
     "workbench.rundir.answers",
     "workbench.rundir.permission",
     "workbench.rundir.rollouts",
