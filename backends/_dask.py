@@ -25,7 +25,7 @@ class Worker(_NoHttp, distributed.Worker):
 
     def __init__(self, *arguments: Any, host: str | None = None, interface: str | None = None, **options: Any) -> None:
         """Without host and interface it would listen on all, and name this address to the scheduler."""
-        super().__init__(*arguments, host=host or (None if interface else get_ip()), interface=interface, **options)
+        super().__init__(*arguments, host=host or (None if interface else str(get_ip())), interface=interface, **options)
 
 
 class Nanny(distributed.Nanny):
