@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import distributed
+from distributed.utils import get_ip
 
 
 class _NoHttp:
@@ -20,7 +21,11 @@ class Scheduler(_NoHttp, distributed.Scheduler):
 
 
 class Worker(_NoHttp, distributed.Worker):
-    """Over its own TLS port only. On a cluster `dask worker` is given its name."""
+    """Over its own TLS port only, on one address of the node. On a cluster `dask worker` is given its name."""
+
+    def __init__(self, *arguments: Any, host: str | None = None, interface: str | None = None, **options: Any) -> None:
+        """Without host and interface it would listen on all, and name this address to the scheduler."""
+        super().__init__(*arguments, host=host or (None if interface else str(get_ip())), interface=interface, **options)
 
 
 class Nanny(distributed.Nanny):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.backends import stand_in
-from tests.trust.test_gang import KNOCK, REFUSED
+from tests.trust.sockets import KNOCK, REFUSED, listening
 from workbench import api
 from workbench.chaos.lab import URGENT, Lab
 from workbench.rundir.store import State
@@ -114,7 +114,7 @@ def test_a_neighbour_gets_nothing_of_what_a_run_of_two_nodes_listens_on(start: C
     everything = [*processes(run, str(run.dir.path)), *processes(run, "distributed.cli.dask_worker")]
     assert len(everything) == 5
     ranks = {process.pid for process in everything if "RANK" in process.environ()}
-    places = {(e.laddr.ip, e.laddr.port): each for each in everything for e in each.net_connections() if e.status == psutil.CONN_LISTEN}
+    places = listening(everything)
     assert {host for host, _ in places} == {"10.77.0.11", "10.77.0.12"}
     assert sum(process.pid not in ranks for process in places.values()) == 4, places  # the scheduler, two workers and the store
     words = ["nsenter", "--net=/run/netns/wblab-node4", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/env", "python3"]

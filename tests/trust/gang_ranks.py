@@ -94,3 +94,9 @@ def with_a_changed_queue(folder: Path) -> None:
         except RuntimeError as error:
             with (folder / f"lost{parallel.rank()}").open("a") as file:
                 file.write(f"\n{error}")
+
+
+def attacked(folder: Path) -> None:
+    """Both, one after the other: a gang takes its time to start."""
+    with_a_stranger(folder)
+    with_a_changed_queue(folder)

@@ -15,60 +15,34 @@ from tests import gang
 from tests.hold import Hold
 from tests.trust import gang_ranks
 from tests.trust.intruder import Intruder
+from tests.trust.sockets import KNOCK, REFUSED, listening
 from workbench import api
 from workbench.rundir.store import State
 from workbench.settings.layout import Layout
 
-REFUSED = ("", "ConnectionResetError", "BrokenPipeError", "SSLError", "SSLEOFError", "TimeoutError")
-KNOCK = """
-import json, socket, ssl, sys
-held = []
-for host, port in json.loads(sys.argv[1]):
-    told = {}
-    for way in ("silent", "bytes", "http", "tls"):
-        try:
-            peer = socket.create_connection((host, port), 0.5)
-        except OSError as error:
-            told[way] = type(error).__name__
-            continue
-        held.append(peer)
-        try:
-            if way == "bytes":
-                peer.sendall(bytes(64))
-            if way == "http":
-                peer.sendall(b"GET /info/main/workers.html HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-            if way == "tls":
-                context = ssl.create_default_context()
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                peer = context.wrap_socket(peer)
-                held.append(peer)
-                peer.sendall(b"x" * 64)
-            peer.settimeout(0.5)
-            told[way] = peer.recv(100).decode("latin1") if way != "silent" else ""
-        except OSError as error:
-            told[way] = type(error).__name__
-    print(json.dumps([port, told]), flush=True)
-print("done", flush=True)
-sys.stdin.read()
-"""
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory, intruder: Intruder) -> Path:
+    """A gang of two that was attacked, and what its ranks wrote about it."""
+    folder = tmp_path_factory.mktemp("gang")
+    (folder / "uid").write_text(str(intruder.uid))
+    gang.run(gang_ranks.attacked, folder, Layout(), data=2)
+    return folder
 
 
-def test_a_stranger_among_a_groups_connections_is_cut_off_and_the_group_is_formed_anew(tmp_path: Path, intruder: Intruder) -> None:
-    (tmp_path / "uid").write_text(str(intruder.uid))
-    gang.run(gang_ranks.with_a_stranger, tmp_path, Layout(), data=2)
-    for rank in range(2):
-        assert (tmp_path / f"result{rank}").read_text() == "2 [3.0, 3.0, 3.0] [0, 1]"
-    assert (tmp_path / "stranger").read_text() == "got 0\n"
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stranger_among_a_groups_connections_is_cut_off_and_the_group_is_formed_anew(attacked: Path, rank: int) -> None:
+    assert (attacked / f"result{rank}").read_text() == "2 [3.0, 3.0, 3.0] [0, 1]"
+    assert (attacked / "stranger").read_text() == "got 0\n"
 
 
-def test_a_queue_that_was_changed_stops_the_ranks(tmp_path: Path) -> None:
-    gang.run(gang_ranks.with_a_changed_queue, tmp_path, Layout(), data=2)
-    for rank in range(2):
-        told = (tmp_path / f"lost{rank}").read_text()
-        assert told.startswith("the ranks were to sample 16 answers (2 to each of 8 prompts)"), told
-        assert "2 of them wanted; prompts without all of theirs: [0, 1, 2, 3, 4, 5, 6]" in told
-        assert "learnt from 3 rows of a batch of 4" in told
-        assert "count 61 tokens together" in told
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_queue_that_was_changed_stops_the_ranks(attacked: Path, rank: int) -> None:
+    told = (attacked / f"lost{rank}").read_text()
+    assert told.startswith("the ranks were to sample 16 answers (2 to each of 8 prompts)"), told
+    assert "2 of them wanted; prompts without all of theirs: [0, 1, 2, 3, 4, 5, 6]" in told
+    assert "learnt from 3 rows of a batch of 4" in told
+    assert "count 61 tokens together" in told
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +65,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[api.R
             run.kill()
 
 
-def listening(run: api.Run) -> dict[tuple[str, int], psutil.Process]:
-    """Whatever the run's processes listen on."""
+def family(run: api.Run) -> list[psutil.Process]:
+    """The run's driver and all that it started."""
     job = run.status.job
     assert job is not None
     driver = psutil.Process(int(job["id"]))
-    family = [driver, *driver.children(recursive=True)]
-    return {(e.laddr.ip, e.laddr.port): each for each in family for e in each.net_connections() if e.status == psutil.CONN_LISTEN}
+    return [driver, *driver.children(recursive=True)]
 
 
 def losses(run: api.Run) -> list[float]:
@@ -109,7 +82,7 @@ def test_a_local_runs_sockets_tell_another_user_nothing(runs: list[api.Run], set
     hold.at(1)
     runs.append(api.submit(api.compose(settings)))
     hold.wait(runs[0])
-    sockets = listening(runs[0])
+    sockets = listening(family(runs[0]))
     ranks = {place for place, process in sockets.items() if "workbench.processes.worker" in process.cmdline()}
     assert ranks and len(sockets) > len(ranks)
     assert {host for host, _ in sockets} == {"127.0.0.1"}
@@ -135,13 +108,11 @@ def test_the_store_of_one_machine_is_a_file_of_its_owners(runs: list[api.Run], s
     hold.at(1)
     runs.append(api.submit(api.compose([*settings, "backend.num_nodes=2", "backend.ranks_per_node=1"])))
     hold.wait(runs[0])
-    job = runs[0].status.job
-    assert job is not None
-    family = psutil.Process(int(job["id"])).children(recursive=True)
-    (address,) = {found for each in family if (found := each.environ().get("WORKBENCH_STORE"))}
+    processes = family(runs[0])
+    (address,) = {found for each in processes if (found := each.environ().get("WORKBENCH_STORE"))}
     store = Path(address.removeprefix("file:"))
     assert stat.S_IMODE(store.parent.stat().st_mode) == 0o700
     assert not intruder.reads(store) and not intruder.reads(store.parent)
-    family[-1].kill()
+    processes[-1].kill()
     assert runs[0].wait(240).state == State.FAILED
     assert not store.parent.exists()
