@@ -17,11 +17,16 @@ from typer.testing import CliRunner
 from tests import models
 from tests.algorithms.runs import steps
 from tests.algorithms.test_online import begun, wait_for
+from tests.trust.conftest import intruder
+from tests.trust.intruder import Intruder
+from tests.trust.sockets import knocked
 from workbench import api
 from workbench.models.endpoint import BadRequest
 from workbench.rundir.store import State
 from workbench.serve.client import Client
 from workbench.terminal.cli import app
+
+__all__ = ["intruder"]
 
 STEPS = 3
 BEGUN: list[api.Run] = []
@@ -88,15 +93,20 @@ def same(run: api.Run, expected: list[dict[str, float]]) -> None:
 
 
 def test_a_critic_of_two_tensor_parallel_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]], intruder: Intruder
 ) -> None:
-    """It learns what one process does; wrong requests are refused and both processes live on; kill -9 of its rank 1 loses nothing."""
+    """It learns what one process does; wrong requests are refused and both processes live on; kill -9 of its rank 1 loses nothing.
+
+    Another user who tries every port is told nothing, and changes nothing.
+    """
     words = ("algorithm.served=[critic]", "algorithm.critic.processes=2", f"algorithm.critic.model={CRITIC % (tiny, 2)}")
     run = start(tmp_path, monkeypatch, tiny, reward, *words)
     run.pause()  # before the first step
     wait_for(lambda: run.status.state.ended or any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()), 240)
     first = ranks(run, "critic")
     assert sorted(first) == [0, 1], run.status
+    with knocked(intruder, run) as places:
+        assert {process.pid for process in first.values()} & {process.pid for process in places.values()}
     client = Client(run.dir.path, "critic")
     good = {"tokens": np.full((1, 4), 5, np.int32), "sequence_lengths": np.array([4], np.int32), "prompt_lengths": np.array([2], np.int32)}
     for changes, said in (

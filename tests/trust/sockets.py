@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from tests.trust.intruder import Intruder
+from workbench import api
 
 LISTEN = "0A"
 REFUSED = ("", "ConnectionResetError", "BrokenPipeError", "SSLError", "SSLEOFError", "TimeoutError")
@@ -48,6 +52,37 @@ print("done", flush=True)
 sys.stdin.read()
 """
 """A program that tries each of the places in its argument in four ways, says what it was told, and holds its connections."""
+
+
+def family(run: api.Run) -> list[psutil.Process]:
+    """The driver of a local run, and all that it started."""
+    job = run.status.job
+    assert job is not None
+    driver = psutil.Process(int(job["id"]))
+    return [driver, *driver.children(recursive=True)]
+
+
+@contextmanager
+def knocked(intruder: Intruder, run: api.Run) -> Iterator[dict[tuple[str, int], psutil.Process]]:
+    """The places where a local run listens. Another user tries each and is told nothing, and holds the connections as long as the block lasts.
+
+    dask's answer an alert of TLS at most; a rank's are gloo's, which take nobody once the groups are formed.
+    """
+    places = listening(family(run))
+    assert {host for host, _ in places} == {"127.0.0.1"}
+    knocking = intruder.start(KNOCK, json.dumps(sorted(places)))
+    try:
+        assert knocking.stdout is not None
+        told = dict(json.loads(line) for line in iter(knocking.stdout.readline, "done\n"))
+        for (host, port), process in places.items():
+            if "RANK" in process.environ():
+                assert set(told[port].values()) == {"TimeoutError"}, (host, port, process.cmdline(), told[port])
+            else:
+                assert all(answer in REFUSED or answer.startswith("\x15\x03") for answer in told[port].values()), told[port]
+        yield places
+    finally:
+        knocking.kill()
+        knocking.wait()
 
 
 def listening(processes: Iterable[psutil.Process]) -> dict[tuple[str, int], psutil.Process]:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from tests import gang
 from tests.hold import Hold
 from tests.trust import gang_ranks
 from tests.trust.intruder import Intruder
-from tests.trust.sockets import KNOCK, REFUSED, listening
+from tests.trust.sockets import family, knocked
 from workbench import api
 from workbench.rundir.store import State
 from workbench.settings.layout import Layout
@@ -65,14 +64,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[api.R
             run.kill()
 
 
-def family(run: api.Run) -> list[psutil.Process]:
-    """The run's driver and all that it started."""
-    job = run.status.job
-    assert job is not None
-    driver = psutil.Process(int(job["id"]))
-    return [driver, *driver.children(recursive=True)]
-
-
 def losses(run: api.Run) -> list[float]:
     return [event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"]
 
@@ -82,23 +73,13 @@ def test_a_local_runs_sockets_tell_another_user_nothing(runs: list[api.Run], set
     hold.at(1)
     runs.append(api.submit(api.compose(settings)))
     hold.wait(runs[0])
-    sockets = listening(family(runs[0]))
-    ranks = {place for place, process in sockets.items() if "workbench.processes.worker" in process.cmdline()}
-    assert ranks and len(sockets) > len(ranks)
-    assert {host for host, _ in sockets} == {"127.0.0.1"}
-    assert len(sockets) - len(ranks) == 3, {place: process.cmdline() for place, process in sockets.items()}  # scheduler, nanny, worker
-    knocking = intruder.start(KNOCK, json.dumps(sorted(sockets)))
-    assert knocking.stdout is not None
-    told = dict(json.loads(line) for line in iter(knocking.stdout.readline, "done\n"))
-    for host, port in sockets:
-        if (host, port) in ranks:
-            assert set(told[port].values()) == {"TimeoutError"}, told[port]
-        else:
-            assert all(answer in REFUSED or answer.startswith("\x15\x03") for answer in told[port].values()), told[port]  # at most an alert of TLS
-    hold.release()
-    assert runs[0].wait(240).state == State.COMPLETED, runs[0].status.message
-    knocking.kill()
-    knocking.wait()
+    with knocked(intruder, runs[0]) as places:
+        of_ranks = [place for place, process in places.items() if "RANK" in process.environ()]
+        assert of_ranks and len(places) - len(of_ranks) == 3, {
+            place: process.cmdline() for place, process in places.items()
+        }  # scheduler, nanny, worker
+        hold.release()
+        assert runs[0].wait(240).state == State.COMPLETED, runs[0].status.message
     runs.append(api.submit(api.compose(settings)))
     assert runs[1].wait(240).state == State.COMPLETED, runs[1].status.message
     assert losses(runs[0]) == losses(runs[1]) and len(losses(runs[0])) == 3

@@ -45,8 +45,6 @@ def formed(make: Callable[[], T], undo: Callable[[], None], store: Store) -> T:
     for _ in range(TRIES):
         known = _descriptors().keys()
         made = make()
-        if dist.get_world_size() == 1:
-            return made
         with ExitStack() as duplicates:
             fresh = [
                 duplicates.enter_context(each) for number, descriptor in _descriptors().items() if number not in known for each in _tcp(descriptor)
