@@ -149,7 +149,7 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
             cores = (sum(app.cpu_times()[:2]) - busy) / (time.monotonic() - began)
             events = [(event["time"], event["step"]) for event in run.events() if event["kind"] == "step"][1:]
             kept = [cast(dict[str, float], event) for event in run.events() if event["kind"] == "kept"][1:]
-            files = [(event["began"], event["rollouts"]) for event in kept]
+            files = [(event["began"], event["done"]) for event in kept]
             for page, (_, last) in zip(pages, (events[-1], files[-1]), strict=True):
                 page.wait_for_function("last => wbSeen.at(-1)[1] >= last", arg=last, timeout=1e3 * SETTLE_S)
             _wait_for(feeds, events[-1][1])
@@ -340,7 +340,7 @@ def _keep(run: RunDir, events: EventWriter, step: int) -> None:
     records = [_record(step, number) for number in range(ANSWERS)]
     began = time.time()
     rollouts.write(run, step, records)
-    events.write("kept", began=began, rollouts=step * ANSWERS)
+    events.write("kept", began=began, done=step * ANSWERS)
 
 
 def _record(step: int, number: int) -> dict[str, Any]:

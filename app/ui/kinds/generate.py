@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import streamlit as st
 
 from ui import frame, rollout_panels
@@ -84,7 +82,7 @@ def _files(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answer-files"):
         st.download_button(
             f"{answers.JSONL} · {text.size(size)}",
-            lambda: opening.read_bytes(jsonl, limit=sys.maxsize - 1),
+            lambda: opening.read_bytes(jsonl, limit=size),
             file_name=f"{run.id}.jsonl",
             mime="application/jsonl",
             icon=":material/download:",
