@@ -20,6 +20,8 @@ from workbench.settings.outputs import Outputs
 
 def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -> list[Row]:
     """The rows with the log-probabilities of the policy's first weights, from the disk where the same were computed before. `part` names the rows."""
+    if not rows:  # such as those of a validation that is switched off
+        return []
     key = hashlib.sha256(f"{hf.digest(rank.directory)} {rank.spec.model.precision}".encode())
     for row in rows:
         key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
