@@ -21,8 +21,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from backends import _jobqueue, base
-from backends.base import Finding, Job, Sight, Task
+from workbench.backends import _jobqueue, base
+from workbench.backends.base import Finding, Job, Sight, Task
 
 TIMEOUT_S = 60.0
 LOOK_S = 10

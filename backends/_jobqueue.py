@@ -1,7 +1,7 @@
 """Batch scripts through dask-jobqueue's job classes and configuration (`~/.config/dask/jobqueue.yaml`).
 
 dask_jobqueue takes over SIGINT when it is imported and must be on the main thread: so a script is rendered by a process of its own,
-`python -m backends._jobqueue`, which reads a Request as JSON and writes the script.
+`python -m workbench.backends._jobqueue`, which reads a Request as JSON and writes the script.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Request:
 
 def render(request: Request) -> str:
     """The script. Raises ValueError for what dask-jobqueue refuses."""
-    words = [sys.executable, "-m", "backends._jobqueue"]
+    words = [sys.executable, "-m", "workbench.backends._jobqueue"]
     done = subprocess.run(words, input=json.dumps(asdict(request)), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]

@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from backends.base import Device, Node, Survey
+from workbench.backends.base import Device, Node, Survey
 
 MAX_AGE_S = 1.0
 FIRST_LOOK_S = 0.1

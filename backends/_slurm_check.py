@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from backends import _slurm_nodes, _slurm_queue
-from backends.base import Finding, Node, Partition, Survey
+from workbench.backends import _slurm_nodes, _slurm_queue
+from workbench.backends.base import Finding, Node, Partition, Survey
 
 TEST_TIMEOUT_S = 60.0
 NODE_TIMEOUT_S = 600.0

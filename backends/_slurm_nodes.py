@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from backends import _slurm_queue
-from backends.base import Node, Partition, Survey
+from workbench.backends import _slurm_queue
+from workbench.backends.base import Node, Partition, Survey
 
 MAX_AGE_S = 10.0
 OUT_OF_USE = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "FUTURE", "INVAL", "INVALID_REG"})

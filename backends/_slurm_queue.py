@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.base import Entry, Job, Sight
+from workbench.backends.base import Entry, Job, Sight
 
 COMMAND_TIMEOUT_S = 20.0
 MAX_AGE_S = 5.0

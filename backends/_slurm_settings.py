@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from backends import base
+from workbench.backends import base
 
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s'\"\\#]+$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]

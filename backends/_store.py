@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends import _tls, scratch
+from workbench.backends import _tls, scratch
 
 if TYPE_CHECKING:
     from distributed import Security

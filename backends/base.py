@@ -247,7 +247,7 @@ def find(name: str) -> Backend:
     """
     if name not in names():
         raise ValueError(f"unknown backend {name!r}; there are: {', '.join(names())}")
-    return cast(Backend, import_module(f"backends.{name}"))
+    return cast(Backend, import_module(f"workbench.backends.{name}"))
 
 
 def names() -> list[str]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import psutil
 from pydantic import Field
 
-from backends import _machine, _tls, base
-from backends.base import Finding, Job, Sight, Survey, Task
+from workbench.backends import _machine, _tls, base
+from workbench.backends.base import Finding, Job, Sight, Survey, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -105,7 +105,7 @@ def gang(task: Task) -> Iterator[Client]:
     from dask import config
     from distributed import Client, SpecCluster
 
-    from backends import _dask
+    from workbench.backends import _dask
 
     settings = {
         **_dask.SETTINGS,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from backends import _batch, local
+from workbench.backends import _batch, local
 
 
 class Config(_batch.Config):

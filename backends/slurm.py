@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends import _jobqueue, _slurm_check, _slurm_nodes, _slurm_queue, _tls, base
-from backends._slurm_settings import Config
-from backends.base import Finding, Job, Sight, Survey, Task
+from workbench.backends import _jobqueue, _slurm_check, _slurm_nodes, _slurm_queue, _tls, base
+from workbench.backends._slurm_settings import Config
+from workbench.backends.base import Finding, Job, Sight, Survey, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -130,7 +130,7 @@ def gang(task: Task) -> Iterator[Client]:
     from distributed import Client, SpecCluster
     from distributed.utils import get_ip, get_ip_interface
 
-    from backends import _dask
+    from workbench.backends import _dask
 
     folder = Path(os.environ[DASK_FOLDER])
     interface = _config(task).interface or dask_config.get("jobqueue.slurm.interface", None)
@@ -210,7 +210,7 @@ def _worker_arguments(task: Task) -> list[str]:
             "0",
             "--no-dashboard",
             "--worker-class",
-            "backends._dask.Worker",
+            "workbench.backends._dask.Worker",
             "--local-directory",
             '"$own"',
         ),

@@ -23,8 +23,8 @@ from urllib.parse import urlparse
 
 import psutil
 
-from backends import _store, scratch
-from backends.base import Task
+from workbench.backends import _store, scratch
+from workbench.backends.base import Task
 
 if TYPE_CHECKING:
     from distributed import Client, Future

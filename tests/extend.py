@@ -21,7 +21,7 @@ def extended(tmp_path: Path, files: Mapping[str, str] | None = None) -> Path:
     """
     folder = tmp_path / "extended"
     for part in PARTS:
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in (files or {}).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

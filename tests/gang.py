@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from backends._store import FILE, STORE
+from workbench.backends._store import FILE, STORE
 from workbench.settings.layout import Layout
 
 

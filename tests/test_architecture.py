@@ -25,7 +25,7 @@ LEVELS = (
     ("workbench.data", "workbench.views", "workbench.monitoring", "workbench.machines"),
     ("workbench.settings",),
     ("workbench.rundir", "workbench.metrics", "workbench.functional"),
-    ("backends",),
+    ("workbench.backends",),
 )
 """From the top: what stands lower is imported by what stands higher. Rooms of one level may import each other one way."""
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -35,9 +35,9 @@ ONLY_IN = {  # packages that one room wraps for all others
     "tensorrt_llm": "workbench.rollout",
     "pytriton": "workbench.serve",
     "tritonclient": "workbench.serve",
-    "dask_jobqueue": "backends",
+    "dask_jobqueue": "workbench.backends",
 }
-NOT_IN = {"backends": ("torch", "streamlit"), "app": ("torch", "megatron", "dask", "distributed", "transformers", "datasets")}
+NOT_IN = {"workbench.backends": ("torch", "streamlit"), "app": ("torch", "megatron", "dask", "distributed", "transformers", "datasets")}
 
 
 OTHER_ENVIRONMENTS = {"workbench.bench.trl_side"}
@@ -45,11 +45,12 @@ OTHER_ENVIRONMENTS = {"workbench.bench.trl_side"}
 
 
 def sources() -> dict[str, Path]:
-    """Every module of the project by its dotted name; the app's folder stands in for the package `app`."""
+    """Every module of the project by its dotted name: `workbench/backends` is a link to the folder `backends`; the app's folder stands in for a package `app`."""
     found = {}
     for top in ("workbench", "backends", "app"):
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = ("workbench", *parts) if top == "backends" else parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -74,7 +75,7 @@ def room(module: str) -> str:
     parts = module.split(".")
     if parts[0] in ("app", "ui"):
         return "app"
-    return {"backends": "backends", "workbench": ".".join(parts[:2])}.get(parts[0], "")
+    return ".".join(parts[:2]) if parts[0] == "workbench" else ""
 
 
 EDGES = [(name, target, f"{path.relative_to(ROOT)}:{line}") for name, path in SOURCES.items() for target, line in imported(name, path)]

@@ -4,7 +4,7 @@
 >>> run.status.state, run.stop()
 """
 
-from backends.base import Finding
+from workbench.backends.base import Finding
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS

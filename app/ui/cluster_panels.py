@@ -8,10 +8,10 @@ from typing import Any
 
 import streamlit as st
 
-from backends.base import Node
 from ui import access, choose, frame
 from workbench import api
 from workbench.api import Allocation, Cluster, Where
+from workbench.backends.base import Node
 from workbench.rundir.store import Status
 from workbench.views import machines as views
 from workbench.views import text

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from backends import base as backends
 from ui import frame
+from workbench.backends import base as backends
 from workbench.settings import AlgorithmConfig, modules, stored
 from workbench.settings.spec import Experiment
 from workbench.views import text

@@ -2,10 +2,10 @@
 
 import time
 
-from backends.base import Survey
 from tests.app.pages import words
 from tests.machines.test_cluster import sample
 from workbench import api
+from workbench.backends.base import Survey
 from workbench.machines.usage import Cluster
 
 

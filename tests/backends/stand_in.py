@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from backends import base
 from workbench import api
+from workbench.backends import base
 from workbench.jobs.launch import launch
 from workbench.processes import driver
 from workbench.rundir import store

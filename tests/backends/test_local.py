@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backends import local
-from backends.base import Job
 from tests.backends import stand_in
 from workbench import api
+from workbench.backends import local
+from workbench.backends.base import Job
 from workbench.jobs.launch import launch
 from workbench.rundir import store
 from workbench.rundir.store import State

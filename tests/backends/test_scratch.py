@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import scratch
+from workbench.backends import scratch
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backends import _batch, base, slurm
-from backends._slurm_settings import Nodes
+from workbench.backends import _batch, base, slurm
+from workbench.backends._slurm_settings import Nodes
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = Path("/shared/runs/20261125-101502-dpo-3f9a")

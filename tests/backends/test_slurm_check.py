@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from backends import _slurm_check, _slurm_nodes, slurm
-from backends.base import Finding, Partition, Survey, Task
 from tests.backends.test_scripts import GOLDEN
 from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
+from workbench.backends import _slurm_check, _slurm_nodes, slurm
+from workbench.backends.base import Finding, Partition, Survey, Task
 
 NODE = (
     "NodeName={name} Arch=x86_64 CoresPerSocket=48 CPUAlloc={given} CPUEfctv=96 CPUTot=96 CPULoad=3.27 AvailableFeatures={features} "

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backends import _slurm_nodes, _slurm_queue, slurm
-from backends.base import Job, Task
+from workbench.backends import _slurm_nodes, _slurm_queue, slurm
+from workbench.backends.base import Job, Task
 
 SEP = _slurm_queue.SEPARATOR
 

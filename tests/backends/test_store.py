@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from backends import _store, _tls
+from workbench.backends import _store, _tls
 from workbench.engine import gang_store
 from workbench.engine.gang_store import TlsStore
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backends import local, supervisor
-from backends.supervisor import Failure
 from tests.backends import stand_in
+from workbench.backends import local, supervisor
+from workbench.backends.supervisor import Failure
 
 
 def test_a_gang_that_waits_for_its_nodes_ends_when_it_is_not_wanted_any_more(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from backends import base
-from backends.base import Job
 from workbench import api
+from workbench.backends import base
+from workbench.backends.base import Job
 from workbench.jobs import launch
 from workbench.rundir import store
 from workbench.rundir.store import State

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backends import _slurm_queue, slurm
-from backends.base import Job, Sight
 from workbench import api
+from workbench.backends import _slurm_queue, slurm
+from workbench.backends.base import Job, Sight
 from workbench.jobs import observe
 from workbench.rundir import store
 from workbench.rundir.store import State

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Job
 from tests.backends import stand_in
 from workbench import api
+from workbench.backends.base import Job
 from workbench.processes import driver
 from workbench.rundir import store
 from workbench.rundir.store import State

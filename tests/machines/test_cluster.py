@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from backends import _machine, _slurm_nodes
-from backends.base import Device, Entry, Survey
 from tests.backends import stand_in
 from tests.backends.test_slurm_check import node, survey
 from workbench import api
+from workbench.backends import _machine, _slurm_nodes
+from workbench.backends.base import Device, Entry, Survey
 from workbench.machines import usage as cluster
 from workbench.machines.usage import Allocation, Cluster, Use
 from workbench.rundir import beats, store

@@ -57,7 +57,7 @@ def extended(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which the package has one kind more. What a test starts in it ends with the test."""
     place = tmp_path / "package"
     for part in ("workbench", "backends", "conf"):
-        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, place / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "workbench/rewards/kinds/written.py").write_text(KIND)
     folders = {"WORKBENCH_RUNS": str(tmp_path / "runs"), "WORKBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(place)}
     environment = {**os.environ, **folders}

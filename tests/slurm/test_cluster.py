@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from backends import _slurm_nodes
 from tests.jobs.test_preflight import without_id
 from tests.machines.test_cluster import BUSY
 from tests.slurm.test_jobs import ENDLESS, job_id, running, start, until
 from workbench import api
+from workbench.backends import _slurm_nodes
 from workbench.chaos.lab import Lab
 from workbench.machines.usage import Use
 from workbench.rundir.store import State

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from backends import _slurm_nodes, slurm
-from backends.base import Job
 from tests.slurm import test_jobs
 from tests.slurm.test_jobs import start, until
 from workbench import api
+from workbench.backends import _slurm_nodes, slurm
+from workbench.backends.base import Job
 from workbench.chaos import releases
 from workbench.chaos.lab import Lab
 

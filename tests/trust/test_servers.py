@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
-from backends import _tls, scratch
 from tests.serve.test_transport import end, family, start
 from tests.trust.intruder import Intruder
+from workbench.backends import _tls, scratch
 from workbench.serve import addresses, discovery, gate, triton
 from workbench.serve.client import Client
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from backends._store import FILE, STORE
 from workbench import metrics as M
+from workbench.backends._store import FILE, STORE
 from workbench.settings import Lora, Model
 
 STEPS = 3

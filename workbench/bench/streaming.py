@@ -27,9 +27,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from backends import local
-from backends.base import Job
 from workbench import metrics as M
+from workbench.backends import local
+from workbench.backends.base import Job
 from workbench.bench.browser import Server, chromium, new_page
 from workbench.jobs.preflight import file_system
 from workbench.rundir import beats, rollouts, store

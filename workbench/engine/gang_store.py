@@ -1,4 +1,4 @@
-"""The gang's store on a rank's side: see `backends._store`, which says why it is not torch's own."""
+"""The gang's store on a rank's side: see `workbench.backends._store`, which says why it is not torch's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import cast
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore, HashStore, Store
 
-from backends import _store, _tls
+from workbench.backends import _store, _tls
 
 CONNECT_TIMEOUT_S = 60.0
 _kept: list[Store] = []

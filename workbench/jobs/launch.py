@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import cast
 
-from backends import base as backends
-from backends import local
-from backends.base import Finding
+from workbench.backends import base as backends
+from workbench.backends import local
+from workbench.backends.base import Finding
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed

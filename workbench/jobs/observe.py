@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends import base as backends
+from workbench.backends import base as backends
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import LIVE, RunDir, State, Status
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from backends import base as backends
-from backends import slurm
-from backends.base import Finding, Task
+from workbench.backends import base as backends
+from workbench.backends import slurm
+from workbench.backends.base import Finding, Task
 from workbench.data.readers import locate
 from workbench.processes.driver import task_of
 from workbench.rundir import store

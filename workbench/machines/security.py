@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backends import scratch
+from workbench.backends import scratch
 
 Level = Literal["ok", "warning", "error"]
 TONES: dict[Level, str] = {"ok": "green", "warning": "yellow", "error": "red"}

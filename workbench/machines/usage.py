@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 
 import psutil
 
-from backends import local, slurm
-from backends.base import Survey
+from workbench.backends import local, slurm
+from workbench.backends.base import Survey
 from workbench.rundir import beats, opening
 from workbench.rundir.beats import Beat
 from workbench.rundir.files import now_on

@@ -28,7 +28,7 @@ from workbench.settings import Watch
 if TYPE_CHECKING:
     from distributed import Client
 
-    from backends.base import Task
+    from workbench.backends.base import Task
     from workbench.rundir.beats import Beat
     from workbench.settings.spec import Experiment
 
@@ -103,7 +103,7 @@ class Progress:
 
 def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     """What the backend is asked to run."""
-    from backends.base import Task
+    from workbench.backends.base import Task
     from workbench.settings.placement import servers as placed
 
     driver = (sys.executable, "-m", "workbench.processes.driver", str(run.path))
@@ -124,7 +124,7 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
 
 def begin(run: RunDir) -> int:
     """This driver's attempt: the next one where its job was started again. What it says goes to the attempt's log, for its owner alone."""
-    from backends import base
+    from workbench.backends import base
 
     os.umask(0o077)
 
@@ -152,7 +152,7 @@ def drive(run: RunDir, task: Task, watch: Watch | None = None) -> State:
 
 
 def exit_code(state: State) -> int:
-    from backends import base
+    from workbench.backends import base
 
     return {State.COMPLETED: 0, State.STOPPED: 0, State.PREEMPTED: base.AGAIN}.get(state, 1)
 
@@ -161,7 +161,7 @@ class _Drive:
     """One driver's gang from its start to its end."""
 
     def __init__(self, run: RunDir, task: Task, watch: Watch):
-        from backends import base
+        from workbench.backends import base
 
         self._run, self._task = run, task
         self._progress, self._requests = Progress(run), ByteCursor()
@@ -178,8 +178,8 @@ class _Drive:
             self._terminated = True
 
     def go(self) -> tuple[State, str]:
-        from backends import base as backends
-        from backends.supervisor import GangEnded, GangFailed, supervise_with_servers
+        from workbench.backends import base as backends
+        from workbench.backends.supervisor import GangEnded, GangFailed, supervise_with_servers
 
         run, task = self._run, self._task
         try:

@@ -89,7 +89,7 @@ class NewerFormat(Unreadable):
 
 
 class Job(TypedDict):
-    """What a backend gave at the launch: `backends.base.Job`."""
+    """What a backend gave at the launch: `workbench.backends.base.Job`."""
 
     backend: str
     id: str

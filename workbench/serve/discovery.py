@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backends import _tls
+from workbench.backends import _tls
 from workbench.rundir import opening
 from workbench.rundir.files import read_json, write_atomic
 from workbench.rundir.opening import Unreadable

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends import _tls, scratch
+from workbench.backends import _tls, scratch
 from workbench.models.endpoint import SECONDS, Arrays, BadRequest, Endpoint
 from workbench.serve import addresses, discovery, sealed
 from workbench.serve.gate import gate

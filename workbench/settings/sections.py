@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from backends.base import Immutable
 from workbench import metrics as M
+from workbench.backends.base import Immutable
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
 

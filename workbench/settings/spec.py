@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from backends import base as backends
+from workbench.backends import base as backends
 from workbench.rundir.store import FORMAT
 from workbench.settings import (
     WEIGHTS,

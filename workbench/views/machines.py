@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backends.base import Entry, Node
+from workbench.backends.base import Entry, Node
 from workbench.machines.usage import Allocation, Cluster, Use
 from workbench.rundir.store import State
 from workbench.views import text

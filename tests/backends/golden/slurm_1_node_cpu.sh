@@ -28,7 +28,7 @@ node() {
   while [ ! -e "$WORKBENCH_DASK/over" ]; do
     if [ -s "$WORKBENCH_DASK/scheduler.json" ]; then
       cp "$WORKBENCH_DASK"/* "$own"  # dask takes a path with a line break for the certificate itself
-      setsid /venv/bin/python -m distributed.cli.dask_worker --scheduler-file "$own/scheduler.json" --name "$1-$(printf %05d "$SLURM_PROCID")" --nthreads 8 --memory-limit 1.00kiB --no-nanny --death-timeout 60 --nthreads 1 --memory-limit 0 --no-dashboard --worker-class backends._dask.Worker --local-directory "$own" --protocol tls --tls-ca-file "$own/dask.crt" --tls-cert "$own/dask.crt" --tls-key "$own/dask.key" &
+      setsid /venv/bin/python -m distributed.cli.dask_worker --scheduler-file "$own/scheduler.json" --name "$1-$(printf %05d "$SLURM_PROCID")" --nthreads 8 --memory-limit 1.00kiB --no-nanny --death-timeout 60 --nthreads 1 --memory-limit 0 --no-dashboard --worker-class workbench.backends._dask.Worker --local-directory "$own" --protocol tls --tls-ca-file "$own/dask.crt" --tls-cert "$own/dask.crt" --tls-key "$own/dask.key" &
       while kill -0 $! 2> /dev/null; do wait $!; done
     fi
     sleep 0.3
