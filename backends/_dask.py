@@ -20,7 +20,11 @@ class Scheduler(_NoHttp, distributed.Scheduler):
     """Over its own TLS port only."""
 
 
-class Worker(_NoHttp, distributed.Worker):
+class Inside(_NoHttp, distributed.Worker):
+    """In the scheduler's own process, with no port."""
+
+
+class Worker(Inside):
     """Over its own TLS port only, on one address of the node. On a cluster `dask worker` is given its name."""
 
     def __init__(self, *arguments: Any, host: str | None = None, interface: str | None = None, **options: Any) -> None:

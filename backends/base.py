@@ -76,7 +76,7 @@ class Task:
 
     `command` is what each rank runs; `driver` is the command of the detached process that supervises them. `attempt` counts the
     launches of one run, from 1, and numbers the logs. `servers` are gangs that live beside this one: each is restarted on its own, and all
-    end when it ends.
+    end when it ends. Modules to `preload` are what a command `(python, "-m", …)` imports: once for all ranks of a node, which are forked from there.
     """
 
     run_dir: Path
@@ -87,6 +87,7 @@ class Task:
     env: Mapping[str, str] = field(default_factory=dict)
     role: str = "actor"
     servers: Sequence[Task] = ()
+    preload: tuple[str, ...] = ()
 
     def log_path(self, role: str, attempt: int) -> Path:
         return self.run_dir / "logs" / f"{role}.{attempt}.log"
@@ -252,4 +253,8 @@ def find(name: str) -> Backend:
 
 def names() -> list[str]:
     """The backends there are: the files of this folder that define one."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in ("base", "scratch", "supervisor"))
+    return sorted(
+        path.stem
+        for path in Path(__file__).parent.glob("[a-z]*.py")
+        if path.stem not in ("base", "beside", "fork_server", "forking", "scratch", "supervisor")
+    )

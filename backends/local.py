@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import psutil
 from pydantic import Field
 
-from workbench.backends import _machine, _tls, base
+from workbench.backends import _machine, _tls, base, beside, forking
 from workbench.backends.base import Finding, Job, Sight, Survey, Task
 
 if TYPE_CHECKING:
@@ -50,20 +50,40 @@ def launch(task: Task) -> Job:
     """Start `task.driver` detached. Raises OSError when its log cannot be opened or no process can be started."""
     log_path = task.log_path("driver", task.attempt)
     log_path.touch(mode=0o600)
+    command, environment = _command(task), {**os.environ, **task.env}
+    pid = _forked(command, environment, log_path) or _started(command, environment, log_path)
+    return Job(backend="local", id=str(pid), host=socket.gethostname(), started=time.time(), mark=mark(pid))
+
+
+def _command(task: Task) -> Sequence[str]:
+    """The driver's, beside the server that its ranks are forked from."""
+    return beside.command(task.preload, *task.driver[2:]) if task.preload else task.driver
+
+
+def _forked(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> int | None:
+    """The driver's pid, where this process has a fork server that can fork it."""
+    if command[1] != "-m":
+        return None
+    try:
+        return forking.fork_detached(command, environment, log_path)
+    except forking.Unavailable:
+        return None  # a process that imports for itself does the same
+
+
+def _started(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> int:
+    """The driver's pid. The shell ends at once, so the driver's parent is init: no zombie stays with the launcher, and a launcher that ends its
+    process tree does not reach it."""
     with log_path.open("ab") as log:
-        # The shell ends at once, so the driver's parent is init: no zombie stays with the launcher, and a launcher that ends its
-        # process tree does not reach it.
         shell = subprocess.run(
-            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *task.driver],
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **task.env},
+            env=environment,
             start_new_session=True,
             check=True,
         )
-    pid = int(shell.stdout)
-    return Job(backend="local", id=str(pid), host=socket.gethostname(), started=time.time(), mark=mark(pid))
+    return int(shell.stdout)
 
 
 def look(job: Job) -> Sight:
@@ -101,22 +121,26 @@ def survey() -> Survey:
 
 @contextmanager
 def gang(task: Task) -> Iterator[Client]:
-    """A dask client with one worker process a node, all on the loopback interface; other users of this machine have no certificate for them."""
+    """A dask client with one worker a node. One node's is in this process, with no socket; several are processes on the loopback interface, and other
+    users of this machine have no certificate for them."""
     from dask import config
     from distributed import Client, SpecCluster
 
     from workbench.backends import _dask
 
+    several = task.config.num_nodes > 1
+    security = _tls.security(task.run_dir / "dask") if several else None
     settings = {
         **_dask.SETTINGS,
         "distributed.worker.memory.terminate": False,
         "distributed.nanny.pre-spawn-environ": {},  # dask would set one thread for BLAS, and the ranks would inherit it
     }
-    everywhere = {"host": "127.0.0.1", "protocol": "tls://", "security": (security := _tls.security(task.run_dir / "dask")), "dashboard": False}
+    everywhere = {"host": "127.0.0.1", "protocol": "tls://", "security": security} if several else {"protocol": "inproc://"}
     node = {
-        "cls": _dask.Nanny,
+        "cls": _dask.Nanny if several else _dask.Inside,
         "options": {
             **everywhere,
+            "dashboard": False,
             "nthreads": 1 + len(task.servers),  # an agent of each gang
             "memory_limit": None,
             "silence_logs": logging.ERROR,
@@ -125,7 +149,7 @@ def gang(task: Task) -> Iterator[Client]:
     with (
         config.set(settings),
         SpecCluster(
-            scheduler={"cls": _dask.Scheduler, "options": everywhere},
+            scheduler={"cls": _dask.Scheduler, "options": {**everywhere, "dashboard": False}},
             workers=dict.fromkeys(range(task.config.num_nodes), node),
             security=security,
             silence_logs=cast(bool, logging.ERROR),  # a level, whatever its annotation says

@@ -7,6 +7,7 @@ ranks go on from their last checkpoint. Every link is fail-stop: ranks die with 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -14,17 +15,18 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlparse
 
 import psutil
 
-from workbench.backends import _store, scratch
+from workbench.backends import _store, fork_server, forking, scratch
 from workbench.backends.base import Task
+from workbench.backends.forking import Forked
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -36,6 +38,8 @@ LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl
+
+Process: TypeAlias = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _seats(client: Client, task: Task, attempt: int, watch: Callable[[int], bool
 
     while True:
         addresses = _nodes(client, task, lambda: watch(attempt))
-        hosts = [urlparse(address).hostname or "" for address in addresses]
+        hosts = [_host(address) for address in addresses]
         try:
             opened = client.submit(open_store, _key(task, attempt), hosts[0], len(set(hosts)) == 1, workers=addresses[:1], pure=False, retries=0)
             store = opened.result()
@@ -182,6 +186,12 @@ def _seats(client: Client, task: Task, attempt: int, watch: Callable[[int], bool
         address: Seat(node, attempt, host, hosts.count(host) * task.config.ranks_per_node, hosts[0], store)
         for node, (address, host) in enumerate(zip(addresses, hosts, strict=True))
     }
+
+
+def _host(address: str) -> str:
+    """Of a dask worker's address; one in the driver's own process has no port."""
+    url = urlparse(address)
+    return "127.0.0.1" if url.scheme == "inproc" else url.hostname or ""
 
 
 def _nodes(client: Client, task: Task, wanted: Callable[[], bool]) -> list[str]:
@@ -236,13 +246,13 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
 
     worker = get_worker()
     end = _end_of(str(task.run_dir), task.role, seat.attempt)
-    ranks: dict[int, subprocess.Popen] = {}
+    ranks: dict[int, Process] = {}
     failed: tuple[int, float] | None = None
-    with _store.environment(seat.store, worker.security) as store:
+    with _store.environment(seat.store, worker.security) as store, _Starter(task) as start:
         try:
             for local_rank in range(task.config.ranks_per_node):
                 rank = seat.node * task.config.ranks_per_node + local_rank
-                ranks[rank] = _start(task, seat, rank, local_rank, store)
+                ranks[rank] = start(_environment(task, seat, rank, local_rank, store), _log_path(task, seat, rank))
             while failed is None and not end.is_set() and any(process.poll() is None for process in ranks.values()):
                 # A worker that lost the scheduler, which lives in the driver, waits for this to end.
                 if worker.status not in (Status.running, Status.paused):
@@ -266,18 +276,19 @@ def open_store(key: tuple[str, str, int], host: str, one_host: bool) -> str:
     return _store.open_store(key, host, one_host, get_worker().security)
 
 
-def _first_dead(ranks: dict[int, subprocess.Popen]) -> tuple[int, float] | None:
+def _first_dead(ranks: Mapping[int, Process]) -> tuple[int, float] | None:
     """The rank that failed, with the time. Of several, one that a signal ended: the others' errors are what its death caused."""
     codes = {rank: process.poll() for rank, process in ranks.items()}
     bad = sorted((code, rank) for rank, code in codes.items() if code)
     return (bad[0][1], time.time()) if bad else None
 
 
-def _start(task: Task, seat: Seat, rank: int, local_rank: int, store: Mapping[str, str]) -> subprocess.Popen:
+def _environment(task: Task, seat: Seat, rank: int, local_rank: int, store: Mapping[str, str]) -> dict[str, str]:
+    """A rank's."""
     threads = str(task.config.threads_per_rank or max(1, len(os.sched_getaffinity(0)) // seat.ranks_on_host))
     interface = _interface(seat.host)
-    env = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # ranks, servers and others share cores: threads that spin while they wait take them from those that work
+    return {
+        **fork_server.ENVIRONMENT,
         **os.environ,
         "GLOO_SOCKET_IFNAME": interface,
         "NCCL_SOCKET_IFNAME": interface,
@@ -293,16 +304,62 @@ def _start(task: Task, seat: Seat, rank: int, local_rank: int, store: Mapping[st
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
     }
-    with _log_path(task, seat, rank).open("ab") as log:
-        return subprocess.Popen(
-            task.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=env,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  one system call, resolved before the fork: it takes no lock
-        )
+
+
+class _Starter:
+    """Starts ranks of one gang on one node: forked where there is a server that can, else each anew."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._server: forking.Connection | None = None
+
+    def __enter__(self) -> _Starter:
+        if self._task.preload:
+            try:
+                self._server = forking.Connection(_fork_server(self._task.preload))
+            except forking.Unavailable as error:
+                self._without(error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server:
+            self._server.close()
+
+    def __call__(self, environment: Mapping[str, str], log_path: Path) -> Process:
+        if self._server:
+            try:
+                return self._server.fork(self._task.command, environment, log_path)
+            except forking.Unavailable as error:
+                self._without(error)
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                self._task.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  one system call, resolved before the fork: it takes no lock
+            )
+
+    def _without(self, error: forking.Unavailable) -> None:
+        print(f"the {self._task.role} ranks import for themselves: {error}", flush=True)
+
+
+_servers = ExitStack()
+_own_server: dict[Sequence[str], str] = {}
+_lock = threading.Lock()
+
+
+def _fork_server(modules: Sequence[str]) -> str:
+    """The socket of the driver's server, where this is the driver or a child of it; else of this agent's own, started once."""
+    if forking.SOCKET in os.environ:
+        return os.environ[forking.SOCKET]
+    with _lock:
+        if modules not in _own_server:
+            _own_server[modules] = _servers.enter_context(forking.serving(modules))
+            atexit.register(_servers.close)
+        return _own_server[modules]
 
 
 def _die_with_parent() -> None:
@@ -318,7 +375,7 @@ def _interface(address: str) -> str:
     raise OSError(f"no network interface of {socket.gethostname()} has the address {address}")
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
+def _end(processes: Sequence[Process]) -> None:
     """SIGTERM, then SIGKILL to whatever is left of each rank's session."""
     _signal(processes, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
@@ -329,7 +386,7 @@ def _end(processes: list[subprocess.Popen]) -> None:
         process.wait()
 
 
-def _signal(processes: list[subprocess.Popen], number: signal.Signals) -> None:
+def _signal(processes: Sequence[Process], number: signal.Signals) -> None:
     for process in processes:
         if process.poll() is None or number == signal.SIGKILL:
             with suppress(ProcessLookupError):

@@ -94,6 +94,7 @@ class Checkpoints:
         started = time.perf_counter()
         self.policy.settle()
         tensors = shards.own_copies(shards.of(self.policy))
+        mended.checkpoint_queue()
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         request = dist_checkpointing.save(tensors, str(partial), sharded_strategy=strategy, async_sharded_save=True)
         assert request is not None, "megatron gives what is left to write"

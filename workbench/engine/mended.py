@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 from typing import TypedDict
 
 import torch
 import torch.distributed as dist
 from megatron.core import ModelParallelConfig, parallel_state
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron.core.process_groups_config import ProcessGroupCollection
@@ -71,6 +73,12 @@ def interleaved(config: ModelParallelConfig) -> Interleaved:
     groups.pos_embd = group(parallel_state.get_position_embedding_group(check_initialized=False))
     groups.dp_cp = group(parallel_state.get_data_parallel_group(with_context_parallel=True))
     return {"p2p_communicator": Communicator(pp_group=groups.pp, config=config), "pg_collection": groups}
+
+
+def checkpoint_queue() -> None:
+    """megatron hands what was written from one process to another by a queue that a third keeps, which imports torch for seconds; here a thread writes."""
+    if filesystem_async._results_queue is None:
+        put(filesystem_async, _results_queue=queue.SimpleQueue())
 
 
 def router() -> None:

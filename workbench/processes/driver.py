@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STATUS_INTERVAL_S = 0.5
 BEAT_INTERVAL_S = 10.0
 SERVER_RESTARTS = 3
+PRELOAD = ("workbench.processes.preloaded",)
 
 
 class Progress:
@@ -111,7 +112,7 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
     for server in placed(experiment.algorithm, experiment.model):
         gang = experiment.backend.serving(server.name, server.processes, max(SERVER_RESTARTS, experiment.backend.max_restarts))
         command = (sys.executable, "-m", "workbench.processes.server", str(run.path), server.name)
-        servers.append(Task(run.path, command, driver, gang, attempt, role=server.name))
+        servers.append(Task(run.path, command, driver, gang, attempt, role=server.name, preload=PRELOAD))
     return Task(
         run_dir=run.path,
         command=(sys.executable, "-m", "workbench.processes.worker", str(run.path)),
@@ -119,6 +120,7 @@ def task_of(run: RunDir, experiment: Experiment, attempt: int) -> Task:
         config=experiment.backend,
         attempt=attempt,
         servers=servers,
+        preload=PRELOAD,
     )
 
 
