@@ -40,6 +40,10 @@ RESTARTS = "WORKBENCH_RESTARTS"
 """In the driver's environment: how often its job was started again."""
 
 
+PARTS = ("base", "beside", "fork_server", "forking", "scratch", "starting", "supervisor")
+"""The files beside the backends that are none."""
+
+
 class Config(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", validate_default=True):
     """The settings every backend has."""
 

@@ -25,13 +25,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TypedDict, cast
 
-from setproctitle import setproctitle
+from workbench.backends import _naming
 
 AT_IMPORT = ("CUDA_VISIBLE", "HF_", "HUGGINGFACE_", "KMP_", "LD_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH_", "TRANSFORMERS_")
 """Beginnings of variables that are read while modules are imported: a server forks what has the same, and nothing else."""
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_NVML_BASED_CUDA_CHECK": "1", "SPT_NOENV": "1"}
-"""Ranks, servers and others share cores: threads that spin while they wait take them from those that work. CUDA is looked for without being begun.
-A process's title leaves its environment readable."""
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Ranks, servers and others share cores: threads that spin while they wait take them from those that work. CUDA is looked for without being begun."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """While the modules are imported. A rank takes its own number of threads before its first tensor."""
 PR_SET_PDEATHSIG = 1
@@ -214,7 +213,7 @@ def _run(request: Request) -> int:
     os.environ.update(request["environment"])
     module = import_module(request["module"])
     sys.argv = [str(module.__file__), *request["arguments"]]
-    setproctitle(" ".join([request["module"], *request["arguments"]]))
+    _naming.show([sys.executable, "-m", request["module"], *request["arguments"]], request["environment"])
     return module.main()
 
 

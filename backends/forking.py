@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -153,26 +154,32 @@ def serving(modules: Sequence[str]) -> Iterator[str]:
                 os.waitpid(pid, 0)
 
 
-_warm = ExitStack()
-_warm_path: list[str] = []
+_servers = ExitStack()
+_own: list[str] = []
+_lock = threading.Lock()
 
 
-def keep_warm(modules: Sequence[str]) -> None:
-    """Start a server for what this process launches detached from now on; it ends with this process, and what it forked goes on."""
-    if not _warm_path:
-        _warm_path.append(_warm.enter_context(serving(modules)))
-        atexit.register(_warm.close)
+def own(modules: Sequence[str]) -> str:
+    """The socket of the server that forks for this process: that of the driver which started it, or one of its own, started at the first call and
+    ended with this process. What was forked detached goes on."""
+    if SOCKET in os.environ:
+        return os.environ[SOCKET]
+    with _lock:
+        if not _own:
+            _own.append(_servers.enter_context(serving(modules)))
+            atexit.register(_servers.close)
+        return _own[0]
 
 
 def fork_detached(command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
     """Fork a process that outlives this one and its server. Returns its pid.
 
     Raises:
-        Unavailable: `keep_warm` was not called, or its server cannot fork this.
+        Unavailable: this process has no server (`own`), or it cannot fork this.
     """
-    if not _warm_path:
+    if not _own:
         raise Unavailable("no fork server was started")
-    connection = Connection(_warm_path[0])
+    connection = Connection(_own[0])
     try:
         return connection.fork(command, environment, log, detached=True).pid
     finally:

@@ -57,12 +57,12 @@ def launch(task: Task) -> Job:
 
 def _command(task: Task) -> Sequence[str]:
     """The driver's, beside the server that its ranks are forked from."""
-    return beside.command(task.preload, *task.driver[2:]) if task.preload else task.driver
+    return beside.command(task.preload, *task.driver[2:]) if task.preload and "-m" in task.driver[1:2] else task.driver
 
 
 def _forked(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> int | None:
     """The driver's pid, where this process has a fork server that can fork it."""
-    if command[1] != "-m":
+    if "-m" not in command[1:2]:
         return None
     try:
         return forking.fork_detached(command, environment, log_path)

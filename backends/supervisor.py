@@ -7,39 +7,28 @@ ranks go on from their last checkpoint. Every link is fail-stop: ranks die with 
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import psutil
 
-from workbench.backends import _store, fork_server, forking, scratch
+from workbench.backends import _store, fork_server, scratch
 from workbench.backends.base import Task
-from workbench.backends.forking import Forked
+from workbench.backends.starting import POLL_S, Process, Starter, end_all
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-GRACE_S = 3.0  # between SIGTERM and SIGKILL
-POLL_S = 0.02  # short, so that the rank which died first is told from those it took along
 NODES_POLL_S = 0.1
 LOG_LINES = 20
-PR_SET_PDEATHSIG = 1
-
-_prctl = ctypes.CDLL(None).prctl
-
-Process: TypeAlias = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True)
@@ -248,7 +237,7 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
     end = _end_of(str(task.run_dir), task.role, seat.attempt)
     ranks: dict[int, Process] = {}
     failed: tuple[int, float] | None = None
-    with _store.environment(seat.store, worker.security) as store, _Starter(task) as start:
+    with _store.environment(seat.store, worker.security) as store, Starter(task.role, task.command, task.preload) as start:
         try:
             for local_rank in range(task.config.ranks_per_node):
                 rank = seat.node * task.config.ranks_per_node + local_rank
@@ -261,7 +250,7 @@ def node_agent(task: Task, seat: Seat) -> Failure | None:
                 end.wait(POLL_S)
             failed = failed or (None if end.is_set() else _first_dead(ranks))
         finally:
-            _end(list(ranks.values()))
+            end_all(list(ranks.values()))
             scratch.sweep()  # what a rank that was killed could not remove
     if failed is None:
         return None
@@ -306,91 +295,12 @@ def _environment(task: Task, seat: Seat, rank: int, local_rank: int, store: Mapp
     }
 
 
-class _Starter:
-    """Starts ranks of one gang on one node: forked where there is a server that can, else each anew."""
-
-    def __init__(self, task: Task):
-        self._task = task
-        self._server: forking.Connection | None = None
-
-    def __enter__(self) -> _Starter:
-        if self._task.preload:
-            try:
-                self._server = forking.Connection(_fork_server(self._task.preload))
-            except forking.Unavailable as error:
-                self._without(error)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._server:
-            self._server.close()
-
-    def __call__(self, environment: Mapping[str, str], log_path: Path) -> Process:
-        if self._server:
-            try:
-                return self._server.fork(self._task.command, environment, log_path)
-            except forking.Unavailable as error:
-                self._without(error)
-        with log_path.open("ab") as log:
-            return subprocess.Popen(
-                self._task.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  one system call, resolved before the fork: it takes no lock
-            )
-
-    def _without(self, error: forking.Unavailable) -> None:
-        print(f"the {self._task.role} ranks import for themselves: {error}", flush=True)
-
-
-_servers = ExitStack()
-_own_server: dict[Sequence[str], str] = {}
-_lock = threading.Lock()
-
-
-def _fork_server(modules: Sequence[str]) -> str:
-    """The socket of the driver's server, where this is the driver or a child of it; else of this agent's own, started once."""
-    if forking.SOCKET in os.environ:
-        return os.environ[forking.SOCKET]
-    with _lock:
-        if modules not in _own_server:
-            _own_server[modules] = _servers.enter_context(forking.serving(modules))
-            atexit.register(_servers.close)
-        return _own_server[modules]
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: the kernel kills it when the agent's thread ends, however that comes about."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _interface(address: str) -> str:
     """The name of the network interface that has this address, for gloo and NCCL."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address == address for entry in addresses):
             return name
     raise OSError(f"no network interface of {socket.gethostname()} has the address {address}")
-
-
-def _end(processes: Sequence[Process]) -> None:
-    """SIGTERM, then SIGKILL to whatever is left of each rank's session."""
-    _signal(processes, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    _signal(processes, signal.SIGKILL)
-    for process in processes:
-        process.wait()
-
-
-def _signal(processes: Sequence[Process], number: signal.Signals) -> None:
-    for process in processes:
-        if process.poll() is None or number == signal.SIGKILL:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
 
 
 def _log_path(task: Task, seat: Seat, rank: int) -> Path:

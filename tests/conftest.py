@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.hold import Hold
+from workbench.jobs import launch
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it
 
 settings.register_profile("certain", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])  # whatever else the machine does
 settings.load_profile("certain")
+
+
+def pytest_sessionstart() -> None:
+    """What the tests start on this machine is forked from one process, as what the app starts is."""
+    launch.keep_warm()
 
 
 @pytest.fixture(scope="session")

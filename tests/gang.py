@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from tests.waiting import until
 from workbench.backends._store import FILE, STORE
+from workbench.backends.starting import Starter, end_all
+from workbench.processes.driver import PRELOAD
 from workbench.settings.layout import Layout
 
 
@@ -20,28 +23,20 @@ def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: in
     ranks = layout.ranks * data
     store = folder / "store"
     base = {"WORLD_SIZE": str(ranks), STORE: f"{FILE}{store}", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
-    command = [sys.executable, "-m", "tests.gang", function.__module__, function.__name__, str(folder), json.dumps(asdict(layout))]
+    command = (sys.executable, "-m", "tests.gang", function.__module__, function.__name__, str(folder), json.dumps(asdict(layout)))
     store.unlink(missing_ok=True)
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        said = [process.communicate(timeout=180)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    failed = [rank for rank, process in enumerate(processes) if process.returncode]
-    assert not failed, f"rank {failed[0]} of {ranks}:\n{said[failed[0]][-6000:]}"
+    logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
+    with ExitStack() as stack:
+        start = stack.enter_context(Starter("test", command, PRELOAD))
+        processes = [start({**os.environ, **base, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)]
+        stack.callback(end_all, processes)
+        until(lambda: all(process.poll() is not None for process in processes) or any(process.poll() for process in processes), "the ranks end")
+        codes = [process.poll() for process in processes]
+    failed = [rank for rank, code in enumerate(codes) if code]
+    assert not failed, f"rank {failed[0]} of {ranks}:\n{logs[failed[0]].read_text()[-6000:]}"
 
 
-def main() -> None:
+def main() -> int:
     module, name, folder, layout = sys.argv[1:]
     from workbench.engine import parallel
 
@@ -49,7 +44,8 @@ def main() -> None:
     getattr(import_module(module), name)(Path(folder))
     parallel.barrier()
     parallel.stop()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

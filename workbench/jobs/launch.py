@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from typing import cast
 
 from workbench.backends import base as backends
-from workbench.backends import local
+from workbench.backends import forking, local
 from workbench.backends.base import Finding
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed
-from workbench.processes.driver import task_of
+from workbench.processes.driver import PRELOAD, task_of
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.permission import changes
@@ -95,6 +95,11 @@ def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
         ValueError: a function that the settings name is not there; or `on_node` where the backend has no nodes.
     """
     return preflights.check(_settled(experiment), store.runs_root(), on_node)
+
+
+def keep_warm() -> None:
+    """From now on this process's runs on this machine begin at once: a server that has imported what they need forks them. Returns at once."""
+    forking.own((*PRELOAD, "workbench.processes.driver", "distributed"))
 
 
 def script(experiment: Experiment) -> str:

@@ -1,9 +1,25 @@
-"""What the ranks of a run import, whatever their job: a fork server imports this once (`workbench.backends.fork_server`)."""
+"""What the ranks of a run import, whatever their job: a fork server imports this once (`workbench.backends.fork_server`), and no rank again."""
+
+import pkgutil
+from importlib import import_module
 
 from workbench.engine import device
 
-device.import_megatron()
-from workbench.processes import online, rank, server, worker  # noqa: E402
-from workbench.processes.kinds import train  # noqa: E402
+ROOMS = ("algorithms", "data", "engine", "functional", "models", "processes", "rewards", "rollout")
+LIBRARIES = ("megatron.core.dist_checkpointing", "torch.profiler", "transformers.models.auto", "transformers.tokenization_utils_tokenizers")
+"""Beside the rooms': what they import only when it is used."""
 
-__all__ = ["online", "rank", "server", "train", "worker"]
+
+def preload() -> None:
+    """Import all modules of the ranks' rooms; of a library that is not installed, none is imported at that level."""
+    device.import_megatron()
+    for name in LIBRARIES:
+        import_module(name)
+    for room in ROOMS:
+        package = import_module(f"workbench.{room}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name != __name__:
+                import_module(module.name)
+
+
+preload()
