@@ -20,6 +20,8 @@ from workbench.backends.fork_server import CHUNK, ENVIRONMENT, ONE_THREAD, Reply
 
 SOCKET = "WORKBENCH_FORK_SERVER"
 """In the environment of a node's agent: the path of the server's socket."""
+WARM = "WORKBENCH_WARM"
+"""In the environment of a process that launches runs: the socket of a server that forks their drivers."""
 
 
 class Unavailable(OSError):
@@ -168,6 +170,7 @@ def own(modules: Sequence[str]) -> str:
         if not _own:
             _own.append(_servers.enter_context(serving(modules)))
             atexit.register(_servers.close)
+            os.environ[WARM] = _own[0]
         return _own[0]
 
 
@@ -175,11 +178,11 @@ def fork_detached(command: Sequence[str], environment: Mapping[str, str], log: P
     """Fork a process that outlives this one and its server. Returns its pid.
 
     Raises:
-        Unavailable: this process has no server (`own`), or it cannot fork this.
+        Unavailable: neither this process nor the one that started it has a server (`own`), or it cannot fork this.
     """
-    if not _own:
+    if WARM not in os.environ:
         raise Unavailable("no fork server was started")
-    connection = Connection(_own[0])
+    connection = Connection(os.environ[WARM])
     try:
         return connection.fork(command, environment, log, detached=True).pid
     finally:

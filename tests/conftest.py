@@ -23,7 +23,7 @@ settings.load_profile("certain")
 
 def pytest_sessionstart() -> None:
     """What the tests start on this machine is forked from one process, as what the app starts is."""
-    launch.keep_warm()
+    launch.keep_warm("tests.held")
 
 
 @pytest.fixture(scope="session")

@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.held import HELD
 from workbench import api
 from workbench.rundir.files import write_atomic
 
-SITE = """
-import os, time
-from pathlib import Path
-
-held = Path(os.environ["WORKBENCH_TEST_HOLD"])
-if os.environ.get("RANK") == "0":
-    from workbench.rundir import events
-
-    def last() -> float:
-        try:
-            return int(held.read_text())
-        except FileNotFoundError:
-            return float("inf")
-
-    def write(self, kind, **values):
-        original(self, kind, **values)
-        while kind == "step" and values["step"] >= last():
-            time.sleep(0.02)
-
-    original, events.EventWriter.write = events.EventWriter.write, write
-"""
-
 
 class Hold:
-    """Of the runs that are launched from now on: their first rank goes no further than a step's event. Python itself loads what does that."""
+    """Of the runs that are launched from now on: their first rank goes no further than a step's event (`tests.held`)."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self._path = folder / "held"
-        site = folder / "site"
-        site.mkdir(parents=True)
-        (site / "sitecustomize.py").write_text(SITE)
-        monkeypatch.setenv("WORKBENCH_TEST_HOLD", str(self._path))
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+        folder.mkdir()
+        monkeypatch.setenv(HELD, str(self._path))
 
     def at(self, step: int) -> None:
         write_atomic(self._path, str(step))

@@ -25,7 +25,7 @@ from workbench.settings.stored import job, problem, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
 from workbench.views.rollouts import gist
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 LOG_LINES = 300
 LOG_LINES_SHOWN = 20

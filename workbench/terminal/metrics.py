@@ -13,7 +13,6 @@ from rich.table import Column, Table
 from workbench.metrics import FAMILIES, METRICS
 from workbench.terminal.console import Console
 from workbench.terminal.follow import number
-from workbench.views import tables
 
 out = Console()
 
@@ -36,6 +35,8 @@ def metrics(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for
 
 def metrics_of_run(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> Table:
     """The newest values by metric, with what each is; the explanation is cut where the terminal is narrow."""
+    from workbench.views import tables
+
     columns = {name: values for name, values in (("last step", steps), ("held out", held_out)) if values}
     table = Table(Column("metric", no_wrap=True), *(Column(name, justify="right") for name in columns), "unit", box=None, header_style="dim")
     table.add_column("", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)

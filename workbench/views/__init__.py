@@ -4,21 +4,20 @@
 `rollouts` for answers in colour, `profile` for where a step's seconds go), `machines` shows nodes and queue, `tables` makes the rows of lists and comparisons, `text` writes numbers and times for people.
 """
 
-from workbench.views import catalogue, diagnostics, feed, figures, history, machines, profile, rollouts, series, tables, text
-from workbench.views.history import History, Validation
+from __future__ import annotations
 
-__all__ = [
-    "History",
-    "Validation",
-    "catalogue",
-    "diagnostics",
-    "feed",
-    "figures",
-    "history",
-    "machines",
-    "profile",
-    "rollouts",
-    "series",
-    "tables",
-    "text",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.views.history import History, Validation
+
+__all__ = ["History", "Validation"]
+
+
+def __getattr__(name: str) -> object:
+    """The command line needs `text` alone, and does not wait for pandas."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from workbench.views import history
+
+    return getattr(history, name)

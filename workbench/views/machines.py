@@ -9,7 +9,7 @@ from workbench.backends.base import Entry, Node
 from workbench.machines.usage import Allocation, Cluster, Use
 from workbench.rundir.store import State
 from workbench.views import text
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 
 @dataclass(frozen=True)

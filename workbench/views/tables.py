@@ -13,6 +13,7 @@ from workbench.metrics import Metric
 from workbench.rundir.store import Status
 from workbench.views import catalogue, text
 from workbench.views.history import History, Validation, numbers
+from workbench.views.text import Figure
 
 
 def leaves(tree: object, prefix: str = "") -> dict[str, object]:
@@ -49,17 +50,6 @@ def _show(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of a run's headline: what it is, its value, what it is compared with, and its last values for a spark line."""
-
-    label: str
-    value: str
-    note: str = ""
-    help: str = ""
-    curve: tuple[float, ...] = ()
 
 
 RECENT = 60

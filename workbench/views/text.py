@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
@@ -144,3 +145,14 @@ WORDS = {
     "gae": "GAE",
     "qos": "QOS",
 }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a run's headline: what it is, its value, what it is compared with, and its last values for a spark line."""
+
+    label: str
+    value: str
+    note: str = ""
+    help: str = ""
+    curve: tuple[float, ...] = ()

@@ -6,7 +6,7 @@ from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
 from workbench.views import History, tables
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 
 def headline(run: Run, history: History, status: Status) -> list[Figure]:

@@ -15,7 +15,7 @@ from workbench.metrics import METRICS
 from workbench.rundir.store import Status
 from workbench.settings.stored import spec_tree
 from workbench.views import History, feed, tables, text
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 FIGURES = 4
 

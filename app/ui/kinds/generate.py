@@ -13,7 +13,7 @@ from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import Status
 from workbench.settings.stored import spec_tree
 from workbench.views import History, feed, tables, text
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 
 def headline(run: Run, history: History, status: Status) -> list[Figure]:

@@ -9,7 +9,7 @@ from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
 from workbench.views import History, tables
-from workbench.views.tables import Figure
+from workbench.views.text import Figure
 
 SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
