@@ -1,0 +1,41 @@
+"""The site of the documentation: `make docs`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+
+project = "Alignment Workbench"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+html_title = f"{project} {release}"
+extensions = ["myst_parser", "sphinx_copybutton"]
+myst_heading_anchors = 4
+exclude_patterns = ["requirements.txt"]
+
+html_theme = "furo"
+html_static_path = ["site.css", "../app/static/fonts", "../app/static/logo-light.svg", "../app/static/logo-dark.svg"]
+html_css_files = ["site.css"]
+html_favicon = "../app/static/favicon.svg"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "light_logo": "logo-light.svg",
+    "dark_logo": "logo-dark.svg",
+    "sidebar_hide_name": True,
+    "light_css_variables": {"color-brand-primary": "#3b5bdb", "color-brand-content": "#3b5bdb"},
+    "dark_css_variables": {"color-brand-primary": "#91a7ff", "color-brand-content": "#91a7ff"},
+}
+copybutton_exclude = ".linenos, .gp, .go"
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", _links_to_included_pages)
+
+
+def _links_to_included_pages(app: Sphinx, name: str, source: list[str]) -> None:
+    """SECURITY.md lies beside the README, where GitHub looks for it; the site has it as a page of its own."""
+    source[0] = source[0].replace("../SECURITY.md", "security.md")
