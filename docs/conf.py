@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -32,10 +33,23 @@ html_theme_options = {
 copybutton_exclude = ".linenos, .gp, .go"
 
 
+BESIDE = {"index": "README.md", "security": "SECURITY.md"}
+"""Pages that begin with a file of the repository's root, where GitHub looks for it."""
+
+
 def setup(app: Sphinx) -> None:
-    app.connect("source-read", _links_to_included_pages)
+    app.connect("source-read", _with_root_files)
 
 
-def _links_to_included_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """SECURITY.md lies beside the README, where GitHub looks for it; the site has it as a page of its own."""
+def _with_root_files(app: Sphinx, name: str, source: list[str]) -> None:
+    if name in BESIDE:
+        source[0] = LINK.sub(_moved, (ROOT / BESIDE[name]).read_text()) + source[0]
     source[0] = source[0].replace("../SECURITY.md", "security.md")
+
+
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)]+)\)")
+
+
+def _moved(link: re.Match[str]) -> str:
+    """A link from the repository's root as one from docs/."""
+    return f"]({link[1].removeprefix('docs/') if link[1].startswith('docs/') else '../' + link[1]})"
