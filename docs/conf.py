@@ -23,12 +23,13 @@ html_css_files = ["site.css"]
 html_favicon = "../app/static/favicon.svg"
 html_copy_source = False
 html_show_sphinx = False
+FONTS = {"font-stack": "Inter, system-ui, sans-serif", "font-stack--monospace": "'JetBrains Mono', ui-monospace, monospace"}
 html_theme_options = {
     "light_logo": "logo-light.svg",
     "dark_logo": "logo-dark.svg",
     "sidebar_hide_name": True,
-    "light_css_variables": {"color-brand-primary": "#3b5bdb", "color-brand-content": "#3b5bdb"},
-    "dark_css_variables": {"color-brand-primary": "#91a7ff", "color-brand-content": "#91a7ff"},
+    "light_css_variables": {"color-brand-primary": "#3b5bdb", "color-brand-content": "#3b5bdb", **FONTS},
+    "dark_css_variables": {"color-brand-primary": "#91a7ff", "color-brand-content": "#91a7ff", **FONTS},
 }
 copybutton_exclude = ".linenos, .gp, .go"
 
