@@ -10,7 +10,7 @@ DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app test lint slow slurm-versions gpu bench sbom audit clean
+.PHONY: demo app test lint docs slow slurm-versions gpu bench sbom audit clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -31,6 +31,12 @@ lint: .venv/test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+# The site, into build/docs: the reference from the types, then every page; a warning fails.
+docs: .venv/demo .venv-docs/made
+	$(PY) docs/reference.py build/reference
+	.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo "open build/docs/index.html"
 
 slow: .venv/test
 	$(PY) -m pytest -m slow
@@ -66,6 +72,12 @@ audit: .venv-audit/made
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check $(TOOLS)
 	touch $@
 
+.venv-docs/made: docs/requirements.txt constraints.txt
+	command -v $(PYTHON) >/dev/null
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r docs/requirements.txt
+	touch $@
+
 .venv/python: constraints.txt pyproject.toml
 	command -v $(PYTHON) >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq python3.11 python3.11-venv; }
 	$(PYTHON) -m venv .venv
@@ -84,4 +96,4 @@ audit: .venv-audit/made
 	touch $@
 
 clean:
-	rm -rf .venv .venv-audit .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .venv-docs build .pytest_cache .ruff_cache

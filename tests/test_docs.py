@@ -22,7 +22,13 @@ TEXT = PAGE.read_text()
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 PROSE = CODE.sub("", TEXT)
 ATTACKS = (ROOT / "docs" / "attacks.md").read_text()
-REFERENCES = sorted(set(re.findall(r"`([\w./-]+\.py:[\w.]+)`", PROSE + ATTACKS)) - {"path/to/file.py:function", "path/to/file.py:Class.method"})
+OTHERS = "".join(
+    CODE.sub("", path.read_text())
+    for folder in ("guides", "decisions", ".")
+    for path in sorted((ROOT / "docs" / folder).glob("*.md"))
+    if path != PAGE
+)
+REFERENCES = sorted(set(re.findall(r"`([\w./-]+\.py:[\w.]+)`", PROSE + OTHERS)) - {"path/to/file.py:function", "path/to/file.py:Class.method"})
 EXAMPLES = {code.partition("\n")[0].removeprefix("# "): code for code in CODE.findall(TEXT)}
 
 

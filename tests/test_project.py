@@ -13,8 +13,6 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from workbench.settings import modules
-
 ROOT = Path(__file__).parents[1]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
 
@@ -52,17 +50,6 @@ def test_algorithms_know_nothing_of_layouts() -> None:
 def test_the_facade_and_every_algorithms_settings_load_no_torch() -> None:
     code = "import sys, workbench.settings.spec, workbench.api, workbench.views; from workbench.settings.modules import *; [find_algorithm(n).Config for n in algorithm_names()]; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "False"
-
-
-def test_the_readme_names_everything() -> None:
-    readme = (ROOT / "README.md").read_text()
-    pages = [path.stem for path in (ROOT / "app" / "pages").glob("*.py")]
-    from workbench.data.formats import SCHEMAS
-    from workbench.terminal.cli import app
-
-    commands = [command.name or command.callback.__name__.strip("_") for command in app.registered_commands]  # type: ignore[union-attr]
-    for word in (*modules.algorithm_names(), *commands, *SCHEMAS, *(page.capitalize() for page in pages)):
-        assert word in readme, word
 
 
 @pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text()))

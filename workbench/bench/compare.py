@@ -1,4 +1,8 @@
-"""Both halves in turn, A B A B …, and what they say side by side."""
+"""Both halves in turn, A B A B …, and what they say side by side.
+
+Where the engine's matrix products are not those that torch calls (`workbench.engine.products`), it is measured with torch's own as well: TRL over
+that is work that is not done, and the rest is kernels, which is the processor's matter.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from workbench import metrics as M
+from workbench.bench import processor
 from workbench.data.chat import encode_conversation, encode_preference
 from workbench.data.readers import read
 from workbench.data.rows import Conversation, Message, Preference
@@ -26,6 +33,8 @@ from workbench.settings import sources
 TRL = "1.16.0"
 STEPS = 3
 """Of each measurement; the first one warms up and is not timed."""
+Results = Sequence[dict[str, Any]]
+"""What one side said, round by round."""
 
 
 def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, max_tokens: int, as_json: bool, console: Console) -> None:
@@ -36,6 +45,9 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
         RuntimeError: a half failed; the message is the end of what it printed.
     """
     python = trl_python(console)
+    threads = len(os.sched_getaffinity(0))
+    with console.status("measuring the processor"):
+        machine = processor.examine(threads)
     model = hf.local_directory(hf.EMBEDDED)
     tokenizer = hf.tokenizer(model)
     pairs, tokens = _short(data, tokenizer, batch_size, max_tokens)
@@ -52,23 +64,33 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
             "alpha": 32,
             "precision": precision,
             "max_length": 1024,
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": threads,
             "scratch": scratch,
         }
-        path = Path(scratch) / "settings.json"
-        path.write_text(json.dumps(settings))
-        ours, theirs = [sys.executable, "-m", "workbench.bench.our_side"], [str(python), str(Path(__file__).with_name("trl_side.py"))]
-        found: dict[str, list[dict[str, Any]]] = {"trl": [], "ours": []}
-        for i in range(rounds):
-            for name, command in (("trl", theirs), ("ours", ours)):
-                with console.status(f"round {i + 1} of {rounds}: {name}"):
-                    found[name].append(_run([*command, str(path)]))
+        found = _in_turn(settings, python, Path(scratch), rounds, machine.exchanged and precision == "fp32", console)
     summary = {name: _summary(runs, len(pairs)) for name, runs in found.items()}
     if as_json:
-        print(json.dumps({**summary, "speedup": summary["ours"][M.SAMPLES_PER_S] / summary["trl"][M.SAMPLES_PER_S]}))
+        print(json.dumps({**summary, **{name: statistics.median(values) for name, values in _speedups(found).items()}, "processor": asdict(machine)}))
     else:
+        for line in machine.lines():
+            console.print(line, highlight=False, soft_wrap=True)
         console.print(f"{kind}: {len(pairs)} rows of {tokens:.0f} tokens a side, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
         _render(summary, found, console)
+
+
+def _in_turn(settings: dict[str, Any], python: Path, folder: Path, rounds: int, exchanged: bool, console: Console) -> Mapping[str, Results]:
+    """Each side's results; `same_kernels` is this engine with torch's own products, where it would use others."""
+    own = [sys.executable, "-m", "workbench.bench.our_side"]
+    sides = {"trl": ([str(python), str(Path(__file__).with_name("trl_side.py"))], False), "ours": (own, False)}
+    sides |= {"same_kernels": (own, True)} if exchanged else {}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for i in range(rounds):
+        for name, (command, same_kernels) in sides.items():
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps({**settings, "same_kernels": same_kernels}))
+            with console.status(f"round {i + 1} of {rounds}: {name}"):
+                found[name].append(_run([*command, str(path)]))
+    return found
 
 
 def trl_python(console: Console) -> Path:
@@ -124,15 +146,29 @@ def _run(command: list[str]) -> dict[str, Any]:
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
-def _summary(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
-    step = statistics.median(second for run in runs for second in run["seconds"][1:])
+def _summary(runs: Results, batch: int) -> dict[str, Any]:
+    step = _step_s(runs)
     first = {name: runs[0][name] for name in (M.LOSS, M.LOGPROBS_CHOSEN, M.LOGPROBS_REJECTED)}
     return {**first, "step_s": step, M.SAMPLES_PER_S: batch / step, M.PEAK_MEMORY_GIB: max(run[M.PEAK_MEMORY_GIB] for run in runs)}
 
 
-def _render(summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], console: Console) -> None:
+def _speedups(found: Mapping[str, Results]) -> dict[str, list[float]]:
+    """TRL's step over this engine's, round by round; with the same kernels on both sides, which are the same numbers where it has no others."""
+
+    def over(side: str) -> list[float]:
+        return [_step_s([t]) / _step_s([o]) for t, o in zip(found["trl"], found[side], strict=True)]
+
+    return {"speedup": over("ours"), "speedup_same_kernels": over("same_kernels" if "same_kernels" in found else "ours")}
+
+
+def _step_s(runs: Results) -> float:
+    return statistics.median(second for run in runs for second in run["seconds"][1:])
+
+
+def _render(summary: dict[str, Any], found: Mapping[str, Results], console: Console) -> None:
+    labels = {"trl": f"TRL {TRL}", "ours": "Alignment Workbench", "same_kernels": "the same, with torch's products"}
     trl, ours = summary["trl"], summary["ours"]
-    table = Table("", f"TRL {TRL}", "Alignment Workbench", "ratio", box=None)
+    table = Table("", *(labels[name] for name in summary), "ratio", box=None)
     for name, label, better in (
         (M.LOSS, "first step's loss", None),
         (M.LOGPROBS_CHOSEN, "its log-prob, chosen", None),
@@ -143,7 +179,10 @@ def _render(summary: dict[str, Any], found: dict[str, list[dict[str, Any]]], con
     ):
         if trl[name] is not None:
             ratio = "" if better is None else f"{ours[name] / trl[name]:.2f}"
-            table.add_row(label, f"{trl[name]:.6g}", f"{ours[name]:.6g}", ratio)
+            table.add_row(label, *(f"{side[name]:.6g}" for side in summary.values()), ratio)
     console.print(table)
-    per_round = [statistics.median(t["seconds"][1:]) / statistics.median(o["seconds"][1:]) for t, o in zip(found["trl"], found["ours"], strict=True)]
-    console.print("speed-up round by round: " + ", ".join(f"{ratio:.2f}" for ratio in per_round))
+    titles = {"speedup": "speed-up, all of it", "speedup_same_kernels": "speed-up with the same kernels (work that is not done)"}
+    for name, values in _speedups(found).items():
+        console.print(
+            f"{titles[name]}: {statistics.median(values):.2f} (round by round: {', '.join(f'{ratio:.2f}' for ratio in values)})", highlight=False
+        )

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
+from workbench.bench import processor
 from workbench.engine import device, graphs, hf, parallel, products
 from workbench.engine.model import DTYPES
 from workbench.engine.model_files import NO_CODE
@@ -40,7 +42,8 @@ LABELS = {
     "exchanged": "transformers with oneDNN's products, tokens/s",
     "embedded": "embedded, tokens/s",
     "unrecorded": "embedded without CUDA graphs, tokens/s",
-    "ratio": "embedded over transformers",
+    "ratio": "embedded over transformers, all of it",
+    "ratio_same_kernels": "embedded over transformers, the same kernels",
 }
 Precision = Literal["fp32", "bf16"]
 
@@ -53,14 +56,17 @@ def compare(models: Sequence[str], rounds: int, precision: Precision, as_json: b
     """
     found = {}
     with _alone():
+        machine = processor.examine()
         for model in models:
             with console.status(f"{model}: loading") as status, _directory(model) as directory:
                 found[model] = measure(directory, rounds, precision, lambda said, name=model: status.update(f"{name}: {said}"))
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps({**found, "processor": asdict(machine)}))
         return
+    for line in machine.lines():
+        console.print(line, highlight=False, soft_wrap=True)
     asked = f"{PROMPTS} prompts, batch {BATCH}, answers of {SHORTEST} to {LONGEST} tokens"
-    console.print(f"{asked}, {precision}, {device.describe()}, {rounds} rounds", highlight=False)
+    console.print(f"{asked}, {precision}, {rounds} rounds", highlight=False)
     _render(found, console)
 
 
@@ -82,8 +88,14 @@ def measure(directory: Path, rounds: int, precision: Precision, progress: Callab
             assert sizes == tokens, f"{name} gave {sizes} tokens of {tokens}"
             if i:
                 rates[name].append(tokens / seconds)
-    ratios = [ours / theirs for ours, theirs in zip(rates["embedded"], rates["transformers"], strict=True)]
-    return {"tokens": tokens, **{name: _spread(values) for name, values in (*rates.items(), ("ratio", ratios))}}
+
+    def ratios(side: str) -> list[float]:
+        return [ours / theirs for ours, theirs in zip(rates["embedded"], rates[side], strict=True)]
+
+    compared = {"ratio": ratios("transformers")}
+    if not device.CUDA:
+        compared["ratio_same_kernels"] = ratios("exchanged" if "exchanged" in runs else "transformers")
+    return {"tokens": tokens, **{name: _spread(values) for name, values in (rates | compared).items()}}
 
 
 def questions(vocabulary: int) -> list[Prompt]:
@@ -174,6 +186,8 @@ def _render(found: dict[str, dict[str, Any]], console: Console) -> None:
         for name, label in LABELS.items():
             if name not in result:
                 continue
-            row = [f"{result[name][column]:,.2f}" if name == "ratio" else f"{result[name][column]:,.0f}" for column in ("min", "median", "max")]
+            row = [
+                f"{result[name][column]:,.2f}" if name.startswith("ratio") else f"{result[name][column]:,.0f}" for column in ("min", "median", "max")
+            ]
             table.add_row(model if name == "transformers" else "", label, *row)
     console.print(table)

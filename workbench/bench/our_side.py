@@ -1,10 +1,12 @@
 """This engine's half: `python -m workbench.bench.our_side SETTINGS.json` prints the same JSON line as `trl_side`.
 
-A DPO step includes the reference pass over its rows (in a run it is made once and kept).
+A DPO step includes the reference pass over its rows (in a run it is made once and kept). With `same_kernels` the matrix products are torch's own,
+as on the other side.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -17,14 +19,22 @@ from workbench import metrics as M
 from workbench.data.dataset import encode
 from workbench.data.formats import parse
 from workbench.data.packing import Row
-from workbench.engine import device, hf, parallel
+from workbench.engine import device, hf, parallel, products
 from workbench.engine.step import Policy
 from workbench.settings import Lora, Model
 from workbench.settings.modules import outputs_of
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """In a gang of one rank."""
     parallel.start()
+    with products.stock() if settings["same_kernels"] else contextlib.nullcontext():
+        result = _steps(settings)
+    parallel.stop()
+    return result
+
+
+def _steps(settings: dict[str, Any]) -> dict[str, Any]:
     directory = Path(settings["model"])
     tokenizer = hf.tokenizer(directory)
     algorithm = algorithms.find(settings["kind"])
@@ -47,9 +57,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         first = first or metrics
     names = (M.LOSS, M.LOGPROBS_CHOSEN, M.LOGPROBS_REJECTED)
-    result = {**{name: first.get(name) for name in names}, "seconds": seconds, M.PEAK_MEMORY_GIB: device.peak_memory_gib()}
-    parallel.stop()
-    return result
+    return {**{name: first.get(name) for name in names}, "seconds": seconds, M.PEAK_MEMORY_GIB: device.peak_memory_gib()}
 
 
 if __name__ == "__main__":

@@ -50,9 +50,14 @@ def stock() -> Iterator[None]:
             exchange()
 
 
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """oneDNN's product of [M, K] and [K, N], on every CPU that torch has oneDNN for."""
+    return _onednn(left, right.t(), None, "none", [], "")
+
+
 def _mm(left: Tensor, right: Tensor) -> Tensor:
     if _worth(left, right):
-        return _onednn(left, right.t(), None, "none", [], "")
+        return multiply(left, right)
     return torch.mm(left, right, out=left.new_empty(len(left), right.shape[1]))
 
 

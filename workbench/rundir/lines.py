@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NotRequired, TypeAlias, TypedDict
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -52,23 +53,42 @@ class Diagnostics(TypedDict):
     attributes: list[Ratings]
 
 
-class Event(TypedDict):
-    """A line of an event file. `seq`, `time` and `kind` are in every line; which of the others are is the kind's, and readers `get` what came later. Of the metrics NaN and the infinities are texts.
+@dataclass(frozen=True)
+class EventKind:
+    """What stands in each event of a kind besides `seq`, `time` and `kind`; `optional`: what may."""
 
-    state       step, total_steps, live: the run (re)starts at this step
-    step        step, metrics
-    validation  step, metrics, samples, diagnostics
-    checkpoint  step, seconds, bytes
-    phase       message, done, total
-    alarm       name, message, step, rollouts or ranks, seconds; alarm_over: name
-    control     request, step, asked, values
-    warning     message
-    end         step, reason
+    fields: Sequence[str]
+    help: str
+    optional: Sequence[str] = ()
+
+
+KINDS: Mapping[str, EventKind] = {
+    "data": EventKind(("report",), "The rows were read: how many of each file, how many were dropped or truncated, and their lengths."),
+    "state": EventKind(("state", "step", "total_steps"), "The run starts, or resumes, after this step.", ("live",)),
+    "phase": EventKind(("message",), "What the run does before, between or after its steps; an empty message ends it.", ("done", "total")),
+    "step": EventKind(("step", "metrics"), "A step is done."),
+    "validation": EventKind(("step", "metrics", "samples"), "Held-out rows were measured, and prompts answered.", ("diagnostics",)),
+    "reference": EventKind(("step", "version", "digest"), "An advancing reference became the policy as it is at this step."),
+    "checkpoint": EventKind(("step", "seconds", "bytes"), "A checkpoint is complete."),
+    "alarm": EventKind(("name", "message", "step"), "An alarm begins; rollouts or ranks are those behind it.", ("rollouts", "ranks", "seconds")),
+    "alarm_over": EventKind(("name",), "It is over.", ("step", "seconds")),
+    "control": EventKind(("request", "asked", "step"), "A request of control.jsonl was read: stop, pause, unpause or set.", ("values", "attempt")),
+    "warning": EventKind(("message",), "Something that does not stop the run."),
+    "end": EventKind(("reason", "step"), "The run ends after this step: completed or stopped."),
+}
+"""The kinds of event, in about the order in which a run writes them."""
+
+
+class Event(TypedDict):
+    """A line of an event file. `seq`, `time` and `kind` are in every line; which of the others are says `KINDS`, and readers `get` what came later.
+
+    Of the metrics NaN and the infinities are texts.
     """
 
     seq: int
     time: float
     kind: str
+    state: str
     step: int
     total_steps: int
     live: dict[str, Json]
@@ -88,6 +108,9 @@ class Event(TypedDict):
     values: dict[str, Json]
     reason: str
     report: dict[str, Json]
+    version: int
+    digest: str
+    attempt: int
     over: NotRequired[float]
 
 
