@@ -30,7 +30,7 @@ def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: in
         start = stack.enter_context(Starter("test", command, PRELOAD))
         processes = [start({**os.environ, **base, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)]
         stack.callback(end_all, processes)
-        until(lambda: all(process.poll() is not None for process in processes) or any(process.poll() for process in processes), "the ranks end")
+        until(lambda: all(process.poll() is not None for process in processes) or any(process.poll() for process in processes), what="the ranks end")
         codes = [process.poll() for process in processes]
     failed = [rank for rank, code in enumerate(codes) if code]
     assert not failed, f"rank {failed[0]} of {ranks}:\n{logs[failed[0]].read_text()[-6000:]}"
