@@ -46,6 +46,8 @@ class Request(TypedDict):
     arguments: list[str]
     environment: dict[str, str]
     folder: str
+    umask: int
+    namespaces: list[str]
     log: str
     detached: bool
 
@@ -145,10 +147,12 @@ class Server:
 
     def _fork(self, owner: socket.socket, request: Request) -> Reply:
         """In the server: what to answer. In the child it does not return."""
+        if request["namespaces"] != namespaces():
+            return {"refused": "the fork server lives in other namespaces (mounts, network, users)"}
         if different := _different(self._environment, request["environment"]):
             return {"refused": f"{', '.join(different)} differ from what the fork server was started with"}
-        if changed := _changed():
-            return {"refused": f"{changed} has changed since it was imported"}
+        if edited := changed():
+            return {"refused": f"{edited} has changed since it was imported"}
         if (number := threads()) != 1:
             return {"refused": f"the fork server has {number} threads: a module starts some when it is imported"}
         sys.stdout.flush()
@@ -202,6 +206,7 @@ class Server:
 def _run(request: Request) -> int:
     with suppress(PermissionError):  # the leader of a session already
         os.setsid()
+    os.umask(0o077)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for file, standard in ((nothing, 0), (log, 1), (log, 2)):
@@ -209,6 +214,7 @@ def _run(request: Request) -> int:
     os.close(log)
     os.close(nothing)
     os.chdir(request["folder"])
+    os.umask(request["umask"])
     os.environ.clear()
     os.environ.update(request["environment"])
     module = import_module(request["module"])
@@ -245,6 +251,17 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def namespaces() -> list[str]:
+    """Which of the kernel's namespaces this process lives in."""
+    return sorted(str(path.readlink()) for path in Path("/proc/self/ns").iterdir() if not path.name.endswith("_for_children"))
+
+
+def umask() -> int:
+    """This process's; asking for it by `os.umask` would set it for the other threads."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("Umask:")[2].split()[0], 8)
+
+
 def threads() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
@@ -257,7 +274,7 @@ def _different(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
 _imported_at = time.time()
 
 
-def _changed() -> str:
+def changed() -> str:
     """The first of the project's files that was edited after it was imported; empty where none was."""
     root = str(Path(__file__).parents[1])
     for module in list(sys.modules.values()):

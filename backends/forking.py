@@ -79,6 +79,8 @@ class Connection:
             "arguments": list(command[3:]),
             "environment": dict(environment),
             "folder": str(Path.cwd()),
+            "umask": fork_server.umask(),
+            "namespaces": fork_server.namespaces(),
             "log": str(log),
             "detached": detached,
         }
@@ -145,13 +147,17 @@ def serving(modules: Sequence[str]) -> Iterator[str]:
             os.set_inheritable(listener.fileno(), True)
             words = [sys.executable, "-m", fork_server.__name__, str(listener.fileno()), str(inner), *modules]
             environment = {**ENVIRONMENT, **os.environ, **ONE_THREAD}
-            pid = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment, pass_fds=(listener.fileno(), inner)).pid
+            # In a session of its own: Ctrl-C in a terminal is the owner's to hear.
+            server = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment, pass_fds=(listener.fileno(), inner), start_new_session=True)
+            pid = server.pid
         listener.close()
         os.close(inner)
         try:
             yield str(path)
         finally:
             os.close(outer)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # it may be importing still
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 

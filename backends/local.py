@@ -66,8 +66,10 @@ def _forked(command: Sequence[str], environment: Mapping[str, str], log_path: Pa
         return None
     try:
         return forking.fork_detached(command, environment, log_path)
-    except forking.Unavailable:
-        return None  # a process that imports for itself does the same
+    except forking.Unavailable as error:
+        if forking.WARM in os.environ:
+            log_path.write_text(f"the driver imports for itself: {error}\n")
+        return None
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.waiting import until
 from workbench.backends._store import FILE, STORE
 from workbench.backends.starting import Starter, end_all
-from workbench.processes.driver import PRELOAD
+from workbench.processes import PRELOAD
 from workbench.settings.layout import Layout
 
 

@@ -71,13 +71,13 @@ def losses(run: api.Run) -> list[float]:
 def test_a_local_runs_sockets_tell_another_user_nothing(runs: list[api.Run], settings: list[str], intruder: Intruder, hold: Hold) -> None:
     """Each is dask's, over TLS for the run's certificate only, or gloo's, which answers nobody any more; a connection that says nothing ends no run."""
     hold.at(1)
-    runs.append(api.submit(api.compose(settings)))
+    runs.append(api.submit(api.compose([*settings, "backend.num_nodes=2", "backend.ranks_per_node=1"])))
     hold.wait(runs[0])
     with knocked(intruder, runs[0]) as places:
         of_ranks = [place for place, process in places.items() if "RANK" in process.environ()]
-        assert of_ranks and len(places) - len(of_ranks) == 3, {
+        assert of_ranks and len(places) - len(of_ranks) == 5, {
             place: process.cmdline() for place, process in places.items()
-        }  # scheduler, nanny, worker
+        }  # the scheduler, and of each node a nanny and a worker
         hold.release()
         assert runs[0].wait(240).state == State.COMPLETED, runs[0].status.message
     runs.append(api.submit(api.compose(settings)))

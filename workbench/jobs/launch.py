@@ -12,7 +12,8 @@ from workbench.backends.base import Finding
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed
-from workbench.processes.driver import PRELOAD, task_of
+from workbench.processes import WARM
+from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.permission import changes
@@ -99,7 +100,7 @@ def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
 
 def keep_warm(*modules: str) -> None:
     """From now on this process's runs on this machine begin at once: a server that has imported what they need, and these, forks them. Returns at once."""
-    forking.own((*PRELOAD, "workbench.processes.driver", "distributed", *modules))
+    forking.own((*WARM, *modules))
 
 
 def script(experiment: Experiment) -> str:

@@ -1,1 +1,6 @@
-"""What runs: the driver that owns a run, the workers that compute, the servers beside them, and what each does first."""
+"""What runs: the driver, the ranks of each kind of job, and the servers beside them."""
+
+PRELOAD = ("workbench.processes.preloaded",)
+"""What a fork server imports for ranks."""
+WARM = (*PRELOAD, "workbench.processes.driver", "distributed")
+"""What one imports that forks drivers too."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from workbench.monitoring import hang
 from workbench.monitoring.hang import HangWatch
+from workbench.processes import PRELOAD
 from workbench.rundir import opening
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 STATUS_INTERVAL_S = 0.5
 BEAT_INTERVAL_S = 10.0
 SERVER_RESTARTS = 3
-PRELOAD = ("workbench.processes.preloaded",)
 
 
 class Progress:
@@ -185,7 +185,7 @@ class _Drive:
 
         run, task = self._run, self._task
         try:
-            queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks")
+            queued = run.move((State.QUEUED,), state=State.STARTING, message="starting the ranks: importing torch and megatron-core")
             if queued and self.watch(task.attempt):
                 with backends.find(task.config.name).gang(task) as client:
                     self._hangs.restart = functools.partial(_end_ranks, client, run)

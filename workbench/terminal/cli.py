@@ -63,7 +63,8 @@ def run(
         print(experiment.to_yaml(), end="", file=sys.stderr if script else sys.stdout)
         print(script, end="")
         return
-    launched = api.submit(experiment)
+    with contextlib.nullcontext() if as_json else err.status("launching: torch and megatron-core are being imported …"):
+        launched = api.submit(experiment)
     if as_json:
         print(json.dumps(summary(launched)))
     else:
