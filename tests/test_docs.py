@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.extend import extended, python, workbench
-from tests.test_architecture import LEVELS, ONLY_IN, SOURCES
+from tests.rooms import LEVELS, ONLY_IN, SOURCES
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
 

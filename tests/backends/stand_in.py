@@ -50,6 +50,8 @@ def steps(n, seconds=0.01, keep=0, hold=0):
             sys.exit(0)
     write("end", reason="completed", step=n)
 '''
+BUSY = "from workbench.rundir import beats; beats.begin(run, 'actor'); keep = bytearray(200 << 20); end = time.time() + 900\nwhile time.time() < end: pass"
+"""A rank that is busy for a quarter of an hour, with 200 MiB."""
 
 
 def curve(n: int) -> list[float]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.backends.test_slurm_check import PARTITION, node
-from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
+from tests.backends.slurm_commands import PARTITION, Commands, node
+from tests.jobs.scripts import without_id
 from workbench import api
 from workbench.jobs import preflight
 from workbench.rundir.store import State
@@ -32,7 +31,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def cluster(commands, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+def cluster(commands: Commands, tmp_path: Path) -> Path:
     """SLURM's commands, for a partition of two nodes with eight GPUs; sbatch keeps what it is handed."""
     commands("scontrol", "")
     nodes, partition = node("n1") + node("n2"), PARTITION.format(name="h100", default="YES", limit="1-00:00:00", state="UP")
@@ -53,11 +52,6 @@ esac
     )
     (tmp_path / "sbatch").chmod(0o700)
     return tmp_path
-
-
-def without_id(text: str) -> str:
-    """A script but for the run's id, which has the second and chance in it."""
-    return re.sub(r"\d{8}-\d{6}-run-[0-9a-f]{4}", "RUN", text)
 
 
 def test_a_dry_run_prints_the_script_that_is_submitted(cluster: Path, words: list[str]) -> None:

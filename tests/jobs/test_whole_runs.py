@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests import models
 from tests.hold import Hold
+from tests.waiting import until_step
 from workbench import api
 from workbench.rundir.store import State
 
@@ -73,14 +73,6 @@ def losses(run: api.Run) -> dict[int, float]:
     return {event["step"]: event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"}
 
 
-def wait_for_step(run: api.Run, step: int) -> None:
-    deadline = time.monotonic() + 240
-    while step not in losses(run):
-        assert not run.status.state.ended, run.status.message
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def rank_pids(run: api.Run) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
@@ -109,7 +101,7 @@ def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], un
     """kill -9 of the rank in mid-run, a half-written checkpoint and one without its marker left behind: the curve is the undisturbed one."""
     hold.at(5)
     run = submit("name=killed", "checkpoint.asynchronous=false")
-    wait_for_step(run, 5)
+    until_step(run, 5)
     os.kill(rank_pids(run)[0], signal.SIGKILL)
     assert run.wait(240).state == State.FAILED
     assert "rank 0 was killed by SIGKILL" in run.status.message
@@ -128,7 +120,7 @@ def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], un
 def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturbed: api.Run, hold: Hold) -> None:
     hold.at(2)
     run = submit("name=stopped")
-    wait_for_step(run, 2)
+    until_step(run, 2)
     run.stop()
     hold.release()
     assert run.wait(240).state == State.STOPPED
@@ -150,7 +142,7 @@ def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_pa
     run = submit(
         "name=moved", *same, "model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4", "checkpoint.asynchronous=false"
     )
-    wait_for_step(run, 4)
+    until_step(run, 4)
     os.kill(rank_pids(run)[-1], signal.SIGKILL)
     assert run.wait(240).state == State.FAILED
     hold.release()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.test_preflight import without_id
-from tests.machines.test_cluster import BUSY
-from tests.slurm.test_jobs import ENDLESS, job_id, running, start, until
+from tests.backends import stand_in
+from tests.jobs.scripts import without_id
+from tests.slurm.jobs import ENDLESS, job_id
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.backends import _slurm_nodes
 from workbench.chaos.lab import Lab
@@ -22,7 +23,6 @@ from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
 from workbench.views import machines as views
 
-__all__ = ["start"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,7 +49,7 @@ def words(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch, tiny_model:
 @pytest.mark.usefixtures("fresh")
 def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    run = start(BUSY, num_nodes=2, ranks_per_node=2, gpus_per_node=2, exclusive=False)
+    run = start(stand_in.BUSY, num_nodes=2, ranks_per_node=2, gpus_per_node=2, exclusive=False)
     waits = start("steps(1)", num_nodes=4, exclusive=True)
 
     def ranks() -> tuple[Use, ...]:
@@ -138,7 +138,7 @@ def test_a_node_is_tried(words: list[str]) -> None:
 def test_a_job_that_vanished_is_told_within_30_s(start: Callable[..., api.Run], lab: Lab) -> None:
     """Its node's plug is pulled, and the controller forgets the job after MinJobAge; this lab has no accounting to ask."""
     run = start(ENDLESS, requeue=False)
-    running(run)
+    until_step(run, 1)
     node = lab.run("squeue", "-h", "-j", job_id(run), "-o", "%N")
     conf = lab.folder / "slurm.conf"
     before = conf.read_text()
