@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tests.backends import stand_in
 from tests.backends.slurm_commands import node
+from tests.command_line import workbench
 from tests.machines.sample import sample
 from tests.waiting import until
 from workbench import api
@@ -50,24 +51,10 @@ def test_a_real_run_on_this_machine_and_what_its_ranks_use(tmp_path: Path, monke
             resident = next(line for line in Path(f"/proc/{use.pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
             assert use.memory_mib == pytest.approx(int(resident.split()[1]) / 1024, rel=0.2)
         assert {"driver", "dask worker"} <= {use.role for use in found.uses if use.rank is None}
-        told = subprocess.run(
-            [sys.executable, "-m", "workbench.terminal.cli", "cluster", "--here", "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-            env=os.environ,
-        )
+        told = workbench("cluster", "--here", "--json")
         (listed,) = json.loads(told.stdout)["allocations"]
         assert (listed["run_id"], len([use for use in listed["uses"] if use["rank"] is not None])) == (run.id, 2)
-        shown = subprocess.run(
-            [sys.executable, "-m", "workbench.terminal.cli", "cluster", "--here"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-            env=os.environ,
-        ).stdout
+        shown = workbench("cluster", "--here").stdout
         assert run.id in shown
         assert "actor 1" in shown
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import stand_in
+from tests.command_line import workbench
 from tests.jobs.scripts import without_id
 from tests.slurm.jobs import ENDLESS, job_id
 from tests.waiting import until, until_step
@@ -22,8 +21,6 @@ from workbench.machines.usage import Use
 from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
 from workbench.views import machines as views
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -75,9 +72,7 @@ def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab:
     queue = {row["Job"]: row for row in views.queue(found)}
     assert (queue[job_id(waits)]["State"], queue[job_id(waits)]["Reason"]) == ("Pending", "Resources")
     assert queue[job_id(run)]["Nodes"] == "node[1-2]"
-    shown = subprocess.run(
-        [sys.executable, "-m", "workbench.terminal.cli", "cluster"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=240
-    ).stdout
+    shown = workbench("cluster").stdout
     print(shown)
     for word in ("node4", "urgent", "actor 3", run.id):
         assert word in shown, word
@@ -95,9 +90,7 @@ def test_a_node_that_is_down_is_shown_with_its_reason(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_a_dry_run_prints_what_slurm_is_handed(lab: Lab, words: list[str], tmp_path: Path) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "workbench.terminal.cli", "run", *words, "--dry-run"], capture_output=True, text=True, check=True, cwd=Path.cwd()
-    ).stdout
+    printed = workbench("run", *words, "--dry-run").stdout
     run = api.submit(api.compose(words))
     kept = lab.run("scontrol", "write", "batch_script", job_id(run), "-")
     run.kill()
