@@ -11,18 +11,35 @@ from tests import models
 from tests.algorithms.runs import begun, held_out, steps
 from tests.hold import Hold
 from tests.waiting import until, until_step
+from workbench import api
 from workbench.rundir import rollouts
 from workbench.rundir.store import State
 
+PPO = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6", "checkpoint.every_steps=2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tied_model: Path) -> api.Run:
+    """PPO with everything in one process, to its end."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = begun(tmp_path_factory.mktemp("undisturbed"), monkeypatch, tied_model, *PPO)
+        assert run.wait(240).state == State.COMPLETED, run.status.message
+    return run
+
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
-def test_a_run_keeps_every_rollout(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
-    samples = {"ppo": 1, "reinforce": 4, "grpo": 8}[algorithm]
-    run = begun(tmp_path, monkeypatch, tied_model, f"algorithm={algorithm}", f"algorithm.samples_per_prompt={samples}")
+def test_a_run_keeps_every_rollout(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, request: pytest.FixtureRequest
+) -> None:
+    samples, last = {"ppo": (1, 6), "reinforce": (4, 3), "grpo": (8, 3)}[algorithm]
+    if algorithm == "ppo":
+        run = request.getfixturevalue("undisturbed")
+    else:
+        run = begun(tmp_path, monkeypatch, tied_model, f"algorithm={algorithm}", f"algorithm.samples_per_prompt={samples}")
     assert run.wait(240).state == State.COMPLETED, run.status.message
     told = steps(run)
-    assert len(told) == 3
-    assert rollouts.steps(run.dir) == [1, 2, 3]
+    assert len(told) == last
+    assert rollouts.steps(run.dir) == [*range(1, last + 1)]
     for step, metrics in enumerate(told, 1):
         kept = rollouts.of_step(run.dir, step)
         assert len(kept) == 8
@@ -51,13 +68,12 @@ def test_ppo_of_two_stages_of_two_ranks_gives_what_one_rank_gives(tmp_path: Path
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
 
 
-def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold) -> None:
+def test_ppo_behind_servers_survives_their_deaths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold, undisturbed: api.Run
+) -> None:
     """Critic and reward behind PyTriton learn what colocated ones do; kill -9 of either, in turn, loses no step and applies none twice."""
-    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6")
-    alone = begun(tmp_path / "alone", monkeypatch, tied_model, *words)
-    assert alone.wait(240).state == State.COMPLETED, alone.status.message
     hold.at(2)
-    run = begun(tmp_path / "served", monkeypatch, tied_model, *words, "algorithm.served=[critic,reward]")
+    run = begun(tmp_path, monkeypatch, tied_model, *PPO, "algorithm.served=[critic,reward]")
     for role, step in (("critic", 2), ("reward", 4)):
         hold.at(step)
         until_step(run, step)
@@ -66,7 +82,7 @@ def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: p
         victims[0].kill()
     hold.release()
     assert run.wait(240).state == State.COMPLETED, run.status.message
-    told, expected = steps(run), steps(alone)
+    told, expected = steps(run), steps(undisturbed)
     assert len(told) == len(expected) == 6
     for ours, theirs in zip(told, expected, strict=True):
         for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
@@ -74,14 +90,11 @@ def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: p
 
 
 def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold, undisturbed: api.Run
 ) -> None:
     """kill -9 of the policy's rank after a checkpoint: the gang restarts from it, the critic server goes back to the same step, and the end is the same."""
-    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=5", "checkpoint.every_steps=2")
-    alone = begun(tmp_path / "alone", monkeypatch, tied_model, *words)
-    assert alone.wait(240).state == State.COMPLETED, alone.status.message
     hold.at(3)
-    run = begun(tmp_path / "served", monkeypatch, tied_model, *words, "algorithm.served=[critic]", "backend.max_restarts=1")
+    run = begun(tmp_path, monkeypatch, tied_model, *PPO, "algorithm.served=[critic]", "backend.max_restarts=1")
     until_step(run, 3)
     victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
     assert len(victims) == 1, run.status
@@ -90,8 +103,8 @@ def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(
     assert run.wait(240).state == State.COMPLETED, run.status.message
     assert run.status.attempt == 2
     by_step = {event["step"]: event["metrics"] for event in run.events() if event["kind"] == "step"}
-    assert sorted(by_step) == [1, 2, 3, 4, 5]
-    for step, expected in enumerate(steps(alone), 1):
+    assert sorted(by_step) == [1, 2, 3, 4, 5, 6]
+    for step, expected in enumerate(steps(undisturbed), 1):
         for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
             assert by_step[step][name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (step, name)
 
