@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.backends import slurm_commands
 from tests.hold import Hold
+from tests.trust import intruder as intruders
+from tests.trust.intruder import Intruder
 from workbench.jobs import launch
+
+if TYPE_CHECKING:
+    from workbench.serve.client import Client
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +43,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(tmp_path_factory.mktemp("tiny") / "llama")
 
 
+@pytest.fixture(scope="session")
+def tied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_model`, with the embedding's weights as the head's."""
+    from tests import models
+
+    return models.save(tmp_path_factory.mktemp("tied") / "llama", tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random reward model on the tiny model's tokens."""
+    from tests import models
+
+    return models.save_reward_model(tmp_path_factory.mktemp("reward"), seed=1)
+
+
 @pytest.fixture(scope="module")
 def alone() -> Iterator[None]:
     """This process as a gang of one rank, for the tests of one module."""
@@ -49,6 +74,52 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder of the test's own."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped run with every file that a run can have."""
+    from tests.rundir import damages
+
+    return damages.sound_run(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes a stand-in for a command of SLURM's: `commands(name, text, code)` has its standard output and its exit code."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path))
+    return functools.partial(slurm_commands.write, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
+    """A run's folder and the echo server that answers for it."""
+    from tests.serve import echo_server
+
+    run = tmp_path_factory.mktemp("run")
+    process = echo_server.start(run)
+    yield run, process
+    echo_server.end(process)
+
+
+@pytest.fixture
+def client(served: tuple[Path, subprocess.Popen]) -> Iterator[Client]:
+    """Of the echo server."""
+    from workbench.serve.client import Client
+
+    client = Client(served[0], "echo", patience_s=120)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def intruder() -> Iterator[Intruder]:
+    """The second user of the machine."""
+    if os.getuid() != 0:
+        pytest.skip("making a second user of this machine takes root")
+    with intruders.made() as user:
+        yield user
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.held import HELD
+from tests.waiting import until_step
 from workbench import api
 from workbench.rundir.files import write_atomic
 
@@ -25,11 +25,7 @@ class Hold:
 
     def wait(self, run: api.Run) -> None:
         """Until the run stands at the step."""
-        step, deadline = int(self._path.read_text()), time.monotonic() + 240
-        while not any(event["kind"] == "step" and event["step"] >= step for event in run.events()):
-            assert not run.status.state.ended, run.status.message
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until_step(run, int(self._path.read_text()))
 
     def release(self) -> None:
         self._path.unlink()

@@ -1,12 +1,12 @@
-"""What one thing costs to add: each is added to a copy of the project as the files that it takes, and used. (A page: tests/app; a metric: tests/test_metrics.)
+"""What one thing costs to add: each is added to a copy of the project as the files that it takes, and used.
+
+(The smallest of each, a rollout engine and a job kind among them: tests/test_docs.py; a page: tests/app; a metric: tests/test_metrics.py.)
 
 | thing | files besides its test and YAML |
 |---|---|
 | algorithm that wants the likeliest tokens | 1 |
 | reward kind | 1 |
-| rollout engine | 1 |
 | served role, with the algorithm that asks it | 2 |
-| job kind (its settings and what a rank does; its page has a second file where it shows something of its own) | 1 |
 """
 
 from __future__ import annotations
@@ -113,29 +113,6 @@ local = serve = Opinion
 def remote(around, transport):
     return ByToken(transport, "second_opinion", "opinion", "opinion")
 '''
-ENGINE = '''"""An engine that answers every prompt with the stop token."""
-
-from workbench.rollout.base import Profile, Rollout
-
-
-class Engine:
-    def __init__(self):
-        self.profile = Profile()
-
-    def generate(self, prompts, sampling, seed):
-        for prompt in prompts:
-            for sample in range(prompt.samples):
-                yield Rollout([next(iter(sampling.stop_tokens))], [-0.5], "stop", prompt.key, sample)
-
-    def update_weights(self, version): ...
-    def release(self): ...
-    def resume(self): ...
-    def close(self): ...
-
-
-def build(of):
-    return Engine()
-'''
 KIND = '''"""How many letters of the setting stand in the answer."""
 
 from workbench.rewards.base import Scores
@@ -159,36 +136,11 @@ def needs(config):
 def scorer(name, config, given):
     return lambda answers: Scores([float(sum(answer.response.count(letter) for letter in config)) for answer in answers])
 '''
-JOB = '''"""Count the rows of the data."""
-
-from typing import Literal
-
-from workbench.settings import JobConfig
-
-
-class Config(JobConfig):
-    """Count the rows of the data."""
-
-    sections = ("model", "data", "backend")
-    name: Literal["count"] = "count"
-
-
-def work(rank):
-    from workbench.data.dataset import load
-
-    data = load(rank.spec.data, "prompt", rank.tokenizer)
-    rank.emit("state", state="running", step=0, total_steps=1)
-    rank.emit("step", step=1, metrics={"rows": len(data.train) + len(data.validation)})
-    rank.emit("end", reason="completed", step=1)
-'''
 FILES = {
     "workbench/algorithms/agree.py": ALGORITHM,
     "conf/algorithm/agree.yaml": "name: agree\n",
     "workbench/models/roles/opinion.py": ROLE,
-    "workbench/rollout/engines/mute.py": ENGINE,
     "workbench/rewards/kinds/letters.py": KIND,
-    "workbench/processes/kinds/count.py": JOB,
-    "conf/job/count.yaml": "name: count\n",
 }
 
 
@@ -238,19 +190,6 @@ def test_a_role_an_algorithm_and_a_kind_of_reward_here_and_served(folder: Path) 
         assert ours["reward/es"] >= 0
         for name in ("loss", "grad_norm", "likeliest", "rewards", "mass", "tokens"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
-
-
-def test_a_rollout_engine(folder: Path) -> None:
-    told = steps(run(folder, *ONLINE, "algorithm.served=[]", "rollout.name=mute", "algorithm.max_steps=1"))
-    assert told[0]["response_lengths"] == 1
-    assert told[0]["fraction_of_samples_properly_ended"] == 1
-
-
-def test_a_kind_of_job(folder: Path) -> None:
-    counted = run(folder, "job=count")
-    assert steps(counted) == [{"rows": 12}]
-    assert "algorithm: none" not in workbench(folder, "list").stdout
-    assert "count" in workbench(folder, "show", counted.id).stdout
 
 
 def test_a_wrong_setting_of_a_new_kind_is_told_before_the_launch(folder: Path) -> None:

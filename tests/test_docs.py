@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.extend import extended, python, workbench
-from tests.test_architecture import LEVELS, ONLY_IN, SOURCES
+from tests.rooms import LEVELS, ONLY_IN, SOURCES
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
 
@@ -249,12 +249,15 @@ def test_reward_kind_rollout_engine_and_role(served: str, folder: Path, tiny_mod
     first, second = launched(folder, tiny_model, *words)
     assert first["reward/same"] == second["reward/same"] == 0.5
     assert first["logprob_mismatch_max"] < 1e-4
+    assert first["response_lengths"] == first["fraction_of_samples_properly_ended"] == 1
     assert max(first["apart"], second["apart"]) < 1e-4
 
 
 def test_the_job_kind(folder: Path, tiny_model: Path) -> None:
     (step,) = launched(folder, tiny_model, "job=count", f"data.train={folder / 'rows.jsonl'}")
     assert step["rows"] == 8
+    assert "algorithm: none" not in workbench(folder, "list").stdout
+    assert "count" in workbench(folder, "show", "latest").stdout
 
 
 def test_the_backend(folder: Path, tiny_model: Path) -> None:

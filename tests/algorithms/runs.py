@@ -1,4 +1,4 @@
-"""One short run of the tiny model through the local backend, for the algorithms' tests."""
+"""Short runs of the tiny models through the local backend."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from workbench import api, metrics
 from workbench.rundir.store import State
+
+REWARD = "def short(prompt, response, row): return -len(response) / 50\n"
 
 
 def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
@@ -35,6 +37,31 @@ def finished(rows: Sequence[dict[str, Any]], folder: Path, monkeypatch: pytest.M
     unknown = {name for each in (*steps(run), *held_out(run)) for name in each if metrics.find(name) is None}
     assert not unknown, f"register them in workbench/metrics.py: {sorted(unknown)}"
     return run
+
+
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
+    """A run that learns from its own rollouts, by default three steps of eight short answers, rewarded for their brevity."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(REWARD)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
+    words = (
+        f"model.source={model}",
+        f"data.train={folder / 'rows.jsonl'}",
+        "data.validation_fraction=0.2",
+        "algorithm.served=[]",
+        "algorithm.global_batch_size=8",
+        "algorithm.rollout_batch_size=8",
+        "algorithm.max_tokens=12",
+        f"algorithm.rewards={{short: {{program: {folder / 'mine.py'}:short}}}}",
+        "algorithm.lr=1e-3",
+        "algorithm.warmup_steps=2",
+        "algorithm.max_steps=3",
+        "validation.every_steps=0",
+        "backend.threads_per_rank=1",
+    )
+    return api.submit(api.compose([*words, *overrides]))
 
 
 def steps(run: api.Run) -> list[dict[str, float]]:

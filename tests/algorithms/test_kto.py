@@ -10,31 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from tests.algorithms.batches import KTO_ROWS, kto_batch
 from tests.algorithms.runs import finished, held_out, steps
 from workbench.algorithms import kto
-from workbench.data.packing import Row, pack, targets
+from workbench.data.packing import Row, targets
 from workbench.engine.batch import Batch, Given
 
-ROWS = [
-    Row([1, 2], ((3, 4), (5,)), values={"desirable": 1.0}, reference_logprobs_N=np.array([-1.5, -2.5, -2.0], np.float32)),
-    Row([6], ((5,), (3, 4)), values={"desirable": 0.0}, reference_logprobs_N=np.array([-2.0, -1.0, -1.0], np.float32)),
-]
 LOGPROBS = {0: [-1.0, -2.0, -1.0], 1: [-3.0, -0.5, -0.5]}
 """Log-ratios: row 0 own 0.5 + 0.5 = 1, other 1; row 1 own -1, other 0.5 + 0.5 = 1."""
-
-
-def batch(rows: Sequence[Row], logprobs: Sequence[float]) -> Batch:
-    packed = pack(rows)
-    reference = np.concatenate([row.reference_logprobs_N for row in rows if row.reference_logprobs_N is not None])
-    return Batch(Given(torch.tensor(logprobs)), torch.from_numpy(reference), torch.from_numpy(packed.sequence_N), packed.num_sequences, rows)
 
 
 def test_own_answers() -> None:
     """beta 0.5, z0 0.5. Row 0, desirable, r = 1: 1 - sigmoid(0.25) = 0.437823, reward 0.5. Row 1, undesirable, r = -1, weight 2:
     2 (1 - sigmoid(0.5 * 1.5)) = 2 * 0.320821 = 0.641642, reward -0.5. Both are on their side of z0.
     """
-    own, _ = kto.split(ROWS)
-    loss, metrics = kto.loss(batch(own, [-1.0, -2.0, -3.0]), kto.Config(beta=0.5, undesirable_weight=2), kl=0.5)
+    own, _ = kto.split(KTO_ROWS)
+    loss, metrics = kto.loss(kto_batch(own, [-1.0, -2.0, -3.0]), kto.Config(beta=0.5, undesirable_weight=2), kl=0.5)
     assert loss.tolist() == pytest.approx([0.437823, 0.641642], abs=1e-6)
     assert metrics["rewards_chosen_mean"].tolist() == [0.5]
     assert metrics["rewards_rejected_mean"].tolist() == [-0.5]
@@ -44,10 +35,10 @@ def test_own_answers() -> None:
 
 def test_held_out_rows_bring_their_own_kl() -> None:
     """With both branches z0 is the mean of the mismatched log-ratios 1 and 1, and the rest is as with that z0 given."""
-    own, _ = kto.split(ROWS)
+    own, _ = kto.split(KTO_ROWS)
     cfg = kto.Config(beta=0.5)
-    both, metrics = kto.loss(batch(ROWS, LOGPROBS[0] + LOGPROBS[1]), cfg)
-    given, _ = kto.loss(batch(own, [-1.0, -2.0, -3.0]), cfg, kl=1.0)
+    both, metrics = kto.loss(kto_batch(KTO_ROWS, LOGPROBS[0] + LOGPROBS[1]), cfg)
+    given, _ = kto.loss(kto_batch(own, [-1.0, -2.0, -3.0]), cfg, kl=1.0)
     assert both.tolist() == given.tolist()
     assert metrics["kl"].tolist() == [1, 1]
     assert metrics["accuracy"].tolist() == [0.5, 1]  # the desirable one is just at z0
@@ -55,8 +46,8 @@ def test_held_out_rows_bring_their_own_kl() -> None:
 
 def test_the_reference_itself_is_at_the_middle() -> None:
     """Where policy = reference, every ratio and z0 are 0: loss lambda / 2, accuracy a coin toss."""
-    same = np.concatenate([row.reference_logprobs_N for row in ROWS if row.reference_logprobs_N is not None]).tolist()
-    loss, metrics = kto.loss(batch(ROWS, same), kto.Config(desirable_weight=3))
+    same = np.concatenate([row.reference_logprobs_N for row in KTO_ROWS if row.reference_logprobs_N is not None]).tolist()
+    loss, metrics = kto.loss(kto_batch(KTO_ROWS, same), kto.Config(desirable_weight=3))
     assert loss.tolist() == [1.5, 0.5]
     assert metrics["accuracy"].tolist() == [0.5, 0.5]
 
@@ -64,16 +55,16 @@ def test_the_reference_itself_is_at_the_middle() -> None:
 def test_no_gradient_through_the_kl() -> None:
     """The mismatched answers' log-probabilities move z0, but are not learnt from."""
     logprobs = torch.tensor(LOGPROBS[0] + LOGPROBS[1], requires_grad=True)
-    found = batch(ROWS, logprobs.tolist())
-    loss, _ = kto.loss(Batch(Given(logprobs), found.reference_logprobs_N, found.sequence_N, found.num_sequences, ROWS), kto.Config())
+    found = kto_batch(KTO_ROWS, logprobs.tolist())
+    loss, _ = kto.loss(Batch(Given(logprobs), found.reference_logprobs_N, found.sequence_N, found.num_sequences, KTO_ROWS), kto.Config())
     loss.sum().backward()
     assert logprobs.grad is not None
     assert (logprobs.grad != 0).tolist() == [True, True, False, True, False, False]
 
 
 def test_split_keeps_each_answers_reference() -> None:
-    own, other = kto.split(ROWS)
-    for row, parts in zip(ROWS, zip(own, other, strict=True), strict=True):
+    own, other = kto.split(KTO_ROWS)
+    for row, parts in zip(KTO_ROWS, zip(own, other, strict=True), strict=True):
         assert row.reference_logprobs_N is not None
         assert np.concatenate([part.reference_logprobs_N for part in parts]).tolist() == row.reference_logprobs_N.tolist()
         assert np.concatenate([targets(part) for part in parts]).tolist() == targets(row).tolist()
@@ -89,15 +80,15 @@ def test_training_measures_the_kl_over_the_global_batch_first() -> None:
             self.kl = kl
 
         def batches(self) -> Any:
-            yield ROWS
+            yield KTO_ROWS
 
         def evaluate(self, rows: Sequence[Row], loss: Callable[..., Any]) -> dict[str, float]:
             assert [len(row.branches) for row in rows] == [1, 1]
-            assert loss(batch(rows, [-1.0, -0.5, -0.5]), kto.Config())[1]["kl"].tolist() == [1, 1]
+            assert loss(kto_batch(rows, [-1.0, -0.5, -0.5]), kto.Config())[1]["kl"].tolist() == [1, 1]
             return {"kl": self.kl}
 
         def update(self, rows: Sequence[Row], loss: Callable[..., Any]) -> dict[str, float]:
-            seen.append(loss(batch(rows, [-1.0, -2.0, -3.0]), kto.Config())[1]["kl"][0].item())
+            seen.append(loss(kto_batch(rows, [-1.0, -2.0, -3.0]), kto.Config())[1]["kl"][0].item())
             return {"rewards_chosen_mean": 2.0, "rewards_rejected_mean": 0.5}
 
     (metrics,) = [*kto.train(kto.Config(), Stage(-2.0))]  # type: ignore[arg-type]

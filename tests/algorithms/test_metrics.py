@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.algorithms import test_kto, test_online_parts, test_reward_model
-from tests.algorithms.test_online_parts import answer
+from tests.algorithms.batches import KTO_ROWS, REGRESSION, answer, grpo_config, kto_batch, online_batch, ppo_config, score_batch
 from workbench.algorithms import _online as online
 from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft
 from workbench.data.packing import Row
@@ -26,17 +25,17 @@ PAIR = Batch(Given(torch.tensor([-1.0, -2.0, -3.0])), torch.zeros(3), torch.tens
 
 
 def of_kto() -> list[dict[str, Any]]:
-    own, _ = kto.split(test_kto.ROWS)
-    _, metrics = kto.loss(test_kto.batch(own, [-1.0, -2.0, -3.0]), kto.Config(), kl=0.5)
-    return [metrics, kto._with_margin(metrics), kto.mismatch(test_kto.batch(own, [-1.0, -2.0, -3.0]), kto.Config())[1]]
+    own, _ = kto.split(KTO_ROWS)
+    _, metrics = kto.loss(kto_batch(own, [-1.0, -2.0, -3.0]), kto.Config(), kl=0.5)
+    return [metrics, kto._with_margin(metrics), kto.mismatch(kto_batch(own, [-1.0, -2.0, -3.0]), kto.Config())[1]]
 
 
 def of_reward_model() -> list[dict[str, Any]]:
-    pairs = test_reward_model.batch([[2.0], [1.0]], {})
-    rated = test_reward_model.batch([[3.0, 1.0]], {"helpfulness": 4})
+    pairs = score_batch([[2.0], [1.0]], {})
+    rated = score_batch([[3.0, 1.0]], {"helpfulness": 4})
     return [
         reward_model.loss(pairs, reward_model.Config())[1],
-        reward_model.loss(rated, test_reward_model.REGRESSION)[1],
+        reward_model.loss(rated, REGRESSION)[1],
         score_diagnostics.ranking(np.array([[2.0, 1.0], [0.5, 1.0]]), np.array([[3, 4], [7, 2]]))["metrics"],
         score_diagnostics.regression(np.array([[2.0], [1.0]]), np.array([[3.0], [1.0]]), ("brevity",))["metrics"],
     ]
@@ -46,7 +45,7 @@ def of_rollouts(loss: Callable[[Batch, Any], Any], cfg: Any) -> list[dict[str, A
     filled = {name: np.zeros(2, np.float32) for name in ("advantages", "values", "returns")}
     experiences = [answer(2, 1.0, sample=i, components={"short": 1.0}, **filled) for i in range(2)]
     measured = online.metrics(experiences)
-    return [loss(test_online_parts.batch(experiences, [-0.5] * 4), cfg)[1], measured]
+    return [loss(online_batch(experiences, [-0.5] * 4), cfg)[1], measured]
 
 
 def of_ppo() -> list[dict[str, Any]]:
@@ -55,7 +54,7 @@ def of_ppo() -> list[dict[str, Any]]:
     arrays = {"values": torch.zeros(2), "returns": torch.ones(2)}
     lesson = Batch(Given(scores_SK=torch.zeros(2, 1)), None, torch.zeros(0), 1, [], arrays)
     learnt = critic.value_loss(lesson, Critic())[1]
-    return [*of_rollouts(ppo.loss, test_online_parts.ppo_config()), learnt, ppo._critic_metrics(experiences, {**learnt, "grad_norm": 1.0})]
+    return [*of_rollouts(ppo.loss, ppo_config()), learnt, ppo._critic_metrics(experiences, {**learnt, "grad_norm": 1.0})]
 
 
 REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -65,8 +64,8 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "kto": of_kto,
     "reward_model": of_reward_model,
     "ppo": of_ppo,
-    "grpo": lambda: of_rollouts(grpo.loss, test_online_parts.grpo_config()),
-    "reinforce": lambda: of_rollouts(reinforce.loss, test_online_parts.grpo_config()),
+    "grpo": lambda: of_rollouts(grpo.loss, grpo_config()),
+    "reinforce": lambda: of_rollouts(reinforce.loss, grpo_config()),
 }
 
 

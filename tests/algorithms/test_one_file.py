@@ -43,8 +43,8 @@ def train(cfg, rt):
 '''
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_an_algorithm_that_wants_the_likeliest_tokens(tmp_path: Path, tiny_model: Path, ranks: int) -> None:
+def test_an_algorithm_that_wants_the_likeliest_tokens(tmp_path: Path, tiny_model: Path) -> None:
+    """On two ranks that share the vocabulary; tests/engine/test_vocabulary.py has them equal to one, tests/test_costs.py an algorithm on one rank."""
     folder = extended(tmp_path, {"workbench/algorithms/sharpen.py": SHARPEN, "conf/algorithm/sharpen.yaml": "name: sharpen\n"})
     data = folder / "rows.jsonl"
     text = {
@@ -52,7 +52,7 @@ def test_an_algorithm_that_wants_the_likeliest_tokens(tmp_path: Path, tiny_model
     }
     data.write_text(f"{json.dumps(text)}\n" * 12)
     words = (f"model.source={tiny_model}", f"data.train={data}", "algorithm.global_batch_size=4", "algorithm.max_steps=2", "validation.samples=0")
-    layout = (f"model.tensor_parallel={ranks}", f"backend.ranks_per_node={ranks}", "backend.threads_per_rank=1")
+    layout = ("model.tensor_parallel=2", "backend.ranks_per_node=2", "backend.threads_per_rank=1")
     done = workbench(folder, "run", "algorithm=sharpen", *words, *layout)
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunDir(next((folder / "runs").iterdir()))

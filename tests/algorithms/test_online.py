@@ -1,62 +1,45 @@
-"""Algorithms that learn from their own rollouts, on the tiny model through the local backend."""
+"""Algorithms that learn from their own rollouts, on a tiny model through the local backend."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests import models
-from tests.algorithms.runs import held_out, steps
+from tests.algorithms.runs import begun, held_out, steps
 from tests.hold import Hold
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.rundir import rollouts
 from workbench.rundir.store import State
 
-REWARD = "def short(prompt, response, row): return -len(response) / 50\n"
+PPO = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6", "checkpoint.every_steps=2")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.save(tmp_path_factory.mktemp("model"), tie_word_embeddings=True)
-
-
-def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Path, *overrides: str) -> api.Run:
-    monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
-    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
-    folder.mkdir(exist_ok=True)
-    (folder / "mine.py").write_text(REWARD)
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
-    words = (
-        f"model.source={model}",
-        f"data.train={folder / 'rows.jsonl'}",
-        "data.validation_fraction=0.2",
-        "algorithm.served=[]",
-        "algorithm.global_batch_size=8",
-        "algorithm.rollout_batch_size=8",
-        "algorithm.max_tokens=12",
-        f"algorithm.rewards={{short: {{program: {folder / 'mine.py'}:short}}}}",
-        "algorithm.lr=1e-3",
-        "algorithm.warmup_steps=2",
-        "algorithm.max_steps=3",
-        "validation.every_steps=0",
-        "backend.threads_per_rank=1",
-    )
-    return api.submit(api.compose([*words, *overrides]))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tied_model: Path) -> api.Run:
+    """PPO with everything in one process, to its end."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = begun(tmp_path_factory.mktemp("undisturbed"), monkeypatch, tied_model, *PPO)
+        assert run.wait(240).state == State.COMPLETED, run.status.message
+    return run
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
-def test_a_run_keeps_every_rollout(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    samples = {"ppo": 1, "reinforce": 4, "grpo": 8}[algorithm]
-    run = begun(tmp_path, monkeypatch, tiny, f"algorithm={algorithm}", f"algorithm.samples_per_prompt={samples}")
+def test_a_run_keeps_every_rollout(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, request: pytest.FixtureRequest
+) -> None:
+    samples, last = {"ppo": (1, 6), "reinforce": (4, 3), "grpo": (8, 3)}[algorithm]
+    if algorithm == "ppo":
+        run = request.getfixturevalue("undisturbed")
+    else:
+        run = begun(tmp_path, monkeypatch, tied_model, f"algorithm={algorithm}", f"algorithm.samples_per_prompt={samples}")
     assert run.wait(240).state == State.COMPLETED, run.status.message
     told = steps(run)
-    assert len(told) == 3
-    assert rollouts.steps(run.dir) == [1, 2, 3]
+    assert len(told) == last
+    assert rollouts.steps(run.dir) == [*range(1, last + 1)]
     for step, metrics in enumerate(told, 1):
         kept = rollouts.of_step(run.dir, step)
         assert len(kept) == 8
@@ -85,43 +68,34 @@ def test_ppo_of_two_stages_of_two_ranks_gives_what_one_rank_gives(tmp_path: Path
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
 
 
-def test_ppo_behind_servers_survives_their_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, hold: Hold) -> None:
+def test_ppo_behind_servers_survives_their_deaths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold, undisturbed: api.Run
+) -> None:
     """Critic and reward behind PyTriton learn what colocated ones do; kill -9 of either, in turn, loses no step and applies none twice."""
-    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=6")
-    alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
-    assert alone.wait(240).state == State.COMPLETED, alone.status.message
     hold.at(2)
-    run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[critic,reward]")
+    run = begun(tmp_path, monkeypatch, tied_model, *PPO, "algorithm.served=[critic,reward]")
     for role, step in (("critic", 2), ("reward", 4)):
         hold.at(step)
-        wait_for(lambda step=step: len(steps(run)) >= step or run.status.state.ended)
+        until_step(run, step)
         victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == [str(run.dir.path), role]]
         assert len(victims) == 1, f"{role}: {run.status}"
         victims[0].kill()
     hold.release()
     assert run.wait(240).state == State.COMPLETED, run.status.message
-    told, expected = steps(run), steps(alone)
+    told, expected = steps(run), steps(undisturbed)
     assert len(told) == len(expected) == 6
     for ours, theirs in zip(told, expected, strict=True):
         for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
 
 
-def wait_for(ready: Callable[[], bool], timeout_s: float = 240) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, hold: Hold) -> None:
+def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold, undisturbed: api.Run
+) -> None:
     """kill -9 of the policy's rank after a checkpoint: the gang restarts from it, the critic server goes back to the same step, and the end is the same."""
-    words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3", "algorithm.max_steps=5", "checkpoint.every_steps=2")
-    alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
-    assert alone.wait(240).state == State.COMPLETED, alone.status.message
     hold.at(3)
-    run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[critic]", "backend.max_restarts=1")
-    wait_for(lambda: len(steps(run)) >= 3 or run.status.state.ended)
+    run = begun(tmp_path, monkeypatch, tied_model, *PPO, "algorithm.served=[critic]", "backend.max_restarts=1")
+    until_step(run, 3)
     victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
     assert len(victims) == 1, run.status
     victims[0].kill()
@@ -129,26 +103,31 @@ def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(tmp_path: Path,
     assert run.wait(240).state == State.COMPLETED, run.status.message
     assert run.status.attempt == 2
     by_step = {event["step"]: event["metrics"] for event in run.events() if event["kind"] == "step"}
-    assert sorted(by_step) == [1, 2, 3, 4, 5]
-    for step, expected in enumerate(steps(alone), 1):
+    assert sorted(by_step) == [1, 2, 3, 4, 5, 6]
+    for step, expected in enumerate(steps(undisturbed), 1):
         for name in ("rewards", "critic_loss", "values_mean", "loss", "init_policy_kl"):
             assert by_step[step][name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (step, name)
 
 
-def test_a_paused_run_waits_and_a_change_holds_from_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, hold: Hold) -> None:
+def test_a_paused_run_waits_and_a_change_holds_from_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold
+) -> None:
     hold.at(1)
-    run = begun(tmp_path, monkeypatch, tiny, "algorithm=ppo", "algorithm.max_steps=40")
-    wait_for(lambda: len(steps(run)) >= 1 or run.status.state.ended)
+    run = begun(tmp_path, monkeypatch, tied_model, "algorithm=ppo", "algorithm.max_steps=6")
+    until_step(run, 1)
     run.pause()
     hold.release()
-    wait_for(lambda: any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()))
-    held = len(steps(run))
-    time.sleep(2)
-    assert len(steps(run)) == held == 1
+    until(lambda: any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()), run=run)
     with pytest.raises(ValueError, match="gamma cannot be changed"):
         run.change(gamma=0.5)
     run.change(kl_coefficient=0.5)
+    until(
+        lambda: any(e["kind"] == "control" and e["request"] == "set" for e in run.events()),
+        what="the change, which is taken during the pause",
+        run=run,
+    )
+    assert len(steps(run)) == 1
     run.unpause()
     assert run.wait(240).state == State.COMPLETED, run.status.message
     told = [metrics["kl_coefficient"] for metrics in steps(run)]
-    assert told == [0.01] * held + [0.5] * (40 - held)
+    assert told == [0.01] + [0.5] * 5

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.algorithms.batches import REWARDS, answer, grpo_config, online_batch, ppo_config
 from workbench.algorithms import _online as online
 from workbench.algorithms import grpo, ppo, reinforce
-from workbench.data.packing import Row
-from workbench.engine.batch import Batch, Given
 from workbench.models.roles.reward import weighted_sum
-from workbench.rollout.experience import LEARNT, Experience, mean_rewards, trees
+from workbench.rollout.experience import mean_rewards
 from workbench.settings.online import reward_model
-
-REWARDS = {"short": {"program": "brevity"}}
-
-
-def answer(tokens: int, reward: float | None, place: int = 0, sample: int = 0, finish_reason: str = "stop", **values: Any) -> Experience:
-    """One whose log-probabilities, values and KL are 0 unless they are given."""
-    zeros = {name: np.zeros(tokens, np.float32) for name in ("logprobs", "reference_logprobs", "kl", "values", "entropy")}
-    row = Row((1, 2), ())
-    made = Experience(
-        1, place, sample, row, [7] * tokens, np.zeros(tokens, np.float32), finish_reason, "?", "!", ["a"] * tokens, reward=reward, learn=True
-    )
-    for name, value in {**zeros, **values}.items():
-        setattr(made, name, np.asarray(value, np.float32) if name in zeros else value)
-    return made
-
-
-def ppo_config(**values: Any) -> ppo.Config:
-    return ppo.Config.model_validate({"rewards": REWARDS, "gae_lambda": 1.0, "kl_coefficient": 0.0, **values})
-
-
-def grpo_config(**values: Any) -> grpo.Config:
-    return grpo.Config.model_validate(
-        {"rewards": REWARDS, "samples_per_prompt": 2, "rollout_batch_size": 4, "global_batch_size": 4, "kl_coefficient": 0.0, **values}
-    )
-
-
-def batch(experiences: Sequence[Experience], logprobs: Sequence[float]) -> Batch:
-    """As a loss gets it, with the policy's log-probabilities as given."""
-    rows = trees(experiences, LEARNT)
-    return Batch(
-        Given(torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)),
-        reference_N=None,
-        sequence_N=torch.tensor([i for i, e in enumerate(experiences) for _ in e.tokens]),
-        num_sequences=len(experiences),
-        rows=rows,
-        arrays={name: torch.from_numpy(np.concatenate([row.arrays[name] for row in rows])).double() for name in LEARNT},
-    )
 
 
 def test_where_shaping_puts_rewards_ppo_learns_them() -> None:
@@ -84,7 +44,7 @@ def test_a_masked_answer_gets_no_gradient_and_a_penalised_one_its_penalty(loss: 
     cfg = grpo_config(truncated="mask", kl_coefficient=0.1)
     online.decide_learning([cut, ended], cfg)
     assert (cut.learn, ended.learn, cut.reward) == (False, True, 1.0)
-    made = batch([cut, ended], [-0.1] * 5)
+    made = online_batch([cut, ended], [-0.1] * 5)
     loss_N, _ = loss(made, cfg)
     assert len(loss_N) == 3  # nor does it count in the mean
     loss_N.sum().backward()
@@ -111,13 +71,13 @@ def test_the_level_of_grpos_loss() -> None:
     """
     found = [answer(1, 2.0, advantages=np.ones(1, np.float32)), answer(3, 0.0, sample=1, advantages=-np.ones(3, np.float32))]
     logprobs = [math.log(ratio) for ratio in (1.1, 1, 1, 0.9)]
-    by_token, _ = grpo.loss(batch(found, logprobs), grpo_config())
+    by_token, _ = grpo.loss(online_batch(found, logprobs), grpo_config())
     assert by_token.tolist() == pytest.approx([-1.1, 1, 1, 0.9])
-    by_answer, told = grpo.loss(batch(found, logprobs), grpo_config(loss_level="sequence"))
+    by_answer, told = grpo.loss(online_batch(found, logprobs), grpo_config(loss_level="sequence"))
     assert by_answer.tolist() == pytest.approx([-1.1, 2.9 / 3])
     assert told["loss"].mean().item() == pytest.approx((-1.1 + 2.9 / 3) / 2)
     found[0].learn = False  # a masked answer is none, rather than one of zeros
-    masked, _ = grpo.loss(batch(found, logprobs), grpo_config(loss_level="sequence"))
+    masked, _ = grpo.loss(online_batch(found, logprobs), grpo_config(loss_level="sequence"))
     assert masked.tolist() == pytest.approx([2.9 / 3])
 
 

@@ -1,26 +1,20 @@
-"""Settings of the online algorithms in runs of the tiny model: what each does shows in the rollouts and the metrics."""
+"""Settings of the online algorithms in runs of a tiny model: what each does shows in the rollouts and the metrics."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig
+from transformers import AutoModelForSequenceClassification
 
 from tests import models
-from tests.algorithms.runs import steps
-from tests.algorithms.test_online import begun, wait_for
+from tests.algorithms.runs import begun, steps
+from tests.waiting import until_step
 from workbench import api
 from workbench.rundir import rollouts
 from workbench.rundir.store import State
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.save(tmp_path_factory.mktemp("model"), tie_word_embeddings=True)
 
 
 def completed(run: api.Run) -> api.Run:
@@ -28,15 +22,15 @@ def completed(run: api.Run) -> api.Run:
     return run
 
 
-def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
     adaptive = ("algorithm.kl_target=1e-6", "algorithm.kl_horizon=8", "algorithm.kl_estimator=k3")
     words = ("algorithm=ppo", *adaptive, "algorithm.max_steps=6", "checkpoint.every_steps=2")
-    alone = completed(begun(tmp_path / "alone", monkeypatch, tiny, *words))
+    alone = completed(begun(tmp_path / "alone", monkeypatch, tied_model, *words))
     expected = [metrics["kl_coefficient"] for metrics in steps(alone)]
     assert expected[0] == 0.01
     assert expected[-1] == pytest.approx(0.01 * 0.8 * 1.2**4)  # no KL at first, then 1.2 times each step: 8 answers are the horizon
-    run = begun(tmp_path / "killed", monkeypatch, tiny, *words, "backend.max_restarts=1")
-    wait_for(lambda: len(steps(run)) >= 3 or run.status.state.ended)
+    run = begun(tmp_path / "killed", monkeypatch, tied_model, *words, "backend.max_restarts=1")
+    until_step(run, 3)
     (victim,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
     victim.kill()
     completed(run)
@@ -45,18 +39,16 @@ def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, 
     assert [by_step[step] for step in range(1, 7)] == expected
 
 
-def test_a_reward_model_beside_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+def test_a_reward_model_beside_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
     """Each answer's component is transformers' score of it, in the policy's process and behind a server; the reward is the weighted sum."""
     words = models.tokenizer()
-    torch.manual_seed(3)
-    config = LlamaConfig(**models.SHAPE, vocab_size=len(words), num_labels=1, pad_token_id=words.pad_token_id, eos_token_id=words.eos_token_id)
-    judge: Any = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    judge.save_pretrained(tmp_path / "judge")
-    words.save_pretrained(tmp_path / "judge")
+    judge = AutoModelForSequenceClassification.from_pretrained(models.save_reward_model(tmp_path / "judge", seed=3), dtype=torch.float32)
     program = "short: {program: " + str(tmp_path / "mine.py") + ":short, weight: 0.5}"
     rewards = f"algorithm.rewards={{{program}, judged: {{model: {tmp_path / 'judge'}, weight: 2}}}}"
     for served in ("", "reward"):
-        run = completed(begun(tmp_path, monkeypatch, tiny, "algorithm=reinforce", "algorithm.max_steps=1", rewards, f"algorithm.served=[{served}]"))
+        run = completed(
+            begun(tmp_path, monkeypatch, tied_model, "algorithm=reinforce", "algorithm.max_steps=1", rewards, f"algorithm.served=[{served}]")
+        )
         kept = [rollouts.one(run.dir, 1, number) for number in range(8)]
         for each in kept:
             assert each is not None
@@ -71,11 +63,11 @@ def question(prompt: str) -> str:
     return prompt.partition("user\n")[2].partition("<|im_end|>")[0]
 
 
-def test_the_critic_learns_alone_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+def test_the_critic_learns_alone_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
     """With rewards whitened and clipped, and cut answers penalised: the policy moves after the critic's warm-up only."""
     words = ("algorithm.critic.warmup_steps=2", "algorithm.whiten_rewards=true", "algorithm.reward_clip=0.5", "algorithm.max_steps=4")
     penalty = ("algorithm.truncated=penalty", "algorithm.truncated_penalty=-3")
-    run = completed(begun(tmp_path, monkeypatch, tiny, "algorithm=ppo", *words, *penalty))
+    run = completed(begun(tmp_path, monkeypatch, tied_model, "algorithm=ppo", *words, *penalty))
     told = steps(run)
     assert ["loss" in metrics for metrics in told] == [False, False, True, True]
     assert [metrics["init_policy_kl"] > 1e-5 for metrics in told] == [False, False, False, True]
@@ -87,11 +79,11 @@ def test_the_critic_learns_alone_first(tmp_path: Path, monkeypatch: pytest.Monke
         assert each["reward"] == pytest.approx(each["reward/short"] - 3 * (each["finish_reason"] == "length"))
 
 
-def test_transformers_samples_and_every_answer_weighs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+def test_transformers_samples_and_every_answer_weighs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
     """`rollout.name=hf` gives the trainer's log-probabilities; grpo's sequence-level loss on two ranks is that on one; cut answers are masked."""
     words = ("algorithm=grpo", "algorithm.samples_per_prompt=4", "algorithm.loss_level=sequence", "algorithm.truncated=mask", "rollout.name=hf")
-    one = completed(begun(tmp_path / "one", monkeypatch, tiny, *words))
-    two = completed(begun(tmp_path / "two", monkeypatch, tiny, *words, "backend.ranks_per_node=2"))
+    one = completed(begun(tmp_path / "one", monkeypatch, tied_model, *words))
+    two = completed(begun(tmp_path / "two", monkeypatch, tied_model, *words, "backend.ranks_per_node=2"))
     for ours, theirs in zip(steps(two), steps(one), strict=True):
         assert ours["logprob_mismatch_max"] < 1e-3
         for name in ("rewards", "response_lengths", "loss", "grad_norm", "init_policy_kl"):

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.algorithms.batches import REGRESSION, score_batch
 from tests.algorithms.runs import finished, held_out, steps
 from workbench.algorithms import reward_model
 from workbench.data.packing import Row
-from workbench.engine.batch import Batch, Given
+from workbench.engine.batch import Given
 from workbench.monitoring import score_diagnostics as diagnostics
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import compose
-
-
-def batch(scores: list[list[float]], *values: Mapping[str, float]) -> Batch:
-    branches = len(scores) // len(values)
-    rows = [Row([1], tuple((n,) for n in range(branches)), values=each) for each in values]
-    return Batch(Given(scores_SK=torch.tensor(scores)), None, torch.zeros(0), len(scores), rows)
 
 
 def given(*scores: Any) -> list[Given[np.ndarray]]:
@@ -33,7 +26,7 @@ def given(*scores: Any) -> list[Given[np.ndarray]]:
 
 def test_two_pairs() -> None:
     """Scores 2, 1 and 0, 3: differences 1 and -3; losses -log sigmoid(1) = 0.313262 and -log sigmoid(-3) = 3.048587."""
-    loss, metrics = reward_model.loss(batch([[2.0], [1.0], [0.0], [3.0]], {}, {}), reward_model.Config())
+    loss, metrics = reward_model.loss(score_batch([[2.0], [1.0], [0.0], [3.0]], {}, {}), reward_model.Config())
     assert loss.tolist() == pytest.approx([0.313262, 3.048587], abs=1e-6)
     assert metrics["accuracy"].tolist() == [1, 0]
     assert metrics["rewards_chosen_mean"].tolist() == [2, 0]
@@ -43,7 +36,7 @@ def test_two_pairs() -> None:
 
 def test_a_tie_is_half_right() -> None:
     """log 2 = 0.693147."""
-    loss, metrics = reward_model.loss(batch([[2.0], [2.0]], {}), reward_model.Config())
+    loss, metrics = reward_model.loss(score_batch([[2.0], [2.0]], {}), reward_model.Config())
     assert loss.item() == pytest.approx(0.693147, abs=1e-6)
     assert metrics["accuracy"].item() == 0.5
 
@@ -51,22 +44,19 @@ def test_a_tie_is_half_right() -> None:
 @pytest.mark.parametrize(("kind", "expected"), [("margin", 1.313262), ("scaled", 0.626523)])
 def test_given_rewards(kind: str, expected: float) -> None:
     """The scores differ by 1, the given rewards by 4 - 2 = 2: -log sigmoid(1 - 2) = 1.313262; 2 * 0.313262 = 0.626523."""
-    pair = batch([[2.0], [1.0]], {"chosen_reward": 4, "rejected_reward": 2})
+    pair = score_batch([[2.0], [1.0]], {"chosen_reward": 4, "rejected_reward": 2})
     loss, _ = reward_model.loss(pair, reward_model.Config(ranking_loss=kind))  # type: ignore[arg-type]
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_margin_without_rewards_says_what_is_missing() -> None:
     with pytest.raises(ValueError, match="needs 'chosen_reward' in every row"):
-        reward_model.loss(batch([[2.0], [1.0]], {}), reward_model.Config(ranking_loss="margin"))
-
-
-REGRESSION = reward_model.Config(objective="regression", attributes=("helpfulness", "humor"))
+        reward_model.loss(score_batch([[2.0], [1.0]], {}), reward_model.Config(ranking_loss="margin"))
 
 
 def test_ratings() -> None:
     """Row 1: (3 - 4)^2 = 1 and (1 - 3)^2 = 4, mean 2.5. Row 2 is rated for humor alone: (2 - 1.5)^2 = 0.25. Errors 1, 2, 0.5."""
-    loss, metrics = reward_model.loss(batch([[3.0, 1.0], [9.0, 2.0]], {"helpfulness": 4, "humor": 3}, {"humor": 1.5, "other": 7}), REGRESSION)
+    loss, metrics = reward_model.loss(score_batch([[3.0, 1.0], [9.0, 2.0]], {"helpfulness": 4, "humor": 3}, {"humor": 1.5, "other": 7}), REGRESSION)
     assert loss.tolist() == [2.5, 0.25]
     assert metrics["mae"].tolist() == [1, 2, 0.5]
     assert metrics["mae_helpfulness"].tolist() == [1]
@@ -75,7 +65,7 @@ def test_ratings() -> None:
 
 def test_a_row_with_other_ratings_only() -> None:
     with pytest.raises(ValueError, match="a row has none of them, only: helpfullness"):
-        reward_model.loss(batch([[3.0, 1.0]], {"helpfullness": 4}), REGRESSION)
+        reward_model.loss(score_batch([[3.0, 1.0]], {"helpfullness": 4}), REGRESSION)
 
 
 def test_settings() -> None:

@@ -3,7 +3,7 @@
 import time
 
 from tests.app.pages import words
-from tests.machines.test_cluster import sample
+from tests.machines.sample import sample
 from workbench import api
 from workbench.backends.base import Survey
 from workbench.machines.usage import Cluster

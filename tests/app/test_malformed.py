@@ -9,25 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.app.pages import on_tab, open_page, words
-from tests.rundir.test_malformed import CASES, GOOD, NAMED, damage
-from tests.rundir.test_malformed import sound as sound  # noqa: PLC0414
+from tests.rundir.damages import CASES, GOOD, NAMED, damage
 from workbench.rundir.store import RunDir
 
 PAGES = [(name, kind) for name, kind in CASES if kind in ("random", "list") and NAMED[name]]
 
 
 @pytest.fixture
-def runs(tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(tmp_path: Path, sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    shutil.copytree(sound, tmp_path / GOOD)
+    shutil.copytree(sound_run, tmp_path / GOOD)
     return tmp_path
 
 
-def test_lists_of_two_hundred_damaged_runs(runs: Path, sound: Path) -> None:
+def test_lists_of_two_hundred_damaged_runs(runs: Path, sound_run: Path) -> None:
     """Each damage of each file in a run of its own: the list has all of them, and so has the comparison's choice."""
     damaged = {}
     for number, (name, kind) in enumerate(CASES):
-        run = shutil.copytree(sound, runs / f"20261126-000000-bad-{number:04d}")
+        run = shutil.copytree(sound_run, runs / f"20261126-000000-bad-{number:04d}")
         damaged[run.name] = damage(run, name, kind)
     page = open_page("runs")
     unreadable = {run_id for run_id, path in damaged.items() if path.name == "status.json"}
@@ -44,8 +43,8 @@ def test_lists_of_two_hundred_damaged_runs(runs: Path, sound: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), PAGES)
-def test_a_damaged_run_opens_and_says_what_cannot_be_read(runs: Path, sound: Path, name: str, kind: str) -> None:
-    run = RunDir(shutil.copytree(sound, runs / "20261126-000000-bad-a4e7"))
+def test_a_damaged_run_opens_and_says_what_cannot_be_read(runs: Path, sound_run: Path, name: str, kind: str) -> None:
+    run = RunDir(shutil.copytree(sound_run, runs / "20261126-000000-bad-a4e7"))
     path = damage(run.path, name, kind)
     page = open_page("run", id=run.id)
     assert (str(path) in words(page).replace("\\", "")) == (kind in NAMED[name])

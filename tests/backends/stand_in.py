@@ -15,6 +15,9 @@ from workbench.processes import driver
 from workbench.rundir import store
 from workbench.settings import Watch
 
+BUSY = "from workbench.rundir import beats; beats.begin(run, 'actor'); keep = bytearray(200 << 20); end = time.time() + 900\nwhile time.time() < end: pass"
+"""A rank that is busy for a quarter of an hour, with 200 MiB."""
+
 
 def curve(n: int) -> list[float]:
     """The losses of `steps(n)`."""

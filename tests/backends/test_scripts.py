@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.backends.slurm_commands import GOLDEN
 from workbench.backends import _batch, base, slurm
 from workbench.backends._slurm_settings import Nodes
 
-GOLDEN = Path(__file__).parent / "golden"
 RUN = Path("/shared/runs/20261125-101502-dpo-3f9a")
 GPUS = {"num_nodes": 8, "ranks_per_node": 8, "gpus_per_node": 8, "cpus_per_node": 96, "memory": "960GB", "exclusive": True, "time_limit": "12:00:00"}
 CLUSTER = {"partition": "h100", "account": "align", "qos": "long", "constraint": "h100&ib", "interface": "ib0"}

@@ -8,33 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.backends.test_scripts import GOLDEN
-from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
+from tests.backends.slurm_commands import GOLDEN, PARTITION, Commands, node, survey
 from workbench.backends import _slurm_check, _slurm_nodes, slurm
-from workbench.backends.base import Finding, Partition, Survey, Task
-
-NODE = (
-    "NodeName={name} Arch=x86_64 CoresPerSocket=48 CPUAlloc={given} CPUEfctv=96 CPUTot=96 CPULoad=3.27 AvailableFeatures={features} "
-    "ActiveFeatures={features} Gres=gpu:h100:8(S:0-1) GresDrain=N/A GresUsed=gpu:h100:{gpus}(IDX:0-{gpus}) NodeAddr=10.0.0.1 NodeHostName={name} "
-    "Version=23.11.4 OS=Linux 6.1.0 #1 SMP Debian 6.1 (2024)  RealMemory=1000000 AllocMem={memory} FreeMem=N/A Sockets=2 Boards=1 State={state} "
-    "ThreadsPerCore=1 TmpDisk=0 Weight=1 Owner=N/A MCS_label=N/A Partitions=h100,all  BootTime=2026-11-01T10:00:00 CfgTRES=cpu=96,mem=1000000M "
-    "AllocTRES= CapWatts=n/a{reason}\n"
-)
-PARTITION = (
-    "PartitionName={name} AllowGroups=ALL Default={default} MaxNodes=UNLIMITED MaxTime={limit} MinNodes=0 Nodes=n[1-4] State={state} TotalNodes=4\n"
-)
-
-
-def node(name: str, state: str = "IDLE", given: int = 0, gpus: int = 0, features: str = "h100,ib", reason: str = "") -> str:
-    return NODE.format(name=name, state=state, given=given, gpus=gpus, memory=given * 1000, features=features, reason=reason)
-
-
-def survey(*texts: str) -> Survey:
-    nodes = _slurm_nodes.nodes("".join(texts or [node(f"n{n}") for n in range(1, 10)]))
-    free = replace(nodes[0], state="idle", cpus_used=0, load=0.0, memory_used_mib=0.0, gpus_used=None, gpu_kind="")
-    small = replace(free, name="c1", gpus=0, cpus=16, memory_mib=64000.0, partitions=("cpu",), features=())
-    partitions = (Partition("h100", True, False, "1-00:00:00"), Partition("all", True, True, "UNLIMITED"), Partition("cpu", True, False, "UNLIMITED"))
-    return Survey("slurm", "SLURM", 0.0, (*nodes, small), partitions)
+from workbench.backends.base import Finding, Partition, Task
 
 
 def script(**settings: object) -> str:
@@ -171,7 +147,7 @@ def test_minutes(words: str, expected: float | None) -> None:
     assert _slurm_check.minutes(words) == expected
 
 
-def test_options_that_a_cluster_lacks_are_found_out(commands) -> None:  # type: ignore[no-untyped-def]
+def test_options_that_a_cluster_lacks_are_found_out(commands: Commands) -> None:
     commands("sbatch", "slurm 22.05.8\n")
     commands("srun", "  --overlap  --het-group=value\n")
     assert _slurm_check._commands((GOLDEN / "slurm_actor_8_critic_4.sh").read_text()).message == "22.05.8; srun has --overlap, --het-group"
@@ -182,7 +158,7 @@ def test_options_that_a_cluster_lacks_are_found_out(commands) -> None:  # type: 
     assert _slurm_check._commands("").level == "error"
 
 
-def test_the_estimate_is_sbatchs(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_estimate_is_sbatchs(commands: Commands, tmp_path: Path) -> None:
     told = "sbatch: Job 7 to start at 2026-11-25T21:30:00 using 8 processors on nodes n[1-2] in partition h100\n"
     (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/words; cat $2 > {tmp_path}/script\nprintf '%s' '{told}' >&2\n")
     (tmp_path / "sbatch").chmod(0o700)

@@ -8,35 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.slurm_commands import Commands, line
 from workbench.backends import _slurm_nodes, _slurm_queue, slurm
 from workbench.backends.base import Job, Task
-
-SEP = _slurm_queue.SEPARATOR
-
-
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Write a command: its lines on standard output and its exit code."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path))
-
-    def write(name: str, text: str, code: int = 0) -> None:
-        (tmp_path / f"{name}.out").write_text(text)
-        (tmp_path / name).write_text(f"#!/bin/sh\necho x >> {tmp_path}/{name}.calls\ncat {tmp_path}/{name}.out\nexit {code}\n")
-        (tmp_path / name).chmod(0o700)
-
-    return write
-
-
-def line(job: str, state: str, reason: str = "None", start: str = "N/A") -> str:
-    return SEP.join((job, state, reason, start, "2", "node[1-2]", "main", "run", "ada", "1:00", "30:00", "gres:gpu:8")) + "\n"
 
 
 def job(number: str) -> Job:
     return Job("slurm", number, "login", 0.0)
 
 
-def test_one_call_tells_of_all_jobs(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_one_call_tells_of_all_jobs(commands: Commands, tmp_path: Path) -> None:
     waits = line("1", "PENDING", "Resources", "2026-11-25T14:05:00") + line("5+0", "PENDING", "Priority") + line("5+1", "RUNNING")
     commands("squeue", waits + line("2", "RUNNING") + line("3", "TIMEOUT") + line("4", "CANCELLED"))
     sights = {number: slurm.look(job(number)) for number in ("1", "2", "3", "4", "5")}
@@ -48,7 +29,7 @@ def test_one_call_tells_of_all_jobs(commands, tmp_path: Path) -> None:  # type: 
     assert (tmp_path / "squeue.calls").read_text().count("x") == 1
 
 
-def test_a_job_that_left_the_queue_is_asked_of_the_accounting(commands) -> None:  # type: ignore[no-untyped-def]
+def test_a_job_that_left_the_queue_is_asked_of_the_accounting(commands: Commands) -> None:
     commands("squeue", "")
     commands("sacct", "OUT_OF_MEMORY|0:125\n")
     assert slurm.look(job("71")).ended == "SLURM job 71 ran out of memory (exit code 0:125)"
@@ -58,19 +39,19 @@ def test_a_job_that_left_the_queue_is_asked_of_the_accounting(commands) -> None:
     assert slurm.look(job("73")).ended == "SLURM knows no job 73 any more"
 
 
-def test_a_slurm_that_does_not_answer_marks_nothing(commands) -> None:  # type: ignore[no-untyped-def]
+def test_a_slurm_that_does_not_answer_marks_nothing(commands: Commands) -> None:
     commands("squeue", "", 1)
     assert slurm.look(job("1")).alive is None
 
 
-def test_a_look_before_the_job_was_submitted_tells_nothing_of_it(commands) -> None:  # type: ignore[no-untyped-def]
+def test_a_look_before_the_job_was_submitted_tells_nothing_of_it(commands: Commands) -> None:
     commands("squeue", "")
     slurm.look(job("1"))
     commands("squeue", line("2", "PENDING"))
     assert slurm.look(Job("slurm", "2", "login", time.time() - 3600)).waiting == "SLURM job 2: in the queue"  # by a host whose clock is behind
 
 
-def test_those_that_wait_for_a_slow_slurm_share_its_answer(commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_those_that_wait_for_a_slow_slurm_share_its_answer(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in turn would stand still for as long again: a page that lists runs would not come back."""
     monkeypatch.setattr(_slurm_queue, "MAX_AGE_S", 1.0)
     commands("squeue", line("2", "RUNNING"))
@@ -85,21 +66,21 @@ def test_those_that_wait_for_a_slow_slurm_share_its_answer(commands, tmp_path: P
         assert (tmp_path / "squeue.calls").read_text().count("x") <= 2
 
 
-def test_what_others_call_their_jobs_breaks_nothing(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_others_call_their_jobs_breaks_nothing(commands: Commands, tmp_path: Path) -> None:
     commands("squeue", "")
     odd = line("1", "RUNNING").replace("run", "a\nb").encode() + line("3", "RUNNING").replace("run", "ab\u2028c").encode()
     (tmp_path / "squeue.out").write_bytes(odd + line("2", "RUNNING").encode().replace(b"run", b"\xff"))
     assert set(_slurm_queue.queue(everyone=True).jobs) == {"2", "3"}
 
 
-def test_a_slurm_that_stands_still_is_an_error_in_words(commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_slurm_that_stands_still_is_an_error_in_words(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands("scancel", "")
     (tmp_path / "scancel").write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(OSError, match=r"scancel did not answer within 0\.1 s"):
         _slurm_queue.command("scancel", "1", timeout_s=0.1)
 
 
-def test_an_old_slurm_is_refused(commands, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_old_slurm_is_refused(commands: Commands, tmp_path: Path) -> None:
     commands("sbatch", "slurm 19.05.5\n")
     with pytest.raises(OSError, match=r"this is SLURM 19\.05\.5; .* since 20\.11"):
         slurm.launch(Task(tmp_path, ("worker",), ("python", "driver"), slurm.Config()))

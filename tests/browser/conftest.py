@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from playwright.sync_api import Page, expect
 from workbench.bench.browser import CHROMIUM, Server, chromium, new_page
 
 expect.set_options(timeout=60_000)  # a busy machine draws late; what has to come soon is timed where that is promised
+LOSS = '[data-chart="loss"]'
+CUT = """() => [...document.querySelectorAll('[data-testid=stMetricLabel] p, [data-testid=stMetricValue] > div, [data-testid=stButton] p')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)"""
+"""Headlines and buttons whose text is wider than they are."""
 
 
 @dataclass
@@ -40,6 +45,13 @@ def settled(page: Page) -> None:
     """Wait until the app has told all, and what is on the canvas is that."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
     page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+
+def until_charted(page: Page, step: int) -> float:
+    """Seconds until the chart of the loss ends at this step or a later one."""
+    began = time.perf_counter()
+    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=240_000, polling=25)
+    return time.perf_counter() - began
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic
 from tests.backends import stand_in
-from tests.backends.test_slurm_check import PARTITION, node
-from tests.backends.test_slurm_queue import SEP
+from tests.backends.slurm_commands import PARTITION, SEP, node
 from tests.browser.conftest import browser_page
-from tests.machines.test_cluster import BUSY
 from workbench import api
 
 pytestmark = pytest.mark.browser
@@ -56,7 +54,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_this_machine_shows_a_runs_processes_and_refreshes_by_itself(server, page, seen):
     page.goto(f"{server.url}/cluster")
     expect(page.get_by_text("Nothing of yours runs here.")).to_be_visible()
-    run = api.Run(stand_in.start(server.runs, BUSY).dir)
+    run = api.Run(stand_in.start(server.runs, stand_in.BUSY).dir)
     try:
         run.dir.spec_path.chmod(0o600)
         run.dir.spec_path.write_text(synthetic.spec_yaml())
@@ -91,7 +89,7 @@ def test_picture(request, where, scheme, width):
     if where == "slurm":
         request.getfixturevalue("slurm")
     server = request.getfixturevalue("server")
-    run = api.Run(stand_in.start(server.runs, BUSY, ranks_per_node=2).dir)
+    run = api.Run(stand_in.start(server.runs, stand_in.BUSY, ranks_per_node=2).dir)
     try:
         run.dir.spec_path.chmod(0o600)
         run.dir.spec_path.write_text(synthetic.spec_yaml())

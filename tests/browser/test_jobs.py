@@ -6,8 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic_jobs
-from tests.browser.conftest import settled
-from tests.browser.test_narrow import CUT
+from tests.browser.conftest import CUT, settled
 
 pytestmark = pytest.mark.browser
 

@@ -9,20 +9,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.algorithms.test_online import wait_for
+from tests.browser.conftest import LOSS, until_charted
+from tests.waiting import until
 from workbench.rundir.store import RunDir, State
 
 pytestmark = pytest.mark.browser
-LOSS = '[data-chart="loss"]'
 STEPS = 300
 
 
 def curve(page: Page) -> tuple[list[int], list[float]]:
     return page.evaluate(f"() => {{ const t = document.querySelector('{LOSS} .wb-plot').data[0]; return [[...t.x], [...t.y]]; }}")
-
-
-def wait_for_step(page: Page, step: int) -> None:
-    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=240_000)
 
 
 def test_launch_watch_stop_resume(hold, server, page, seen, tiny_model: Path, tmp_path: Path) -> None:
@@ -42,29 +38,29 @@ def test_launch_watch_stop_resume(hold, server, page, seen, tiny_model: Path, tm
 
     page.wait_for_url("**/run?id=*")
     run = RunDir(server.runs / page.url.partition("id=")[2])
-    wait_for_step(page, 3)
+    until_charted(page, 3)
     before = len(curve(page)[0])
     hold.at(40)
-    wait_for_step(page, before + 5)
+    until_charted(page, before + 5)
     assert len(curve(page)[0]) > before
     page.get_by_role("button", name="Stop").click()
-    wait_for(lambda: run.status.state == State.STOPPING)
+    until(lambda: run.status.state == State.STOPPING)
     hold.release()
     expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=240_000)
     expect(page.get_by_text(re.compile("Stopped$")).first).to_be_visible()
     stopped = run.status.step
     assert before + 5 <= stopped <= 40
     assert (run.checkpoints / str(stopped) / "COMPLETE").is_file()
-    wait_for_step(page, stopped)
+    until_charted(page, stopped)
     history = curve(page)
 
     page.get_by_role("button", name="Resume").click()
-    wait_for_step(page, stopped + 5)
+    until_charted(page, stopped + 5)
     steps, losses = curve(page)
     assert steps[: len(history[0])] == history[0]
     assert losses[: len(history[1])] == history[1]
     page.reload()
-    wait_for_step(page, stopped + 5)
+    until_charted(page, stopped + 5)
     assert curve(page)[1][:stopped] == pytest.approx(history[1])
     expect(page.get_by_text(re.compile("Completed$")).first).to_be_visible(timeout=240_000)
     assert run.status.state == State.COMPLETED

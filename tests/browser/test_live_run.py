@@ -1,44 +1,39 @@
 """A synthetic run that grows, watched in Chromium."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic
-from tests.browser.conftest import settled
+from tests.browser.conftest import LOSS, settled, until_charted
+from tests.waiting import until
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import State
 
 pytestmark = pytest.mark.browser
-LOSS = '[data-chart="loss"]'
 
 
 def last_step(page) -> int:
     return int(float(page.locator(LOSS).get_attribute("data-last") or -1))
 
 
-def wait_for_step(page, step, timeout_s=60.0) -> float:
-    """Seconds until the loss chart ends at this step."""
-    began = time.perf_counter()
-    page.wait_for_function(f"step => +document.querySelector('{LOSS}')?.dataset.last >= step", arg=step, timeout=timeout_s * 1000, polling=25)
-    return time.perf_counter() - began
-
-
 def test_points_arrive_within_two_seconds(server, page, seen):
+    """The page asks twice a second, and draws a point with the first answer that can have it."""
     run = synthetic.make(server.runs, "dpo-demo", 20, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 20)
+    until_charted(page, 20)
     writer = EventWriter(run)
-    delays = []
+    delays, asked = [], []
     for step in range(21, 33):
         writer.write("step", step=step, metrics=synthetic.step_metrics(step))
-        delays.append(wait_for_step(page, step))
-        time.sleep(0.13)
+        delays.append(until_charted(page, step))
+        asked.append(sum("/metrics?" in url for url in seen.requests))
     delays.sort()
     print(f"from the event to the chart: median {delays[len(delays) // 2] * 1e3:.0f} ms, worst {delays[-1] * 1e3:.0f} ms")
-    assert delays[len(delays) // 2] < 2  # the machine may have stood still in one of them
+    assert max(after - before for before, after in pairwise(asked)) <= 3  # under way before the event, with it, and while the chart is looked at
     expect(page.get_by_test_id("stMetric").filter(has=page.get_by_text("Step", exact=True))).to_contain_text("32")
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith((server.url, server.url.replace("http", "ws"), "blob:", "data:"))] == []
@@ -47,7 +42,7 @@ def test_points_arrive_within_two_seconds(server, page, seen):
 def test_a_resume_replaces_the_curve(server, page, seen):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 30)
+    until_charted(page, 30)
     writer = EventWriter(run)
     writer.write("state", state="running", step=20, total_steps=200)
     writer.write("step", step=21, metrics=synthetic.step_metrics(21) | {"loss": 3.0})
@@ -61,25 +56,25 @@ def test_a_resume_replaces_the_curve(server, page, seen):
 def test_a_rerun_of_the_page_does_not_redraw(server, page):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 30)
+    until_charted(page, 30)
     page.evaluate(f"() => {{ document.querySelector('{LOSS} .wb-plot').mark = 'same'; }}")
     page.get_by_role("tab", name="Log").click()
     expect(page.get_by_text("step 30: loss")).to_be_visible()
     page.get_by_role("tab", name="Curves").click()
     EventWriter(run).write("step", step=31, metrics=synthetic.step_metrics(31))
-    wait_for_step(page, 31)
+    until_charted(page, 31)
     assert page.evaluate(f"() => document.querySelector('{LOSS} .wb-plot').mark") == "same"
 
 
 def test_the_charts_survive_a_restart_of_the_server(server, page):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 30)
+    until_charted(page, 30)
     server.stop()
     expect(page.locator(".wb-banner")).to_contain_text("Disconnected", timeout=60_000)
     EventWriter(run).write("step", step=31, metrics=synthetic.step_metrics(31))
     server.start()
-    wait_for_step(page, 31)
+    until_charted(page, 31)
     expect(page.locator(".wb-banner")).to_be_hidden()
     assert run.id in page.url
 
@@ -88,9 +83,9 @@ def test_a_refresh_loses_nothing(server, page):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     synthetic.make(server.runs, "z-newer", 3, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 30)
+    until_charted(page, 30)
     page.reload()
-    wait_for_step(page, 30)
+    until_charted(page, 30)
     expect(page.get_by_role("heading", name="dpo-demo")).to_be_visible()
 
 
@@ -100,7 +95,7 @@ def test_ten_thousand_steps(server, page):
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     began = time.perf_counter()
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 10_000, 60)
+    until_charted(page, 10_000, 60)
     print(f"10,000 steps drawn {time.perf_counter() - began:.1f} s after the address was entered")
     assert int(page.locator(LOSS).get_attribute("data-points")) <= 1001  # a thousand and the last
 
@@ -108,7 +103,7 @@ def test_ten_thousand_steps(server, page):
 def test_smoothing_and_time_axis(server, page, seen):
     run = synthetic.make(server.runs, "dpo-demo", 61, 200)
     page.goto(f"{server.url}/run?id={run.id}")
-    wait_for_step(page, 61)
+    until_charted(page, 61)
     page.get_by_role("radio", name="Time").or_(page.get_by_role("button", name="Time", exact=True)).first.click()
     page.wait_for_function(f"() => +document.querySelector('{LOSS}').dataset.last < 2", timeout=60_000)
     assert page.evaluate(f"() => document.querySelector('{LOSS} .wb-plot').layout.xaxis.title.text") == "training time (minutes)"
@@ -125,7 +120,7 @@ def test_the_charts_follow_the_theme(server):
     for scheme in ("light", "dark"):
         with browser_page(server, color_scheme=scheme) as (page, seen):
             page.goto(f"{server.url}/run?id={run.id}")
-            wait_for_step(page, 30)
+            until_charted(page, 30)
             colours[scheme] = page.evaluate(f"() => document.querySelector('{LOSS} .wb-plot').layout.font.color")
             assert seen.errors == []
     assert colours == {"light": "#111827", "dark": "#e7eaf0"}
@@ -153,7 +148,4 @@ def test_an_action_in_the_table_of_runs(server, page):
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + 32 + 98 + 130 + 37, box["y"] + 32 + 19)
     page.get_by_text("Stop", exact=True).last.click()
-    deadline = time.monotonic() + 60
-    while store.list_runs(server.runs)[0].status.state != State.STOPPING:
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(100)
+    until(lambda: store.list_runs(server.runs)[0].status.state == State.STOPPING)

@@ -4,11 +4,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
-from tests.browser.conftest import settled
+from tests.browser.conftest import CUT, settled
 
 pytestmark = pytest.mark.browser
-CUT = """() => [...document.querySelectorAll('[data-testid=stMetricLabel] p, [data-testid=stMetricValue] > div, [data-testid=stButton] p')]
-    .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)"""
 
 
 @pytest.mark.parametrize("name", ["launch", "runs", "run", "rollouts", "compare", "cluster", "datasets"])

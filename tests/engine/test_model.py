@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests import gang, models
+from tests.engine.policies import FULL, logprobs, pairs, policy
 from workbench.algorithms import dpo, reward_model, sft
 from workbench.data.packing import Row
 from workbench.engine import hf, lora, parallel
@@ -27,7 +28,6 @@ from workbench.settings.online import Critic
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-FULL = Model(lora=Lora(rank=0))
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -48,14 +48,6 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def policy(directory: Path, model: Model = FULL, **settings: Any) -> Policy:
-    return Policy(model, dpo.Config(**settings), directory, 10, dpo.OUTPUTS)
-
-
-def logprobs(found: Policy, rows: list[Row], **settings: Any) -> list[np.ndarray]:
-    return [given.of("logprobs_N") for given in found.outputs(rows, **settings)]
-
-
 def reference_logprobs(directory: Path, tokens: list[int], last: int) -> np.ndarray:
     """transformers' log-probabilities of the last tokens of a sequence computed alone."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
@@ -63,17 +55,6 @@ def reference_logprobs(directory: Path, tokens: list[int], last: int) -> np.ndar
     with torch.no_grad():
         logprobs = model(ids).logits.log_softmax(-1)
     return logprobs[0, :-1].gather(1, ids[0, 1:, None])[-last:, 0].numpy()
-
-
-def pairs(count: int, seed: int = 0) -> list[Row]:
-    rng = np.random.default_rng(seed)
-    return [
-        Row(
-            *(rng.integers(3, 250, n).tolist() for n in (rng.integers(3, 40),)),
-            tuple(rng.integers(3, 250, rng.integers(1, 30)).tolist() for _ in "ab"),
-        )
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -225,9 +206,9 @@ def greedy(folder: Path) -> None:
     if not (folder / "answers.json").exists():
         (folder / "answers.json").write_text(json.dumps(found))
         return
-    for (tokens, logprobs), (expected, expected_logprobs) in zip(found, json.loads((folder / "answers.json").read_text()), strict=True):
+    for (tokens, found_logprobs), (expected, expected_logprobs) in zip(found, json.loads((folder / "answers.json").read_text()), strict=True):
         assert tokens == expected
-        np.testing.assert_allclose(logprobs, expected_logprobs, atol=1e-4)
+        np.testing.assert_allclose(found_logprobs, expected_logprobs, atol=1e-4)
 
 
 def test_answers_do_not_depend_on_tensor_parallelism(tmp_path: Path) -> None:

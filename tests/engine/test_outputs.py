@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests import gang, models
-from tests.engine.test_model import FULL, pairs
+from tests.engine.policies import FULL, pairs
 from workbench import metrics as M
 from workbench.algorithms import reward_model, sft
 from workbench.data.packing import Row

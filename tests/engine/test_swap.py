@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.test_model import FULL, logprobs, pairs, policy
+from tests.engine.policies import FULL, logprobs, pairs, policy
 from workbench.algorithms import sft
 from workbench.data.packing import Row
 from workbench.engine import device

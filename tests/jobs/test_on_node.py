@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
 from workbench.jobs import on_node
 
 

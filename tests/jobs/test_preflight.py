@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.backends.test_slurm_check import PARTITION, node
-from tests.backends.test_slurm_queue import commands as commands  # noqa: PLC0414
+from tests.backends.slurm_commands import PARTITION, Commands, node
+from tests.command_line import workbench
+from tests.jobs.scripts import without_id
 from workbench import api
 from workbench.jobs import preflight
 from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def cluster(commands, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+def cluster(commands: Commands, tmp_path: Path) -> Path:
     """SLURM's commands, for a partition of two nodes with eight GPUs; sbatch keeps what it is handed."""
     commands("scontrol", "")
     nodes, partition = node("n1") + node("n2"), PARTITION.format(name="h100", default="YES", limit="1-00:00:00", state="UP")
@@ -55,17 +50,11 @@ esac
     return tmp_path
 
 
-def without_id(text: str) -> str:
-    """A script but for the run's id, which has the second and chance in it."""
-    return re.sub(r"\d{8}-\d{6}-run-[0-9a-f]{4}", "RUN", text)
-
-
 def test_a_dry_run_prints_the_script_that_is_submitted(cluster: Path, words: list[str]) -> None:
-    command = [sys.executable, "-m", "workbench.terminal.cli", "run", *words]
-    printed = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ)
+    printed = workbench("run", *words, "--dry-run")
     assert not (cluster / "runs").exists()
     assert "global_batch_size: 8" in printed.stderr
-    subprocess.run([*command, "--detach"], capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ)
+    assert workbench("run", *words, "--detach").returncode == 0
     submitted = (cluster / "submitted.sh").read_text()
     assert without_id(printed.stdout) == without_id(submitted)
     assert "#SBATCH -p h100\n" in submitted
@@ -110,12 +99,10 @@ def test_a_resume_that_no_node_can_run_is_refused_and_changes_nothing(cluster: P
 
 
 def test_the_command_marks_what_is_wrong_and_exits_with_1(cluster: Path, words: list[str]) -> None:
-    command = [sys.executable, "-m", "workbench.terminal.cli", "preflight", *words]
-    env = {**os.environ, "COLUMNS": "300"}
-    good = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+    good = workbench("preflight", *words, COLUMNS="300")
     assert good.returncode == 0, good
     assert "2 fit, 2 of them idle" in good.stdout
-    bad = subprocess.run([*command, "backend.partition=h200", "--json"], capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+    bad = workbench("preflight", *words, "backend.partition=h200", "--json")
     assert bad.returncode == 1
     assert {
         "name": "partition",
@@ -123,8 +110,8 @@ def test_the_command_marks_what_is_wrong_and_exits_with_1(cluster: Path, words: 
         "message": "there is no partition h200; there are: h100",
         "key": "backend.partition",
     } in json.loads(bad.stdout)
-    elsewhere = [word for word in command if not word.startswith("backend")]
-    here = subprocess.run([*elsewhere, "backend=local", "--on-node"], capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+    elsewhere = [word for word in words if not word.startswith("backend")]
+    here = workbench("preflight", *elsewhere, "backend=local", "--on-node")
     assert (here.returncode, "--on-node is for backend=slurm" in here.stderr) == (2, True)
 
 

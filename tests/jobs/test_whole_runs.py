@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests import models
 from tests.hold import Hold
+from tests.waiting import until_step
 from workbench import api
 from workbench.rundir.store import State
 
@@ -69,16 +69,22 @@ def undisturbed(submit: Callable[..., api.Run]) -> api.Run:
     return run
 
 
+@pytest.fixture(scope="module")
+def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose layers two stages can share."""
+    return models.save(tmp_path_factory.mktemp("even") / "model", num_hidden_layers=2)
+
+
+@pytest.fixture(scope="module")
+def without_dropout(submit: Callable[..., api.Run], even: Path) -> api.Run:
+    """One rank's undisturbed run of that model: dropout depends on the layout."""
+    run = submit("name=without dropout", f"model.source={even}", "model.lora.dropout=0")
+    assert run.wait(240).state == State.COMPLETED, run.status.message
+    return run
+
+
 def losses(run: api.Run) -> dict[int, float]:
     return {event["step"]: event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"}
-
-
-def wait_for_step(run: api.Run, step: int) -> None:
-    deadline = time.monotonic() + 240
-    while step not in losses(run):
-        assert not run.status.state.ended, run.status.message
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def rank_pids(run: api.Run) -> list[int]:
@@ -109,7 +115,7 @@ def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], un
     """kill -9 of the rank in mid-run, a half-written checkpoint and one without its marker left behind: the curve is the undisturbed one."""
     hold.at(5)
     run = submit("name=killed", "checkpoint.asynchronous=false")
-    wait_for_step(run, 5)
+    until_step(run, 5)
     os.kill(rank_pids(run)[0], signal.SIGKILL)
     assert run.wait(240).state == State.FAILED
     assert "rank 0 was killed by SIGKILL" in run.status.message
@@ -128,7 +134,7 @@ def test_killed_run_resumes_on_the_same_curve(submit: Callable[..., api.Run], un
 def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturbed: api.Run, hold: Hold) -> None:
     hold.at(2)
     run = submit("name=stopped")
-    wait_for_step(run, 2)
+    until_step(run, 2)
     run.stop()
     hold.release()
     assert run.wait(240).state == State.STOPPED
@@ -141,23 +147,20 @@ def test_stop_saves_and_resume_goes_on(submit: Callable[..., api.Run], undisturb
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-6
 
 
-def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_path: Path, hold: Hold) -> None:
+def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], even: Path, without_dropout: api.Run, hold: Hold) -> None:
     """Four ranks share each layer and the layers, one is killed; four ranks with a whole model each go on along one rank's curve."""
-    models.save(tmp_path / "model", num_hidden_layers=2)
-    same = (f"model.source={tmp_path / 'model'}", "model.lora.dropout=0")
-    alone = submit("name=alone", *same)
+    same = (f"model.source={even}", "model.lora.dropout=0")
     hold.at(4)
     run = submit(
         "name=moved", *same, "model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4", "checkpoint.asynchronous=false"
     )
-    wait_for_step(run, 4)
+    until_step(run, 4)
     os.kill(rank_pids(run)[-1], signal.SIGKILL)
     assert run.wait(240).state == State.FAILED
     hold.release()
     run.resume(["model.tensor_parallel=1", "model.pipeline_parallel=1"])
     assert run.wait(240).state == State.COMPLETED, run.status.message
-    assert alone.wait(240).state == State.COMPLETED, alone.status.message
-    ours, theirs = losses(run), losses(alone)
+    ours, theirs = losses(run), losses(without_dropout)
     assert sorted(ours) == list(range(1, STEPS + 1))
     assert max(abs(ours[step] - theirs[step]) for step in theirs) < 1e-4
     assert [event["step"] for event in run.events() if event["kind"] == "state"] == [0, 3]
@@ -167,12 +170,11 @@ def test_killed_at_tp2_pp2_resumes_at_dp4(submit: Callable[..., api.Run], tmp_pa
         run.resume(["algorithm.lr=1"])
 
 
-def test_two_ranks_equal_one(submit: Callable[..., api.Run]) -> None:
+def test_two_ranks_equal_one(submit: Callable[..., api.Run], even: Path, without_dropout: api.Run) -> None:
     """Data parallel over two processes: the same losses and gradient norms as one, to 1e-5, without dropout."""
-    runs = [submit("model.lora.dropout=0", f"backend.ranks_per_node={ranks}", "algorithm.max_steps=4") for ranks in (1, 2)]
-    for run in runs:
-        assert run.wait(240).state == State.COMPLETED, run.status.message
-    one, two = ([event["metrics"] for event in run.events() if event["kind"] == "step"] for run in runs)
+    run = submit(f"model.source={even}", "model.lora.dropout=0", "backend.ranks_per_node=2")
+    assert run.wait(240).state == State.COMPLETED, run.status.message
+    one, two = ([event["metrics"] for event in each.events() if event["kind"] == "step"] for each in (without_dropout, run))
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)

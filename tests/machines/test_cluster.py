@@ -18,74 +18,43 @@ import pytest
 from rich.console import Console
 
 from tests.backends import stand_in
-from tests.backends.test_slurm_check import node, survey
+from tests.backends.slurm_commands import node
+from tests.command_line import workbench
+from tests.machines.sample import sample
+from tests.waiting import until
 from workbench import api
 from workbench.backends import _machine, _slurm_nodes
-from workbench.backends.base import Device, Entry, Survey
+from workbench.backends.base import Device, Survey
 from workbench.machines import usage as cluster
-from workbench.machines.usage import Allocation, Cluster, Use
+from workbench.machines.usage import Allocation, Cluster
 from workbench.rundir import beats, store
-from workbench.rundir.store import State
 from workbench.terminal import machines as terminal
 from workbench.views import machines as views
 
 ROOT = Path(__file__).parents[2]
-BUSY = "from workbench.rundir import beats; beats.begin(run, 'actor'); keep = bytearray(200 << 20); end = time.time() + 900\nwhile time.time() < end: pass"
-
-
-def entry(job: str, state: str = "RUNNING", user: str = "ada", reason: str = "None", start: str = "2026-11-25T20:00:00", nodes: str = "n1") -> Entry:
-    return Entry(job, state, reason, start, 1, nodes, "h100", "job", user, "1:00", "30:00", "gres:gpu:8", waits=state == "PENDING")
-
-
-def sample() -> Cluster:
-    """Three nodes, one of them down; a run of two ranks on two of them, one rank silent."""
-    found = survey(node("n1", "ALLOCATED", 96, 8), node("n2", "MIXED", 40, 3), node("n3", "DOWN", reason=" Reason=fan [root@2026-11-25T10:00:00]"))
-    jobs = (entry("3", user="bob"), entry("8", "PENDING", "ada", "Resources", "2026-11-25T22:00:00", ""), entry("7"))
-    uses = (
-        Use("actor", 0, "n1", 11, 7.9, 4096.0, 61440.0, 0.93, 12, "train"),
-        Use("actor", 1, "n2", 12, 0.1, 2048.0, 61440.0, 0.0, 12, "all_reduce", age_s=42.0, silent=True),
-    )
-    run = Allocation("20261125-1-dpo-aa", "dpo", "dpo", State.RUNNING, "", "slurm", "7", 0.0, 12, 100, uses)
-    waiting = Allocation("20261125-2-sft-bb", "sft", "sft", State.QUEUED, "SLURM job 8: waiting for nodes (Resources)", "slurm", "8", 0.0, 0, 0)
-    return Cluster(Survey("slurm", "SLURM 23.11.4", time.time(), found.nodes, found.partitions, jobs), (run, waiting), user="ada")
 
 
 def test_a_real_run_on_this_machine_and_what_its_ranks_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks, each a busy loop with 200 MiB: what is told is what they use, and what /proc says of them."""
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    run = api.Run(stand_in.start(tmp_path, BUSY, ranks_per_node=2).dir)
+    run = api.Run(stand_in.start(tmp_path, stand_in.BUSY, ranks_per_node=2).dir)
+
+    def busy() -> Allocation | None:
+        (found,) = api.cluster("local").allocations
+        return found if len(found.ranks) == 2 and all(use.cpus > 0.15 and use.memory_mib > 200 for use in found.ranks) else None
+
     try:
-        deadline = time.monotonic() + 240
-        while True:
-            (found,) = api.cluster("local").allocations
-            if len(found.ranks) == 2 and all(use.cpus > 0.15 and use.memory_mib > 200 for use in found.ranks):
-                break
-            assert time.monotonic() < deadline, found
-            time.sleep(0.5)
+        found = until(busy)
         assert [(use.role, use.rank, use.host) for use in found.ranks] == [("actor", 0, socket.gethostname()), ("actor", 1, socket.gethostname())]
         assert all(use.cpus <= 1.1 and 200 < use.memory_mib < 600 for use in found.ranks), found.ranks
         for use in found.ranks:
             resident = next(line for line in Path(f"/proc/{use.pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
             assert use.memory_mib == pytest.approx(int(resident.split()[1]) / 1024, rel=0.2)
         assert {"driver", "dask worker"} <= {use.role for use in found.uses if use.rank is None}
-        told = subprocess.run(
-            [sys.executable, "-m", "workbench.terminal.cli", "cluster", "--here", "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-            env=os.environ,
-        )
+        told = workbench("cluster", "--here", "--json")
         (listed,) = json.loads(told.stdout)["allocations"]
         assert (listed["run_id"], len([use for use in listed["uses"] if use["rank"] is not None])) == (run.id, 2)
-        shown = subprocess.run(
-            [sys.executable, "-m", "workbench.terminal.cli", "cluster", "--here"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-            env=os.environ,
-        ).stdout
+        shown = workbench("cluster", "--here").stdout
         assert run.id in shown
         assert "actor 1" in shown
     finally:

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.algorithms.test_online import begun, wait_for
+from tests.algorithms.runs import begun
 from tests.backends import stand_in
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.monitoring import hang
 from workbench.rundir import beats, opening, store
@@ -38,7 +39,7 @@ def beat(rank: int, phase: str = "train", role: str = "actor", **changes: Any) -
 
 def named(run: api.Run, ranks: list[str], since: float) -> dict[str, Any]:
     """The alarm that names these ranks."""
-    wait_for(lambda: any(alarm["ranks"] == ranks and alarm["time"] > since for alarm in alarms(run)))
+    until(lambda: any(alarm["ranks"] == ranks and alarm["time"] > since for alarm in alarms(run)))
     return next(alarm for alarm in alarms(run) if alarm["ranks"] == ranks and alarm["time"] > since)
 
 
@@ -66,7 +67,7 @@ def test_a_frozen_rank_of_a_real_gang_is_named(tmp_path: Path, monkeypatch: pyte
     layout = ("backend.ranks_per_node=2", "backend.threads_per_rank=1", f"watch.hang_after_s={AFTER_S}", "checkpoint.every_steps=0")
     run = api.submit(api.compose([*words, *layout]))
     running.append(run)
-    wait_for(lambda: any(event["kind"] == "step" for event in run.events()), 240)
+    until_step(run, 1)
     pid = next(b.pid for b in beats.read(run.dir) if b.rank == 1)
     os.kill(pid, signal.SIGSTOP)
     began = time.time()
@@ -76,10 +77,10 @@ def test_a_frozen_rank_of_a_real_gang_is_named(tmp_path: Path, monkeypatch: pyte
     assert alarm["name"] == "hang"
     assert "rank 1 does not beat" in alarm["message"]
     assert re.search(r"; rank 0 is in (train|requests) \(\w+, workbench/\S+\.py:\d+ \w+\) for \d+ s$", alarm["message"])
-    wait_for(lambda: run.status.message.startswith("hang: "))
+    until(lambda: run.status.message.startswith("hang: "))
     os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: len(alarms(run, "alarm_over")) == len(alarms(run)))
-    wait_for(lambda: run.status.message == "")
+    until(lambda: len(alarms(run, "alarm_over")) == len(alarms(run)))
+    until(lambda: run.status.message == "")
     run.stop()
     assert run.wait(120).state == State.STOPPED
     assert [b.ended for b in beats.read(run.dir)] == [True, True]
@@ -89,7 +90,7 @@ def test_a_frozen_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     words = ("algorithm=ppo", "algorithm.critic.global_batch_size=8", "algorithm.max_steps=5000", "algorithm.served=[critic]")
     run = begun(tmp_path, monkeypatch, tiny_model, *words, f"watch.hang_after_s={AFTER_S}")
     running.append(run)
-    wait_for(lambda: any(event["kind"] == "step" for event in run.events()), 240)
+    until_step(run, 1)
     pid = next(b.pid for b in beats.read(run.dir) if b.role == "critic")
     os.kill(pid, signal.SIGSTOP)
     began = time.time()
@@ -97,7 +98,7 @@ def test_a_frozen_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     os.kill(pid, signal.SIGCONT)
     assert "critic rank 0 does not beat" in alarm["message"]
     assert "rank 0 is in critic_" in alarm["message"]
-    wait_for(lambda: len(alarms(run, "alarm_over")) == len(alarms(run)))
+    until(lambda: len(alarms(run, "alarm_over")) == len(alarms(run)))
 
 
 SLEEPS = """
@@ -188,7 +189,7 @@ def test_a_disk_that_refuses_stops_the_beats_only(tmp_path: Path, capsys: pytest
     (tmp_path / "beats").write_text("a file where the folder should be")
     heart = beats.Heart(run, "actor")
     heart.start()
-    wait_for(lambda: "no beats can be written" in capsys.readouterr().err)
+    until(lambda: "no beats can be written" in capsys.readouterr().err)
     heart.end()
     heart.join(120)
     assert not heart.is_alive()
@@ -218,7 +219,7 @@ def test_a_beat_says_where_the_rank_is(tmp_path: Path) -> None:
     heart = beats.Heart(RunDir(tmp_path), "reward")
     with beats.doing("score"):
         heart.start()
-        wait_for(lambda: beats.read(RunDir(tmp_path)))
+        until(lambda: beats.read(RunDir(tmp_path)))
     first = beats.read(RunDir(tmp_path))[0]
     assert (first.role, first.rank, first.phase, first.pid) == ("reward", 0, "score", os.getpid())
     heart.end()

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.chat_server import answering
+from tests.waiting import until
 from workbench.models import chat_completions
 from workbench.models.roles.judge import JudgeAtUrl, read_verdict, verdicts_of
 from workbench.rewards.base import Finished, Given, Scores, Verdict, Waiting
@@ -35,13 +36,6 @@ def longer(question: str) -> str:
 
 def asking(rule: Callable[[str], str]) -> Callable[[Sequence[str], Sequence[str]], list[Verdict | None]]:
     return lambda questions, options: [read_verdict(rule(question), options) for question in questions]
-
-
-def until_done(score: Callable[[], Scores | Waiting]) -> Scores:
-    for _ in range(100):
-        if not isinstance(found := score(), Waiting):
-            return found
-    raise AssertionError(found)
 
 
 def test_win_rates_of_a_judge_by_length() -> None:
@@ -144,7 +138,9 @@ def test_an_endpoint_that_fails_at_first(monkeypatch: pytest.MonkeyPatch) -> Non
     with answering(longer, failures) as server:
         cfg = judge.Config(url=server.url, url_model="tall", api_key_env="JUDGE_KEY", concurrency=2, timeout_s=2)
         at_url = JudgeAtUrl(cfg, "helpful")
-        found = until_done(lambda: judge.scorer("helpful", cfg, Given(lambda answers: [], at_url))(answers(["aaa", "bb", "c"])))
+        score = judge.scorer("helpful", cfg, Given(lambda answers: [], at_url))
+        found = until(lambda: None if isinstance(said := score(answers(["aaa", "bb", "c"])), Waiting) else said)
+        assert isinstance(found, Scores)
         assert list(found.values) == [1.0, 0.5, 0.0]
         body, headers = server.asked[0]
         assert (body["model"], body["temperature"], headers["Authorization"]) == ("tall", 0, "Bearer hush")
@@ -158,13 +154,12 @@ def test_an_endpoint_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.models.roles.judge.PATIENCE_S", 0.3)
     failing: list[tuple[int, bytes, dict[str, str]]] = [(503, b"loading", {})] * 1000
     with answering(longer, failing) as server:
-        at_url = JudgeAtUrl(judge.Config(url=server.url, give_up_after_s=1.0), "helpful")
-        said = at_url(["?"], ["A", "B"])
-        assert isinstance(said, Waiting)
+        patient = JudgeAtUrl(judge.Config(url=server.url), "helpful")
+        said = until(lambda: None if "(HTTP" not in (said := patient(["?"], ["A", "B"])).reason else said)
         assert said.reason.startswith(f"the judge of helpful at {server.url}: 0 of 1 questions answered (HTTP 503")
-        with pytest.raises(ValueError, match="no reply within 1 s of the first failure; the last: HTTP 503"):
-            while True:
-                at_url(["?"], ["A", "B"])
+        at_url = JudgeAtUrl(judge.Config(url=server.url, give_up_after_s=0.5), "helpful")
+        with pytest.raises(ValueError, match=r"no reply within 0\.5 s of the first failure; the last: HTTP 503"):
+            until(lambda: not isinstance(at_url(["?"], ["A", "B"]), Waiting))
     for status, match in ((401, "HTTP 401 .*look at url, url_model and api_key_env"), (400, "refuses every question: HTTP 400"), (302, "HTTP 302")):
         with answering(longer, [(status, b"no", {"Location": "http://127.0.0.1:1/"})]) as server, pytest.raises(ValueError, match=match):
             JudgeAtUrl(judge.Config(url=server.url), "helpful")(["?"], ["A", "B"])

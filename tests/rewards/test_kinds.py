@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests import models
-from workbench.rundir import rollouts
+from tests.waiting import until
+from workbench.rundir import beats, rollouts
 from workbench.rundir.store import RunDir
 
 ROOT = Path(__file__).parents[2]
@@ -98,29 +98,22 @@ def waits(run: RunDir) -> list[dict[str, Any]]:
     return [event for event in run.events() if event["kind"] == "phase" and event["message"].startswith("waiting for")]
 
 
-def until(ready: Any, run: RunDir, timeout_s: float = 200) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        assert time.monotonic() < deadline and run.status.state != "failed", run.status
-        time.sleep(0.1)
-
-
 def test_a_kind_that_waits_for_somebody(extended: dict[str, str], tmp_path: Path) -> None:
     """The run says what it waits for, stops on request, goes on after a resume, and learns from the known labels alone."""
     run = launched(extended, tmp_path, "watch.hang_after_s=1")
-    until(lambda: waits(run), run)
+    until(lambda: waits(run), run=run)
     assert waits(run)[0]["message"] == "waiting for the labels of 8 answers in labels.txt"
-    until(lambda: run.status.message.startswith("waiting for"), run)
-    time.sleep(6)
+    until(lambda: run.status.message.startswith("waiting for"), run=run)
+    until(lambda: any(beat.phase == "waiting" and beat.phase_s > 6 for beat in beats.read(run)), run=run)  # longer than the limit before a first step
     assert not [event for event in run.events() if event["kind"] == "alarm"]
     command(extended, "stop", run.path.name)
-    until(lambda: run.status.state.ended, run)
+    until(lambda: run.status.state.ended)
     assert run.status.state == "stopped"
     assert not run.status.step
     command(extended, "resume", "--detach", run.path.name)
-    until(lambda: len(waits(run)) >= 2, run)
+    until(lambda: len(waits(run)) >= 2, run=run)
     (tmp_path / "labels.txt").write_text("1 0 unknown 0.5 1 unknown unknown unknown")
-    until(lambda: run.status.state.ended, run)
+    until(lambda: run.status.state.ended)
     assert run.status.state == "completed", run.status
     first, second = [event["metrics"] for event in run.events() if event["kind"] == "step"]
     for metrics in (first, second):

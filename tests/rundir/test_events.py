@@ -6,24 +6,16 @@ import errno
 import json
 import math
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import until
 from workbench.rundir import events, store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.files import ByteCursor
-
-
-def until(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

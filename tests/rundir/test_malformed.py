@@ -2,90 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import random
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from typer.main import get_command
 
-from tests.rundir.test_rollouts import record
+from tests.rundir.damages import BAD, CASES, GOOD, NAMED, damage
 from workbench import api
 from workbench.jobs import launch
-from workbench.rundir import answers, rollouts, store
-from workbench.rundir.beats import Beat
+from workbench.rundir import rollouts
 from workbench.rundir.store import RunDir
 from workbench.serve import health
-from workbench.serve.discovery import Address
 from workbench.terminal.cli import app as cli
 from workbench.views import feed
 
-OLD = Path(__file__).with_name("fixtures") / "a4e7fa1"
-BAD, GOOD = "20261126-000000-bad-a4e7", "20261126-000000-good-a4e7"
 SHORT_S = 20
 """The time limit of one case: a file that blocks is a failure."""
 
 
-def _junk(kind: str, content: bytes, suffix: str) -> bytes | None:
-    """The damaged content; None for no file."""
-    noise = random.Random(len(content))
-    end = b"\n" if suffix == ".jsonl" else b""
-    newer = {**_object(content), "format": store.FORMAT + 1, "kind": 7, "time": "soon"}
-    return {
-        "empty": b"",
-        "half": content[: len(content) * 2 // 5],
-        "zeroed": bytes(len(content)),
-        "random": b"\n".join(noise.randbytes(60) for _ in range(8)) + end,
-        "missing": None,
-        "newer": json.dumps(newer).encode() + end,
-        "list": b"[]" + end,
-        "number": b"7" + end,
-        "deep": b"[" * 100_000 + end,
-        "huge": b'{"time": 1e999, "step": ' + b"9" * 5000 + b"}" + end,
-    }[kind]
-
-
-def _object(content: bytes) -> dict[str, object]:
-    try:
-        found = json.loads(content.splitlines()[0])
-    except (ValueError, IndexError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-KINDS = ("empty", "half", "zeroed", "random", "missing", "newer", "list", "number", "deep", "huge")
-MUST = set(KINDS)
-LINES = MUST - {"empty", "half", "zeroed", "missing"}
-"""What readers of lines pass over: nothing, and a last line that is torn or was never written."""
-NAMED: dict[str, set[str]] = {
-    "status.json": MUST,
-    "spec.yaml": MUST,
-    "precision": MUST - {"missing"},
-    "events/actor.jsonl": LINES,
-    "events/driver.jsonl": LINES,
-    "control.jsonl": LINES,
-    "beats/actor-0.json": MUST - {"missing"},
-    "rollouts/1.parquet": MUST - {"missing"},
-    "answers.jsonl": MUST - {"missing", "newer"},
-    "answers.parquet": MUST - {"missing"},
-    "checkpoints/2/COMPLETE": MUST - {"missing"},
-    "checkpoints/2/meta.json": MUST - {"newer"},
-    "endpoints/critic.json": MUST - {"missing"},
-    "endpoints/critic.key": set(),
-    "health/critic.json": MUST - {"missing", "newer"},
-    "logs/actor-0.1.log": set(),
-    "logs/driver.1.log": set(),
-    ".beat": set(),
-    "dask/dask.crt": MUST,
-    "dask/dask.key": MUST,
-}
-"""By file the damages that are named. The others harm nobody: no such file is needed, or any bytes are a log."""
 NEEDED = (
     "status.json",
     "spec.yaml",
@@ -96,57 +34,21 @@ NEEDED = (
     "checkpoints/2/meta.json",
     "dask/",
 )
-CASES = [(name, kind) for name in NAMED for kind in KINDS]
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stopped run with every file that a run can have."""
-    run = RunDir(tmp_path_factory.mktemp("sound") / GOOD)
-    shutil.copytree(OLD / "stopped", run.path)
-    for path in (run.path / "spec.yaml", run.path / "checkpoints" / "2" / "meta.json"):
-        path.write_text(path.read_text().replace("{ROOT}", "/nowhere"))
-    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-    beat = Beat("actor", 0, 1, "host", 1, 7, 1.0, 2, "forward", 0.5, "", "", 3, 0.1)
-    said = {"role": "critic", "host": "host", "pid": 1, "processes": 1, "attempt": 1, "doing": "", "endpoints": {}}
-    files = {
-        "events/driver.jsonl": json.dumps({"seq": 0, "time": time.time(), "kind": "warning", "message": "a warning"}) + "\n",
-        "beats/actor-0.json": json.dumps(asdict(beat)),
-        "endpoints/critic.json": json.dumps(asdict(Address("unix:/nobody", "host", 1, 0.5, "critic.key"))),
-        "endpoints/critic.key": base64.b64encode(bytes(32)).decode(),
-        "health/critic.json": json.dumps(said),
-        "dask/dask.crt": pem,
-        "dask/dask.key": pem,
-        ".beat": "",
-    }
-    for name, text in files.items():
-        (run.path / name).parent.mkdir(exist_ok=True)
-        (run.path / name).write_text(text)
-    rollouts.write(run, 1, [record() for _ in range(4)])
-    answers.write(run, [answers.Asked([{"role": "user", "content": "?"}], {})] * 2, 2, 2)
-    return run.path
+"""Without these no run goes on."""
 
 
 @pytest.fixture
-def runs(tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(tmp_path: Path, sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two copies of the run, one of which is going to be damaged; what would be launched is only written down."""
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
     monkeypatch.setattr(launch, "launch", lambda run, task: launched.append(run.id))
     launched.clear()
     for name in (BAD, GOOD):
-        shutil.copytree(sound, tmp_path / name)
+        shutil.copytree(sound_run, tmp_path / name)
     return tmp_path
 
 
 launched: list[str] = []
-
-
-def damage(run: Path, name: str, kind: str) -> Path:
-    path = run / name
-    content = _junk(kind, path.read_bytes(), path.suffix)
-    path.chmod(0o600)
-    path.unlink() if content is None else path.write_bytes(content)
-    return path
 
 
 COMMANDS = get_command(cli)

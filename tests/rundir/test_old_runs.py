@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.app.pages import by_label, on_tab, open_page, words
+from tests.rundir.damages import OLD
 from workbench import api
 from workbench.rundir import rollouts, store
 from workbench.rundir.store import COMPLETE, FORMAT, NewerFormat, RunDir, State
@@ -22,7 +23,6 @@ from workbench.settings import stored, upgrade
 from workbench.settings.spec import Experiment
 from workbench.terminal.cli import app as cli
 
-OLD = Path(__file__).with_name("fixtures") / "a4e7fa1"
 NEWER = f"made by a newer version (format {FORMAT + 7}; this one reads up to {FORMAT})"
 
 Restore = Callable[[str], api.Run]

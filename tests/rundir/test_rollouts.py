@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.rundir.records import record
 from workbench.rundir import rollouts, store
 from workbench.rundir.rollouts import Query
 
@@ -16,27 +17,6 @@ from workbench.rundir.rollouts import Query
 @pytest.fixture
 def run(tmp_path):
     return store.create(tmp_path, "ppo", "name: ppo\n")
-
-
-def record(response="It is four.", prompt="What is 2 + 2?", **changes):
-    pieces = response.split(" ")
-    count = len(pieces)
-    return {
-        "prompt_id": "sum",
-        "sample": 0,
-        "prompt": prompt,
-        "response": response,
-        "prompt_tokens": 6,
-        "response_tokens": count,
-        "pieces": pieces,
-        "tokens": list(range(count)),
-        "logprobs": np.full(count, -0.5, np.float32),
-        "kl": [0.25] * count,
-        "reward": 1.0,
-        "finish_reason": "stop",
-        "weights_version": 3,
-        **changes,
-    }
 
 
 def test_what_is_written_is_read(run):

@@ -10,44 +10,21 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig
 from typer.testing import CliRunner
 
-from tests import models
-from tests.algorithms.runs import steps
-from tests.algorithms.test_online import begun, wait_for
-from tests.trust.conftest import intruder
+from tests.algorithms.runs import begun, steps
 from tests.trust.intruder import Intruder
 from tests.trust.sockets import knocked
+from tests.waiting import until
 from workbench import api
 from workbench.models.endpoint import BadRequest
 from workbench.rundir.store import State
 from workbench.serve.client import Client
 from workbench.terminal.cli import app
 
-__all__ = ["intruder"]
-
 STEPS = 3
 BEGUN: list[api.Run] = []
 CRITIC = "{source: %s, tensor_parallel: %d}"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.save(tmp_path_factory.mktemp("model"), tie_word_embeddings=True)
-
-
-@pytest.fixture(scope="module")
-def reward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random reward model on the tiny model's tokens."""
-    folder = tmp_path_factory.mktemp("reward")
-    words = models.tokenizer()
-    torch.manual_seed(1)
-    config = LlamaConfig(**models.SHAPE, vocab_size=len(words), num_labels=1, pad_token_id=words.pad_token_id)
-    AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -60,19 +37,19 @@ def nothing_is_left() -> Iterator[None]:
     BEGUN.clear()
 
 
-def start(folder: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, *overrides: str) -> api.Run:
-    rewards = f"{{short: {{program: {folder / 'mine.py'}:short}}, liked: {{model: {reward}, weight: 10}}}}"
+def start(folder: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, tiny_reward: Path, *overrides: str) -> api.Run:
+    rewards = f"{{short: {{program: {folder / 'mine.py'}:short}}, liked: {{model: {tiny_reward}, weight: 10}}}}"
     critic = ("algorithm.critic.global_batch_size=8", "algorithm.critic.lr=1e-3")
     length = f"algorithm.max_steps={STEPS}"
-    BEGUN.append(begun(folder, monkeypatch, tiny, "algorithm=ppo", f"algorithm.rewards={rewards}", length, *critic, *overrides))
+    BEGUN.append(begun(folder, monkeypatch, tied_model, "algorithm=ppo", f"algorithm.rewards={rewards}", length, *critic, *overrides))
     return BEGUN[-1]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, tiny: Path, reward: Path) -> list[dict[str, float]]:
+def alone(tmp_path_factory: pytest.TempPathFactory, tied_model: Path, tiny_reward: Path) -> list[dict[str, float]]:
     """The steps of a run that computes everything in one process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        run = start(tmp_path_factory.mktemp("alone") / "run", monkeypatch, tiny, reward)
+        run = start(tmp_path_factory.mktemp("alone") / "run", monkeypatch, tied_model, tiny_reward)
         assert run.wait(240).state == State.COMPLETED, run.status.message
     return steps(run)
 
@@ -93,16 +70,16 @@ def same(run: api.Run, expected: list[dict[str, float]]) -> None:
 
 
 def test_a_critic_of_two_tensor_parallel_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]], intruder: Intruder
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, tiny_reward: Path, alone: list[dict[str, float]], intruder: Intruder
 ) -> None:
     """It learns what one process does; wrong requests are refused and both processes live on; kill -9 of its rank 1 loses nothing.
 
     Another user who tries every port is told nothing, and changes nothing.
     """
-    words = ("algorithm.served=[critic]", "algorithm.critic.processes=2", f"algorithm.critic.model={CRITIC % (tiny, 2)}")
-    run = start(tmp_path, monkeypatch, tiny, reward, *words)
+    words = ("algorithm.served=[critic]", "algorithm.critic.processes=2", f"algorithm.critic.model={CRITIC % (tied_model, 2)}")
+    run = start(tmp_path, monkeypatch, tied_model, tiny_reward, *words)
     run.pause()  # before the first step
-    wait_for(lambda: run.status.state.ended or any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()), 240)
+    until(lambda: any(e["kind"] == "phase" and e["message"].startswith("paused") for e in run.events()), run=run)
     first = ranks(run, "critic")
     assert sorted(first) == [0, 1], run.status
     with knocked(intruder, run) as places:
@@ -125,20 +102,20 @@ def test_a_critic_of_two_tensor_parallel_processes(
     assert client.call("critic_infer", **good).result(240)["values"].shape == (1, 4)
     client.close()
     told = r"critic server: (ready|busy with critic_\w+); critic_restore 1, critic_infer \d+.*; 5 refused; 2 processes on"  # written once a second
-    wait_for(lambda: re.search(told, CliRunner().invoke(app, ["show", run.id], catch_exceptions=False).stdout))
+    until(lambda: re.search(told, CliRunner().invoke(app, ["show", run.id], catch_exceptions=False).stdout))
     assert all(process.is_running() for process in first.values()), run.status
     first[1].kill()
-    wait_for(lambda: len(list(run.dir.logs.glob("critic-1.*.log"))) == 2)  # the gang of both is started again
+    until(lambda: len(list(run.dir.logs.glob("critic-1.*.log"))) == 2)  # the gang of both is started again
     run.unpause()
     same(run, alone)
 
 
 def test_critic_and_reward_model_in_one_set_of_processes_that_swap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, reward: Path, alone: list[dict[str, float]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, tiny_reward: Path, alone: list[dict[str, float]]
 ) -> None:
     """Two data-parallel processes hold both models, of which one at a time is on the accelerator."""
     words = ("algorithm.served=[critic_reward]", "algorithm.critic.processes=2", "algorithm.swap_to_host=always")
-    run = start(tmp_path, monkeypatch, tiny, reward, *words)
+    run = start(tmp_path, monkeypatch, tied_model, tiny_reward, *words)
     same(run, alone)
     said = json.loads((run.dir.path / "health" / "critic_reward.json").read_text())
     assert said["here"] in ("critic", "reward")

@@ -4,70 +4,22 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
+from tests.serve.echo_server import end, family, start
+from tests.waiting import until
 from workbench.models.endpoint import BadRequest, Endpoint, Field
 from workbench.serve import discovery, sealed, triton
 from workbench.serve.client import Client, Unreachable, _TryAgain
 
 TOKENS, LENGTHS = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([4, 4, 2], np.int32)
-SERVER_STARTS_S = 180
 Served = tuple[Path, subprocess.Popen]
-
-
-def start(run: Path) -> subprocess.Popen:
-    """A server of its own; returns once it is announced."""
-    with (run / "echo.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "tests.serve.echo", str(run)], stdout=log, stderr=log)
-    deadline = time.monotonic() + SERVER_STARTS_S
-    while not (address := _announced(run)) or address.pid != process.pid:
-        assert process.poll() is None and time.monotonic() < deadline, (run / "echo.log").read_text()[-3000:]
-        time.sleep(0.05)
-    return process
-
-
-def _announced(run: Path) -> discovery.Address | None:
-    try:
-        return discovery.find(run, "echo")[0]
-    except FileNotFoundError:
-        return None
-
-
-def family(process: subprocess.Popen) -> list[psutil.Process]:
-    return [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-
-
-def end(process: subprocess.Popen) -> None:
-    """Whatever a failed test has left of a server."""
-    if process.poll() is None:
-        for each in family(process):
-            each.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    run = tmp_path_factory.mktemp("run")
-    process = start(run)
-    yield run, process
-    end(process)
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    client = Client(served[0], "echo", patience_s=120)
-    yield client
-    client.close()
 
 
 def ask(client: Client) -> dict[str, np.ndarray]:
@@ -198,6 +150,12 @@ def test_an_answer_that_is_not_what_was_promised_is_the_servers_fault() -> None:
         endpoint.answer({})
 
 
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal that was sent to the process has not reached it yet."""
+    masks = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd:")]
+    return bool(int(masks[0], 16) >> (number - 1) & 1)
+
+
 def test_servers_that_are_killed_or_fail_or_end(served: Served) -> None:
     """The lives of four servers, the last test of this file: what one does not answer is answered by the next."""
     run, servers = served[0], [served[1]]
@@ -209,10 +167,7 @@ def test_servers_that_are_killed_or_fail_or_end(served: Served) -> None:
         """A request that the newest server is at work on."""
         hold.touch()
         asked = client.call("held", seconds=short)
-        deadline = time.monotonic() + 120
-        while not (run / f"asked.{servers[-1].pid}").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until((run / f"asked.{servers[-1].pid}").exists)
         return asked
 
     try:
@@ -241,7 +196,7 @@ def test_servers_that_are_killed_or_fail_or_end(served: Served) -> None:
         assert client.call("slow", seconds=short).result(120)["pid"][0] == servers[3].pid
         last = begun()
         servers[3].send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # it is asked to end while it is at work
+        until(lambda: not pending(servers[3].pid, signal.SIGTERM), what="the signal's arrival, while it is at work")
         assert not last.done() and servers[3].poll() is None
         hold.unlink()
         assert last.result(120)["pid"][0] == servers[3].pid

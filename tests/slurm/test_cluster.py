@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.test_preflight import without_id
-from tests.machines.test_cluster import BUSY
-from tests.slurm.test_jobs import ENDLESS, job_id, running, start, until
+from tests.backends import stand_in
+from tests.command_line import workbench
+from tests.jobs.scripts import without_id
+from tests.slurm.jobs import ENDLESS, job_id
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.backends import _slurm_nodes
 from workbench.chaos.lab import Lab
@@ -21,9 +21,6 @@ from workbench.machines.usage import Use
 from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
 from workbench.views import machines as views
-
-__all__ = ["start"]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def words(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch, tiny_model:
 @pytest.mark.usefixtures("fresh")
 def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
-    run = start(BUSY, num_nodes=2, ranks_per_node=2, gpus_per_node=2, exclusive=False)
+    run = start(stand_in.BUSY, num_nodes=2, ranks_per_node=2, gpus_per_node=2, exclusive=False)
     waits = start("steps(1)", num_nodes=4, exclusive=True)
 
     def ranks() -> tuple[Use, ...]:
@@ -75,9 +72,7 @@ def test_nodes_queue_and_what_each_rank_uses(start: Callable[..., api.Run], lab:
     queue = {row["Job"]: row for row in views.queue(found)}
     assert (queue[job_id(waits)]["State"], queue[job_id(waits)]["Reason"]) == ("Pending", "Resources")
     assert queue[job_id(run)]["Nodes"] == "node[1-2]"
-    shown = subprocess.run(
-        [sys.executable, "-m", "workbench.terminal.cli", "cluster"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=240
-    ).stdout
+    shown = workbench("cluster").stdout
     print(shown)
     for word in ("node4", "urgent", "actor 3", run.id):
         assert word in shown, word
@@ -95,9 +90,7 @@ def test_a_node_that_is_down_is_shown_with_its_reason(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_a_dry_run_prints_what_slurm_is_handed(lab: Lab, words: list[str], tmp_path: Path) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "workbench.terminal.cli", "run", *words, "--dry-run"], capture_output=True, text=True, check=True, cwd=Path.cwd()
-    ).stdout
+    printed = workbench("run", *words, "--dry-run").stdout
     run = api.submit(api.compose(words))
     kept = lab.run("scontrol", "write", "batch_script", job_id(run), "-")
     run.kill()
@@ -138,7 +131,7 @@ def test_a_node_is_tried(words: list[str]) -> None:
 def test_a_job_that_vanished_is_told_within_30_s(start: Callable[..., api.Run], lab: Lab) -> None:
     """Its node's plug is pulled, and the controller forgets the job after MinJobAge; this lab has no accounting to ask."""
     run = start(ENDLESS, requeue=False)
-    running(run)
+    until_step(run, 1)
     node = lab.run("squeue", "-h", "-j", job_id(run), "-o", "%N")
     conf = lab.folder / "slurm.conf"
     before = conf.read_text()

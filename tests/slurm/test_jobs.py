@@ -3,99 +3,26 @@
 from __future__ import annotations
 
 import json
-import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.backends import stand_in
+from tests.slurm.jobs import ENDLESS, HANG, LEARNS, complete_two_nodes, job_id, learnt_as_undisturbed, process, processes
 from tests.trust.sockets import KNOCK, REFUSED, listening
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.chaos.lab import URGENT, Lab
 from workbench.rundir.store import State
 
-HANG = "time.sleep(300)"
-LEARNS = "steps(50, 0.1, keep=5, hold=8)"
-ENDLESS = "steps(100_000, 0.05)"
-
-
-@pytest.fixture
-def start(tmp_path: Path, lab: Lab) -> Iterator[Callable[..., api.Run]]:
-    runs: list[api.Run] = []
-
-    def launch(script: str, root: Path = tmp_path, name: str = "stand-in", **settings: Any) -> api.Run:
-        words = {"time_limit": "10", "nodes_timeout_s": 60, "exclusive": True, **settings}
-        runs.append(stand_in.start(root, script, name, backend="slurm", **words))
-        return runs[-1]
-
-    yield launch
-    for run in runs:
-        if not run.status.state.ended:
-            run.kill()
-    until(lambda: not lab.run("squeue", "-h"))
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 240) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
-
-
-def running(run: api.Run, step: int = 1) -> None:
-    until(lambda: run.status.state.ended or any(event["kind"] == "step" and event["step"] >= step for event in run.events()))
-    assert not run.status.state.ended, run.status
-
-
-def learnt_as_undisturbed(run: api.Run, attempts: int | None = 2) -> None:
-    """The run of LEARNS has ended in so many attempts with the losses of one that is left alone."""
-    status = run.wait(400)
-    told = status, run.log_tail("driver"), run.log_tail("slurm")
-    assert (status.state, status.attempt) == (State.COMPLETED, attempts or status.attempt), told
-    losses = {event["step"]: event["metrics"]["loss"] for event in run.events() if event["kind"] == "step"}
-    assert [losses[step] for step in sorted(losses)] == stand_in.curve(50)
-
-
-def processes(run: api.Run, word: str) -> list[psutil.Process]:
-    """The run's processes on the nodes with this word in their command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        with suppress(psutil.Error):
-            if word in (process.info["cmdline"] or ()) and str(run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
-                found.append(process)
-    return found
-
-
-def process(run: api.Run, word: str, **env: str) -> psutil.Process:
-    """The one with these values in its environment; a gang's first rank may be far before its last has begun."""
-    return until(lambda: [p for p in processes(run, word) if all(p.environ().get(name) == value for name, value in env.items())])[0]
-
-
-def job_id(run: api.Run) -> str:
-    job = run.status.job
-    assert job is not None
-    return job["id"]
-
 
 def test_a_gang_of_two_nodes(start: Callable[..., api.Run], lab: Lab) -> None:
-    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "SLURMD_NODENAME"]
-    run = start(f"print(*(os.environ[name] for name in {names}), flush=True); steps(30)", num_nodes=2, ranks_per_node=2)
-    status = run.wait(240)
-    assert (status.state, status.step, status.message) == (State.COMPLETED, 30, ""), status
-    said = [run.log_tail("actor", rank=rank).split() for rank in range(4)]
-    expected = [[str(r), str(r % 2), "4", "2", "10.77.0.11", "eth0", f"node{1 + r // 2}"] for r in range(4)]
-    assert said == expected
-    for path in run.dir.path.rglob("*"):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode & 0o077 == 0, (path, oct(mode))
-    until(lambda: not lab.run("squeue", "-h"))
+    complete_two_nodes(start, lab)
 
 
 JOIN = """
@@ -108,7 +35,7 @@ print("met", *parallel.gather_over_all(rank), os.environ["WORKBENCH_STORE"], flu
 def test_a_neighbour_gets_nothing_of_what_a_run_of_two_nodes_listens_on(start: Callable[..., api.Run], lab: Lab) -> None:
     """Scheduler, workers and the gang's store want the run's certificate, on the interface's address alone; gloo's ports answer nobody."""
     run = start(JOIN + ENDLESS, num_nodes=2)
-    running(run)
+    until_step(run, 1)
     met = [run.log_tail("actor", rank=rank).split() for rank in (0, 1)]
     assert met[0][:3] == met[1][:3] == ["met", "0", "1"] and met[0][3].startswith("tls://10.77.0.11:"), met
     everything = [*processes(run, str(run.dir.path)), *processes(run, "distributed.cli.dask_worker")]
@@ -142,7 +69,7 @@ def test_what_sbatch_refuses_is_told_at_once(start: Callable[..., api.Run]) -> N
 
 def test_a_waiting_job_says_why_and_can_be_withdrawn(start: Callable[..., api.Run]) -> None:
     first = start(ENDLESS, num_nodes=3)
-    running(first)
+    until_step(first, 1)
     second = start("steps(1)", num_nodes=3)
     until(lambda: "waiting for nodes (Resources)" in second.status.message)
     assert second.status.state == State.QUEUED
@@ -161,7 +88,7 @@ def test_two_gangs_that_want_the_same_nodes_take_turns(start: Callable[..., api.
 
 def test_servers_with_resources_of_their_own_make_a_heterogeneous_job(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start(ENDLESS, num_nodes=2, critic={"nodes": 1, "partition": URGENT, "cpus_per_node": 2})
-    running(run)
+    until_step(run, 1)
     components = lab.run("squeue", "-h", "-j", job_id(run), "-o", "%i %P %D %C").splitlines()
     assert sorted(components) == [f"{job_id(run)}+0 main 2 8", f"{job_id(run)}+1 urgent 1 4"]  # exclusive: all of a node's CPUs
     workers = until(lambda: len(found := processes(run, "distributed.cli.dask_worker")) == 3 and found)
@@ -177,7 +104,7 @@ def test_a_heterogeneous_job_is_queued_again_after_its_time_limit_or_a_lost_node
     run = start("steps(50, 0.1 if attempt > 1 else 1.0, keep=5)", time_limit="1", warn_s=45, critic={"nodes": 1, "partition": URGENT})
     learnt_as_undisturbed(run)
     run = start("steps(50, 0.1 if attempt > 1 else 0.5, keep=5)", num_nodes=2, critic={"nodes": 1, "cpus_per_node": 2})
-    running(run, 8)
+    until_step(run, 8)
     with lost(lab, "node3"):
         run.wait(120)
         learnt_as_undisturbed(run, run.status.attempt)  # the gang may have begun again while SLURM ended it node by node
@@ -186,7 +113,7 @@ def test_a_heterogeneous_job_is_queued_again_after_its_time_limit_or_a_lost_node
 @pytest.mark.slow
 def test_a_heterogeneous_job_can_be_killed(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2, critic={"nodes": 1, "cpus_per_node": 2})
-    running(run)
+    until_step(run, 1)
     run.kill()
     assert run.status.state == State.STOPPED
     until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"), 30)
@@ -204,7 +131,7 @@ def test_no_shell_reads_a_path_or_a_name(start: Callable[..., api.Run], tmp_path
 
 def test_a_killed_rank_restarts_the_gang(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2, ranks_per_node=2)
-    running(run, 8)
+    until_step(run, 8)
     process(run, str(run.dir.path), RANK="3").kill()
     learnt_as_undisturbed(run)
     assert "attempt 1: rank 3 was killed by SIGKILL" in run.log_tail("driver")
@@ -213,7 +140,7 @@ def test_a_killed_rank_restarts_the_gang(start: Callable[..., api.Run]) -> None:
 
 def test_a_killed_dask_worker_comes_back(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2)
-    running(run, 8)
+    until_step(run, 8)
     process(run, "distributed.cli.dask_worker", SLURM_PROCID="1").kill()
     learnt_as_undisturbed(run)
     assert "the node of rank 1 (10.77.0.12) was lost" in run.log_tail("driver")
@@ -221,7 +148,7 @@ def test_a_killed_dask_worker_comes_back(start: Callable[..., api.Run]) -> None:
 
 def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Callable[..., api.Run]) -> None:
     run = start(LEARNS, num_nodes=2)
-    running(run, 8)
+    until_step(run, 8)
     ranks = until(lambda: len(found := processes(run, str(run.dir.path))) == 3 and found)
     processes(run, stand_in.__file__)[0].kill()
     killed = time.monotonic()
@@ -232,7 +159,7 @@ def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Calla
 
 def test_a_cancelled_job_is_marked_and_can_be_resumed(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start(LEARNS, num_nodes=2)
-    running(run, 8)
+    until_step(run, 8)
     lab.run("scancel", job_id(run))
     status = run.wait(240)
     assert (status.state, status.message.partition(";")[0]) == (State.STOPPED, f"SLURM job {job_id(run)} was cancelled (scancel)")
@@ -242,7 +169,7 @@ def test_a_cancelled_job_is_marked_and_can_be_resumed(start: Callable[..., api.R
 
 def test_a_kill_leaves_nothing(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2)
-    running(run)
+    until_step(run, 1)
     run.kill()
     assert run.status.state == State.STOPPED
     until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"))
@@ -251,7 +178,7 @@ def test_a_kill_leaves_nothing(start: Callable[..., api.Run], lab: Lab) -> None:
 def test_a_preempted_run_goes_on_when_the_nodes_are_free(start: Callable[..., api.Run]) -> None:
     """A job of the urgent partition takes all nodes: the run is warned, saves, is queued again, and goes on under its next attempt."""
     run = start(LEARNS, num_nodes=2)
-    running(run, 8)
+    until_step(run, 8)
     urgent = start("steps(20, 0.1)", num_nodes=4, partition=URGENT)
     until(lambda: run.status.state == State.QUEUED)
     assert run.status.attempt == 1
@@ -269,7 +196,7 @@ def test_a_run_goes_on_after_its_time_limit(start: Callable[..., api.Run]) -> No
 
 def test_a_spare_node_takes_over(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start(LEARNS, num_nodes=2, spare_nodes=1)
-    running(run, 8)
+    until_step(run, 8)
     working = process(run, str(run.dir.path), RANK="1")  # on whichever came first, node2 or node3
     with lost(lab, working.environ()["SLURMD_NODENAME"]):
         learnt_as_undisturbed(run)
@@ -280,14 +207,14 @@ def test_the_job_is_queued_again_without_a_spare_and_where_the_drivers_node_is_l
     start: Callable[..., api.Run], lab: Lab, node: str, spare_nodes: int
 ) -> None:
     run = start(LEARNS, num_nodes=2, spare_nodes=spare_nodes)
-    running(run, 8)
+    until_step(run, 8)
     with lost(lab, node):
         learnt_as_undisturbed(run)
 
 
 def test_a_full_disk_is_named_and_a_resume_goes_on(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start("steps(50, 0.1 if attempt > 1 else 1.0, keep=5)", lab.small / "runs", num_nodes=2)
-    running(run, 8)
+    until_step(run, 8)
     fill = lab.small / "fill"
     with suppress(OSError), fill.open("wb", buffering=0) as file:
         while file.write(bytes(1 << 16)):

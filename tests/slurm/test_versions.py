@@ -7,15 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.slurm import test_jobs
-from tests.slurm.test_jobs import start, until
+from tests.slurm.jobs import complete_two_nodes
+from tests.waiting import until
 from workbench import api
 from workbench.backends import _slurm_nodes, slurm
 from workbench.backends.base import Job
 from workbench.chaos import releases
 from workbench.chaos.lab import Lab
-
-__all__ = ["start"]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +29,7 @@ __all__ = ["start"]
 def test_a_gang_on_the_slurm_of_another_release(start: Callable[..., api.Run], lab: Lab, version: str) -> None:
     assert _slurm_nodes.survey(0).title.startswith(f"SLURM {version}")
     assert _slurm_nodes.survey(0).title.removeprefix("SLURM ") in lab.run("scontrol", "show", "config")
-    test_jobs.test_a_gang_of_two_nodes(start, lab)
+    complete_two_nodes(start, lab)
 
 
 @pytest.mark.slow

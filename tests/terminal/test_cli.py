@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import command_line
 from tests.app import synthetic
 from tests.backends import stand_in
 from workbench.rundir.events import EventWriter
@@ -25,10 +26,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def workbench(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "workbench.terminal.cli", *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "WORKBENCH_RUNS": str(runs), "COLUMNS": "200"}, check=False
-    )
+    return command_line.workbench(*words, WORKBENCH_RUNS=str(runs))
 
 
 def test_help_of_every_command(runs: Path) -> None:
@@ -36,6 +34,16 @@ def test_help_of_every_command(runs: Path) -> None:
         done = workbench(runs, *words, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
+
+
+def test_the_module_is_the_command(runs: Path) -> None:
+    """In a process of its own: what is printed, and what the user got wrong."""
+    env = {**os.environ, "WORKBENCH_RUNS": str(runs), "COLUMNS": "200"}
+    for words in (("list",), ("show", "latest")):
+        command = [sys.executable, "-m", "workbench.terminal.cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+        here = workbench(runs, *words)
+        assert (done.returncode, done.stdout, done.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
 def test_dry_run_prints_the_resolved_settings(runs: Path) -> None:
@@ -105,7 +113,7 @@ def test_a_pause_leaves_the_bar_as_it_is(runs: Path) -> None:
 
 def test_logs_of_a_rank_and_of_the_driver(runs: Path) -> None:
     stand_in.start(runs, "print('rank', rank, flush=True); steps(1)", ranks_per_node=2)
-    assert workbench(runs, "logs", "-f", "latest", "--role", "driver").stdout == "completed: \n"
+    assert workbench(runs, "logs", "-f", "latest", "--role", "driver").stdout.endswith("completed: \n")
     assert workbench(runs, "logs", "latest", "--rank", "1").stdout == "rank 1\n"
     assert "actor-0.1.log" in workbench(runs, "logs", "latest", "--rank", "9").stderr
 

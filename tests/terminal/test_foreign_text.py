@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.rundir.test_malformed import OLD
+from tests.rundir.damages import OLD
 from workbench import api
 from workbench.jobs import launch
 from workbench.rundir.store import RunDir

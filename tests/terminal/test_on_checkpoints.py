@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import command_line
 from tests.app import synthetic, synthetic_jobs
 
-ROOT = Path(__file__).parents[2]
 ROWS = [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": "No."} for i in range(24)]
 
 
 def workbench(folder: Path, *words: str) -> str:
-    env = {**os.environ, "WORKBENCH_RUNS": str(folder / "runs"), "WORKBENCH_CACHE": str(folder / "cache"), "COLUMNS": "220"}
-    done = subprocess.run([sys.executable, "-m", "workbench.terminal.cli", *words], capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    done = command_line.workbench(*words, WORKBENCH_RUNS=str(folder / "runs"), WORKBENCH_CACHE=str(folder / "cache"), COLUMNS="220")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,25 +1,13 @@
-"""The second user of the machine, and a folder that both users reach."""
+"""A folder that both users of the machine reach."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.trust import intruder as users
-from tests.trust.intruder import Intruder
-
-
-@pytest.fixture(scope="session")
-def intruder() -> Iterator[Intruder]:
-    if os.getuid() != 0:
-        pytest.skip("making a second user of this machine takes root")
-    with users.made() as user:
-        yield user
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.serve.test_transport import end, family, start
+from tests.serve.echo_server import family, start
 from tests.trust.intruder import Intruder
+from tests.waiting import until
 from workbench.backends import _tls, scratch
 from workbench.serve import addresses, discovery, gate, triton
 from workbench.serve.client import Client
@@ -55,21 +55,6 @@ ends = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) for _ in r
 print("there", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    run = tmp_path_factory.mktemp("run")
-    process = start(run)
-    yield run, process
-    end(process)
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    client = Client(served[0], "echo", patience_s=120)
-    yield client
-    client.close()
 
 
 def say(client: Client, text: str) -> str:
@@ -198,7 +183,8 @@ def test_a_server_that_is_killed_leaves_nothing(served: Served, client: Client, 
     for each in family(process):
         each.send_signal(signal.SIGKILL)
     process.wait()
-    _gone([*family_of(left)])
+    started = [*family_of(left)]
+    until(lambda: not any(each.is_running() for each in started))
     assert left in scratch.sweep()
     assert not left.exists() and not any(path.exists() for path in shared)
     assert trap.is_symlink() and (run / "echo.log").exists()
@@ -213,15 +199,8 @@ def family_of(folder: Path) -> Iterator[psutil.Process]:
             yield process
 
 
-def _gone(processes: list[psutil.Process]) -> None:
-    deadline = time.monotonic() + 60
-    while any(process.is_running() for process in processes):
-        assert time.monotonic() < deadline, processes
-        time.sleep(0.02)
-
-
 def test_pytriton_keeps_no_copy_of_itself_in_the_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    code = "from tests.serve.test_transport import *; run = Path(sys.argv[1]); end(start(run))"
+    code = "import sys; from pathlib import Path; from tests.serve.echo_server import end, start; end(start(Path(sys.argv[1])))"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
     assert not list(tmp_path.rglob("tritonserver"))

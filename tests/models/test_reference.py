@@ -8,26 +8,24 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.algorithms.runs import steps
-from tests.algorithms.test_online import begun, tiny, wait_for
+from tests.algorithms.runs import begun, steps
 from tests.hold import Hold
+from tests.waiting import until_step
 from workbench.rundir import rollouts
 from workbench.rundir.store import State
-
-__all__ = ["tiny"]
 
 
 @pytest.mark.parametrize("rank", [4, 0])
 def test_a_served_reference_is_the_colocated_one_and_survives_its_death(
-    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, hold: Hold
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, hold: Hold
 ) -> None:
     """With adapters the colocated reference is the policy without them, else a frozen copy; served it is the base model."""
     words = ("algorithm=grpo", "algorithm.samples_per_prompt=4", "algorithm.max_steps=4", "algorithm.lr=3e-4", f"model.lora.rank={rank}")
-    alone = begun(tmp_path / "alone", monkeypatch, tiny, *words)
+    alone = begun(tmp_path / "alone", monkeypatch, tied_model, *words)
     assert alone.wait(240).state == State.COMPLETED, alone.status.message
     hold.at(2)
-    run = begun(tmp_path / "served", monkeypatch, tiny, *words, "algorithm.served=[reference]")
-    wait_for(lambda: len(steps(run)) >= 2 or run.status.state.ended)
+    run = begun(tmp_path / "served", monkeypatch, tied_model, *words, "algorithm.served=[reference]")
+    until_step(run, 2)
     victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == [str(run.dir.path), "reference"]]
     assert len(victims) == 1, run.status
     victims[0].kill()

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 
 from tests import gang
-from tests.serve.test_servers import reward, tiny
 from workbench.rewards.base import Finished
 from workbench.settings.layout import Layout
-
-__all__ = ["reward", "tiny"]
 
 
 def score(folder: Path) -> None:
@@ -28,7 +25,7 @@ def score(folder: Path) -> None:
     layout = (f"model.tensor_parallel={parallel.tensor_size()}", f"model.pipeline_parallel={parallel.pipeline_size()}")
     rewards = f"algorithm.rewards={{liked: {{model: {sources['reward']}}}, short: {{program: brevity}}}}"
     ranks = f"backend.ranks_per_node={parallel.world_size()}"
-    spec = compose(["algorithm=grpo", f"model.source={sources['tiny']}", rewards, "algorithm.samples_per_prompt=8", *layout, ranks])
+    spec = compose(["algorithm=grpo", f"model.source={sources['policy']}", rewards, "algorithm.samples_per_prompt=8", *layout, ranks])
     rng = np.random.default_rng(3)
     answers = [
         Finished(i, "?", "!", {}, prefix, rng.integers(3, 250, 4 + i).tolist())
@@ -45,8 +42,8 @@ def score(folder: Path) -> None:
 
 @pytest.mark.parametrize("layout", [Layout(tensor=2), Layout(pipeline=3)], ids=str)
 @pytest.mark.usefixtures("alone")
-def test_scores_in_any_layout(layout: Layout, tmp_path: Path, tiny: Path, reward: Path) -> None:
-    (tmp_path / "sources.json").write_text(json.dumps({"tiny": str(tiny), "reward": str(reward)}))
+def test_scores_in_any_layout(layout: Layout, tmp_path: Path, tied_model: Path, tiny_reward: Path) -> None:
+    (tmp_path / "sources.json").write_text(json.dumps({"policy": str(tied_model), "reward": str(tiny_reward)}))
     score(tmp_path)
     gang.run(score, tmp_path, layout)
     alone, shared = np.load(tmp_path / "1.npy"), np.load(tmp_path / f"{layout.ranks}.npy")
