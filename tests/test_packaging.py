@@ -19,8 +19,12 @@ import workbench
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-PINS = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines())}
-REQUIREMENTS = [Requirement(text) for text in (*PROJECT["dependencies"], *(one for each in PROJECT["optional-dependencies"].values() for one in each))]
+PINS = {
+    canonicalize_name(name): version for name, _, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+}
+REQUIREMENTS = [
+    Requirement(text) for text in (*PROJECT["dependencies"], *(one for each in PROJECT["optional-dependencies"].values() for one in each))
+]
 NOT_TESTED = {"tensorrt-llm"}
 """Cannot be installed beside the rest: a range, but no pin."""
 
