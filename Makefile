@@ -10,7 +10,7 @@ DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app test lint docs slow slurm-versions gpu bench sbom audit clean
+.PHONY: demo app test lint docs slow slurm-versions gpu bench wheel wheel-check sbom audit clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -18,11 +18,11 @@ ifdef HEADLESS
 	.venv/bin/workbench export latest --out $(DEMO) --check
 else
 	.venv/bin/workbench run experiment=dpo_demo --detach
-	.venv/bin/streamlit run app
+	.venv/bin/workbench app
 endif
 
 app: .venv/demo
-	.venv/bin/streamlit run app
+	.venv/bin/workbench app
 
 test: .venv/test lint
 	$(PY) -m pytest
@@ -53,6 +53,16 @@ gpu: .venv/test
 bench: .venv/demo
 	.venv/bin/workbench bench dpo
 	.venv/bin/workbench bench sft
+
+# Built anew: setuptools would put what an earlier build has left into the wheel.
+wheel: .venv/python
+	rm -rf build/lib build/bdist.* dist/alignment_workbench-*.whl
+	$(PY) -m pip wheel . --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist
+	@ls -sh dist/alignment_workbench-*.whl
+
+# The wheel in an empty environment elsewhere: install, doctor, model, demo to its end, export, app.
+wheel-check: wheel
+	PYTHON=$(PYTHON) .ci/wheel-check dist/alignment_workbench-*.whl
 
 # What is installed, as CycloneDX.
 sbom: .venv/test .venv-audit/made
@@ -96,4 +106,4 @@ audit: .venv-audit/made
 	touch $@
 
 clean:
-	rm -rf .venv .venv-audit .venv-docs build .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .venv-docs build dist .pytest_cache .ruff_cache

@@ -98,7 +98,7 @@ def _decided(mode: str, origins: str, address: str | None) -> Access:
             raise ValueError(
                 f"server.address is {address or 'every interface'}, where others reach it, and the owner's app may launch and control everything."
                 f" Bind it to 127.0.0.1 and come from another machine by ssh -L 8501:localhost:8501, or let a team read:"
-                " WORKBENCH_APP=team WORKBENCH_ORIGIN=https://name streamlit run app"
+                " WORKBENCH_APP=team WORKBENCH_ORIGIN=https://name workbench app"
             )
         return Access("owner")
     if mode != "team":

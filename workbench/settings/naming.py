@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from workbench.settings.shipped import PACKAGE
 
 
 def module_names(folder: str) -> list[str]:

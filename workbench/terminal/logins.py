@@ -25,7 +25,7 @@ def app_url(as_json: Json = False) -> None:
         print(json.dumps([{"url": app.url, "port": app.port, "pid": app.pid} for app in running]))
         return
     if not running:
-        raise ValueError(f"no app of this user runs on this machine (by {logins.state_folder()}). Start one: streamlit run app")
+        raise ValueError(f"no app of this user runs on this machine (by {logins.state_folder()}). Start one: workbench app")
     for app in running:
         print(app.url)
 
