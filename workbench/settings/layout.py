@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.settings.sources import EMBEDDED
+
 _SHOWN = 4
 
 
@@ -30,7 +32,7 @@ class Shape:
         return cls(config["num_hidden_layers"], heads, config.get("num_key_value_heads") or heads, config["intermediate_size"], experts)
 
 
-_EMBEDDED = {"smollm2-135m-instruct": Shape(layers=30, heads=9, query_groups=3, ffn=1536)}
+_EMBEDDED = {EMBEDDED: Shape(layers=30, heads=9, query_groups=3, ffn=1536)}
 
 
 def known_shape(source: str) -> Shape | None:

