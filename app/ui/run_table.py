@@ -62,12 +62,13 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         height="content" if len(rows) <= ROWS_SHOWN else 760,
         row_height=38,
         on_select="rerun",
-        selection_mode="multi-row",
+        selection_mode=["multi-row", "single-cell"],
         alt=f"{len(rows)} runs with state, progress, loss and actions",
         placeholder="–",
         column_config=_columns(rows),
     )
-    _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
+    chosen = event.selection.rows or [row for row, _ in event.selection.cells]
+    _bar([shown[number] for number in chosen if number < len(shown)], len(shown), len(known))
     for failed in st.session_state.pop("runs-problems", []):
         st.error(frame.plain(failed), icon=":material/error:")
     if target := st.session_state.pop("runs-go", None):
@@ -89,8 +90,11 @@ def _keep_selected(shown: list[str]) -> None:
     """The selected rows are places in the table: where a new run moves the others down, they move with their runs."""
     before = st.session_state.get("runs-shown", shown)
     if before != shown and "runs-table" in st.session_state:
-        selected = [before[row] for row in st.session_state["runs-table"]["selection"]["rows"] if row < len(before)]
-        st.session_state["runs-table"] = {"selection": {"rows": [shown.index(run_id) for run_id in selected if run_id in shown]}}
+        was = st.session_state["runs-table"]["selection"]
+        place = {row: shown.index(run_id) for row, run_id in enumerate(before) if run_id in shown}
+        rows = [place[row] for row in was["rows"] if row in place]
+        cells = [(place[row], column) for row, column in was.get("cells", ()) if row in place]
+        st.session_state["runs-table"] = {"selection": {"rows": rows, "cells": cells}}
     st.session_state["runs-shown"] = shown
 
 
@@ -191,15 +195,15 @@ def _do(action: str, runs: list[Run]) -> None:
 
 
 def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
-    """What can be done with the selected rows."""
+    """What can be done with the selected rows; without any, with the one whose cell has the focus."""
     if not chosen:
-        st.caption(f"{shown} of {known} runs in {frame.code(api.runs_root())}. Select rows to act on several or to compare them.")
+        st.caption(f"{shown} of {known} runs in {frame.code(api.runs_root())}. A name opens its run, as does the key O in its row. Select rows to act on several or to compare them.")
         return
     live = [run for run, status in chosen if STOP in _actions(run, status)]
     ended = [run for run, status in chosen if RESUME in _actions(run, status)]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(chosen)}** selected", width="content")
-        if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary"):
+        if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary", shortcut="O"):
             choose.open_run(chosen[0][0].id)
         if len(chosen) > 1 and st.button("Compare", icon=":material/stacked_line_chart:", type="primary"):
             st.switch_page("pages/compare.py", query_params={"runs": ",".join(run.id for run, _ in chosen)})
