@@ -16,6 +16,7 @@ from workbench.jobs.launch import preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
+from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.opening import ReadOnly, Unreadable
 from workbench.rundir.store import runs_root
@@ -38,11 +39,13 @@ __all__ = [
     "Run",
     "SCHEMAS",
     "Sample",
+    "SourceCheck",
     "SpecError",
     "Unreadable",
     "Where",
     "browse_data",
     "check_data",
+    "check_sources",
     "cluster",
     "compose",
     "evaluate",

@@ -173,6 +173,16 @@ def combined(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: _as_one(name, [part[name] for part in parts if name in part]) for name in parts[0]}
 
 
+def brief(metrics: Mapping[str, object]) -> str:
+    """A step's leading metrics in one line: those that have a brief name."""
+    return "  ".join(f"{metric.brief} {number(metrics[metric])}" for metric in METRICS.values() if metric.brief and metric in metrics)
+
+
+def number(value: object) -> str:
+    """A metric's value for a terminal or a log; NaN and the infinities may be texts."""
+    return f"{value:,.4g}" if isinstance(value, int | float) else "" if value is None else str(value)
+
+
 def _as_one(name: str, values: Sequence[float]) -> float:
     import numpy as np
 

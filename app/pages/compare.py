@@ -15,20 +15,28 @@ if not known:
     choose.no_runs_yet()
     st.stop()
 readable = {run_id: run for run_id, run in known.items() if not choose.unreadable(run)}
-asked = [run_id for run_id in st.query_params.get("runs", "").split(",") if run_id in known]
+named = st.query_params.get("runs")
+asked = [run_id for run_id in (named or "").split(",") if run_id]
 for run_id in asked:
-    if reason := choose.unreadable(known[run_id]):
+    if run_id not in known:
+        st.error(f"There is no run {frame.code(run_id[:120])} in {frame.code(api.runs_root())}.", icon=":material/search_off:")
+    elif reason := choose.unreadable(known[run_id]):
         st.error(frame.sentence(reason), icon=":material/search_off:")
-asked = [run_id for run_id in asked if run_id in readable]
+first = [run_id for run_id in asked if run_id in readable]
+if named is None:
+    first = [run.id for run in readable.values() if run.dir.status.step][:3] or list(readable)[:1]
+kept = first if named != st.session_state.get("compare-address") else st.session_state.get("compare-runs", first)
+st.session_state["compare-runs"] = [run_id for run_id in kept if run_id in readable]
 picked = st.multiselect(
     "Runs",
     list(readable),
-    default=asked or [run.id for run in readable.values() if run.dir.status.step][:3] or list(readable)[:1],
     format_func=lambda run_id: compare_panels.label(readable[run_id]),
-    key=f"runs-{','.join(asked)}",
+    key="compare-runs",
     placeholder="Choose runs",
 )
-st.query_params["runs"] = ",".join(picked)
+if named is None or picked != first:  # an address with runs that are not there stays, with what is said of them, until others are chosen
+    st.query_params["runs"] = ",".join(picked)
+st.session_state["compare-address"] = st.query_params["runs"]
 chosen = [readable[run_id] for run_id in picked]
 if not chosen:
     st.info("Choose at least one run.", icon=":material/stacked_line_chart:")

@@ -8,9 +8,10 @@ from ui import choose, form, frame, preflight_panel, setup
 from workbench import api
 from workbench.settings import spec
 from workbench.settings.composing import SpecError
-from workbench.views.tables import leaves
 
 PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order": 10}
+SOURCES_S = 0.5
+"""How long a redrawn form waits for what a thread finds out about data and models."""
 
 st.markdown("## Launch a run", anchors=False)
 source = choose.cloned_run()
@@ -22,17 +23,16 @@ with left:
         words, tree = setup.choose(start)
     made = form.Form(key=lambda name: setup.widget_key(start, words, name))
     values = made.draw(copy.deepcopy(tree))
-if dropped := sorted(leaves(tree).keys() - leaves(values).keys()):
-    left.warning(f"This version has no such setting, so it is left out: {', '.join(map(frame.code, dropped))}", icon=":material/warning:")
+if made.unknown:
+    left.warning(f"This version has no such setting, so it is left out: {', '.join(map(frame.code, made.unknown))}", icon=":material/warning:")
 
 experiment = None
 try:
-    parsed = spec.parse(values)
-    parsed = api.with_checkpoint(parsed)
-    parsed.check_files()
-    experiment, problems = parsed, []
+    experiment = api.with_checkpoint(spec.parse(values))
+    checked = api.check_sources(experiment, wait_s=SOURCES_S)
 except SpecError as error:
-    problems = error.problems
+    checked = api.SourceCheck(error.problems, [])
+problems, pending = checked.problems, checked.pending
 made.show(problems)
 
 with right, st.container(key="summary"):
@@ -41,12 +41,18 @@ with right, st.container(key="summary"):
         st.error(
             f"**{len(problems)} {'problem' if len(problems) == 1 else 'problems'} to solve before the launch**\n\n{listed}", icon=":material/error:"
         )
+    elif pending:
+        st.info(f"Checking {', '.join(map(frame.code, pending))} …", icon=":material/hourglass_top:")
     else:
         st.success("Every setting is valid.", icon=":material/check_circle:")
+    if experiment is not None and pending:
+        frame.refreshed(setup.rerun_when_checked, 1.0)(experiment, pending)
+    if problems:
+        experiment = None
     if experiment is not None and experiment.backend.name != "local":
         preflight_panel.draw(experiment)
     if (
-        st.button("Launch run", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None)
+        st.button("Launch run", key="launch", type="primary", icon=":material/rocket_launch:", width="stretch", disabled=experiment is None)
         and experiment is not None
     ):
         try:
@@ -56,4 +62,4 @@ with right, st.container(key="summary"):
     st.markdown("**The same from a terminal**")
     st.code(setup.command(words, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(setup.as_yaml(experiment) if experiment else "# appear when every setting is valid", language="yaml", height=430)
+    st.code(setup.as_yaml(experiment) if experiment else "# appear when every setting is valid", language="yaml", wrap_lines=True)

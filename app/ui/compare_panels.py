@@ -60,9 +60,11 @@ def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figu
             key="compare-metric",
             width=300,
         )
-        smoothing = st.segmented_control(
-            "Smoothing", list(SMOOTHING), default="Medium", required=True, key="compare-smoothing", disabled=kind == "held"
-        )
+        smoothing = "Off"
+        if kind == "train":  # held-out values are few, and drawn as they are
+            smoothing = st.segmented_control(
+                "Smoothing", list(SMOOTHING), default="Medium", required=True, key="compare-smoothing", persist_state="session"
+            )
         axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True, key="compare-axis")
     return metric, kind == "held", SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
 

@@ -37,14 +37,19 @@ TITLES = {
 
 @dataclass
 class Form:
-    """Draws the fields of the sections that the tree's kind of job reads, and collects their values. `key` names a field's widget; another name gives it its default back."""
+    """Draws the fields of the sections that the tree's kind of job reads, and collects their values. `key` names a field's widget; another name gives it its default back.
+
+    `unknown` are the tree's keys that no field is drawn for, because this version has no such setting.
+    """
 
     key: Callable[[str], str]
     slots: dict[str, Any] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     def draw(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """The whole form, starting from a resolved tree. Returns the tree that its widgets hold."""
         values: dict[str, Any] = {}
+        self.unknown = sorted(tree.keys() - Experiment.model_fields.keys())
         plain = {name: info for name, info in Experiment.model_fields.items() if _model_of(name, info, tree) is None}
         with self._section(""):
             values |= self._grid("", plain, tree)
@@ -79,6 +84,7 @@ class Form:
 
     def _fields(self, path: str, model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
         fields = _own_first(model)
+        self.unknown += sorted(f"{path}.{name}" for name in tree.keys() - fields.keys())
         folded: Mapping[str, Any] = getattr(model, "folded", {})
         hidden = {name for names in folded.values() for name in names}
         values: dict[str, Any] = {"name": tree["name"]} if _is_named(path) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -20,13 +21,16 @@ from workbench.views import feed, text
 
 ROWS_SHOWN = 18
 SHORT_WORK = 10
-WIDTHS = {False: {"work": 76, "model": 152, "curve": 110}, True: {"work": 114, "model": 126, "curve": 98}}
+NAME_PX, CHARACTER_PX, NAME_MAX_PX = 130, 7.2, 320
+"""Of the column of names: its least width, what a character takes, its most."""
+WIDTHS = {False: {"work": 76, "model": 120, "curve": 80}, True: {"work": 114, "model": 100, "curve": 66}}
 """Pixels of these columns: where not all runs train, the one that says what a run does takes some of the others'."""
 HELD_OUT_ACCURACY = f"held_out_{M.ACCURACY}"
 FILTERS = {
     "Live": LIVE,
     "Completed": (State.COMPLETED,),
     "Stopped": (State.STOPPED,),
+    "Killed": (State.KILLED,),
     "Failed": (State.FAILED,),
 }
 OPEN, STOP, RESUME, CLONE = (
@@ -58,11 +62,13 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
         height="content" if len(rows) <= ROWS_SHOWN else 760,
         row_height=38,
         on_select="rerun",
-        selection_mode="multi-row",
+        selection_mode=["multi-row", "single-cell"],
         alt=f"{len(rows)} runs with state, progress, loss and actions",
-        column_config=_columns(wide=rows["work"].str.len().max() > SHORT_WORK),
+        placeholder="–",
+        column_config=_columns(rows),
     )
-    _bar([shown[number] for number in event.selection.rows if number < len(shown)], len(shown), len(known))
+    chosen = event.selection.rows or [row for row, _ in event.selection.cells]
+    _bar([shown[number] for number in chosen if number < len(shown)], len(shown), len(known))
     for failed in st.session_state.pop("runs-problems", []):
         st.error(frame.plain(failed), icon=":material/error:")
     if target := st.session_state.pop("runs-go", None):
@@ -84,8 +90,11 @@ def _keep_selected(shown: list[str]) -> None:
     """The selected rows are places in the table: where a new run moves the others down, they move with their runs."""
     before = st.session_state.get("runs-shown", shown)
     if before != shown and "runs-table" in st.session_state:
-        selected = [before[row] for row in st.session_state["runs-table"]["selection"]["rows"] if row < len(before)]
-        st.session_state["runs-table"] = {"selection": {"rows": [shown.index(run_id) for run_id in selected if run_id in shown]}}
+        was = st.session_state["runs-table"]["selection"]
+        place = {row: shown.index(run_id) for row, run_id in enumerate(before) if run_id in shown}
+        rows = [place[row] for row in was["rows"] if row in place]
+        cells = [(place[row], column) for row, column in was.get("cells", ()) if row in place]
+        st.session_state["runs-table"] = {"selection": {"rows": rows, "cells": cells}}
     st.session_state["runs-shown"] = shown
 
 
@@ -110,15 +119,15 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
         "curve": [value for value in look.curve if math.isfinite(value)],
         "last": text.number(newest.get(curve)),
         "held_out": f"{newest[HELD_OUT_ACCURACY]:.1%}" if HELD_OUT_ACCURACY in newest else text.number(newest.get(f"held_out_{M.REWARDS}")),
-        "started": text.ago(status.created),
-        "time": _time(status, look),
+        "started": datetime.fromtimestamp(status.created, UTC),
+        "time": _rounded((status.updated if status.state.ended else time.time()) - status.created),
+        "left": _rounded(look.eta_s if status.state == State.RUNNING else None),
     }
 
 
-def _time(status: Status, look: feed.Glance) -> str:
-    if status.state == State.RUNNING and look.eta_s is not None:
-        return f"{text.duration(look.eta_s)} left"
-    return text.duration((status.updated if status.state.ended else time.time()) - status.created)
+def _rounded(seconds: float | None) -> pd.Timedelta | None:
+    """To whole seconds; nothing where it is not known."""
+    return None if seconds is None or not math.isfinite(seconds) else pd.Timedelta(seconds=round(seconds))
 
 
 def _name(run: Run, spec: dict[str, Any]) -> str:
@@ -136,24 +145,33 @@ def _actions(run: Run, status: Status) -> list[str]:
     return [] if status.state == State.STOPPING else [STOP]
 
 
-def _columns(wide: bool) -> dict[str, Any]:
-    column, widths = st.column_config, WIDTHS[wide]
+def _columns(rows: pd.DataFrame) -> dict[str, Any]:
+    """Names are shown whole, and open their run; times are sorted as times."""
+    column, widths = st.column_config, WIDTHS[bool(rows["work"].str.len().max() > SHORT_WORK)]
+    name_px = int(min(NAME_MAX_PX, max(NAME_PX, 24 + CHARACTER_PX * rows["name"].str.len().max())))
     colours = [text.STATE_COLOURS[state] for state in State]
     return {
-        "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=98),
-        "name": column.TextColumn("Name", width=130),
-        "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=74),
+        "state": column.MultiselectColumn("State", options=[state.capitalize() for state in State], color=colours, width=92, pinned=True),
+        "name": column.ButtonColumn(
+            "Name", key="runs-open", on_click=_open_clicked, type="tertiary", alignment="left", width=name_px, pinned=True, help="Opens the run"
+        ),
+        "actions": column.ButtonColumn("Actions", key="runs-click", on_click=_clicked, width=62),
         "work": column.TextColumn("Algorithm", width=widths["work"], help="The algorithm that trains; of other runs the kind of job"),
         "model": column.TextColumn("Model", width=widths["model"]),
-        "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=108),
+        "progress": column.ProgressColumn("Progress", min_value=0, max_value=100, format="%d%%", width=92),
         "curve": column.LineChartColumn("Curve", width=widths["curve"], help="Training loss, or of a run that learns from rollouts the mean reward"),
-        "last": column.TextColumn("Last", width=70, alignment="right", help="The curve's last value"),
+        "last": column.TextColumn("Last", width=66, alignment="right", help="The curve's last value"),
         "held_out": column.TextColumn(
             "Held out", width=74, alignment="right", help="Accuracy, or the mean reward, on the held-out rows at the last validation"
         ),
-        "started": column.TextColumn("Started", width=78),
-        "time": column.TextColumn("Time", width=104, alignment="right", help="Time left while it trains; how long it took when it has ended"),
+        "started": column.DatetimeColumn("Started", format="distance", width=98),
+        "time": column.NumberColumn("Time", format="compact", width=72, help="From the launch until now, or to its end"),
+        "left": column.NumberColumn("Left", format="compact", width=72, help="From the median pace of the newest steps"),
     }
+
+
+def _open_clicked() -> None:
+    st.session_state["runs-go"] = (OPEN, st.session_state["runs-shown"][st.session_state["runs-open"]["row"]])
 
 
 def _clicked() -> None:
@@ -177,15 +195,17 @@ def _do(action: str, runs: list[Run]) -> None:
 
 
 def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
-    """What can be done with the selected rows."""
+    """What can be done with the selected rows; without any, with the one whose cell has the focus."""
     if not chosen:
-        st.caption(f"{shown} of {known} runs in {frame.code(api.runs_root())}. Select rows to act on several or to compare them.")
+        st.caption(
+            f"{shown} of {known} runs in {frame.code(api.runs_root())}. A name opens its run, as does the key O in its row. Select rows to act on several or to compare them."
+        )
         return
     live = [run for run, status in chosen if STOP in _actions(run, status)]
     ended = [run for run, status in chosen if RESUME in _actions(run, status)]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(chosen)}** selected", width="content")
-        if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary"):
+        if len(chosen) == 1 and st.button("Open", icon=":material/open_in_new:", type="primary", shortcut="O"):
             choose.open_run(chosen[0][0].id)
         if len(chosen) > 1 and st.button("Compare", icon=":material/stacked_line_chart:", type="primary"):
             st.switch_page("pages/compare.py", query_params={"runs": ",".join(run.id for run, _ in chosen)})

@@ -191,6 +191,12 @@ def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     return words, tree
 
 
+def rerun_when_checked(experiment: Experiment, pending: Sequence[str]) -> None:
+    """Draw the page again when something is known of a source that was still looked at."""
+    if api.check_sources(experiment, wait_s=0).pending != pending:
+        st.rerun()
+
+
 def widget_key(begin: Start, words: Sequence[str], name: str) -> str:
     """A field keeps what was typed until the choice that it belongs to changes."""
     group = name.partition(".")[0]

@@ -34,5 +34,24 @@ def test_runs_without_steps(app, runs):
     assert "None of these runs has made a step yet" in words(app("compare"))
 
 
+def test_runs_that_are_not_there_are_named_and_no_others_take_their_place(app, runs):
+    one = synthetic.make(runs, "one", 30)
+    synthetic.make(runs, "two", 40)
+    page = app("compare", runs=f"{one.id},gone-1,gone-2")
+    assert page.multiselect[0].value == [one.id]
+    assert [word for word in ("gone-1", "gone-2") if word in words(page)] == ["gone-1", "gone-2"]
+    page = app("compare", runs="gone-1")
+    assert page.multiselect[0].value == []
+    assert "There is no run `gone-1`" in page.error[0].value
+    assert not page.dataframe
+
+
+def test_a_choice_that_is_emptied_stays_empty(app, runs):
+    synthetic.make(runs, "one", 30)
+    page = app("compare")
+    page.multiselect[0].set_value([]).run()
+    assert settled(page.run()).multiselect[0].value == []
+
+
 def test_no_run(app):
     assert "No runs yet" in words(app("compare"))

@@ -117,6 +117,32 @@ def test_a_file_that_is_not_there(app):
     assert "there is no file /nowhere/rows" in settled(page).error[0].value
 
 
+def test_data_and_models_that_cannot_be_read_are_problems_of_their_settings(app, tmp_path):
+    page = app("launch")
+    by_label(page.text_input, "Train").set_value("README.md").run()
+    assert "`data.train`: README" in settled(page).error[0].value
+    assert "a data file ends in one of" in page.error[0].value.replace("\\", "")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
+    by_label(page.text_input, "Train").set_value(str(tmp_path / "rows.jsonl")).run()
+    assert "rows are malformed" in settled(page).error[0].value
+    assert by_label(page.button, "Launch run").disabled
+    by_label(page.text_input, "Train").set_value("workbench/data/demo/prompts.jsonl").run()
+    by_label(page.selectbox, "Algorithm").set_value("grpo").run()
+    by_label(page.text_area, "Rewards").set_value("{helpful: {model: nobody/nothing}}").run()
+    assert "`algorithm.rewards.helpful.model`" in settled(page).error[0].value
+    assert not [item for item in page.warning if "left out" in item.value]
+
+
+def test_a_source_that_takes_long_leaves_the_form_free_and_is_named(app, monkeypatch):
+    answers = [["data.train"], []]
+    monkeypatch.setattr(api, "check_sources", lambda experiment, wait_s: api.SourceCheck([], answers[0]))
+    page = app("launch")
+    assert "Checking `data.train` …" in page.info[0].value
+    assert not page.success
+    del answers[0]
+    assert settled(page.run()).success[0].value == "Every setting is valid."
+
+
 def test_a_required_text_that_is_empty(app):
     page = app("launch")
     by_label(page.text_input, "Train").set_value("").run()

@@ -1,13 +1,16 @@
 """The Runs page: what it lists, and what its buttons do."""
 
+import json
 import time
 
+import pandas as pd
 import pytest
 
 from tests.app import synthetic
 from tests.app.pages import by_label, settled, words
 from workbench import api
 from workbench.rundir import store
+from workbench.rundir.store import State
 from workbench.views import text
 
 
@@ -25,7 +28,7 @@ def test_lists_every_run_newest_first(app, runs):
     assert list(table["name"]) == [api.get(run.id).spec.name for run in store.list_runs(runs)]
     assert by_name.loc["dpo-demo", "state"] == ["Running"]
     assert by_name.loc["dpo-demo", "progress"] == pytest.approx(37)
-    assert by_name.loc["dpo-demo", "time"] == f"{text.duration(252 * synthetic.PACE_S)} left"
+    assert by_name.loc["dpo-demo", "left"] == pd.Timedelta(seconds=round(252 * synthetic.PACE_S))
     assert by_name.loc["dpo-demo", "last"] == text.number(synthetic.step_metrics(148, 1)["loss"])
     assert by_name.loc["dpo-lr-too-high", "last"] == "nan"
     assert len(by_name.loc["dpo-demo", "curve"]) > 30
@@ -49,6 +52,19 @@ def test_the_selection_moves_with_its_runs(app, runs):
     assert [shown[row] for row in page.session_state["runs-table"]["selection"]["rows"]] == [before[0]]
     page.text_input(key="runs-search").set_value("three").run()
     assert page.session_state["runs-table"]["selection"]["rows"] == []
+
+
+def test_times_are_sorted_as_times_and_names_are_shown_whole(app, runs):
+    name = "a-name-that-needs-more-than-130-pixels"
+    synthetic.make(runs, name, 3, age_s=90_000)
+    synthetic.make(runs, "short", 3, state=State.KILLED, message="killed")
+    page = app("runs")
+    table, columns = page.dataframe[0].value, json.loads(page.dataframe[0].proto.columns)
+    assert [str(table[column].dtype)[:10] for column in ("started", "time", "left")] == ["datetime64", "timedelta6", "timedelta6"]
+    assert columns["name"]["width"] > 6 * len(name)
+    assert table.set_index("name").loc["short", "state"] == ["Killed"]
+    page.session_state["runs-state"] = ["Stopped"]
+    assert "No run matches" in words(settled(page.run()))
 
 
 def test_search_and_filter(app, runs):

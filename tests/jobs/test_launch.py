@@ -57,7 +57,7 @@ def test_the_users_functions_are_looked_for_before_anything_is_launched(root: Pa
     """Every one that is not there, at once, with the nearest name; nothing is made. Those that are there are named from the root."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("1 / 0\ndef short(prompt, response, row): ...\ndef gentle(answer): ...\n")
-    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
     words = [
         "algorithm=grpo",
         "data.train=rows.jsonl",

@@ -73,7 +73,10 @@ def test_killed_in_the_queue_never_starts(run: api.Run) -> None:
     run.dir.begin_attempt("waiting")
     run.kill()
     assert driver.drive(run.dir, stand_in.task(run.dir, "steps(1)")) == State.STOPPED
-    assert run.dir.status.message.startswith("killed")
+    status = run.dir.status
+    assert (status.state, status.message.partition(";")[0]) == (State.KILLED, "killed")
+    with pytest.raises(ValueError, match="has already been killed"):
+        run.stop()
     assert run.logs() == []
 
 

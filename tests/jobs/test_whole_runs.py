@@ -17,6 +17,7 @@ from tests import models
 from tests.hold import Hold
 from tests.waiting import until_step
 from workbench import api
+from workbench.jobs.sources import FIRST_ROWS
 from workbench.rundir.store import State
 
 STEPS = 12
@@ -195,7 +196,8 @@ def test_sft_full_fine_tuning_in_bf16(submit: Callable[..., api.Run], tmp_path: 
 
 
 def test_failure_tells_its_reason(submit: Callable[..., api.Run], tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
+    good = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'  # the launch looks at the first rows itself
+    (tmp_path / "bad.jsonl").write_text(good * FIRST_ROWS + '{"prompt": "a", "chosen": "b"}\n')
     run = submit(f"data.train={tmp_path / 'bad.jsonl'}")
     assert run.wait(240).state == State.FAILED
-    assert "bad.jsonl:1" in run.status.message
+    assert f"bad.jsonl:{FIRST_ROWS + 1}" in run.status.message

@@ -117,7 +117,7 @@ def test_one_that_was_stopped_goes_on_with_the_next_prompts(plain: api.Run, trai
     run = generated(folder, f"job.checkpoint={trained.id}:4")
     hold.wait(run)
     run.kill()
-    assert run.status.state == State.STOPPED
+    assert run.status.state == State.KILLED
     assert not (run.dir.path / "answers.jsonl").exists()
     assert rollouts.steps(run.dir) == [1]
     kept = (run.dir.path / "rollouts" / "1.parquet").stat().st_mtime_ns

@@ -115,7 +115,7 @@ def test_a_heterogeneous_job_can_be_killed(start: Callable[..., api.Run], lab: L
     run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2, critic={"nodes": 1, "cpus_per_node": 2})
     until_step(run, 1)
     run.kill()
-    assert run.status.state == State.STOPPED
+    assert run.status.state == State.KILLED
     until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"), 30)
 
 
@@ -162,7 +162,7 @@ def test_a_cancelled_job_is_marked_and_can_be_resumed(start: Callable[..., api.R
     until_step(run, 8)
     lab.run("scancel", job_id(run))
     status = run.wait(240)
-    assert (status.state, status.message.partition(";")[0]) == (State.STOPPED, f"SLURM job {job_id(run)} was cancelled (scancel)")
+    assert (status.state, status.message.partition(";")[0]) == (State.KILLED, f"SLURM job {job_id(run)} was cancelled (scancel)")
     stand_in.again(run, LEARNS, backend="slurm", num_nodes=1)
     learnt_as_undisturbed(run, run.status.attempt)  # the gang may have begun again while SLURM ended it node by node
 
@@ -171,7 +171,7 @@ def test_a_kill_leaves_nothing(start: Callable[..., api.Run], lab: Lab) -> None:
     run = start("signal.signal(signal.SIGTERM, signal.SIG_IGN); steps(1); " + HANG, num_nodes=2)
     until_step(run, 1)
     run.kill()
-    assert run.status.state == State.STOPPED
+    assert run.status.state == State.KILLED
     until(lambda: not processes(run, str(run.dir.path)) and not lab.run("squeue", "-h"))
 
 

@@ -34,6 +34,12 @@ def find(name: str) -> Algorithm:
     return cast(Algorithm, find_algorithm(name))
 
 
+def kind_of_rows(algorithm: AlgorithmConfig) -> Kind:
+    """The kind of row that an algorithm with these settings learns from."""
+    rows = find(algorithm.name).ROWS
+    return rows(algorithm) if callable(rows) else rows
+
+
 class Runtime(Protocol):
     """What the worker hands to an algorithm's `train`."""
 

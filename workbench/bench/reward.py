@@ -185,7 +185,7 @@ def _trained(kept: Pairs, held: Pairs, seed: int, steps: int | None, console: Co
     run = next(
         (run for run in api.runs() if yaml.safe_load(run.dir.spec_path.read_text()) == yaml.safe_load(wanted.with_absolute_paths().to_yaml())), None
     ) or api.submit(wanted)
-    if run.status.state in (State.STOPPED, State.FAILED):
+    if run.status.state in (State.STOPPED, State.KILLED, State.FAILED):
         run.resume()
     with console.status("") as shown:
         while not (status := run.status).state.ended:

@@ -298,7 +298,7 @@ SCENARIOS = (
     Scenario("two gangs", "two more gangs want the same nodes", _compete, hits=False),
     Scenario(
         *("scancel", "scancel, then resume", lambda s: s.lab.run("scancel", s.job) and None),
-        ends=State.STOPPED,
+        ends=State.KILLED,
         says="was cancelled (scancel)",
         repair=lambda _: None,
     ),

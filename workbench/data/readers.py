@@ -88,17 +88,25 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
     return Rows(rows, bad, name, num_bad)
 
 
-def _raw_rows(source: str, limits: Limits) -> Generator[tuple[str, object]]:
+def data_file(source: str) -> Path | None:
+    """The file that a source names, or None for a hub id.
+
+    Raises:
+        DataError: it is not there, or its name does not end as a data file's.
+    """
     path = locate(source)
+    if path and not path.name.endswith(DATA_ENDINGS):
+        raise DataError(f"{source}: a data file ends in one of {', '.join(DATA_ENDINGS)}")
+    return path
+
+
+def _raw_rows(source: str, limits: Limits) -> Generator[tuple[str, object]]:
+    path = data_file(source)
     if path is None:
         name, *parts = source.split(":")
         split = parts[-1] if parts else "train"
         return decoding.hub_rows(name, parts[0] if len(parts) == 2 else None, split, limits)
-    if path.name.endswith(".parquet"):
-        return decoding.parquet_rows(path, limits)
-    if not path.name.endswith(DATA_ENDINGS):
-        raise DataError(f"{source}: a data file ends in one of {', '.join(DATA_ENDINGS)}")
-    return _json_rows(path, limits)
+    return decoding.parquet_rows(path, limits) if path.name.endswith(".parquet") else _json_rows(path, limits)
 
 
 def _json_rows(path: Path, limits: Limits) -> Generator[tuple[str, object]]:

@@ -12,6 +12,7 @@ import psutil
 from workbench.data.check import CheckReport, Page
 from workbench.data.limits import Limits, ended_by
 from workbench.data.readers import Kind
+from workbench.jobs.sources import check_data_source, check_model_source
 from workbench.processes.check_data import MORE_MEMORY, TOLD, Question
 from workbench.rundir.permission import changes
 
@@ -66,6 +67,9 @@ def browse_data(
 
 
 def _question(source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None) -> Question:
+    """What the process is asked. Raises ValueError where there is no such source or model, before seconds go into starting it."""
+    check_data_source(source)
+    check_model_source(model)
     memory_bytes = int((memory_gb() if max_memory_gb is None else max_memory_gb) * 2**30)
     return Question(source=source, kind=kind, format=format, model=model, limits=limits or Limits(), memory_bytes=memory_bytes)
 

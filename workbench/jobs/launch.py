@@ -12,6 +12,7 @@ from workbench.backends.base import Finding
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed
+from workbench.jobs.sources import check_sources
 from workbench.processes import WARM
 from workbench.processes.driver import task_of
 from workbench.rundir import store
@@ -109,9 +110,10 @@ def script(experiment: Experiment) -> str:
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """As a run keeps it: its files are there and named from the root, and what was left open is settled. Raises SpecError for one that is not."""
+    """As a run keeps it: its sources can be read and are named from the root, and what was left open is settled. Raises SpecError for those that cannot."""
     experiment = with_checkpoint(experiment)
-    experiment.check_files()
+    if found := check_sources(experiment).problems:
+        raise SpecError(found)
     experiment = experiment.with_absolute_paths()
     if not placement.is_open(experiment.algorithm):
         return experiment

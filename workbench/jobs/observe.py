@@ -37,7 +37,8 @@ def observed_status(run: RunDir) -> Status:
     if sight.alive is None:
         return ended(run, status, State.FAILED, f"no sign of life from the driver on host {job_of(status).host} for {run.silence_s:.0f} s")
     if sight.cancelled:
-        return ended(run, status, State.STOPPED, f"{sight.ended}; resume goes on from the last checkpoint")
+        state = State.STOPPED if status.state == State.QUEUED else State.KILLED
+        return ended(run, status, state, f"{sight.ended}; resume goes on from the last checkpoint")
     tail = run.log_tail("driver", lines=5) or run.log_tail("slurm", lines=5)
     return ended(run, status, State.FAILED, sight.ended + (f"; the end of its log:\n{tail}" if tail else ""))
 

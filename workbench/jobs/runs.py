@@ -121,7 +121,7 @@ class Run:
         status = self._check_live()
         if status.job:
             backend_of(status).kill(job_of(status))
-        self.dir.move(LIVE, state=State.STOPPED, message="killed; resume goes on from the last checkpoint")
+        self.dir.move(LIVE, state=State.KILLED, message="killed; resume goes on from the last checkpoint")
 
     @changes
     def resume(self, overrides: Sequence[str] = ()) -> None:
@@ -134,7 +134,7 @@ class Run:
         self.dir.check_writable()
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
-            raise ValueError(f"run {self.id} is {status.state}; only a stopped or failed run can be resumed")
+            raise ValueError(f"run {self.id} is {status.state}; only a stopped, killed or failed run can be resumed")
         launch.resume(self.dir, status.attempt + 1, overrides)
 
     def logs(self, role: str = "", rank: int | None = None) -> list[Path]:
@@ -159,7 +159,7 @@ class Run:
         self.dir.check_writable()
         status = self.status
         if status.state.ended:
-            raise ValueError(f"run {self.id} has already {status.state}")
+            raise ValueError(f"run {self.id} has already {'been killed' if status.state == State.KILLED else status.state}")
         return status
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from workbench.monitoring import hang
 from workbench.monitoring.hang import HangWatch
-from workbench.processes import PRELOAD
+from workbench.processes import PRELOAD, log
 from workbench.rundir import opening
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STATUS_INTERVAL_S = 0.5
 BEAT_INTERVAL_S = 10.0
+LOG_INTERVAL_S = 30.0
 SERVER_RESTARTS = 3
 
 
@@ -49,6 +50,7 @@ class Progress:
         self._attempt = run.status.attempt
         self._cursor = ByteCursor()
         self._changes: Changes = {}
+        self._log = log.Log(LOG_INTERVAL_S)
         self._written = self._beaten = -math.inf
         for _ in run.events(self._cursor):
             pass  # earlier attempts' events
@@ -58,6 +60,7 @@ class Progress:
         came = False
         if attempt != self._attempt:
             self._attempt, self.end, self.running = attempt, None, False
+            log.say(f"restarting as attempt {attempt}")
             self._run.move((State.QUEUED, State.STARTING, State.RUNNING), state=State.STARTING)
             self._run.update(attempt=attempt, message=f"restarting as attempt {attempt}")
         for event in self._run.events(self._cursor):
@@ -83,6 +86,7 @@ class Progress:
             self._written = self._clock()
 
     def _take(self, event: Event) -> None:
+        self._log.event(event["kind"], event)
         match event["kind"]:
             case "state":
                 self.running = True
@@ -147,7 +151,7 @@ def drive(run: RunDir, task: Task, watch: Watch | None = None) -> State:
     if state == State.FAILED and (full := _disk_full(run.path)):
         message = f"{full}\n{message}"
     try:
-        print(f"{state}: {message}", flush=True)  # before who follows the log sees that the run has ended
+        log.say(f"{state}: {message}" if message else str(state))  # before who follows the log sees that the run has ended
     finally:
         run.move(LIVE, state=state, message=message)
     return state
@@ -156,7 +160,7 @@ def drive(run: RunDir, task: Task, watch: Watch | None = None) -> State:
 def exit_code(state: State) -> int:
     from workbench.backends import base
 
-    return {State.COMPLETED: 0, State.STOPPED: 0, State.PREEMPTED: base.AGAIN}.get(state, 1)
+    return {State.COMPLETED: 0, State.STOPPED: 0, State.KILLED: 0, State.PREEMPTED: base.AGAIN}.get(state, 1)
 
 
 class _Drive:
@@ -195,8 +199,10 @@ class _Drive:
         except GangEnded:
             if self._leaves:
                 return self._left("the allocation ends")
-            if self._ran or self._terminated:
-                return State.STOPPED, f"{'killed' if self._terminated else 'stopped'}; resume goes on from the last checkpoint"
+            if self._terminated:
+                return State.KILLED, "killed; resume goes on from the last checkpoint"
+            if self._ran:
+                return State.STOPPED, "stopped; resume goes on from the last checkpoint"
             return State.STOPPED, "stopped before the first step"
         except GangFailed as error:
             hung = f"hang: {self._hangs.ended}\n" if self._hangs.ended else ""
@@ -223,7 +229,7 @@ class _Drive:
         if self._warning and not self._warned and self._warning.exists():
             self._warned = True
             self._run.request("stop", attempt=attempt)  # of this attempt alone: the next one goes on
-            print("warned: the allocation ends soon", flush=True)
+            log.say("warned: the allocation ends soon")
         return not self._terminated and (self._progress.running or not (self._stopping or self._warned))
 
     @property

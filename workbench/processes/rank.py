@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from workbench.engine import hf, parallel
+from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import RunDir
@@ -29,18 +29,18 @@ class Rank:
         self.run, self.spec = run, spec
         self.attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._events = EventWriter(run) if parallel.rank() == 0 else None
+        self._log = Log()
         self.directory: Path = self.made_by_first(lambda: hf.local_directory(spec.model.source), "fetching the model")
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
 
     def emit(self, kind: str, **values: object) -> None:
-        """An event of the run, written by rank 0."""
+        """An event of the run: a line in this rank's log, and written by rank 0."""
+        self._log.event(kind, values)
         if self._events:
             self._events.write(kind, **values)
 
     def warn(self, message: str) -> None:
         self.emit("warning", message=message)
-        if self._events:
-            print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def progress(self, message: str) -> Callable[[int, int], None]:
         """A callback that reports a phase as (done, total), at most twice a second."""

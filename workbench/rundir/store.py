@@ -60,7 +60,10 @@ LOCK_TIMEOUT_S = 10.0
 
 
 class State(StrEnum):
-    """Where a run stands. created -> queued -> starting -> running -> stopping -> completed | stopped | failed."""
+    """Where a run stands. created -> queued -> starting -> running -> stopping -> completed | stopped | killed | failed.
+
+    A stopped run has saved what was done; a killed one was ended at once.
+    """
 
     CREATED = "created"
     QUEUED = "queued"
@@ -69,12 +72,13 @@ class State(StrEnum):
     STOPPING = "stopping"
     COMPLETED = "completed"
     STOPPED = "stopped"
+    KILLED = "killed"
     FAILED = "failed"
     PREEMPTED = "preempted"
 
     @property
     def ended(self) -> bool:
-        return self in (State.COMPLETED, State.STOPPED, State.FAILED)
+        return self in (State.COMPLETED, State.STOPPED, State.KILLED, State.FAILED)
 
 
 LIVE = tuple(state for state in State if not state.ended)

@@ -46,7 +46,7 @@ RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of 
 ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to go on in another way.")]
 Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "stopping": "yellow"}
+STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "killed": "magenta", "stopping": "yellow"}
 
 
 @app.command()

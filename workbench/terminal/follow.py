@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import typer
 from rich.markup import escape
 from rich.table import Column
 
 from workbench import api
-from workbench.metrics import METRICS
+from workbench.metrics import brief
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
 from workbench.settings.stored import job, spec_tree
@@ -65,7 +64,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                         working = True
                         progress.reset(bar, description=doing, total=event.get("total_steps"), completed=event.get("step", 0), metrics="")
                     case "step":
-                        progress.update(bar, completed=event["step"], metrics=_brief(event.get("metrics", {})))
+                        progress.update(bar, completed=event["step"], metrics=brief(event.get("metrics", {})))
                     case "alarm" if not quiet:
                         yield f"[red]alarm[/] {escape(event['name'])} at step {event['step']}: {escape(event['message'])}"
                     case "alarm_over" if not quiet:
@@ -73,15 +72,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
                     case "warning" if not quiet:
                         yield f"[yellow]warning[/] {escape(event['message'])}"
                     case "validation" if not quiet:
-                        yield f"step {event['step']:>5}  held out: {_brief(event['metrics'])}"
+                        yield f"step {event['step']:>5}  held out: {brief(event['metrics'])}"
             if ended:
                 return
             time.sleep(0.2)
-
-
-def _brief(metrics: dict[str, Any]) -> str:
-    return "  ".join(f"{metric.brief} {number(metrics[metric])}" for metric in METRICS.values() if metric.brief and metric in metrics)
-
-
-def number(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:,.4g}"

@@ -10,9 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from workbench.metrics import FAMILIES, METRICS
+from workbench.metrics import FAMILIES, METRICS, number
 from workbench.terminal.console import Console
-from workbench.terminal.follow import number
 
 out = Console()
 

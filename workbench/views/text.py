@@ -22,6 +22,7 @@ STATE_COLOURS: dict[State, Literal["gray", "blue", "green", "orange", "red"]] = 
     State.STOPPING: "orange",
     State.COMPLETED: "blue",
     State.STOPPED: "gray",
+    State.KILLED: "orange",
     State.FAILED: "red",
     State.PREEMPTED: "orange",
 }
@@ -33,6 +34,7 @@ STATE_ICONS = {
     State.STOPPING: "hourglass_bottom",
     State.COMPLETED: "check_circle",
     State.STOPPED: "stop_circle",
+    State.KILLED: "dangerous",
     State.FAILED: "error",
     State.PREEMPTED: "schedule",
 }

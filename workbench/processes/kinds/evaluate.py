@@ -35,9 +35,7 @@ class Evaluation:
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
         self._rank = rank
-        rows = algorithm.ROWS
-        kind = rows(spec.algorithm) if callable(rows) else rows
-        data = load(spec.data, kind, rank.tokenizer, rank.progress("reading the data"))
+        data = load(spec.data, algorithms.kind_of_rows(spec.algorithm), rank.tokenizer, rank.progress("reading the data"))
         rank.emit("data", report=dataclasses.asdict(data.report))
         held_out = list(data.validation[: spec.validation.max_rows])
         if not held_out:

@@ -49,10 +49,10 @@ class Training:
         self._validation = Validation(rank, self._algorithm, self._policy, self._held_out, prompts, self._online)
 
     def _load_data(self) -> None:
+        from workbench import algorithms
         from workbench.data.dataset import load
 
-        rows = self._algorithm.ROWS
-        kind = rows(self._spec.algorithm) if callable(rows) else rows
+        kind = algorithms.kind_of_rows(self._spec.algorithm)
         self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         self._rank.emit("data", report=dataclasses.asdict(self._data.report))
