@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -125,9 +125,9 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
     }
 
 
-def _rounded(seconds: float | None) -> pd.Timedelta | None:
+def _rounded(seconds: float | None) -> timedelta | None:
     """To whole seconds; nothing where it is not known."""
-    return None if seconds is None or not math.isfinite(seconds) else pd.Timedelta(seconds=round(seconds))
+    return None if seconds is None or not math.isfinite(seconds) else timedelta(seconds=round(seconds))
 
 
 def _name(run: Run, spec: dict[str, Any]) -> str:

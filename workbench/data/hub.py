@@ -12,8 +12,9 @@ NAMES: dict[RepoType, str] = {"model": "model", "dataset": "data set"}
 
 def problem(repo_id: str, repo_type: RepoType) -> str:
     """Why the repository cannot be read from here; empty where it can, or is in the hub's cache. It may take `TIMEOUT_S` seconds."""
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
     from huggingface_hub.file_download import repo_folder_name
     from huggingface_hub.utils import validate_repo_id
 
