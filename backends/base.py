@@ -257,8 +257,4 @@ def find(name: str) -> Backend:
 
 def names() -> list[str]:
     """The backends there are: the files of this folder that define one."""
-    return sorted(
-        path.stem
-        for path in Path(__file__).parent.glob("[a-z]*.py")
-        if path.stem not in ("base", "beside", "fork_server", "forking", "scratch", "supervisor")
-    )
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem not in PARTS)

@@ -12,7 +12,12 @@ FILES = sorted(TESTS.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 SPECIAL = {"browser": "a real Chromium", "gpu": "a GPU", "slurm": "a real SLURM", "trust": "attacks on every room"}
 """Folders that are named for what their tests need or do, over all rooms."""
-SLOW_WORK = {"app/synthetic.py": "a run that writes an event now and then", "serve/echo.py": "a server whose answers take long"}
+SLOW_WORK = {
+    "app/synthetic.py": "a run that writes an event now and then",
+    "backends/stand_in_rank.py": "a rank whose steps take time",
+    "held.py": "a rank that stands still",
+    "serve/echo.py": "a server whose answers take long",
+}
 """Where sleeping is what is simulated."""
 CLOCKS = {"monotonic", "perf_counter", "time"}
 

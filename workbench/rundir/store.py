@@ -10,17 +10,15 @@
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
               checkpoints/<step>/        complete only when its marker is there
-              critic/checkpoints/<step>/  the critic's, likewise
-              critic/journal/            a served critic's lessons since its last checkpoint
+              critic/                    the critic's checkpoints/<step>/, and a served one's journal/ of lessons since its last
               endpoints/<server>.json    where a server listens
-              endpoints/<server>.key     what requests to it are sealed with; for the owner alone
+              endpoints/<server>.key     what requests to it are sealed with
               endpoints/<server>.tls/    certificate and key that it and its clients show each other, where it is reached from other machines
               health/<server>.json       a server's account of itself
               logs/                      <role>-<rank>.<attempt>.log, driver.<attempt>.log, and the scheduler's
               job.<attempt>.sh           the batch script, where the backend has one
               dask/                      certificate and key of the driver's connections; on SLURM the scheduler's address too
-              .beat                      the driver's sign of life
-              .status.lock, .launch.lock  who changes the status, and who launches
+              .beat, .status.lock, .launch.lock  the driver's sign of life; who changes the status, and who launches
 
 Readers poll by byte cursor and never block a writer. `workbench.rundir.opening` says which files count: those of the run's owner, without links.
 A file that is not what its writer leaves raises `Unreadable`, which names it and the cause.
