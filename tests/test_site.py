@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import pytest
 import typer
 import yaml
 
+import workbench
 from workbench import metrics
 from workbench.backends import base as backends
 from workbench.data.formats import SCHEMAS
@@ -133,6 +135,10 @@ def test_a_command_is_as_the_program_takes_it(line: str) -> None:
             assert targets and all(target in phony() or f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
         case ["streamlit", "run", folder]:
             assert (ROOT / folder / "streamlit_app.py").is_file()
+        case ["pip", "install", wheel]:
+            extras = set(wheel.partition(".whl[")[2].removesuffix("]").split(","))
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            assert wheel.startswith(f"alignment_workbench-{workbench.__version__}-py3-none-any.whl") and extras <= {*project["optional-dependencies"]}
         case ["git", "clone", *_] | ["source", ".venv/bin/activate"]:
             pass
         case other:
