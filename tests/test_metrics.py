@@ -17,7 +17,6 @@ from workbench import metrics
 from workbench.metrics import FAMILIES, METRICS, Averaging, combined, find
 from workbench.rundir.events import EventWriter
 from workbench.terminal.cli import app
-from workbench.terminal.follow import _brief
 from workbench.views import catalogue, figures, tables
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +141,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
         before = getattr(metrics, name)
         copy = before.copy()
         monkeypatch.setattr(metrics, name, copy)
-    monkeypatch.setattr("workbench.terminal.follow.METRICS", metrics.METRICS)
     monkeypatch.setattr("workbench.terminal.metrics.METRICS", metrics.METRICS)
 
 
@@ -161,7 +159,7 @@ def test_one_line_is_all_that_a_metric_costs(registry: None, tmp_path: Path, mon
     assert figures.axis_title("joy") == "Joy of reading (smiles)"
     assert tables.measured({"joy": 2.0}, {}) == [tables.Measured("joy", "Joy of reading", "smiles", 2.0, None, "Of a panel of ten.")]
     assert combined([{"joy": 1.0}, {"joy": 2.0}]) == {"joy": 2.0}
-    assert _brief({"joy": 2.0}) == "joy 2"
+    assert metrics.brief({"joy": 2.0}) == "joy 2"
 
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
     run = synthetic.make(tmp_path, "joyful", 2, 10)

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from workbench.engine import device
 
-ROOMS = ("algorithms", "data", "engine", "functional", "models", "processes", "rewards", "rollout")
+ROOMS = "algorithms data engine functional models processes rewards rollout".split()
 LIBRARIES = ("megatron.core.dist_checkpointing", "torch.profiler", "transformers.models.auto", "transformers.tokenization_utils_tokenizers")
 """Beside the rooms': what they import only when it is used."""
 
