@@ -5,7 +5,6 @@ from importlib import import_module
 
 from workbench.engine import device
 
-ROOMS = "algorithms data engine functional models processes rewards rollout".split()
 LIBRARIES = ("megatron.core.dist_checkpointing", "torch.profiler", "transformers.models.auto", "transformers.tokenization_utils_tokenizers")
 """Beside the rooms': what they import only when it is used."""
 
@@ -15,8 +14,9 @@ def preload() -> None:
     device.import_megatron()
     for name in LIBRARIES:
         import_module(name)
-    for room in ROOMS:
-        package = import_module(f"workbench.{room}")
+    from workbench import algorithms, data, engine, functional, models, processes, rewards, rollout
+
+    for package in (algorithms, data, engine, functional, models, processes, rewards, rollout):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name != __name__:
                 import_module(module.name)
