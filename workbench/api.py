@@ -12,7 +12,7 @@ from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import browse_data, check_data
-from workbench.jobs.launch import preflight, script
+from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
@@ -51,6 +51,7 @@ __all__ = [
     "evaluate",
     "generate",
     "get",
+    "keep_warm",
     "locate",
     "on_checkpoint",
     "places",

@@ -34,6 +34,8 @@ except SpecError as error:
     checked = api.SourceCheck(error.problems, [])
 problems, pending = checked.problems, checked.pending
 made.show(problems)
+if experiment is not None and experiment.backend.name == "local":
+    api.keep_warm()
 
 with right, st.container(key="summary"):
     if problems:

@@ -11,7 +11,7 @@ from workbench.rundir import permission, store
 from workbench.rundir.store import RunDir
 
 CHANGES = {
-    *(api.submit, api.preflight, api.check_data, api.browse_data),
+    *(api.submit, api.preflight, api.check_data, api.browse_data, api.keep_warm),
     *(Run.stop, Run.change, Run.pause, Run.unpause, Run.kill, Run.resume),
     *(launch.start, launch.resume, launch.launch, export.export, data.check_data, store.create, RunDir.request),
 }

@@ -99,6 +99,7 @@ def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
     return preflights.check(_settled(experiment), store.runs_root(), on_node)
 
 
+@changes
 def keep_warm(*modules: str) -> None:
     """From now on this process's runs on this machine begin at once: a server that has imported what they need, and these, forks them. Returns at once."""
     forking.own((*WARM, *modules))
