@@ -18,6 +18,7 @@ CHANGES = {
 THROUGH_SUBMIT = {api.evaluate, api.generate}
 READS = {
     api.cache_root,
+    api.check_sources,
     api.cluster,
     api.compose,
     api.get,

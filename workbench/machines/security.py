@@ -54,6 +54,7 @@ KINDS = (
     Kind("workbench.processes.driver", "the driver of", "ok", "get no further than a TLS handshake without the run's certificate"),
     Kind("workbench.processes.worker", "a rank of", "warning", GANG),
     Kind("workbench.processes.server", "a server of", "warning", GANG),
+    Kind("workbench.backends.fork_server", "a fork server", "ok", "get nothing: its socket's folder is closed to them"),
     Kind("tritonserver", "Triton", "error", "ask Triton, which should have a UNIX socket alone"),
     Kind("jupyter", "JupyterLab", "ok", "get a page that asks for Jupyter's own token"),
     APP,

@@ -10,7 +10,8 @@
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
               checkpoints/<step>/        complete only when its marker is there
-              critic/                    the critic's checkpoints/<step>/, and a served one's journal/ of lessons since its last
+              critic/checkpoints/<step>/  the critic's, likewise
+              critic/journal/            a served critic's lessons since its last checkpoint
               endpoints/<server>.json    where a server listens
               endpoints/<server>.key     what requests to it are sealed with
               endpoints/<server>.tls/    certificate and key that it and its clients show each other, where it is reached from other machines
@@ -18,7 +19,8 @@
               logs/                      <role>-<rank>.<attempt>.log, driver.<attempt>.log, and the scheduler's
               job.<attempt>.sh           the batch script, where the backend has one
               dask/                      certificate and key of the driver's connections; on SLURM the scheduler's address too
-              .beat, .status.lock, .launch.lock  the driver's sign of life; who changes the status, and who launches
+              .beat                      the driver's sign of life
+              .status.lock, .launch.lock  who changes the status, and who launches
 
 Readers poll by byte cursor and never block a writer. `workbench.rundir.opening` says which files count: those of the run's owner, without links.
 A file that is not what its writer leaves raises `Unreadable`, which names it and the cause.
@@ -58,10 +60,7 @@ LOCK_TIMEOUT_S = 10.0
 
 
 class State(StrEnum):
-    """Where a run stands. created -> queued -> starting -> running -> stopping -> completed | stopped | killed | failed.
-
-    A stopped run has saved what was done; a killed one was ended at once.
-    """
+    """Where a run stands: one that was stopped has saved what was done, one that was killed has not."""
 
     CREATED = "created"
     QUEUED = "queued"
