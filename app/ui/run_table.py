@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -125,9 +125,9 @@ def _row(run: Run, status: Status) -> dict[str, Any]:
     }
 
 
-def _rounded(seconds: float | None) -> pd.Timedelta | None:
+def _rounded(seconds: float | None) -> timedelta | None:
     """To whole seconds; nothing where it is not known."""
-    return None if seconds is None or not math.isfinite(seconds) else pd.Timedelta(seconds=round(seconds))
+    return None if seconds is None or not math.isfinite(seconds) else timedelta(seconds=round(seconds))
 
 
 def _name(run: Run, spec: dict[str, Any]) -> str:
@@ -197,7 +197,9 @@ def _do(action: str, runs: list[Run]) -> None:
 def _bar(chosen: list[tuple[Run, Status]], shown: int, known: int) -> None:
     """What can be done with the selected rows; without any, with the one whose cell has the focus."""
     if not chosen:
-        st.caption(f"{shown} of {known} runs in {frame.code(api.runs_root())}. A name opens its run, as does the key O in its row. Select rows to act on several or to compare them.")
+        st.caption(
+            f"{shown} of {known} runs in {frame.code(api.runs_root())}. A name opens its run, as does the key O in its row. Select rows to act on several or to compare them."
+        )
         return
     live = [run for run, status in chosen if STOP in _actions(run, status)]
     ended = [run for run, status in chosen if RESUME in _actions(run, status)]

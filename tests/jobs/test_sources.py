@@ -55,7 +55,9 @@ def test_models_of_every_role(tmp_path: Path) -> None:
         f"algorithm.rewards={{a: {{model: nobody/nothing}}, b: {{model: {tmp_path}/no-model}}, c: {{judge: {{model: '~nobody-here/x'}}}}, "
         f"d: {{model: {tmp_path}/model}}}}"
     )
-    found = problems("algorithm=ppo", rewards, "algorithm.samples_per_prompt=2", "algorithm.served=[]", f"algorithm.critic.model.source={tmp_path}/gone")
+    found = problems(
+        "algorithm=ppo", rewards, "algorithm.samples_per_prompt=2", "algorithm.served=[]", f"algorithm.critic.model.source={tmp_path}/gone"
+    )
     assert found.keys() == {
         "algorithm.rewards.a.model",
         "algorithm.rewards.b.model",

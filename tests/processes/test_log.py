@@ -63,4 +63,10 @@ def test_the_driver_logs_what_it_polls(tmp_path: Path, capsys: pytest.CaptureFix
     progress.poll(1)
     progress.poll(2)
     lines = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["loading the model", "running from step 0 of 10", "step 1: loss 0.5", "step 1: checkpoint saved in 0.5 s", "restarting as attempt 2"]
+    assert lines == [
+        "loading the model",
+        "running from step 0 of 10",
+        "step 1: loss 0.5",
+        "step 1: checkpoint saved in 0.5 s",
+        "restarting as attempt 2",
+    ]

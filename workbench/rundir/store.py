@@ -60,10 +60,7 @@ LOCK_TIMEOUT_S = 10.0
 
 
 class State(StrEnum):
-    """Where a run stands. created -> queued -> starting -> running -> stopping -> completed | stopped | killed | failed.
-
-    A stopped run has saved what was done; a killed one was ended at once.
-    """
+    """created -> queued -> starting -> running -> stopping -> completed | stopped (what was done is saved) | killed (at once) | failed."""
 
     CREATED = "created"
     QUEUED = "queued"
