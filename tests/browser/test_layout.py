@@ -29,7 +29,7 @@ def test_launch_stays_in_sight_and_rows_open(server, page, seen) -> None:
     table = page.get_by_test_id("stDataFrame")
     expect(page.get_by_text("2 of 2 runs")).to_be_visible()
     settled(page)
-    table.click(position={"x": 170, "y": 32 + ROW_PX / 2})
+    table.click(position={"x": 142, "y": 32 + ROW_PX / 2})
     page.wait_for_url(f"**/run?id={run.id}")
     page.get_by_role("link", name="Runs", exact=True).click()
     expect(page.get_by_text("2 of 2 runs")).to_be_visible()
