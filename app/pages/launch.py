@@ -64,4 +64,4 @@ with right, st.container(key="summary"):
     st.markdown("**The same from a terminal**")
     st.code(setup.command(words, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(setup.as_yaml(experiment) if experiment else "# appear when every setting is valid", language="yaml", wrap_lines=True)
+    st.code(setup.as_yaml(experiment) if experiment else "# shown when every setting is valid", language="yaml", wrap_lines=True)

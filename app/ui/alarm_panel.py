@@ -19,7 +19,7 @@ def draw(run: Run) -> None:
     for alarm in (alarm for alarm in reversed(sounded) if "over" not in alarm):
         _sounding(run, alarm)
     if over := [alarm for alarm in reversed(sounded) if "over" in alarm]:
-        with st.expander(f"{len(over)} {'alarm' if len(over) == 1 else 'alarms'} before", icon=":material/notifications_off:"):
+        with st.expander(f"{len(over)} past {'alarm' if len(over) == 1 else 'alarms'}", icon=":material/notifications_off:"):
             for alarm in over:
                 lasted = text.duration(alarm["over"] - alarm["time"])
                 st.markdown(f"**{_name(alarm)}** :gray[at step {alarm['step']:,}, for {lasted}:] {frame.plain(alarm['message'])}")
@@ -35,7 +35,7 @@ def _sounding(run: Run, alarm: Mapping[str, Any]) -> None:
         if not places:
             return
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            st.caption("What stands out:", width="content")
+            st.caption("Rollouts to look at:", width="content")
             for place in places:
                 if st.button(f"Rollout {place}", icon=":material/forum:", type="tertiary", key=f"alarm-{run.id}-{alarm['seq']}-{place}"):
                     rollout_panels.open_one(run, alarm["step"], place)

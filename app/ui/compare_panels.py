@@ -75,6 +75,6 @@ def _standing(name: str, history: History, metric: str, held_out: bool) -> dict[
     row = {"Run": name, "Steps": f"{history.steps[-1]:,}" if history.steps else "0"}
     row |= {"Trained for": text.duration(history.elapsed_s[-1]) if history.elapsed_s else "–"}
     row |= {"Last": text.number(float(values[-1])) if len(values) else "–"}
-    for word, pick in (("Least", min), ("Greatest", max)):
+    for word, pick in (("Min", min), ("Max", max)):
         row[word] = f"{text.number(pick(finite)[0])} at step {pick(finite)[1]}" if finite else "–"
     return row

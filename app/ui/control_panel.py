@@ -17,7 +17,7 @@ from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
 from workbench.views import feed, text
 
-WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
+WORDS = {"pause": "Pause", "unpause": "Resume", "stop": "Stop"}
 
 
 def draw(run: Run) -> None:
@@ -70,7 +70,7 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
     with st.container(horizontal=True, vertical_alignment="center", border=True):
         if paused:
             st.markdown("**Paused** :gray[before the next step; the ranks keep their memory]", width="stretch")
-            if st.button("Go on", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
+            if st.button("Resume", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
                 run_panels.act(run.unpause)
         else:
             st.markdown("**Pause** :gray[holds the run before its next step; nothing is lost]", width="stretch")

@@ -69,7 +69,7 @@ def nothing_asked() -> None:
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown("### Look before you train", anchors=False, text_alignment="center")
         st.markdown(
-            "Name a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id. The demo's pairs are in the field's example.",
+            "Enter the path of a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id; for the demo's pairs `workbench/data/demo/preferences.jsonl`.",
             text_alignment="center",
         )
         st.markdown("\n".join(["| format | a row |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in SCHEMAS.items())]))
@@ -101,7 +101,7 @@ def counts(report: CheckReport) -> None:
         (f"Over {report.max_length:,} tokens", f"{report.too_long:,}", f"longest {report.percentiles['p100']:,.0f}"),
         ("Duplicates", f"{report.duplicates:,}", f"{report.repeated_prompts:,} prompts repeat"),
         ("Identical pairs", f"{report.identical_pairs:,}", "chosen = rejected"),
-        ("Learnt tokens", f"{report.answer_tokens:,}", f"{learnt:.0%} of all"),
+        ("Tokens in the loss", f"{report.answer_tokens:,}", f"{learnt:.0%} of all"),
     )
     with st.container(key="headline"):
         for column, (label, value, note) in zip(st.columns(len(figures_), gap="small"), figures_, strict=True):
@@ -123,14 +123,14 @@ def rows(asked: Asked, report: CheckReport) -> None:
     pages = max(1, -(-report.rows // ROWS_A_PAGE))
     with st.container(horizontal=True, vertical_alignment="center"):
         page = st.number_input(f"Page (of {pages:,})", 1, pages, key="data-page", width=160)
-        st.caption("Learnt tokens have a coloured ground; the rest is what the model is given.")
+        st.caption("Tokens in the loss are highlighted; the others are context.")
     for row in browse(asked, (page - 1) * ROWS_A_PAGE).rows:
         _row(row)
 
 
 def malformed(report: CheckReport) -> None:
     if not report.bad:
-        st.success("Every row is as its format says.", icon=":material/check_circle:")
+        st.success("Every row is valid.", icon=":material/check_circle:")
         return
     st.dataframe([bad.model_dump() for bad in report.bad_rows], hide_index=True, width="stretch")
     st.caption(f"{len(report.bad_rows):,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`.")

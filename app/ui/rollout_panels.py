@@ -71,8 +71,8 @@ def none_yet(run: Run, ended: bool) -> None:
             text_alignment="center",
             width=560,
         )
-        wait = "It ended before its first step was kept." if ended else "The list opens by itself with the first step."
-        why = "It learns from data, and samples nothing to learn from." if kind == "train" else "It keeps no rollouts."
+        wait = "It ended before its first step was saved." if ended else "The list appears with the first step."
+        why = "It trains on data and samples no rollouts." if kind == "train" else "It keeps no rollouts."
         what = f"algorithm is {frame.code(settings.get('name', '?'))}" if kind == "train" else f"job is {frame.code(kind)}"
         st.caption(f"This run's {what}. {wait if samples else why}", text_alignment="center")
         if access.may_change():
@@ -147,7 +147,7 @@ def compare(run: Run) -> None:
     shared = _shared(run, int(after), rollouts.version(run.dir))
     if not shared:
         left.selectbox("Before: step", (), placeholder="none has the same prompts", disabled=True, key=key_of(run, f"before-none-{after}"))
-        st.info(f"No other step answered a prompt of step {after:,}. Prompts come again in the next pass over the data.", icon=":material/compare:")
+        st.info(f"No other step answered a prompt of step {after:,}. Prompts repeat in the next epoch.", icon=":material/compare:")
         return
     before = left.selectbox(
         "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=key_of(run, f"before-{after}")
@@ -188,7 +188,7 @@ def _asked(run: Run) -> Query:
             default=":material/arrow_downward:",
             required=True,
             key=key_of(run, "order"),
-            help="Greatest or least first.",
+            help="Highest or lowest first.",
         )
         with st.popover("Filters", icon=":material/filter_list:"):
             one, two = st.columns(2)
@@ -196,8 +196,8 @@ def _asked(run: Run) -> Query:
             last = two.number_input("To step", 0, value=None, key=key_of(run, "last"), placeholder="newest")
             low = high = None
             if "reward" in valued:
-                low = one.number_input("Least reward", value=None, key=key_of(run, "low"), placeholder="any")
-                high = two.number_input("Greatest reward", value=None, key=key_of(run, "high"), placeholder="any")
+                low = one.number_input("Min reward", value=None, key=key_of(run, "low"), placeholder="any")
+                high = two.number_input("Max reward", value=None, key=key_of(run, "high"), placeholder="any")
             prompt_id = st.text_input("Prompt id", key=key_of(run, "prompt"), placeholder="any")
         query = Query(
             search=search,
@@ -248,7 +248,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
         **parts,
         "response_tokens": column.NumberColumn("Tokens", width=72),
         "kl_sum": column.NumberColumn("KL", format="%.3f", width=78, help="Nats an answer, to the reference policy"),
-        "finish_reason": column.MultiselectColumn("End", options=list(ENDS.values()), color=list(END_COLOURS.values()), width=84),
+        "finish_reason": column.MultiselectColumn("End", options=list(ENDS.values()), color=list(END_COLOURS.values()), width=100),
     }
 
 

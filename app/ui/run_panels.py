@@ -131,7 +131,7 @@ def _buttons(run: Run, status: Status) -> None:
             pass
         elif status.state.ended:
             if status.state != State.COMPLETED and st.button(
-                "Resume", icon=":material/resume:", type="primary", help="Go on from what was saved last."
+                "Resume", icon=":material/resume:", type="primary", help="Continue from the latest valid checkpoint."
             ):
                 act(run.resume)
         else:
@@ -139,11 +139,11 @@ def _buttons(run: Run, status: Status) -> None:
                 "Stop",
                 icon=":material/stop_circle:",
                 disabled=status.state == State.STOPPING,
-                help="Save what is done and end at the next step; it can be resumed.",
+                help="Save a checkpoint at the next step and end. The run can be resumed.",
             ):
                 act(run.stop)
             with st.popover("Kill", icon=":material/dangerous:"):
-                st.markdown("**End the run at once?** What was not saved yet is lost.")
+                st.markdown("**Kill the run?** Everything since its latest checkpoint is lost.")
                 if st.button("Kill now", type="primary", icon=":material/dangerous:", key="kill-now"):
                     act(run.kill)
         if st.button("Clone", icon=":material/content_copy:", help="Open Launch with this run's settings."):
@@ -178,11 +178,11 @@ def _progress(history: History, status: Status) -> None:
     phase = history.phase or {}
     if status.state.ended or (history.steps and status.state != State.STARTING):
         if status.state == State.RUNNING and phase.get("message", "").startswith("paused"):
-            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** let it go on.", icon=":material/pause_circle:")
+            st.info(f"{frame.plain(phase['message'].capitalize())}. Resume it under **Controls**.", icon=":material/pause_circle:")
         if status.state == State.STOPPING:
-            st.info("Stopping: what is done is saved at the next step boundary.", icon=":material/hourglass_bottom:")
+            st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
-            st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
+            st.info(f"Waiting to continue: {frame.plain(status.message)}", icon=":material/schedule:")
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
     words = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
@@ -262,7 +262,7 @@ def log(run: Run) -> None:
     names = [path.name for path in sorted(newest_first, key=lambda path: not (path.name.startswith("actor-0.") and _bytes(path)))]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     name = left.selectbox("Log file", names, format_func=lambda name: text.visible(text.log_title(name)), key=f"log-{run.id}")
-    wanted = right.text_input("Only lines with", key=f"grep-{run.id}", placeholder="any text", live=True)
+    wanted = right.text_input("Filter lines", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
     try:
         found = [text.visible(line) for line in last_lines(path, LOG_LINES)]
@@ -271,7 +271,7 @@ def log(run: Run) -> None:
         return
     lines = [line for line in found if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
-        st.code("\n".join(lines) or ("(no such line)" if wanted else "(nothing yet)"), language=None)
+        st.code("\n".join(lines) or ("(no line matches)" if wanted else "(nothing yet)"), language=None)
     st.caption(f"The last {LOG_LINES} lines of {frame.code(path)}")
 
 

@@ -182,7 +182,7 @@ def test_rollouts_without_rewards(app, runs):
     assert "Reward" not in {metric.label for metric in page.metric}
     assert not {"reward", "kl_sum"} & set(page.dataframe[0].value)
     assert not {"Reward", "KL"} & set(by_label(page.selectbox, "Sort by").options)
-    assert "Least reward" not in {item.label for item in page.number_input}
+    assert "Min reward" not in {item.label for item in page.number_input}
     log_prob = sum(rollouts.one(run, 3, 0)["rollout_logprobs"])
     assert float(by_label(page.metric, "Log-prob").value.replace("−", "-")) == pytest.approx(log_prob, rel=1e-3)
     page.session_state[f"tab-rollout-{run.id}"] = next(tab.label for tab in page.tabs if "Follow" in tab.label)

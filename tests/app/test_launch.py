@@ -126,7 +126,7 @@ def test_data_and_models_that_cannot_be_read_are_problems_of_their_settings(app,
     by_label(page.text_input, "Train").set_value(str(tmp_path / "rows.jsonl")).run()
     assert "rows are malformed" in settled(page).error[0].value
     assert by_label(page.button, "Launch run").disabled
-    by_label(page.text_input, "Train").set_value("workbench/data/demo/prompts.jsonl").run()
+    by_label(page.text_input, "Train").set_value("workbench/data/demo/preferences.jsonl").run()
     by_label(page.selectbox, "Algorithm").set_value("grpo").run()
     by_label(page.text_area, "Rewards").set_value("{helpful: {model: nobody/nothing}}").run()
     assert "`algorithm.rewards.helpful.model`" in settled(page).error[0].value

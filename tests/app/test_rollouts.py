@@ -33,7 +33,7 @@ def test_empty_says_who_writes_rollouts(app, runs):
     assert "No runs yet" in words(app("rollouts"))
     run = synthetic.make(runs, steps=5)
     page = app("rollouts", id=run.id)
-    assert "samples nothing to learn from" in words(page)
+    assert "samples no rollouts" in words(page)
     assert "algorithm is `dpo`" in words(page)
     run.update(state=State.COMPLETED)
     assert "### No rollouts\n" in words(app("rollouts", id=run.id))
@@ -44,7 +44,7 @@ def test_newest_run_with_rollouts_without_an_id(app, runs, run):
     page = app("rollouts")
     assert by_label(page.selectbox, "Run").value == run.id
     by_label(page.selectbox, "Run").set_value(store.list_runs(runs)[0].id).run()
-    assert "samples nothing to learn from" in words(settled(page))
+    assert "samples no rollouts" in words(settled(page))
 
 
 def test_headline_and_table(app, run):
@@ -57,7 +57,7 @@ def test_headline_and_table(app, run):
     table = page.dataframe[0].value
     assert listed(page)[:17] == [*((12, n) for n in range(16)), (11, 0)]
     assert table["prompt"][0] == synthetic.PROMPTS[1]
-    assert table["finish_reason"][0] in (["Ended"], ["Cut"])
+    assert table["finish_reason"][0] in (["Ended"], ["Truncated"])
     assert "reward/helpful" in table
     assert "1–50 of 192 rollouts" in words(page)
 
@@ -77,7 +77,7 @@ def test_search_filter_sort_and_page(app, run):
     by_label(page.number_input, "From step").set_value(3).run()
     by_label(page.number_input, "To step").set_value(3).run()
     assert {step for step, _ in listed(settled(page))} == {3}
-    by_label(page.number_input, "Least reward").set_value(0.5).run()
+    by_label(page.number_input, "Min reward").set_value(0.5).run()
     assert (page.dataframe[0].value["reward"] >= 0.5).all()
 
 

@@ -52,7 +52,7 @@ def test_alarms_that_sound_stand_out_and_those_that_are_over_are_folded(app, run
     driver.write("alarm", step=8, name="hang", message="rank 1 does not beat", ranks=["actor 1"], seconds=300.0)
     page = app("run", id=run.id)
     assert [error.value.partition(" at ")[0] for error in page.error] == ["**Hang**", "**KL blow\\-up**"]
-    assert [box.label for box in page.expander] == ["1 alarm before"]
+    assert [box.label for box in page.expander] == ["1 past alarm"]
     assert [button.label for button in page.button if "Rollout" in button.label] == ["Rollout 1", "Rollout 9"]
     driver.write("alarm_over", name="hang", seconds=310.0)
     assert "Hang" not in "".join(error.value for error in settled(page.run()).error)
@@ -77,7 +77,7 @@ def test_controls_ask_the_run_and_tell_what_was_asked_for(app, runs):
         ["next", "Temperature: 0.8 → 0.6"],
         ["4", "KL coefficient: 0.02 → 0.05"],
     ]
-    assert by_label(page.button, "Go on")
+    assert by_label(page.button, "Resume")
 
 
 @pytest.mark.parametrize(("objective", "titles"), [("ranking", ["Calibration", "Scores", "Length"]), ("regression", ["helpfulness", "verbosity"])])
@@ -162,7 +162,7 @@ def test_kill_needs_a_second_press(app, runs, monkeypatch):
     monkeypatch.setattr(api.Run, "kill", lambda run: killed.append(run.id))
     run = synthetic.make(runs, steps=10)
     page = app("run", id=run.id)
-    assert "End the run at once?" in words(page)
+    assert "Kill the run?" in words(page)
     by_label(page.button, "Kill now").click().run()
     assert killed == [run.id]
 
@@ -223,7 +223,7 @@ def test_log(app, runs):
     run = synthetic.make(runs, steps=60)
     page = on_tab(app("run", id=run.id), run, "Log")
     assert "step 60:" in page.code[0].value
-    by_label(page.text_input, "Only lines with").set_value("STEP 59").run()
+    by_label(page.text_input, "Filter lines").set_value("STEP 59").run()
     assert page.code[0].value.startswith("step 59:")
 
 
@@ -246,4 +246,4 @@ def test_settings_give_the_same_run_again(app, runs):
 def test_a_run_that_waits_again_says_why(app, runs):
     run = synthetic.make(runs, "dpo-demo", 20, 200)
     run.update(state=State.QUEUED, message="SLURM job 7: waiting for nodes (Resources); expected to start 2026-11-25 22:00:00", job=None)
-    assert "Waiting to go on: SLURM job 7: waiting for nodes" in words(app("run", id=run.id)).replace("\\", "")
+    assert "Waiting to continue: SLURM job 7: waiting for nodes" in words(app("run", id=run.id)).replace("\\", "")

@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic
 from tests.browser.conftest import settled
+from workbench.rundir import store
 
 pytestmark = pytest.mark.browser
 ROW_PX = 38
@@ -21,13 +22,14 @@ def test_launch_stays_in_sight_and_rows_open(server, page, seen) -> None:
         assert page.evaluate(IN_SIGHT) == [True, True], width
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.set_viewport_size({"width": 1440, "height": 900})
-    synthetic.make(server.runs, "older", 3)
-    run = synthetic.make(server.runs, "newer", 3)
+    for name in ("one", "two"):
+        synthetic.make(server.runs, name, 3)
+    run = store.list_runs(server.runs)[0]
     page.goto(server.url)
     table = page.get_by_test_id("stDataFrame")
     expect(page.get_by_text("2 of 2 runs")).to_be_visible()
     settled(page)
-    table.click(position={"x": 170, "y": 32 + ROW_PX / 2})
+    table.click(position={"x": 142, "y": 32 + ROW_PX / 2})
     page.wait_for_url(f"**/run?id={run.id}")
     page.get_by_role("link", name="Runs", exact=True).click()
     expect(page.get_by_text("2 of 2 runs")).to_be_visible()

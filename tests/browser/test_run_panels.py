@@ -35,7 +35,7 @@ def test_a_change_and_a_pause_are_asked_for(server, page, seen):
     field.fill("0.07")
     page.get_by_role("button", name="Apply at the next step").click()
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
     asked = run.requests(ByteCursor())
     assert [(each["request"], each.get("values")) for each in asked] == [("set", {"kl_coefficient": 0.07}), ("pause", None)]
     events = EventWriter(run)
@@ -55,7 +55,7 @@ def test_an_alarm_leads_to_its_rollout_and_goes_when_it_is_over(server, page, se
     expect(alert).to_be_visible()
     events.write("alarm_over", step=12, name="KL blow-up")
     expect(alert).to_be_hidden()
-    expect(page.get_by_text("1 alarm before")).to_be_visible()
+    expect(page.get_by_text("1 past alarm")).to_be_visible()
     events.write("alarm", step=12, name="KL blow-up", message="again", rollouts=[7])
     page.get_by_role("button", name="Rollout 7").click()
     expect(page.get_by_role("heading", name="Step 12 · rollout 7")).to_be_visible()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -95,6 +96,20 @@ def rank_pids(run: api.Run) -> list[int]:
         if "workbench.processes.worker" in words and str(run.dir.path) in words:
             found.append(process.pid)
     return found
+
+
+def test_a_healthy_runs_logs_tell_phases_steps_and_checkpoints(undisturbed: api.Run) -> None:
+    for role in ("actor", "driver"):
+        lines = undisturbed.log_tail(role).splitlines()
+        stamped = [line.partition("  ")[2] for line in lines if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line)]
+        for said in (
+            "loading the model",
+            f"running from step 0 of {STEPS}",
+            "step 1: loss 0.69",
+            "step 12: checkpoint saved in ",
+            "completed at step 12",
+        ):
+            assert any(line.startswith(said) for line in stamped), (role, said, lines)
 
 
 def test_learns_and_reports(undisturbed: api.Run) -> None:

@@ -12,7 +12,7 @@ NAMES: dict[RepoType, str] = {"model": "model", "dataset": "data set"}
 
 def problem(repo_id: str, repo_type: RepoType) -> str:
     """Why the repository cannot be read from here; empty where it can, or is in the hub's cache. It may take `TIMEOUT_S` seconds."""
-    from httpx2 import HTTPError
+    import httpx2
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
     from huggingface_hub.file_download import repo_folder_name
@@ -32,6 +32,6 @@ def problem(repo_id: str, repo_type: RepoType) -> str:
         return f"there is no such file or directory, and no such {name} on the Hugging Face hub; a private one needs `hf auth login`"
     except OfflineModeIsEnabled:
         return f"there is no such file or directory, no such {name} in the hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set"
-    except (HTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:
         return f"there is no such file or directory, no such {name} in the hub's cache, and {constants.ENDPOINT} cannot be reached ({type(error).__name__})"
     return ""

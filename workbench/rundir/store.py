@@ -60,7 +60,7 @@ LOCK_TIMEOUT_S = 10.0
 
 
 class State(StrEnum):
-    """Where a run stands: one that was stopped has saved what was done, one that was killed has not."""
+    """created -> queued -> starting -> running -> stopping -> completed | stopped (what was done is saved) | killed (at once) | failed."""
 
     CREATED = "created"
     QUEUED = "queued"

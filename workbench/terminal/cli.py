@@ -208,7 +208,7 @@ def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=va
             raise ValueError(f"expected key=value, got {word!r}")
         changes[key.removeprefix("algorithm.")] = plain.load(value)
     found.change(**changes)
-    out.print(f"{found.id} takes it over at its next step: {', '.join(values)}", markup=False)
+    out.print(f"{found.id} applies from its next step: {', '.join(values)}", markup=False)
 
 
 @app.command()

@@ -16,7 +16,7 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Validation:
-    """One measurement on the held-out rows. `elapsed_s` is training time since the first launch, pauses left out."""
+    """One measurement on the held-out rows. `elapsed_s` is training time since the first launch, without pauses."""
 
     step: int
     elapsed_s: float

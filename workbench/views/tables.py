@@ -90,7 +90,7 @@ def pace(history: History, status: Status, did: str) -> list[Figure]:
         figures.append(Figure(brief(M.TOKENS_PER_S), text.number(speed[-1]), note, M.TOKENS_PER_S.help, _recent(speed)))
     spent = history.elapsed_s[-1] if history.elapsed_s else None
     if status.state.ended:
-        return [*figures, Figure(f"{did} for", text.duration(spent), "", "Time in its steps, pauses left out.")]
+        return [*figures, Figure(f"{did} for", text.duration(spent), "", "Time in its steps, without pauses.")]
     left = text.eta_s(history.steps, history.elapsed_s, history.total_steps or status.total_steps)
     so_far = f"{text.duration(spent)} {did.lower()}" if spent is not None else ""
     return [*figures, Figure("Time left", text.duration(left), so_far, "From the median pace of the newest steps.")]
