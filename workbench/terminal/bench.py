@@ -133,6 +133,20 @@ def bench_placement(
     compare(model or [TINY], rounds, steps, as_json, err if as_json else out)
 
 
+@bench.command("start")
+def bench_start(
+    model: Annotated[list[str] | None, typer.Option(help="`tiny`, a random one, or any other; several in turn.")] = None,
+    ranks: Annotated[list[int] | None, typer.Option(min=1, help="Ranks of the run; several in turn.")] = None,
+    rounds: Rounds = 3,
+    busy: Annotated[int, typer.Option(min=0, help="Endless loops that take processor time meanwhile.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """`workbench run` from the command to the first step, and from the last step to the prompt."""
+    from workbench.bench.start import TINY, measure
+
+    measure(model or [TINY, "smollm2-135m-instruct"], ranks or [1], rounds, busy, as_json, err if as_json else out)
+
+
 @bench.command("refit")
 def bench_refit(
     model: Whose = None,
