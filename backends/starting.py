@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from workbench.backends import forking
+from workbench.backends import fork_server, forking
 from workbench.backends.forking import Forked
 
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
@@ -62,6 +62,21 @@ class Starter:
 
     def _without(self, error: forking.Unavailable) -> None:
         print(f"the {self._role} ranks import for themselves: {error}", flush=True)
+
+
+def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str]], logs: Sequence[Path], preload: Sequence[str]) -> int | None:
+    """Run a gang that nobody else supervises, a process for each environment and log, to its end. Returns the number of the first that failed, if one
+    did: the others, which would wait for it, are ended."""
+    with Starter("gang", command, preload) as start:
+        processes = [start({**fork_server.ENVIRONMENT, **os.environ, **own}, log) for own, log in zip(environments, logs, strict=True)]
+        try:
+            while True:
+                codes = [process.poll() for process in processes]
+                if any(codes) or None not in codes:
+                    return next((number for number, code in enumerate(codes) if code), None)
+                time.sleep(POLL_S)
+        finally:
+            end_all(processes)
 
 
 def _die_with_parent() -> None:

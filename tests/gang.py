@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from tests.waiting import until
 from workbench.backends._store import FILE, STORE
-from workbench.backends.starting import Starter, end_all
+from workbench.backends.starting import run_together
 from workbench.processes import PRELOAD
 from workbench.settings.layout import Layout
 
@@ -26,14 +23,8 @@ def run(function: Callable[[Path], None], folder: Path, layout: Layout, data: in
     command = (sys.executable, "-m", "tests.gang", function.__module__, function.__name__, str(folder), json.dumps(asdict(layout)))
     store.unlink(missing_ok=True)
     logs = [folder / f"rank-{rank}.log" for rank in range(ranks)]
-    with ExitStack() as stack:
-        start = stack.enter_context(Starter("test", command, PRELOAD))
-        processes = [start({**os.environ, **base, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank, log in enumerate(logs)]
-        stack.callback(end_all, processes)
-        until(lambda: all(process.poll() is not None for process in processes) or any(process.poll() for process in processes), what="the ranks end")
-        codes = [process.poll() for process in processes]
-    failed = [rank for rank, code in enumerate(codes) if code]
-    assert not failed, f"rank {failed[0]} of {ranks}:\n{logs[failed[0]].read_text()[-6000:]}"
+    failed = run_together(command, [{**base, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)], logs, PRELOAD)
+    assert failed is None, f"rank {failed} of {ranks}:\n{logs[failed].read_text()[-6000:]}"
 
 
 def main() -> int:

@@ -7,8 +7,6 @@ is one rank: it runs the cases in FOLDER/cases.json and rank 0 leaves what it me
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,8 @@ import numpy as np
 
 from workbench import metrics as M
 from workbench.backends._store import FILE, STORE
+from workbench.backends.starting import run_together
+from workbench.processes import PRELOAD
 from workbench.settings import Lora, Model
 
 STEPS = 3
@@ -146,41 +146,14 @@ def _apart(here: dict[str, Any], there: dict[str, Any]) -> tuple[float, float, f
 def _gang(folder: Path, cases: Sequence[Case], ranks: int) -> dict[str, Any]:
     (folder / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
     store = folder / f"store{ranks}"
-    outputs = [folder / f"rank{rank}.log" for rank in range(ranks)]
-    processes = []
-    for rank, output in enumerate(outputs):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "GLOO_SOCKET_IFNAME": "lo", STORE: f"{FILE}{store}", "OMP_NUM_THREADS": 1}
-        env |= {"CUDA_DEVICE_MAX_CONNECTIONS": 1}  # megatron wants it for sequence parallelism
-        with output.open("w") as log:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "workbench.bench.parity", str(folder)],
-                    env={**os.environ, **{key: str(value) for key, value in env.items()}},
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    codes = _ends(processes)
-    if any(codes):
-        first = next(i for i, code in enumerate(codes) if code)
-        raise RuntimeError(f"rank {first} of {ranks} ended with {codes[first]}:\n{outputs[first].read_text()[-4000:]}")
+    logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
+    # megatron wants one connection for sequence parallelism
+    same = {"WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": "lo", STORE: f"{FILE}{store}", "OMP_NUM_THREADS": "1", "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    environments = [{**same, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    failed = run_together((sys.executable, "-m", "workbench.bench.parity", str(folder)), environments, logs, PRELOAD)
+    if failed is not None:
+        raise RuntimeError(f"rank {failed} of {ranks} failed:\n{logs[failed].read_text()[-4000:]}")
     return {case.name: _read(folder / f"{case.name}.npz") for case in cases}
-
-
-def _ends(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes; when one rank fails the others, which would wait for it, are killed."""
-    waiting = list(processes)
-    while waiting:
-        for process in list(waiting):
-            try:
-                code = process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            waiting.remove(process)
-            if code:
-                for other in waiting:
-                    other.kill()
-    return [process.returncode if process.returncode > 0 else 0 for process in processes]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -262,7 +235,7 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
                 yield f"{name} {packing}|weights|{weight}", tensor.float().cpu().numpy().copy()
 
 
-def main() -> None:
+def main() -> int:
     """One rank."""
     from workbench.engine import parallel
 
@@ -276,7 +249,8 @@ def main() -> None:
             np.savez(folder / f"{case.name}.npz", **arrays)
         parallel.barrier()
     parallel.stop()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
