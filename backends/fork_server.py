@@ -27,7 +27,7 @@ from typing import NoReturn, TypedDict, cast
 
 from workbench.backends import _naming
 
-AT_IMPORT = ("CUDA_VISIBLE", "HF_", "HUGGINGFACE_", "KMP_", "LD_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH_", "TRANSFORMERS_")
+AT_IMPORT = ("CUDA_VISIBLE", "HF_", "HUGGINGFACE_", "KMP_", "LD_", "PYTHONHASHSEED", "PYTHONPATH", "TRANSFORMERS_")
 """Beginnings of variables that are read while modules are imported: a server forks what has the same, and nothing else."""
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Ranks, servers and others share cores: threads that spin while they wait take them from those that work. CUDA is looked for without being begun."""
