@@ -20,7 +20,9 @@ CALLS = {
 ELSEWHERE = {
     "workbench/rundir/opening.py": "the one place",
     "workbench/jobs/export.py": "the directory that an export makes",
+    "workbench/jobs/model.py": "models in the cache",
     "workbench/jobs/preflight.py": "the files that the settings name",
+    "workbench/jobs/sources.py": "the files that the settings name",
     "app/ui/door.py": "the app's own login page, and what the browser is opened with",
     "app/ui/headers.py": "the page that Streamlit serves",
     "app/ui/navigation.py": "the app's own pages",
