@@ -94,7 +94,7 @@ class Config(base.Config):
         return self.model_copy(update={"num_nodes": nodes, "ranks_per_node": processes // nodes, "max_restarts": max_restarts})
 
     @property
-    def goes_on(self) -> bool:
+    def requeues(self) -> bool:
         return self.requeue
 
     @model_validator(mode="after")

@@ -93,11 +93,11 @@ def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[s
     before = dict(spec_tree(run.dir).get("algorithm", {}))
     rows = []
     for event in (*made, *asked):
-        words = WORDS.get(event["request"], text.title(event["request"]))
+        change = WORDS.get(event["request"], text.title(event["request"]))
         if values := event.get("values"):
-            words = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
+            change = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
             before |= values
-        rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": words})
+        rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": change})
     return rows[::-1]
 
 

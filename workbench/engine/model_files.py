@@ -87,12 +87,12 @@ def _json(path: Path) -> dict[str, object]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; expected settings")
     try:
-        found = decoded(path.read_bytes())
+        content = decoded(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _nested(value: object) -> Iterator[tuple[str, object]]:

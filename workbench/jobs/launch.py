@@ -112,8 +112,8 @@ def script(experiment: Experiment) -> str:
 def _settled(experiment: Experiment) -> Experiment:
     """As a run keeps it: its sources can be read and are named from the root, and what was left open is settled. Raises SpecError for those that cannot."""
     experiment = with_checkpoint(experiment)
-    if found := check_sources(experiment).problems:
-        raise SpecError(found)
+    if problems := check_sources(experiment).problems:
+        raise SpecError(problems)
     experiment = experiment.with_absolute_paths()
     if not placement.is_open(experiment.algorithm):
         return experiment
@@ -123,10 +123,10 @@ def _settled(experiment: Experiment) -> Experiment:
 
 def _warnings(experiment: Experiment) -> list[Finding]:
     """Those of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
-    found = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
-    if errors := [(each.key, f"{each.name}: {each.message}") for each in found if each.level == "error"]:
+    problems = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
+    if errors := [(each.key, f"{each.name}: {each.message}") for each in problems if each.level == "error"]:
         raise SpecError(errors)
-    return [each for each in found if each.level == "warning"]
+    return [each for each in problems if each.level == "warning"]
 
 
 def _keep_warnings(run: RunDir, findings: Sequence[Finding]) -> None:

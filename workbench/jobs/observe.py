@@ -59,7 +59,7 @@ def job_of(status: Status) -> backends.Job:
     return backends.Job(**status.job)
 
 
-def _waits(run: RunDir, status: Status, sight: backends.Sight) -> Status:
+def _waits(run: RunDir, status: Status, sight: backends.JobStatus) -> Status:
     """The status of a run whose job is in the queue, or in it again. What the driver wrote after the look counts more."""
     known = status.state == State.QUEUED and status.message == sight.waiting
     if known or status.state == State.STOPPING or sight.time < status.updated:

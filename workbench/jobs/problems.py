@@ -152,6 +152,6 @@ def _checkpoints(folder: Path, remedy: str) -> Iterator[Problem]:
 
 def _marker(path: Path) -> None:
     files = read_json(path)
-    wrong = [name for name, told in files.items() if not isinstance(told, dict) or not isinstance(told.get("bytes"), int) or "sha256" not in told]
+    wrong = [name for name, entry in files.items() if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int) or "sha256" not in entry]
     if wrong:
         raise Unreadable(path, f"says nothing of the size and checksum of {wrong[0][:60]!r}")

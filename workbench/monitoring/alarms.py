@@ -59,7 +59,7 @@ LIMITS = (
 )
 
 
-def found(steps: Steps) -> list[Alarm]:
+def raised(steps: Steps) -> list[Alarm]:
     """The alarms of the newest step, given the metrics of all steps so far."""
     if not steps:
         return []

@@ -208,7 +208,7 @@ class _Drive:
             hung = f"hang: {self._hangs.ended}\n" if self._hangs.ended else ""
             return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, f"{hung}{error}")
         except TimeoutError as error:
-            return self._left(str(error)) if task.config.goes_on and self._ran else (State.FAILED, str(error))
+            return self._left(str(error)) if task.config.requeues and self._ran else (State.FAILED, str(error))
         finally:
             self._progress.poll(run.status.attempt)
             self._progress.flush()
@@ -238,7 +238,7 @@ class _Drive:
 
     def _left(self, why: str) -> tuple[State, str]:
         """What becomes of a run that its allocation leaves unfinished."""
-        if self._task.config.goes_on:
+        if self._task.config.requeues:
             return State.PREEMPTED, f"{why}; it waits to go on from its last checkpoint"
         return State.STOPPED, f"{why}; resume goes on from the last checkpoint"
 

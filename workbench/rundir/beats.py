@@ -103,7 +103,7 @@ class Heart(threading.Thread):
         environment = os.environ
         self.role, self.rank, self.attempt = role, int(environment.get("RANK", 0)), int(environment.get("WORKBENCH_ATTEMPT", 1))
         self.interval_s = max(1.0, int(environment.get("WORLD_SIZE", 1)) / RANKS_A_SECOND)
-        self._folder, self._number, self._told = run.path / "beats", 0, False
+        self._folder, self._number, self._warned = run.path / "beats", 0, False
         self._over = threading.Event()
         self._process, self._spent = psutil.Process(), (time.monotonic(), time.process_time())
 
@@ -125,15 +125,15 @@ class Heart(threading.Thread):
             with replacing(path, durable=False) as file:  # not synced: a crash of the machine needs no beats
                 file.write(json.dumps(asdict(beat)).encode())
         except (OSError, Unreadable) as error:
-            if not self._told:
+            if not self._warned:
                 print(f"warning: no beats can be written ({error}); the run goes on, a hang of this rank will be told less exactly", file=sys.stderr)
-            self._told = True
+            self._warned = True
 
     def _now(self) -> Beat:
         main = threading.main_thread().ident or 0
         now = time.monotonic()
         phase, since = (_doing[main] or [("starting", _moved_at)])[-1]
-        collective, place = _where(sys._current_frames().get(main))
+        collective, code_line = _where(sys._current_frames().get(main))
         spent = time.monotonic(), time.process_time()  # one right after the other: the quotient is of the same time
         (then, before), self._spent = self._spent, spent
         gpu_memory_mib, gpu_busy = gauge()
@@ -149,7 +149,7 @@ class Heart(threading.Thread):
             phase=phase,
             phase_s=now - since,
             collective=collective,
-            place=place,
+            place=code_line,
             moves=_moves,
             quiet_s=now - _moved_at,
             ended=self._over.is_set(),
@@ -169,25 +169,25 @@ def begin(run: RunDir, role: str) -> None:
 
 def read(run: RunDir) -> list[Beat]:
     """The newest beat of every rank that has one. A file that cannot be read now is passed over: `problems` names it."""
-    found = []
+    beats = []
     with contextlib.suppress(Unreadable):  # of the folder
         for path in _paths(run):
             with contextlib.suppress(OSError, Unreadable):
-                found.append(_beat(path))
-    return found
+                beats.append(_beat(path))
+    return beats
 
 
 def problems(run: RunDir) -> list[Unreadable]:
     """The beats that cannot be read. Raises Unreadable where the folder cannot."""
-    found = []
+    bad = []
     for path in _paths(run):
         try:
             _beat(path)
         except FileNotFoundError:
             continue  # replaced, or gone
         except Unreadable as error:
-            found.append(error)
-    return found
+            bad.append(error)
+    return bad
 
 
 def _paths(run: RunDir) -> list[Path]:

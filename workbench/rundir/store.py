@@ -147,7 +147,7 @@ class RunDir:
     @property
     def spec_path(self) -> Path:
         """What the run is: `spec.yaml`, or the newest `spec.<attempt>.yaml` where a resume changed how it goes on."""
-        changed = [int(found[1]) for name in opening.names(self.path) if (found := _SPEC.fullmatch(name))]
+        changed = [int(match[1]) for name in opening.names(self.path) if (match := _SPEC.fullmatch(name))]
         return self.path / (f"spec.{max(changed)}.yaml" if changed else "spec.yaml")
 
     def change_spec(self, attempt: int, spec_yaml: str) -> None:
@@ -391,10 +391,10 @@ def find(run_id: str) -> RunDir:
     if run_id == "latest" and known:
         return known[0]
     exact = [run for run in known if run.id == run_id]
-    found = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
+    runs = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
     if not known:
         raise ValueError(f"there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
-    if len(found) != 1 or not run_id:
-        names = ", ".join(run.id for run in (found or known)[:5])
-        raise ValueError(f"{len(found) if found else 'no'} runs match {run_id!r}; {'they are' if found else 'the newest are'}: {names}")
-    return found[0]
+    if len(runs) != 1 or not run_id:
+        names = ", ".join(run.id for run in (runs or known)[:5])
+        raise ValueError(f"{len(runs) if runs else 'no'} runs match {run_id!r}; {'they are' if runs else 'the newest are'}: {names}")
+    return runs[0]

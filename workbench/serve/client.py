@@ -45,7 +45,7 @@ class Client:
         self.seconds: dict[str, float] = {}
         self.server_seconds: defaultdict[str, float] = defaultdict(float)
         self.wire_seconds: defaultdict[str, float] = defaultdict(float)
-        self._told: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
         self.bytes_sent: Counter[str] = Counter()
         self.bytes_received: Counter[str] = Counter()
 
@@ -73,8 +73,8 @@ class Client:
             for endpoint in self.calls:
                 now[M.WIRE_OF(endpoint)] = self.wire_seconds[endpoint]
                 now[M.SERVER_OF(endpoint)] = self.server_seconds[endpoint]
-            since = {name: value - self._told.get(name, 0.0) for name, value in now.items()}
-            self._told = now
+            since = {name: value - self._reported.get(name, 0.0) for name, value in now.items()}
+            self._reported = now
         return since
 
     def close(self) -> None:

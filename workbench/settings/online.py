@@ -100,8 +100,8 @@ class Reward(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_other_kinds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found = handler(self)
-        return {name: found[name] for name in (self.kind, "weight")}
+        settings = handler(self)
+        return {name: settings[name] for name in (self.kind, "weight")}
 
     def _kinds(self) -> list[str]:
         return [name for name in type(self).model_fields if name != "weight" and getattr(self, name) is not None]
@@ -239,13 +239,13 @@ class OnlineConfig(AlgorithmConfig):
         return self
 
     def problems(self) -> list[tuple[str, str]]:
-        found = []
+        result = []
         for name, reward in self.rewards.items():
             for key, what in find_reward_kind(reward.kind).problems(reward.settings, self.samples_per_prompt):
-                found.append((".".join(filter(None, ("rewards", name, reward.kind, key))), what))
+                result.append((".".join(filter(None, ("rewards", name, reward.kind, key))), what))
         if self.shaping is not None:
-            found += [("shaping", what) for what in _shaping().problems(self.shaping)]
-        return found
+            result += [("shaping", what) for what in _shaping().problems(self.shaping)]
+        return result
 
     def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
         rewards = {name: reward.with_absolute_paths(absolute) for name, reward in self.rewards.items()}

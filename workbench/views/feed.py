@@ -102,10 +102,10 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
                 file.readline(LONGEST_LINE)
             for _ in range(4):
                 event = _parse(file.readline(LONGEST_LINE))
-                if event and event["kind"] == "step" and metric in (found := numbers(event.get("metrics", {}))):
+                if event and event["kind"] == "step" and metric in (values := numbers(event.get("metrics", {}))):
                     while points and points[-1][0] >= event["step"]:
                         points.pop()
-                    points.append((event["step"], found[metric]))
+                    points.append((event["step"], values[metric]))
                     break
         file.seek(max(0, size - TAIL_BYTES))
         events = [_parse(line) for line in file.read(TAIL_BYTES).splitlines()]

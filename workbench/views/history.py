@@ -190,8 +190,8 @@ class History:
 
 def numbers(metrics: Mapping[str, object]) -> dict[str, float]:
     """The metrics that are numbers; "nan" and "inf" are how an event writes those."""
-    found = {}
+    values = {}
     for name, value in metrics.items():
         if isinstance(value, int | float) or value in ("nan", "inf", "-inf"):
-            found[name] = float(value)
-    return found
+            values[name] = float(value)
+    return values

@@ -52,7 +52,7 @@ _DIFFERENCES = {"shift": "reference_logprobs", "mismatch": "rollout_logprobs"}
 
 def quantities(rollout: Mapping[str, object]) -> dict[Quantity, list[float | None]]:
     """What a rollout has of the quantities, one value a token."""
-    found = {}
+    result = {}
     for quantity in QUANTITIES:
         values = cast(Values | None, rollout.get(quantity.name))
         if other := _DIFFERENCES.get(quantity.name):
@@ -60,8 +60,8 @@ def quantities(rollout: Mapping[str, object]) -> dict[Quantity, list[float | Non
         if quantity.name == "rollout_logprobs" and rollout.get("logprobs") is not None:  # the trainer's stand for both
             continue
         if values is not None and len(values):
-            found[quantity] = list(values)
-    return found
+            result[quantity] = list(values)
+    return result
 
 
 def coloured(pieces: Sequence[str], values: Values, theme: Theme = LIGHT, signed: bool | None = None) -> str:
@@ -166,15 +166,15 @@ def components(rollout: Mapping[str, object]) -> dict[str, float]:
 def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[Hashable, Any], dict[Hashable, Any]]]:
     """A rollout of each prompt that both steps answered: the same sample where both have it. In the order of the second."""
     first = before.drop_duplicates(["prompt_id", "sample"]).set_index(["prompt_id", "sample"])
-    found = []
+    pairs = []
     for prompt_id, same in after.groupby("prompt_id", sort=False):
         shared = [row for row in same.to_dict("records") if (prompt_id, row["sample"]) in first.index]
         if shared:
             old = first.loc[(prompt_id, shared[0]["sample"])].to_dict() | {"prompt_id": prompt_id, "sample": shared[0]["sample"]}
-            found.append((old, shared[0]))
+            pairs.append((old, shared[0]))
         elif len(others := before[before["prompt_id"] == prompt_id]):
-            found.append((others.iloc[0].to_dict(), same.iloc[0].to_dict()))
-    return found
+            pairs.append((others.iloc[0].to_dict(), same.iloc[0].to_dict()))
+    return pairs
 
 
 def _difference(left: Values | None, right: Values | None) -> list[float | None] | None:
@@ -207,7 +207,7 @@ def _colour(value: float, scale: tuple[float, bool], theme: Theme) -> str:
     return rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
 
 
-def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, words: str) -> None:
+def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, label: str) -> None:
     """A curve over the steps whose tooltip says `words`, of %{y} and of %{customdata}, what stands beside it."""
     figure.add_scatter(
         x=steps,
@@ -215,7 +215,7 @@ def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarra
         mode="lines+markers" if len(steps) < 40 else "lines",
         customdata=beside,
         line={"width": 2, "color": colour},
-        hovertemplate=f"{words}<extra></extra>",
+        hovertemplate=f"{label}<extra></extra>",
         showlegend=False,
     )
 

@@ -17,7 +17,7 @@ from workbench.models.asking import ByToken
 from workbench.models.endpoint import STEP, TOKENS, Arrays, BadRequest, Field
 from workbench.models.journal import Journal
 from workbench.models.protocol import Answers, Learning, Served, Surroundings, Transport
-from workbench.rollout.experience import Experience, fill, trees
+from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.rundir.store import COMPLETE
 from workbench.settings import AlgorithmConfig, Checkpoint, Model
 from workbench.settings.online import ActorCriticConfig, Critic, require
@@ -71,10 +71,10 @@ class CriticModel:
 
     def learn(self, rows: Sequence[Row], step: int) -> Metrics:
         """One pass over the rows in minibatches of `global_batch_size` prompts."""
-        found: list[Metrics] = []
+        metrics: list[Metrics] = []
         for part, start in enumerate(range(0, len(rows), self.cfg.global_batch_size)):
-            found.append(self.policy.update(rows[start : start + self.cfg.global_batch_size], value_loss, step, self.seed, part))
-        return {name: sum(m[name] for m in found) / len(found) for name in found[0]}
+            metrics.append(self.policy.update(rows[start : start + self.cfg.global_batch_size], value_loss, step, self.seed, part))
+        return {name: sum(m[name] for m in metrics) / len(metrics) for name in metrics[0]}
 
     def save(self, step: int) -> None:
         self._checkpoints.save(step)
@@ -114,10 +114,10 @@ class LocalCritic:
     def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def fill(self, experiences: Sequence[Experience]) -> None:
-        fill(experiences, self._critic.values(trees(experiences, {})), "values")
+        fill(experiences, self._critic.values(group_into_rows(experiences, {})), "values")
 
     def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
-        learnt = self._critic.learn(trees(experiences, LESSON), step - 1)
+        learnt = self._critic.learn(group_into_rows(experiences, LESSON), step - 1)
         return lambda: learnt
 
 

@@ -104,13 +104,13 @@ class Generation:
         with self._times.timed("generate"):
             sampling = sampling_of(cfg, self._rank.directory)
             mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
-        found = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
+        answers = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
         if parallel.rank() == 0:
             with self._times.timed("store"):
-                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(found)])
+                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(answers)])
         parallel.barrier()
         seconds = time.perf_counter() - began
-        return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
+        return {**_metrics(answers, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
     def _refuse(self, values: Mapping[str, object]) -> None:
         self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")

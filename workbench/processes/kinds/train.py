@@ -206,7 +206,7 @@ class Training:
             self._report_checkpoint(wait=True)
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
-            state = {"settings": self._live.state_dict(), "obeyed": self._controls.obeyed, "algorithm": self.state}
+            state = {"settings": self._live.state_dict(), "obeyed": self._controls.last_request_time, "algorithm": self.state}
             self._checkpoints.save(self.step, metric, state)
             self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
 
