@@ -1,7 +1,8 @@
 """Words and names that STYLE forbids: each is printed with file:line and what to write instead. Exit 1 on any.
 
-Names are those that Python code defines: functions, classes, arguments, variables, attributes. Prose is what a reader sees: docstrings,
-comments, texts in the code, Markdown. A space in a pattern stands for any white space, a line break included.
+Names are those that Python code defines: functions, classes, arguments, variables, attributes; not a class's annotated fields, whose names may
+be keys of stored or printed JSON. Prose is what a reader sees: docstrings, comments, texts in the code, Markdown. A space in a pattern stands
+for any white space, a line break included.
 """
 
 import ast
@@ -20,7 +21,11 @@ PROSE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md")
 
 def names(source: str) -> Iterator[tuple[int, str]]:
     """The names that `source` defines, each with its line."""
-    for node in ast.walk(ast.parse(source)):
+    nodes = list(ast.walk(ast.parse(source)))
+    fields = {id(part.target) for node in nodes if isinstance(node, ast.ClassDef) for part in node.body if isinstance(part, ast.AnnAssign)}
+    for node in nodes:
+        if id(node) in fields:
+            continue
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
                 yield node.lineno, name

@@ -32,7 +32,7 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
 
 
 class Config(base.Config):
-    """What every such system is told. An empty field is left to dask-jobqueue's configuration."""
+    """The options that every such system is given. An empty field is left to dask-jobqueue's configuration."""
 
     num_nodes: int = Field(default=1, ge=1, le=1, description="One: jobs of several nodes need SLURM.")
     queue: Word | None = Field(default=None, description="Queue.")

@@ -254,7 +254,7 @@ def _time_limit(part: Wanted, partitions: Sequence[Partition]) -> list[Finding]:
     if wanted_min is None or not limits or any(limit is None or limit >= wanted_min for limit in limits.values()):
         return []
     longest = max(limits, key=lambda message: limits[message] or 0)
-    message = f"{part.time_limit} is longer than the partition allows; what fits: backend.time_limit={longest} (the run goes on after it by itself)"
+    message = f"{part.time_limit} is longer than the partition allows; what fits: backend.time_limit={longest} (the run is requeued after it)"
     return [Finding("time limit", "error", message, "backend.time_limit")]
 
 

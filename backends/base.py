@@ -31,7 +31,7 @@ else:
 
 
 AGAIN = 75
-"""The driver's exit code when the run is saved and is to go on in another allocation (EX_TEMPFAIL)."""
+"""The driver's exit code when the run is saved and is to be requeued: it continues in another allocation (EX_TEMPFAIL)."""
 
 WARNED = "WORKBENCH_WARNED"
 """In the driver's environment, where its allocation may end early: a file that is there once the end is near."""
@@ -113,7 +113,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What a look at a job told, at `time`.
+    """What a poll of a job reports, at `time`.
 
     `alive` is whether it runs, or will; None where this host cannot tell. `waiting` says why it has not started, `ended` how it ended, in the
     scheduler's words; `cancelled` whether somebody ended it.

@@ -169,7 +169,7 @@ _lock = threading.Lock()
 
 def own(modules: Sequence[str]) -> str:
     """The socket of the server that forks for this process: that of the driver which started it, or one of its own, started at the first call and
-    ended with this process. What was forked detached goes on."""
+    ended with this process. What was forked detached keeps running."""
     if SOCKET in os.environ:
         return os.environ[SOCKET]
     with _lock:

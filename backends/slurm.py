@@ -167,7 +167,7 @@ def _cpus(config: Config, own: dict[str, Any]) -> int:
 
 
 def _component(task: Task, config: Config, nodes: int, own: dict[str, Any], head: list[str]) -> dict[str, Any]:
-    """What dask-jobqueue's job class is told of one group of nodes."""
+    """What dask-jobqueue's job class is given for one group of nodes."""
     values = {**{key: getattr(config, key) for key in ("partition", "gpus_per_node", "cpus_per_node", "memory", "constraint")}, **own}
     directives = [
         f"--nodes={nodes}",
@@ -245,7 +245,7 @@ def _body(task: Task, config: Config, cwd: Path) -> str:
 
 
 def _container(task: Task, config: Config) -> tuple[str, str]:
-    """What srun is told for Pyxis (with a leading blank), and what stands before a command for Apptainer."""
+    """The options of srun for Pyxis (with a leading blank), and what stands before a command for Apptainer."""
     if not config.container:
         return "", ""
     mounts = [f"{task.run_dir.parent}:{task.run_dir.parent}", *(mount if ":" in mount else f"{mount}:{mount}" for mount in config.container_mounts)]

@@ -78,7 +78,7 @@ from workbench.settings.placement import Place
 OUTPUTS = Outputs(logprobs=True)
 
 
-def place(algorithm, model):
+def placement(algorithm, model):
     processes = algorithm.opinion_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.opinion_server.processes")
 

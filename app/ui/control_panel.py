@@ -1,4 +1,4 @@
-"""The Run page's Controls: what may be changed while the run goes on."""
+"""The Run page's Controls: what may be changed during the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
 from workbench.views import feed, text
 
-WORDS = {"pause": "Pause", "unpause": "Go on", "stop": "Stop"}
+WORDS = {"pause": "Pause", "unpause": "Continue", "stop": "Stop"}
 
 
 def draw(run: Run) -> None:
@@ -41,7 +41,7 @@ def draw(run: Run) -> None:
         st.dataframe(
             rows,
             hide_index=True,
-            alt="Changes asked for while the run went on",
+            alt="Changes asked for during the run",
             column_config={"Step": column.TextColumn(width=90), "When": column.TextColumn(width=110), "Change": column.TextColumn(width="large")},
         )
 
@@ -70,7 +70,7 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
     with st.container(horizontal=True, vertical_alignment="center", border=True):
         if paused:
             st.markdown("**Paused** :gray[before the next step; the ranks keep their memory]", width="stretch")
-            if st.button("Go on", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
+            if st.button("Continue", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
                 run_panels.act(run.unpause)
         else:
             st.markdown("**Pause** :gray[holds the run before its next step; nothing is lost]", width="stretch")

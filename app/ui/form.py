@@ -154,7 +154,7 @@ def _mapping(typed: str) -> Any:
 
 
 def _number(label: str, kind: type, value: Any, optional: bool, common: dict[str, Any]) -> Any:
-    """Without bounds: a widget would keep a value that is out of them to itself, and the form would go on with the one before."""
+    """Without bounds: a widget would keep a value that is out of them to itself, and the form would keep the one before."""
     number = kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     step: Any = 1 if kind is int else 10.0 ** math.floor(math.log10(abs(number))) if number else 0.1
     layout = {"format": "%d" if kind is int else "%g", "placeholder": "empty" if optional else "required"}

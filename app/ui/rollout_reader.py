@@ -18,7 +18,7 @@ from workbench.views import rollouts as views
 from workbench.views import text
 
 FOLLOWED = 40
-ENDS = {"stop": "Ended", "length": "Cut"}
+ENDS = {"stop": "Ended", "length": "Truncated"}
 END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
 
 

@@ -119,7 +119,7 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
 
 def above_tabs(run: Run) -> None:
     """What cannot be read of a run that has ended, the alarms, and what the kind of job has between the headline and the tabs."""
-    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that goes on
+    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that is still running
         st.warning(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/warning:")
     alarm_panel.draw(run)
     view_of(run).above_tabs(run)
@@ -131,7 +131,7 @@ def _buttons(run: Run, status: Status) -> None:
             pass
         elif status.state.ended:
             if status.state != State.COMPLETED and st.button(
-                "Resume", icon=":material/resume:", type="primary", help="Go on from what was saved last."
+                "Resume", icon=":material/resume:", type="primary", help="Continue from what was saved last."
             ):
                 act(run.resume)
         else:
@@ -178,11 +178,11 @@ def _progress(history: History, status: Status) -> None:
     phase = history.phase or {}
     if status.state.ended or (history.steps and status.state != State.STARTING):
         if status.state == State.RUNNING and phase.get("message", "").startswith("paused"):
-            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** let it go on.", icon=":material/pause_circle:")
+            st.info(f"{frame.plain(phase['message'].capitalize())}. **Controls** let it continue.", icon=":material/pause_circle:")
         if status.state == State.STOPPING:
             st.info("Stopping: what is done is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
-            st.info(f"Waiting to go on: {frame.plain(status.message)}", icon=":material/schedule:")
+            st.info(f"Waiting to continue: {frame.plain(status.message)}", icon=":material/schedule:")
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
     label = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")

@@ -1,4 +1,4 @@
-"""The list of runs, refreshed while anything goes on."""
+"""The list of runs, refreshed while anything is running."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_headline_and_table(app, run):
     table = page.dataframe[0].value
     assert listed(page)[:17] == [*((12, n) for n in range(16)), (11, 0)]
     assert table["prompt"][0] == synthetic.PROMPTS[1]
-    assert table["finish_reason"][0] in (["Ended"], ["Cut"])
+    assert table["finish_reason"][0] in (["Ended"], ["Truncated"])
     assert "reward/helpful" in table
     assert "1–50 of 192 rollouts" in words(page)
 

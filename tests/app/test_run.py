@@ -77,7 +77,7 @@ def test_controls_ask_the_run_and_tell_what_was_asked_for(app, runs):
         ["next", "Temperature: 0.8 → 0.6"],
         ["4", "KL coefficient: 0.02 → 0.05"],
     ]
-    assert by_label(page.button, "Go on")
+    assert by_label(page.button, "Continue")
 
 
 @pytest.mark.parametrize(("objective", "titles"), [("ranking", ["Calibration", "Scores", "Length"]), ("regression", ["helpfulness", "verbosity"])])
@@ -143,9 +143,9 @@ def test_failure_reason_and_log_are_prominent(app, runs):
 
 def test_a_damaged_checkpoint_is_told_of(app, runs):
     run = synthetic.make(runs, steps=10)
-    EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run goes on from checkpoint 2")
+    EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run continues from checkpoint 2")
     page = app("run", id=run.id)
-    assert "Checkpoint 4 is damaged; the run goes on from checkpoint 2" in page.warning[0].value
+    assert "Checkpoint 4 is damaged; the run continues from checkpoint 2" in page.warning[0].value
 
 
 def test_stop_asks_the_run(app, runs):
@@ -246,4 +246,4 @@ def test_settings_give_the_same_run_again(app, runs):
 def test_a_run_that_waits_again_says_why(app, runs):
     run = synthetic.make(runs, "dpo-demo", 20, 200)
     run.update(state=State.QUEUED, message="SLURM job 7: waiting for nodes (Resources); expected to start 2026-11-25 22:00:00", job=None)
-    assert "Waiting to go on: SLURM job 7: waiting for nodes" in words(app("run", id=run.id)).replace("\\", "")
+    assert "Waiting to continue: SLURM job 7: waiting for nodes" in words(app("run", id=run.id)).replace("\\", "")

@@ -35,7 +35,7 @@ def test_a_change_and_a_pause_are_asked_for(server, page, seen):
     field.fill("0.07")
     page.get_by_role("button", name="Apply at the next step").click()
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
     asked = run.requests(ByteCursor())
     assert [(each["request"], each.get("values")) for each in asked] == [("set", {"kl_coefficient": 0.07}), ("pause", None)]
     events = EventWriter(run)

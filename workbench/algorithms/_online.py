@@ -1,6 +1,6 @@
 """What the algorithms that learn from their own rollouts share: the loop of those without a critic, the policy's loss, metrics.
 
-Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a cut one is, is in
+Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a truncated one is, is in
 no mean and no other answer's baseline, and is counted (`rewards_unknown`). It is stored with the others, its reward null.
 """
 
@@ -102,7 +102,7 @@ def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
 
 
 def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
-    """What the policy learns from: not from an answer whose reward is unknown, and from one cut at max_tokens as the setting says."""
+    """What the policy learns from: not from an answer whose reward is unknown, and from one truncated at max_tokens as the setting says."""
     for e in experiences:
         cut = e.finish_reason == "length"
         if cut and cfg.truncated == "penalty" and e.reward is not None:

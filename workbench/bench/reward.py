@@ -192,7 +192,7 @@ def _trained(kept: Pairs, held: Pairs, seed: int, steps: int | None, console: Co
             shown.update(f"seed {seed}: {run.id}, step {status.step}/{status.total_steps or '?'} ({status.message or status.state})")
             time.sleep(1)
     if status.state != State.COMPLETED:
-        raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command goes on with it")
+        raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command continues it")
     return [event["metrics"][M.ACCURACY] for event in run.events() if event["kind"] == "validation"][-1]
 
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 CGROUP_CONF = {"": "CgroupPlugin=cgroup/v1\n", "bullseye": "", "trixie": "CgroupPlugin=disabled\n", "sid": "CgroupPlugin=disabled\n"}
-"""The releases (empty: the machine's own, bookworm), and how each is told that a lab has no cgroups."""
+"""The releases (empty: the machine's own, bookworm), and how each is configured for a lab without cgroups."""
 NEEDS = ("patchelf", "debian-archive-keyring")
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

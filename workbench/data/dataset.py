@@ -1,4 +1,4 @@
-"""Rows ready to train on: read, encoded, cut to length, held out, counted."""
+"""Rows ready to train on: read, encoded, truncated to length, held out, counted."""
 
 from __future__ import annotations
 

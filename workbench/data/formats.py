@@ -108,7 +108,7 @@ def _transcript(text: str, key: str) -> tuple[Message, ...]:
     merged: list[Message] = []
     for turn in turns:
         _filled(turn.content, f"{key}: a turn")
-        if merged and merged[-1].role == turn.role:  # the data has speakers who go on after a blank line
+        if merged and merged[-1].role == turn.role:  # the data has speakers who continue after a blank line
             merged[-1] = Message(turn.role, f"{merged[-1].content}\n\n{turn.content}")
         else:
             merged.append(turn)

@@ -151,7 +151,7 @@ def deal(rows: Sequence[Row], ranks: int, rank: int) -> list[Row]:
 
 
 def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """The rows of optimizer step `step` (from 0): a function of its arguments alone, so a resumed run goes on with the same data.
+    """The rows of optimizer step `step` (from 0): a function of its arguments alone, so a resumed run continues with the same data.
 
     Each epoch is a fresh permutation; a batch may span the end of one and the start of the next.
     """

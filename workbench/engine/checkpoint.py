@@ -79,7 +79,7 @@ class Checkpoints:
         self._pending: _Pending | None = None
 
     def save(self, step: int, metric: float | None = None, state: Mapping[str, object] | None = None) -> None:
-        """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
+        """Begin to save `step`. Writing continues in the background where the settings allow it, until `finish`.
 
         Args:
             metric: the value of `best_metric` at this step, where it was measured.
@@ -155,7 +155,7 @@ class Checkpoints:
         return {"step": pending.step, "seconds": seconds, "bytes": sum(entry["bytes"] for entry in files.values())}
 
     def load_newest(self, warn: Callable[[str], None]) -> int:
-        """Fill the policy and its optimizer from the newest sound checkpoint. Returns its step, 0 where there is none.
+        """Fill the policy and its optimizer from the latest valid checkpoint. Returns its step, 0 where there is none.
 
         Raises:
             ValueError: the checkpoint is of another model or other adapters.
@@ -255,7 +255,7 @@ def complete_steps(folder: Path) -> list[int]:
 def latest_valid(folder: Path, warn: Callable[[str], None]) -> int:
     """The newest step whose files are what its marker says; 0 without one. The ranks share the reading.
 
-    A damaged one is warned of and set aside: it is no step that the run has, and would be kept in place of sound ones.
+    A damaged one is warned of and set aside: it is no step that the run has, and would be kept in place of valid ones.
     """
     damaged: list[tuple[int, str]] = []
     valid = 0
@@ -266,7 +266,7 @@ def latest_valid(folder: Path, warn: Callable[[str], None]) -> int:
             break
         damaged.append((step, what))
     for step, what in damaged:
-        instead = f"goes on from {folder / str(valid)}" if valid else "starts from the beginning: there is no other"
+        instead = f"continues from {folder / str(valid)}" if valid else "starts from the beginning: there is no other"
         warn(f"checkpoint {folder / str(step)} is damaged ({what}) and set aside as {step}.damaged; the run {instead}")
         if parallel.rank() == 0:
             shutil.rmtree(folder / f"{step}.damaged", ignore_errors=True)

@@ -89,7 +89,7 @@ class Common(TorchCommonLoadStrategy):
 
 
 def strategies(path: Path) -> tuple[TorchDistLoadShardedStrategy, Common]:
-    """megatron's strategies for loading a checkpoint, whose index has been read and checked, so that what is wrong is told in plain words.
+    """megatron's strategies for loading a checkpoint, whose index has been read and checked, so that what is wrong is reported in plain words.
 
     Raises:
         ValueError: see `Reader.read_metadata`; or it is of another kind than `torch_dist`.

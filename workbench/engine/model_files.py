@@ -1,7 +1,7 @@
 """What a model's folder may hold: weights in safetensors, settings and texts. Whatever would run code of its author's, or leads out of the folder, is refused.
 
 transformers offers to run a model's own Python files (`auto_map`), to fetch compiled kernels that it names, and to take the adapters beside it
-from wherever they say. None of this is asked for: each is refused before transformers sees the folder, and its loaders are told so too.
+from wherever they say. None of this is asked for: each is refused before transformers sees the folder, and its loaders are configured to refuse it too.
 """
 
 from __future__ import annotations

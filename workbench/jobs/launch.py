@@ -26,7 +26,7 @@ from workbench.settings.spec import Experiment, changed
 
 @changes
 def start(experiment: Experiment) -> RunDir:
-    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
+    """Create the run directory and launch its driver. Returns at once; the run continues without the caller.
 
     Raises:
         SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
@@ -51,7 +51,7 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
     Raises:
-        ValueError: the run goes on, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
+        ValueError: the run is still running, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
             could run.
     """
     if wrong := needed(run):
@@ -69,12 +69,12 @@ def launch(run: RunDir, task: backends.Task) -> None:
     """Queue a new or an ended run and start its driver.
 
     Raises:
-        ValueError: the run goes on, or someone else has just launched it.
-        OSError: the backend could not start it, or its job could not be noted; the run is failed, and nothing of it goes on.
+        ValueError: the run is still running, or someone else has just launched it.
+        OSError: the backend could not start it, or its job could not be noted; the run is failed, and nothing of it is still running.
     """
     status = run.begin_attempt("waiting for the backend")
     if status is None:
-        raise ValueError(f"run {run.id} goes on already")
+        raise ValueError(f"run {run.id} is already running")
     backend = backends.find(task.config.name)
     try:
         job = backend.launch(replace(task, attempt=status.attempt))

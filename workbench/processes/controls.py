@@ -1,4 +1,4 @@
-"""What the run's owner asks for while it goes on: to stop, to pause, other settings. Every rank acts on the same requests, at a step boundary."""
+"""What the run's owner asks for while it is running: to stop, to pause, other settings. Every rank acts on the same requests, at a step boundary."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Online:
 
     @property
     def _cfg(self) -> OnlineConfig:
-        """The algorithm's settings as they are now: with what was changed while the run goes on."""
+        """The algorithm's settings as they are now: with what was changed during the run."""
         return cast(OnlineConfig, self._policy.algorithm)
 
     def _sampling(self) -> Sampling:

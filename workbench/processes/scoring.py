@@ -16,7 +16,7 @@ from workbench.rollout.experience import Experience
 class Scorer:
     """The rewards of answers. Every rank has one; all make the same calls, except `begin`.
 
-    `report` is told what is waited for; `stopped` is asked meanwhile whether the run is to stop.
+    `report` is called with what is waited for; `stopped` is asked meanwhile whether the run is to stop.
     """
 
     def __init__(self, reward: Scoring, shaping: str | None, report: Callable[[str], None], stopped: Callable[[], bool]):

@@ -104,11 +104,11 @@ def score(function: Program, name: str, prompt: str, response: str, row: Mapping
     """What the program `function`, called `name`, gives for an answer.
 
     Raises:
-        ValueError: it raised something, or gave what is no finite number; the message names it, the prompt's beginning and the cause.
+        ValueError: it raised something, or gave a value that is NaN or infinite; the message names it, the prompt's beginning and the cause.
     """
     try:
         value = function(prompt, response, row)
-    except Exception as error:  # whatever a user's function raises is told as its own
+    except Exception as error:  # whatever a user's function raises is reported as its own
         raise ValueError(f"{failed('reward', name, prompt)}: {type(error).__name__}: {error} (columns: {', '.join(row) or 'none'})") from error
     number = finite(value)
     if number is None:
@@ -168,7 +168,7 @@ def _load(path: Path) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises is told as its own
+    except Exception as error:  # whatever a user's file raises is reported as its own
         del sys.modules[module_name]
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     return module

@@ -25,7 +25,7 @@ class Ahead:
     """Answers for up to `steps` steps beyond the one that learns. All ranks make the same calls.
 
     Every `steps` steps the sampler takes over the policy's weights (`refit`) and samples the answers of the `steps` steps that follow: those
-    of step t come from weights that lack at most `steps` updates, and which ones is a function of t and of where the run began or went on
+    of step t come from weights that lack at most `steps` updates, and which ones is a function of t and of where the run began or was resumed
     from, not of anyone's speed (one step off, for `steps` 1: Noukhovitch et al., arXiv 2410.18252).
     """
 

@@ -42,7 +42,7 @@ class Beat:
     """One rank's newest sign of life. Its times are durations by its own clock, so that clocks of nodes need not agree.
 
     `number` counts the beats, `moves` the pieces of work done so far; `quiet_s` is the time since the last piece, `phase_s` that since `phase`
-    began. `collective` is the collective operation that the training thread is in, if it is in one, and `place` where our code called it.
+    began. `collective` is the collective operation that the training thread is in, if it is in one, and `place` (file:line) where our code called it.
     `cpus` is how many CPUs the process used since the beat before; its memory in MiB, and the share of the last moments in which its GPU was busy.
     """
 
@@ -89,7 +89,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def moved(step: int | None = None) -> None:
-    """A piece of work is done (a microbatch, a token of each answer, a pause that goes on): the rank does not hang."""
+    """A piece of work is done (a microbatch, a token of each answer, a pause that lasts): the rank does not hang."""
     global _moves, _moved_at, _step
     _moves, _moved_at = _moves + 1, time.monotonic()
     _step = _step if step is None else step
@@ -126,7 +126,10 @@ class Heart(threading.Thread):
                 file.write(json.dumps(asdict(beat)).encode())
         except (OSError, Unreadable) as error:
             if not self._warned:
-                print(f"warning: no beats can be written ({error}); the run goes on, a hang of this rank will be told less exactly", file=sys.stderr)
+                print(
+                    f"warning: no beats can be written ({error}); the run continues, a hang of this rank will be reported less exactly",
+                    file=sys.stderr,
+                )
             self._warned = True
 
     def _now(self) -> Beat:

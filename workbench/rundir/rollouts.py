@@ -216,7 +216,7 @@ WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP B
 def summary(run: RunDir) -> pd.DataFrame:
     """One row a step: rollouts, prompts, rewarded (rollouts that have a reward), reward_mean, reward_std, length_mean (tokens), truncated (share), kl_mean (nats an answer), weights_version.
 
-    What is no finite number is left out of the means. A file is summarised once.
+    What is NaN or infinite is left out of the means. A file is summarised once.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Asks a server of the run, in the background; goes on asking while it is being restarted."""
+"""Asks a server of the run, in the background; keeps asking while it is being restarted."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Client:
         self._ended.wait(seconds)
 
     def _connection(self, url: str) -> HTTPConnection:
-        """This thread's connection, which goes on from call to call."""
+        """This thread's connection, which is kept from call to call."""
         if getattr(self._local, "url", None) != url:
             self._local.connection = addresses.connect(url, self._request_s, discovery.context(self._run_dir, self._role, url))
             self._local.url = url

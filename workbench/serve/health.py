@@ -76,7 +76,7 @@ class Health:
                 write_atomic(self._path, text)
             except OSError as error:
                 if not warned:
-                    print(f"warning: the server's account of itself cannot be written ({error}); it goes on", file=sys.stderr, flush=True)
+                    print(f"warning: the server's account of itself cannot be written ({error}); it continues without", file=sys.stderr, flush=True)
                 warned = True
             if ended:
                 return
@@ -84,7 +84,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Report:
-    """A server as a user is told: `state` is ready, busy, starting, silent or ended."""
+    """A server as it is reported to a user: `state` is ready, busy, starting, silent or ended."""
 
     role: str
     state: str

@@ -91,7 +91,7 @@ def _hydra(overrides: Sequence[str]) -> tuple[Tree, dict[str, str]]:
         return cast(Tree, OmegaConf.to_container(config, resolve=True)), choice
     except OverrideParseException as error:
         key, _, value = error.override.lstrip("+~").partition("=")
-        raise SpecError([(key, f"{shown(value)} is no value; a text goes in quotes: '{key}=\"…\"'")]) from None
+        raise SpecError([(key, f"{shown(value)} is not a valid value; a text goes in quotes: '{key}=\"…\"'")]) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise SpecError([("", str(error))]) from None
 

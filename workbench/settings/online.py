@@ -52,7 +52,7 @@ class RewardKind(Protocol):
     Config: Any
 
     def problems(self, config: Any, samples_per_prompt: int) -> list[tuple[str, str]]:
-        """What a look at the files and variables that the settings name finds wrong: (key below the kind's, or "", what)."""
+        """What a check of the files and variables that the settings name finds wrong: (key below the kind's, or "", what)."""
         ...
 
     def with_absolute_paths(self, config: Any, absolute: Callable[[str], str]) -> Any:
@@ -204,9 +204,9 @@ class OnlineConfig(AlgorithmConfig):
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
     update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
     truncated: Literal["keep", "mask", "penalty"] = Field(
-        default="keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+        default="keep", description="Answers truncated at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
     )
-    truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
+    truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a truncated answer (truncated=penalty).")
     importance_cap: float = Field(
         default=2.0,
         ge=0,

@@ -49,7 +49,7 @@ class Server:
 class Placed(Protocol):
     """A role's file, as it is read here."""
 
-    def place(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
+    def placement(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
 
 
 def find_role(name: str) -> Placed:
@@ -79,7 +79,7 @@ def servers(algorithm: AlgorithmConfig, model: Model) -> list[Server]:
 
 def server(name: str, algorithm: AlgorithmConfig, model: Model) -> Server:
     """The server called `name`."""
-    places = [find_role(role).place(algorithm, model) for role in roles_of(name)]
+    places = [find_role(role).placement(algorithm, model) for role in roles_of(name)]
     first = places[0]
     return Server(
         name,
@@ -95,7 +95,7 @@ def with_asked(roles: Iterable[str], algorithm: AlgorithmConfig, model: Model) -
     """The roles of an algorithm, each after those that it asks."""
     asked = []
     for role in roles:
-        asked += [*with_asked(find_role(role).place(algorithm, model).asks, algorithm, model), role]
+        asked += [*with_asked(find_role(role).placement(algorithm, model).asks, algorithm, model), role]
     return list(dict.fromkeys(asked))
 
 

@@ -209,11 +209,11 @@ def compose(overrides: Sequence[str] = ()) -> Experiment:
 
 
 RESUMABLE = ("backend", "validation", "checkpoint", "watch", *(f"model.{name}" for name in Model.model_fields if name not in WEIGHTS))
-"""What a resume may change: where and in which layout a run goes on, not what it computes."""
+"""What a resume may change: where and in which layout a run continues, not what it computes."""
 
 
 def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
-    """The experiment of a run that goes on with other settings: `model.tensor_parallel=1 backend.ranks_per_node=4`.
+    """The experiment of a run that continues with other settings: `model.tensor_parallel=1 backend.ranks_per_node=4`.
 
     Raises:
         SpecError: a setting that a resume may not change, or a value out of bounds.
@@ -245,7 +245,7 @@ def _value(key: str, text: str) -> object:
     try:
         return plain.load(text)
     except ValueError as error:
-        raise SpecError([(key, f"{shown(text)} is no value: {error}")]) from None
+        raise SpecError([(key, f"{shown(text)} is not a valid value: {error}")]) from None
 
 
 def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:

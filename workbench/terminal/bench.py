@@ -84,7 +84,7 @@ def bench_reward(
     train: Annotated[bool, typer.Option("--train/--baselines", help="Without training, the baselines take seconds.")] = True,
     as_json: Json = False,
 ) -> None:
-    """A reward model against a bag of words and against length, on held-out pairs. Called again, it goes on where it was."""
+    """A reward model against a bag of words and against length, on held-out pairs. Called again, it continues where it was."""
     from workbench.bench.reward import compare
 
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)

@@ -43,8 +43,8 @@ data = typer.Typer(help="Look at data before training on it.", no_args_is_help=T
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
-ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to go on in another way.")]
-Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to continue with other settings.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run continues either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "killed": "magenta", "stopping": "yellow"}
 
@@ -165,7 +165,7 @@ def profile_(
 @app.command()
 def logs(
     run_id: RunId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing as the log grows, until the run ends.")] = False,
     role: Annotated[str, typer.Option(help="actor or driver.")] = "actor",
     rank: Annotated[int, typer.Option(min=0, help="Which rank's log.")] = 0,
 ) -> None:
@@ -194,12 +194,12 @@ def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Retur
     if wait:
         out.print(f"{item.id} is {item.wait().state}", markup=False)
     else:
-        out.print(f"{item.id} stops after its current step; `workbench resume {item.id}` goes on from there", markup=False)
+        out.print(f"{item.id} stops after its current step; `workbench resume {item.id}` continues from there", markup=False)
 
 
 @app.command("set")
 def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=value of the algorithm: lr, kl_coefficient, temperature.")]) -> None:
-    """Change settings of a run while it goes on, from its next step."""
+    """Change settings of a run while it is running, from its next step."""
     item = api.get(run_id)
     changes = {}
     for word in values:
@@ -208,7 +208,7 @@ def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=va
             raise ValueError(f"expected key=value, got {word!r}")
         changes[key.removeprefix("algorithm.")] = plain.load(value)
     item.change(**changes)
-    out.print(f"{item.id} takes it over at its next step: {', '.join(values)}", markup=False)
+    out.print(f"{item.id}: {', '.join(values)} applies from the next step", markup=False)
 
 
 @app.command()
@@ -216,15 +216,15 @@ def pause(run_id: RunId) -> None:
     """Hold a run before its next step."""
     item = api.get(run_id)
     item.pause()
-    out.print(f"{item.id} pauses after its current step; `workbench unpause {item.id}` lets it go on", markup=False)
+    out.print(f"{item.id} pauses after its current step; `workbench unpause {item.id}` lets it continue", markup=False)
 
 
 @app.command()
 def unpause(run_id: RunId) -> None:
-    """Let a paused run go on."""
+    """Let a paused run continue."""
     item = api.get(run_id)
     item.unpause()
-    out.print(f"{item.id} goes on", markup=False)
+    out.print(f"{item.id} continues", markup=False)
 
 
 @app.command()
@@ -237,7 +237,7 @@ def kill(run_id: RunId) -> None:
 
 @app.command()
 def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
-    """Go on from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
+    """Continue from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     item = api.get(run_id)
     item.resume(overrides or ())
     out.print(f"[bold]{escape(item.id)}[/]  attempt {item.status.attempt}")
@@ -335,7 +335,7 @@ app.add_typer(bench, name="bench")
 
 
 def main() -> None:
-    """The entry point: what the user got wrong, or the disk refused, is told without a traceback, with exit code 2."""
+    """The entry point: what the user got wrong, or the disk refused, is reported without a traceback, with exit code 2."""
     with contextlib.suppress(BrokenPipeError):
         try:
             app()

@@ -28,7 +28,7 @@ out = Console()
 
 def cluster(
     here: Annotated[bool, typer.Option("--here", help="This machine, also where there is a SLURM.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, refreshed, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing, until Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script; with --watch a line each time.")] = False,
 ) -> None:
@@ -97,7 +97,7 @@ def render(cluster: api.Cluster) -> RenderableType:
         head = f"[bold]{escape(run.run_id)}[/]  {run.state}" + (f"  job {escape(run.job_id)}" if run.backend == "slurm" else "")
         parts += [Text(""), Text.from_markup(f"{head}  [dim]{escape(views.totals(run))}[/]"), _table("", views.ranks(run))]
     if not cluster.allocations:
-        parts += [Text(""), Text(f"No run of {api.runs_root()} goes on.", style="dim")]
+        parts += [Text(""), Text(f"No run of {api.runs_root()} is running.", style="dim")]
     return Group(*(part for part in parts if not (isinstance(part, Table) and not part.row_count)))
 
 

@@ -33,7 +33,7 @@ def metrics(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for
 
 
 def metrics_of_run(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> Table:
-    """The newest values by metric, with what each is; the explanation is cut where the terminal is narrow."""
+    """The newest values by metric, with what each is; the explanation is truncated where the terminal is narrow."""
     from workbench.views import tables
 
     columns = {name: values for name, values in (("last step", steps), ("held out", held_out)) if values}

@@ -15,7 +15,7 @@ from workbench.terminal.metrics import metrics_of_run
 from workbench.terminal.summary import result, summary
 
 out = Console()
-Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run continues either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script: when the run has ended, with what it came to.")]
 
 

@@ -105,10 +105,10 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
 
 
 def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
-    """Mean length of each step's answers; the share that was cut in the tooltip."""
+    """Mean length of each step's answers; the share that was truncated in the tooltip."""
     figure = go.Figure()
     steps, mean, cut = (summary[name].to_numpy(float) for name in ("step", "length_mean", "truncated"))
-    _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} cut")
+    _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} truncated")
     return _small(figure, "tokens", theme, steps)
 
 
@@ -138,7 +138,7 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
         Figure("Step", f"{int(now['step']):,}", f"weights {int(now['weights_version']):,}", "The newest step with a rollout file."),
         Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
         Figure("Length", text.number(now["length_mean"]), "tokens", "Mean length of an answer."),
-        Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
+        Figure("Truncated", f"{now['truncated']:.0%}", "at max_tokens", "Answers that did not end by themselves."),
     ]
     if now["rewarded"]:
         figures.insert(2, Figure("Reward", text.number(now["reward_mean"]), f"± {text.number(now['reward_std'], 3)}", "Mean and deviation."))

@@ -37,7 +37,7 @@ REPORTED = (M.LOSS, M.GRAD_NORM)
 """What the server answers of a lesson."""
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, ActorCriticConfig).critic
     critic = cfg.model or model
     return Place(cfg.processes, critic.layout, (critic.source,), "algorithm.critic.processes")
@@ -86,14 +86,14 @@ class CriticModel:
         steps = parallel.from_first(checkpoint.complete_steps(self.folder))
         if step:
             if step not in steps:
-                raise ValueError(f"the policy goes on from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
+                raise ValueError(f"the policy continues from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
             checkpoint.load(self.policy, self.folder, step)
         if parallel.rank() == 0:
             forget_after(self.folder, step)
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the checkpoints of later steps, which are done anew: a server that starts again goes on from its newest, and the newest ones are kept."""
+    """Drop the checkpoints of later steps, which are done anew: a server that starts again continues from its newest, and the newest ones are kept."""
     from workbench.engine import checkpoint
 
     for later in checkpoint.complete_steps(folder):
@@ -231,7 +231,7 @@ class Server:
         return {"step": arrays["step"]}
 
     def restore(self, arrays: Arrays) -> Arrays:
-        """Stand where the policy does: a policy that was restarted goes on from its checkpoint, and the critic from the one beside it."""
+        """Stand where the policy does: a policy that was restarted continues from its checkpoint, and the critic from the one beside it."""
         step = int(arrays["step"][0])
         if step != self.applied:
             try:

@@ -35,10 +35,10 @@ OUTPUTS = Outputs(logprobs=True)
 CALL = 32
 """Questions in one request to a server."""
 PATIENCE_S = 2.0
-"""So long an unfinished answer is waited for before the caller is told what is missing."""
+"""So long an unfinished answer is waited for before the caller gets an error with what is missing."""
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, OnlineConfig)
     processes = cfg.judge_server
     return Place(processes.processes, processes.layout, sources_of(cfg.rewards.values(), "judge"), "algorithm.judge_server.processes")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OUTPUTS = Outputs(logprobs=True)
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     processes = require(algorithm, OnlineConfig).reference_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.reference_server.processes")
 

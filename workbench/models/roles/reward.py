@@ -35,7 +35,7 @@ ME = "reward"
 OUTPUTS = Outputs(scores=1)
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, OnlineConfig)
     processes, rewards = cfg.reward_server, cfg.rewards.values()
     asks = dict.fromkeys(need.role for reward in rewards for need in _needs(reward) if need.role != ME)

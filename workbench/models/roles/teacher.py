@@ -33,7 +33,7 @@ class _Taught(Protocol):
     teacher: Teacher
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     teacher = cast(_Taught, algorithm).teacher
     return Place(teacher.processes, teacher.layout, (teacher.source,), "algorithm.teacher.processes")
 

@@ -1,4 +1,4 @@
-"""Generating: prompts in, answers with their log-probabilities out, in any layout. A step answers some prompts; a resume goes on with the next.
+"""Generating: prompts in, answers with their log-probabilities out, in any layout. A step answers some prompts; a resume continues with the next.
 
 rollouts/<step>.parquet   a step's answers, as those of a training run (`workbench.rundir.rollouts`)
 answers.jsonl, answers.parquet   all of them, when the run is complete (`workbench.rundir.answers`)
@@ -113,7 +113,7 @@ class Generation:
         return {**_metrics(answers, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
     def _refuse(self, values: Mapping[str, object]) -> None:
-        self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
+        self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it is running")
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:

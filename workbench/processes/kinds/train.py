@@ -219,7 +219,7 @@ class Training:
             self._rank.emit("checkpoint", **done)
 
     def _change(self, values: Mapping[str, object]) -> None:
-        """A change asked for while the run goes on; one that the settings do not allow is warned of and left."""
+        """A change asked for during the run; one that the settings do not allow is warned of and left."""
         try:
             self._live.change(values)
         except ValueError as error:
