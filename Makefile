@@ -30,6 +30,7 @@ test: .venv/test lint
 lint: .venv/test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	$(PY) .ci/english.py
 	.venv/bin/pyright
 
 # The site, into build/docs: the reference from the types, then every page; a warning fails.

@@ -22,7 +22,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from workbench.backends import _jobqueue, base
-from workbench.backends.base import Finding, Job, Sight, Task
+from workbench.backends.base import Finding, Job, JobStatus, Task
 
 TIMEOUT_S = 60.0
 LOOK_S = 10
@@ -32,7 +32,7 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]+$")]
 
 
 class Config(base.Config):
-    """What every such system is told. An empty field is left to dask-jobqueue's configuration."""
+    """The options that every such system is given. An empty field is left to dask-jobqueue's configuration."""
 
     num_nodes: int = Field(default=1, ge=1, le=1, description="One: jobs of several nodes need SLURM.")
     queue: Word | None = Field(default=None, description="Queue.")
@@ -88,7 +88,7 @@ class System:
 
     def check(self, task: Task) -> list[Finding]:
         """Whether the system's commands are here; what its nodes have is not asked."""
-        missing = [words[0] for words in (self.submit, self.ask, self.cancel) if not shutil.which(words[0])]
+        missing = [command[0] for command in (self.submit, self.ask, self.cancel) if not shutil.which(command[0])]
         if missing:
             return [Finding(self.name, "error", f"{', '.join(missing)}: no such command on this machine", "backend.name")]
         return [Finding(self.name, "ok", f"{self.submit[0]} is here; what its nodes have is not asked")]
@@ -102,17 +102,17 @@ class System:
         path = task.run_dir / f"job.{task.attempt}.sh"
         path.touch(mode=0o600)
         path.write_text(text)
-        words = [*self.submit, *([] if self.from_stdin else self._inline(text) if self.inline else [str(path)])]
-        done = _command(words, env=dict(task.env), stdin=text if self.from_stdin else None)
-        found = re.search(self.id_pattern, done.stdout)
-        if done.returncode or not found:
+        command = [*self.submit, *([] if self.from_stdin else self._inline(text) if self.inline else [str(path)])]
+        done = _command(command, env=dict(task.env), stdin=text if self.from_stdin else None)
+        match = re.search(self.id_pattern, done.stdout)
+        if done.returncode or not match:
             raise OSError((done.stderr or done.stdout).strip() or f"{self.submit[0]} exited with {done.returncode}")
-        return Job(backend=self.name, id=found[1], host=socket.gethostname(), started=time.time())
+        return Job(backend=self.name, id=match[1], host=socket.gethostname(), started=time.time())
 
-    def look(self, job: Job) -> Sight:
+    def look(self, job: Job) -> JobStatus:
         """Whether the system still lists the job."""
         listed = _listed((*self.ask, job.id), self.gone_pattern, int(time.time() // LOOK_S))
-        return Sight(listed, ended="" if listed else f"the {self.name} job {job.id} ended before the run did")
+        return JobStatus(listed, ended="" if listed else f"the {self.name} job {job.id} ended before the run did")
 
     def withdraw(self, job: Job) -> bool:
         """These systems are not asked whether a job has started: it is stopped as a running one is."""
@@ -131,9 +131,9 @@ class System:
 
 
 @functools.lru_cache(maxsize=256)
-def _listed(words: tuple[str, ...], gone_pattern: str, _moment: int) -> bool | None:
+def _listed(command: tuple[str, ...], gone_pattern: str, _moment: int) -> bool | None:
     try:
-        done = _command(words)
+        done = _command(command)
     except OSError:
         return None
     if done.returncode and not re.search(gone_pattern, done.stderr + done.stdout):
@@ -141,11 +141,11 @@ def _listed(words: tuple[str, ...], gone_pattern: str, _moment: int) -> bool | N
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
-def _command(words: Sequence[str], env: dict[str, str] | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def _command(arguments: Sequence[str], env: dict[str, str] | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Never through a shell. Raises OSError where the command is not there or does not answer."""
     try:
         return subprocess.run(
-            words,
+            arguments,
             input=stdin,
             env={**os.environ, **(env or {})},
             capture_output=True,
@@ -156,6 +156,6 @@ def _command(words: Sequence[str], env: dict[str, str] | None = None, stdin: str
             umask=0o077,
         )
     except FileNotFoundError:
-        raise OSError(f"{words[0]}: no such command on this machine") from None
+        raise OSError(f"{arguments[0]}: no such command on this machine") from None
     except subprocess.TimeoutExpired:
-        raise OSError(f"{words[0]} did not answer within {TIMEOUT_S:g} s") from None
+        raise OSError(f"{arguments[0]} did not answer within {TIMEOUT_S:g} s") from None

@@ -40,8 +40,8 @@ class Request:
 
 def render(request: Request) -> str:
     """The script. Raises ValueError for what dask-jobqueue refuses."""
-    words = [sys.executable, "-m", "workbench.backends._jobqueue"]
-    done = subprocess.run(words, input=json.dumps(asdict(request)), capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "workbench.backends._jobqueue"]
+    done = subprocess.run(command, input=json.dumps(asdict(request)), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise ValueError(f"dask-jobqueue could not render the script for {request.system}: {reason}")

@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from workbench.backends.base import Device, Node, Survey
+from workbench.backends.base import ClusterSnapshot, Device, Node
 
 MAX_AGE_S = 1.0
 FIRST_LOOK_S = 0.1
@@ -19,10 +19,10 @@ NVIDIA_SMI_TIMEOUT_S = 10.0
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,memory.used,utilization.gpu", "--format=csv,noheader,nounits")
 
 _lock = threading.Lock()
-_last: Survey | None = None
+_last: ClusterSnapshot | None = None
 
 
-def survey(max_age_s: float = MAX_AGE_S) -> Survey:
+def survey(max_age_s: float = MAX_AGE_S) -> ClusterSnapshot:
     """This machine as a cluster of one node. Busy shares are of the time since the last survey."""
     global _last
     with _lock:
@@ -50,7 +50,7 @@ def _device(line: str) -> Device:
     return Device(name, known[0] or 0.0, known[1] or 0.0, None if known[2] is None else known[2] / 100)
 
 
-def _look(interval_s: float | None) -> Survey:
+def _look(interval_s: float | None) -> ClusterSnapshot:
     usable = sorted(os.sched_getaffinity(0))
     every = psutil.cpu_percent(interval=interval_s, percpu=True)
     cores = tuple(every[number] / 100 for number in usable if number < len(every))
@@ -75,4 +75,4 @@ def _look(interval_s: float | None) -> Survey:
         cores=cores,
         devices=gpus,
     )
-    return Survey("local", "This machine", time.time(), (node,), error=problem)
+    return ClusterSnapshot("local", "This machine", time.time(), (node,), error=problem)

@@ -29,11 +29,11 @@ class _Map(ctypes.Structure):
 
 def show(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Show these as this process's command and environment. Returns whether the kernel took them."""
-    words = b"".join(word.encode(errors="surrogateescape") + b"\0" for word in command)
+    cmdline = b"".join(word.encode(errors="surrogateescape") + b"\0" for word in command)
     variables = b"".join(f"{name}={value}".encode(errors="surrogateescape") + b"\0" for name, value in environment.items())
-    text = ctypes.create_string_buffer(words + variables, len(words) + len(variables))
+    text = ctypes.create_string_buffer(cmdline + variables, len(cmdline) + len(variables))
     first = ctypes.addressof(text)
-    middle, last = first + len(words), first + len(text)
+    middle, last = first + len(cmdline), first + len(text)
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     code, data, stack = ([int(stat[field - 3]) for field in fields] for fields in ((26, 27), (45, 46, 47), (28,)))  # proc(5) counts from 1
     places = _Map(*code, *data, _libc.sbrk(0), *stack, first, middle, middle, last, 0, 0, NO_FILE)

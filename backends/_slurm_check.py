@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from workbench.backends import _slurm_nodes, _slurm_queue
-from workbench.backends.base import Finding, Node, Partition, Survey
+from workbench.backends.base import ClusterSnapshot, Finding, Node, Partition
 
 TEST_TIMEOUT_S = 60.0
 NODE_TIMEOUT_S = 600.0
@@ -38,7 +38,7 @@ class Wanted:
     partition: str | None
     time_limit: str | None
     constraint: str
-    place: tuple[str, ...]
+    options: tuple[str, ...]
     """The options that say where a job may run and who pays."""
     server: str = ""
     """Whose nodes they are; empty: the policy's."""
@@ -55,7 +55,7 @@ class Wanted:
         return f"backend.{self.server}.{setting.removeprefix('num_')}" if self.server else f"backend.{setting}"
 
     @property
-    def words(self) -> str:
+    def requested(self) -> str:
         gpus = [_plural(self.gpus, "GPU")] if self.gpus else []
         memory = [_memory(self.memory_mib)] if self.memory_mib else []
         return ", ".join([*gpus, _plural(self.cpus, "CPU"), *memory])
@@ -71,20 +71,20 @@ class Wanted:
         ]
 
 
-def check(script: str, survey: Survey, working: int, ranks_per_node: int, servers: Sequence[str]) -> list[Finding]:
+def check(script: str, survey: ClusterSnapshot, working: int, ranks_per_node: int, servers: Sequence[str]) -> list[Finding]:
     """This SLURM's version and commands, then each component of the script against the nodes: the policy's `working` nodes, then the servers'."""
     try:
-        found = [_commands(script)]
+        problems = [_commands(script)]
     except OSError as error:
         return [Finding("SLURM", "error", str(error), "backend.name")]
     if survey.error and not survey.nodes:
-        return [*found, Finding("nodes", "warning", f"SLURM does not say what its nodes have: {survey.error}")]
+        return [*problems, Finding("nodes", "warning", f"SLURM does not say what its nodes have: {survey.error}")]
     first, *others = wanted(script)
     parts = [
         replace(first, working=working, ranks_per_node=ranks_per_node),
         *(replace(part, server=name) for part, name in zip(others, servers, strict=True)),
     ]
-    return [*found, *(each for part in parts for each in fit(part, survey))]
+    return [*problems, *(each for part in parts for each in fit(part, survey))]
 
 
 def estimate(script: str, env: Mapping[str, str]) -> Finding:
@@ -96,34 +96,34 @@ def estimate(script: str, env: Mapping[str, str]) -> Finding:
             done = _slurm_queue.command("sbatch", "--test-only", file.name, env=dict(env), timeout_s=TEST_TIMEOUT_S)
         except OSError as error:
             return Finding("start", "error", str(error))
-    told = re.sub(r"^sbatch: (error: )?", "", (done.stderr or done.stdout).strip(), flags=re.MULTILINE)
+    message = re.sub(r"^sbatch: (error: )?", "", (done.stderr or done.stdout).strip(), flags=re.MULTILINE)
     if done.returncode:
-        return Finding("start", "error", f"sbatch --test-only: {told.replace(chr(10), '; ') or f'exited with {done.returncode}'}")
-    start = re.search(r"to start at (\S+)", told)
-    where = re.search(r" on (?:nodes? )?(\S+)(?: in partition (\S+))?$", told, re.MULTILINE)
+        return Finding("start", "error", f"sbatch --test-only: {message.replace(chr(10), '; ') or f'exited with {done.returncode}'}")
+    start = re.search(r"to start at (\S+)", message)
+    where = re.search(r" on (?:nodes? )?(\S+)(?: in partition (\S+))?$", message, re.MULTILINE)
     on = f" on {where[1]}" + (f" of {where[2]}" if where[2] else "") if where else ""
-    return Finding("start", "ok", f"SLURM expects {start[1].replace('T', ' ')}{on}, if it were submitted now" if start else told)
+    return Finding("start", "ok", f"SLURM expects {start[1].replace('T', ' ')}{on}, if it were submitted now" if start else message)
 
 
 def try_on_node(script: str, options: Sequence[str], command: Sequence[str]) -> str:
     """What a bash command prints on one node of the kind that the script's first component asks for. Raises OSError in srun's words."""
     part = wanted(script)[0]
-    place = [*part.place, *(["--gres=gpu:1"] if part.gpus else ())]
+    allocation = [*part.options, *(["--gres=gpu:1"] if part.gpus else ())]
     name = f"workbench-preflight-{uuid.uuid4().hex[:8]}"
-    words = [
+    arguments = [
         "srun",
         "--nodes=1",
         "--ntasks=1",
         f"--time={NODE_MINUTES}",
         f"--job-name={name}",
         "--mpi=none",
-        *place,
+        *allocation,
         *options,
         "bash",
         "-c",
     ]
     try:
-        done = _slurm_queue.command(*words, *command, timeout_s=NODE_TIMEOUT_S)
+        done = _slurm_queue.command(*arguments, *command, timeout_s=NODE_TIMEOUT_S)
     except TimeoutError:
         _slurm_queue.command("scancel", f"--name={name}")  # killed srun leaves its request in the queue
         raise OSError(f"no node was free for a try within {NODE_TIMEOUT_S / 60:g} min") from None
@@ -143,12 +143,12 @@ _PLACE = (("-p", "--partition"), ("-A", "--account"), ("-q", "--qos"), ("-C", "-
 _SIZE = (("-N", "--nodes"), ("-c", "--cpus-per-task"), ("--mem",), ("--gres",), ("-t", "--time"))
 
 
-def _wanted(words: Sequence[str]) -> Wanted:
+def _wanted(arguments: Sequence[str]) -> Wanted:
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for names in (*_PLACE, *_SIZE):
         options.add_argument(*names)
-    given, _ = options.parse_known_args(words)
-    place = {names[-1]: getattr(given, names[-1].strip("-")) for names in _PLACE}
+    given, _ = options.parse_known_args(arguments)
+    partition_options = {names[-1]: getattr(given, names[-1].strip("-")) for names in _PLACE}
     return Wanted(
         nodes=_number(given.nodes or "1"),
         cpus=int(given.cpus_per_task or 1),
@@ -157,7 +157,7 @@ def _wanted(words: Sequence[str]) -> Wanted:
         partition=given.partition,
         time_limit=given.time,
         constraint=given.constraint or "",
-        place=tuple(f"{name}={value}" for name, value in place.items() if value),
+        options=tuple(f"{name}={value}" for name, value in partition_options.items() if value),
     )
 
 
@@ -170,12 +170,12 @@ def _commands(script: str) -> Finding:
     known = _slurm_queue.command("srun", "--help").stdout
     if unknown := [name for name in used if name not in known]:
         pyxis = "; it comes with Pyxis, which is not installed here (backend.container_runtime=apptainer needs no plugin)"
-        words = f"srun of SLURM {have} has no {', '.join(unknown)}{pyxis if '--container-image' in unknown else ''}"
-        return Finding("SLURM", "error", words, "backend.container_runtime" if "--container-image" in unknown else "backend.name")
+        message = f"srun of SLURM {have} has no {', '.join(unknown)}{pyxis if '--container-image' in unknown else ''}"
+        return Finding("SLURM", "error", message, "backend.container_runtime" if "--container-image" in unknown else "backend.name")
     return Finding("SLURM", "ok", f"{have}; srun has {', '.join(used)}")
 
 
-def fit(part: Wanted, survey: Survey) -> list[Finding]:
+def fit(part: Wanted, survey: ClusterSnapshot) -> list[Finding]:
     """One component of a script against its partition."""
     known = {each.name: each for each in survey.partitions}
     names = part.partition.split(",") if part.partition else [each.name for each in survey.partitions if each.default]
@@ -184,31 +184,31 @@ def fit(part: Wanted, survey: Survey) -> list[Finding]:
     where = f"partition {' or '.join(names)}" if names else "the cluster"
     members = [node for node in survey.nodes if not names or set(names) & set(node.partitions)]
     fitting = [node for node in members if not part.lacks(node)]
-    found = _time_limit(part, [known[name] for name in names])
+    problems = _time_limit(part, [known[name] for name in names])
     if len(fitting) < part.nodes:
-        key, told = _too_much(part, members, fitting, where)
+        key, reason = _too_much(part, members, fitting, where)
         others = [each.name for each in survey.partitions if each.name not in names and _holds(part, survey, each.name)]
         fits = [*(f"{part.key('partition')}={name}" for name in others), *_smaller(part, members)]
-        return [*found, Finding(part.title, "error", told + (f"; what fits: {'; or '.join(fits)}" if fits else ""), key)]
+        return [*problems, Finding(part.title, "error", reason + (f"; what fits: {'; or '.join(fits)}" if fits else ""), key)]
     usable = [node for node in fitting if node.usable]
-    words = f"{_plural(part.nodes, 'node')} of {where} with {part.words}{' each' if part.nodes > 1 else ''}"
+    message = f"{_plural(part.nodes, 'node')} of {where} with {part.requested}{' each' if part.nodes > 1 else ''}"
     if len(usable) < part.nodes:
         down = ", ".join(f"{node.name} ({node.state}{f': {node.reason}' if node.reason else ''})" for node in fitting if not node.usable)
-        return [*found, Finding(part.title, "warning", f"{words}: only {len(usable)} of those that fit take jobs now; not {down}")]
+        return [*problems, Finding(part.title, "warning", f"{message}: only {len(usable)} of those that fit take jobs now; not {down}")]
     if closed := [name for name in names if not known[name].up]:
-        return [*found, Finding(part.title, "warning", f"partition {', '.join(closed)} starts no jobs now")]
+        return [*problems, Finding(part.title, "warning", f"partition {', '.join(closed)} starts no jobs now")]
     idle = sum(node.state.startswith("idle") for node in usable)
-    return [*found, Finding(part.title, "ok", f"{words}: {len(usable)} fit, {idle} of them idle")]
+    return [*problems, Finding(part.title, "ok", f"{message}: {len(usable)} fit, {idle} of them idle")]
 
 
-def _holds(part: Wanted, survey: Survey, partition: str) -> bool:
+def _holds(part: Wanted, survey: ClusterSnapshot, partition: str) -> bool:
     return sum(node.usable and partition in node.partitions and not part.lacks(node) for node in survey.nodes) >= part.nodes
 
 
 def _too_much(part: Wanted, members: Sequence[Node], fitting: Sequence[Node], where: str) -> tuple[str, str]:
     """The setting at fault, and what is wrong with it."""
     if fitting or not members:
-        return part.key("num_nodes"), f"{_plural(part.nodes, 'node')} with {part.words} are asked for; {where} has {len(fitting)} such"
+        return part.key("num_nodes"), f"{_plural(part.nodes, 'node')} with {part.requested} are asked for; {where} has {len(fitting)} such"
     lacking = Counter(what for node in members for what in part.lacks(node))
     worst = next(what for what in ("GPUs", "CPUs", "memory", *lacking) if lacking[what])
     setting, why = {
@@ -216,7 +216,7 @@ def _too_much(part: Wanted, members: Sequence[Node], fitting: Sequence[Node], wh
         "CPUs": ("cpus_per_node", "too few CPUs"),
         "memory": ("memory", "too little memory"),
     }.get(worst, ("constraint", f"none has the {worst}"))
-    asked = f"{part.words}{f', {part.constraint}' if part.constraint else ''}"
+    asked = f"{part.requested}{f', {part.constraint}' if part.constraint else ''}"
     return part.key(setting), f"no node of {where} has {asked}: {why}"
 
 
@@ -244,8 +244,8 @@ def _smaller(part: Wanted, members: Sequence[Node]) -> list[str]:
         "cpus_per_node": min(math.ceil(each * mine), cpus),
         **({"memory": f"{min(part.memory_mib, memory) // 1024:.0f}GiB"} if part.memory_mib else {}),
     }
-    words = " ".join(f"backend.{key}={value}" for key, value in settings.items())
-    return [words if nodes * mine >= ranks else f"{words} ({nodes * mine} ranks in place of {ranks})"]
+    overrides = " ".join(f"backend.{key}={value}" for key, value in settings.items())
+    return [overrides if nodes * mine >= ranks else f"{overrides} ({nodes * mine} ranks in place of {ranks})"]
 
 
 def _time_limit(part: Wanted, partitions: Sequence[Partition]) -> list[Finding]:
@@ -253,16 +253,16 @@ def _time_limit(part: Wanted, partitions: Sequence[Partition]) -> list[Finding]:
     limits = {each.time_limit: minutes(each.time_limit) for each in partitions}
     if wanted_min is None or not limits or any(limit is None or limit >= wanted_min for limit in limits.values()):
         return []
-    longest = max(limits, key=lambda words: limits[words] or 0)
-    words = f"{part.time_limit} is longer than the partition allows; what fits: backend.time_limit={longest} (the run goes on after it by itself)"
-    return [Finding("time limit", "error", words, "backend.time_limit")]
+    longest = max(limits, key=lambda message: limits[message] or 0)
+    message = f"{part.time_limit} is longer than the partition allows; what fits: backend.time_limit={longest} (the run is requeued after it)"
+    return [Finding("time limit", "error", message, "backend.time_limit")]
 
 
-def minutes(words: str) -> float | None:
+def minutes(limit: str) -> float | None:
     """A time in SLURM's words (30, 4:00:00, 2-12, 1-00:00:00); None for no limit."""
-    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", words):
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
         return None
-    days, dash, rest = words.rpartition("-")
+    days, dash, rest = limit.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:  # days-hours[:minutes[:seconds]]
         hours, mins, secs = (*parts, 0, 0)[:3]
@@ -272,17 +272,17 @@ def minutes(words: str) -> float | None:
     return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
 
 
-def _number(words: str) -> int:
+def _number(text: str) -> int:
     """The number that a text such as 2-4 begins with."""
-    found = re.match(r"\d+", words)
-    assert found, f"sbatch takes no number of nodes such as {words!r}"
-    return int(found[0])
+    match = re.match(r"\d+", text)
+    assert match, f"sbatch takes no number of nodes such as {text!r}"
+    return int(match[0])
 
 
-def _mib(words: str) -> float:
-    found = re.match(r"([\d.]+)([KMGT]?)", words.upper())
-    assert found, f"sbatch takes no memory such as {words!r}"
-    return float(found[1]) * _UNITS[found[2] or "M"]
+def _mib(text: str) -> float:
+    match = re.match(r"([\d.]+)([KMGT]?)", text.upper())
+    assert match, f"sbatch takes no memory such as {text!r}"
+    return float(match[1]) * _UNITS[match[2] or "M"]
 
 
 def _has(node: Node) -> str:

@@ -12,15 +12,15 @@ import time
 from collections.abc import Iterator
 
 from workbench.backends import _slurm_queue
-from workbench.backends.base import Node, Partition, Survey
+from workbench.backends.base import ClusterSnapshot, Node, Partition
 
 MAX_AGE_S = 10.0
 OUT_OF_USE = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "FUTURE", "INVAL", "INVALID_REG"})
 _lock = threading.Lock()
-_last: dict[str, Survey] = {}
+_last: dict[str, ClusterSnapshot] = {}
 
 
-def survey(max_age_s: float = MAX_AGE_S) -> Survey:
+def survey(max_age_s: float = MAX_AGE_S) -> ClusterSnapshot:
     """Nodes, partitions and everyone's jobs. Where SLURM does not answer the survey holds its words."""
     key, oldest = os.environ.get("SLURM_CONF", ""), time.time() - max_age_s
     with _lock:
@@ -56,20 +56,20 @@ def count_gpus(gres: str) -> tuple[int, str]:
     return count, kind
 
 
-def _ask() -> Survey:
+def _ask() -> ClusterSnapshot:
     began = time.time()
     try:
         title = f"SLURM {_slurm_queue.named(_slurm_queue.version())}"
         shown = nodes(_show("--details", "node"))
         queues = partitions(_show("partition"))
     except OSError as error:
-        return Survey("slurm", "SLURM", time.time(), error=str(error))
+        return ClusterSnapshot("slurm", "SLURM", time.time(), error=str(error))
     jobs = _slurm_queue.queue(everyone=True)
-    return Survey("slurm", title, began, shown, queues, tuple(jobs.jobs.values()), jobs.error)
+    return ClusterSnapshot("slurm", title, began, shown, queues, tuple(jobs.jobs.values()), jobs.error)
 
 
-def _show(*words: str) -> str:
-    *options, what = words
+def _show(*arguments: str) -> str:
+    *options, what = arguments
     done = _slurm_queue.command("scontrol", "--oneliner", *options, "show", what)
     if done.returncode:
         said = re.sub(r"^\w+: (error|fatal): ", "", (done.stderr or done.stdout).strip().rpartition("\n")[2])
@@ -85,13 +85,13 @@ def _records(text: str, first: str) -> Iterator[dict[str, str]]:
 
 
 def _node(record: dict[str, str]) -> Node:
-    words = record["State"]
-    flags = set(re.findall(r"[A-Z_]+", words.upper()))
+    node_state = record["State"]
+    flags = set(re.findall(r"[A-Z_]+", node_state.upper()))
     gpus, kind = count_gpus(record.get("Gres", ""))
     return Node(
         name=record["NodeName"],
-        state=words.lower().replace("+", ", "),
-        usable=not flags & OUT_OF_USE and "*" not in words,
+        state=node_state.lower().replace("+", ", "),
+        usable=not flags & OUT_OF_USE and "*" not in node_state,
         cpus=int(record["CPUTot"]),
         cpus_used=int(record["CPUAlloc"]),
         load=_number(record.get("CPULoad", "")),

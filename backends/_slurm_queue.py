@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.backends.base import Entry, Job, Sight
+from workbench.backends.base import Entry, Job, JobStatus
 
 COMMAND_TIMEOUT_S = 20.0
 MAX_AGE_S = 5.0
@@ -56,11 +56,11 @@ _lock = threading.Lock()
 _last: dict[tuple[str, bool], Queue] = {}
 
 
-def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):
+def command(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S):
     """Run a SLURM command, never through a shell. Raises OSError where there is no such command, TimeoutError (an OSError) where it does not answer."""
     try:
         return subprocess.run(
-            words,
+            arguments,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             capture_output=True,
@@ -71,9 +71,9 @@ def command(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None 
             umask=0o077,
         )
     except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{words[0]} did not answer within {timeout_s:g} s") from None
+        raise TimeoutError(f"{arguments[0]} did not answer within {timeout_s:g} s") from None
     except FileNotFoundError:
-        raise OSError(f"{words[0]}: no such command on this machine; backend=slurm needs SLURM's commands, as a login node has them") from None
+        raise OSError(f"{arguments[0]}: no such command on this machine; backend=slurm needs SLURM's commands, as a login node has them") from None
 
 
 def version() -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def version() -> tuple[int, ...]:
 
 def named(version: tuple[int, ...]) -> str:
     """A version as SLURM writes it: 22.05.8."""
-    return ".".join(f"{part:02}" if place == 1 else str(part) for place, part in enumerate(version))
+    return ".".join(f"{part:02}" if i == 1 else str(part) for i, part in enumerate(version))
 
 
 def too_old() -> str:
@@ -107,20 +107,20 @@ def queue(max_age_s: float = MAX_AGE_S, everyone: bool = False) -> Queue:
         return known
 
 
-def look(job: Job, max_age_s: float = MAX_AGE_S) -> Sight:
+def look(job: Job, max_age_s: float = MAX_AGE_S) -> JobStatus:
     """What is known of one job."""
     job_id, now = job.id, queue(max_age_s)
     if not now.error and job_id not in now.jobs:
         now = queue(max_age_s=0)  # it may have been handed in since
     if now.error:
-        return Sight(None, time=now.time)
+        return JobStatus(None, time=now.time)
     entry = now.jobs.get(job_id)
     if entry is None:
         return _from_accounting(job_id, now.time)
     if entry.waits:
-        return Sight(True, waiting=waiting(entry), time=now.time)
+        return JobStatus(True, waiting=waiting(entry), time=now.time)
     if entry.state in RUNNING:
-        return Sight(True, time=now.time)
+        return JobStatus(True, time=now.time)
     return _ended(job_id, entry.state, "", now.time)
 
 
@@ -128,8 +128,8 @@ def waiting(entry: Entry) -> str:
     """Why a job waits and when SLURM expects it to start, for people."""
     reason = REASONS.get(entry.reason.partition(",")[0], "")
     expected = "" if entry.start in ("N/A", "") else f"; expected to start {entry.start.replace('T', ' ')}"
-    words = f"{reason} ({entry.reason})" if reason else "in the queue" if entry.reason in ("None", "") else entry.reason
-    return f"SLURM job {entry.id}: {words}{expected}"
+    message = f"{reason} ({entry.reason})" if reason else "in the queue" if entry.reason in ("None", "") else entry.reason
+    return f"SLURM job {entry.id}: {message}{expected}"
 
 
 def _ask(whose: Sequence[str]) -> Queue:
@@ -162,20 +162,20 @@ def _accounted(job_id: str, _cluster: str, _minute: int) -> tuple[str, str]:
     return state, code
 
 
-def _from_accounting(job_id: str, when: float) -> Sight:
+def _from_accounting(job_id: str, when: float) -> JobStatus:
     state, code = _accounted(job_id, os.environ.get("SLURM_CONF", ""), int(time.time() // 60))
     word = state.partition(" ")[0]
     if not state:
-        return Sight(False, ended=f"SLURM knows no job {job_id} any more", time=when)
+        return JobStatus(False, ended=f"SLURM knows no job {job_id} any more", time=when)
     if word in WAITING or word in RUNNING:
-        return Sight(True, time=when)
+        return JobStatus(True, time=when)
     return _ended(job_id, state, code, when)
 
 
-def _ended(job_id: str, state: str, code: str, when: float) -> Sight:
+def _ended(job_id: str, state: str, code: str, when: float) -> JobStatus:
     word = state.partition(" ")[0]
     if word == "CANCELLED":
         by = state.removeprefix("CANCELLED").strip()
-        return Sight(False, ended=f"SLURM job {job_id} was cancelled{f' {by}' if by else ''} (scancel)", cancelled=True, time=when)
+        return JobStatus(False, ended=f"SLURM job {job_id} was cancelled{f' {by}' if by else ''} (scancel)", cancelled=True, time=when)
     what = ENDS.get(word, f"ended as {word}")
-    return Sight(False, ended=f"SLURM job {job_id} {what}" + (f" (exit code {code})" if code not in ("", "0:0") else ""), time=when)
+    return JobStatus(False, ended=f"SLURM job {job_id} {what}" + (f" (exit code {code})" if code not in ("", "0:0") else ""), time=when)

@@ -30,7 +30,7 @@ class Nodes(BaseModel, metaclass=base.Immutable, frozen=True, extra="forbid"):
 
 
 class Config(base.Config):
-    """What sbatch is told. An empty field is left to dask-jobqueue's configuration, and after that to SLURM."""
+    """The options that sbatch is given. An empty field is left to dask-jobqueue's configuration, and after that to SLURM."""
 
     folded: ClassVar[dict[str, Sequence[str]]] = {
         "Job": ("qos", "constraint", "exclusive", "spare_nodes", "requeue", "warn_s", "directives"),
@@ -43,7 +43,7 @@ class Config(base.Config):
     account: Word | None = Field(default=None, description="Account that pays.")
     qos: Word | None = Field(default=None, description="Quality of service.")
     time_limit: str | None = Field(
-        default=None, pattern=TIME, description="Longest time in the queue's words, as 4:00:00 or 2-12; a run goes on after it."
+        default=None, pattern=TIME, description="Longest time in the queue's words, as 4:00:00 or 2-12; a run is requeued after it."
     )
     gpus_per_node: int = Field(default=0, ge=0, le=64, description="GPUs on each node.")
     cpus_per_node: int | None = Field(default=None, ge=1, le=4096, description="CPUs on each node; empty: one a rank and thread.")
@@ -52,7 +52,7 @@ class Config(base.Config):
     exclusive: bool = Field(default=False, description="No other job on the nodes.")
     spare_nodes: int = Field(default=0, ge=0, le=64, description="Nodes beside those that work: one takes over from a node that fails.")
     requeue: bool = Field(
-        default=True, description="Queue the job again, to go on from its checkpoint, after the time limit, a preemption or a lost node."
+        default=True, description="Queue the job again, to continue from its checkpoint, after the time limit, a preemption or a lost node."
     )
     warn_s: int = Field(
         default=120, ge=0, le=65535, description="How long before the time limit the run saves itself: a step and a checkpoint must fit."
@@ -94,7 +94,7 @@ class Config(base.Config):
         return self.model_copy(update={"num_nodes": nodes, "ranks_per_node": processes // nodes, "max_restarts": max_restarts})
 
     @property
-    def goes_on(self) -> bool:
+    def requeues(self) -> bool:
         return self.requeue
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ def close_store(key: Key) -> None:
 
 @contextmanager
 def environment(address: str, security: Security) -> Iterator[Mapping[str, str]]:
-    """What a node's ranks are told of the store, while they run."""
+    """What a node's ranks know of the store, while they run."""
     if not address.startswith(TLS):
         yield {STORE: address}
         return

@@ -31,7 +31,7 @@ else:
 
 
 AGAIN = 75
-"""The driver's exit code when the run is saved and is to go on in another allocation (EX_TEMPFAIL)."""
+"""The driver's exit code when the run is saved and is to be requeued: it continues in another allocation (EX_TEMPFAIL)."""
 
 WARNED = "WORKBENCH_WARNED"
 """In the driver's environment, where its allocation may end early: a file that is there once the end is near."""
@@ -61,7 +61,7 @@ class Config(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", valida
         return self.num_nodes * self.ranks_per_node
 
     @property
-    def goes_on(self) -> bool:
+    def requeues(self) -> bool:
         """Whether a run that is saved before its allocation ends is started again in another."""
         return False
 
@@ -112,8 +112,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a look at a job told, at `time`.
+class JobStatus:
+    """What a poll of a job reports, at `time`.
 
     `alive` is whether it runs, or will; None where this host cannot tell. `waiting` says why it has not started, `ended` how it ended, in the
     scheduler's words; `cancelled` whether somebody ended it.
@@ -202,7 +202,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Survey:
+class ClusterSnapshot:
     """What there is to run on, and who runs there, at `time`. `error` is what could not be found out, and why."""
 
     backend: str
@@ -227,7 +227,7 @@ class Backend(Protocol):
         """Start `task.driver` so that it outlives the caller. Raises OSError, in the scheduler's own words, when it cannot be started."""
         ...
 
-    def look(self, job: Job) -> Sight:
+    def look(self, job: Job) -> JobStatus:
         """Whether the driver still runs. Cheap enough to be asked for every run of a list."""
         ...
 

@@ -145,10 +145,10 @@ def serving(modules: Sequence[str]) -> Iterator[str]:
                 fork_server.leave(lambda: Server(listener, inner).serve())
         else:
             os.set_inheritable(listener.fileno(), True)
-            words = [sys.executable, "-m", fork_server.__name__, str(listener.fileno()), str(inner), *modules]
+            command = [sys.executable, "-m", fork_server.__name__, str(listener.fileno()), str(inner), *modules]
             environment = {**ENVIRONMENT, **os.environ, **ONE_THREAD}
             # In a session of its own: Ctrl-C in a terminal is the owner's to hear.
-            server = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment, pass_fds=(listener.fileno(), inner), start_new_session=True)
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, pass_fds=(listener.fileno(), inner), start_new_session=True)
             pid = server.pid
         listener.close()
         os.close(inner)
@@ -169,7 +169,7 @@ _lock = threading.Lock()
 
 def own(modules: Sequence[str]) -> str:
     """The socket of the server that forks for this process: that of the driver which started it, or one of its own, started at the first call and
-    ended with this process. What was forked detached goes on."""
+    ended with this process. What was forked detached keeps running."""
     if SOCKET in os.environ:
         return os.environ[SOCKET]
     with _lock:

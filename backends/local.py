@@ -20,7 +20,7 @@ import psutil
 from pydantic import Field
 
 from workbench.backends import _machine, _tls, base, beside, forking
-from workbench.backends.base import Finding, Job, Sight, Survey, Task
+from workbench.backends.base import ClusterSnapshot, Finding, Job, JobStatus, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -40,10 +40,10 @@ def check(task: Task) -> list[Finding]:
     ranks = task.config.world_size + sum(server.config.world_size for server in task.servers)
     node = _machine.survey().nodes[0]
     gpus = f" and {node.gpus} GPUs" if node.gpus else ""
-    words = f"{ranks} {'process' if ranks == 1 else 'processes'} on {node.cpus} cores{gpus}"
+    message = f"{ranks} {'process' if ranks == 1 else 'processes'} on {node.cpus} cores{gpus}"
     if ranks > (node.gpus or node.cpus):
-        return [Finding("this machine", "warning", f"{words}: they share, and wait for each other", "backend.ranks_per_node")]
-    return [Finding("this machine", "ok", words)]
+        return [Finding("this machine", "warning", f"{message}: they share, and wait for each other", "backend.ranks_per_node")]
+    return [Finding("this machine", "ok", message)]
 
 
 def launch(task: Task) -> Job:
@@ -88,11 +88,11 @@ def _started(command: Sequence[str], environment: Mapping[str, str], log_path: P
     return int(shell.stdout)
 
 
-def look(job: Job) -> Sight:
+def look(job: Job) -> JobStatus:
     """Whether the driver still runs; it cannot be told on another host than the driver's."""
     if job.host != socket.gethostname():
-        return Sight(None)
-    return Sight(True) if _process(job) else Sight(False, ended="the driver process died")
+        return JobStatus(None)
+    return JobStatus(True) if _process(job) else JobStatus(False, ended="the driver process died")
 
 
 def withdraw(job: Job) -> bool:
@@ -116,7 +116,7 @@ def kill(job: Job) -> None:
             time.sleep(0.05)
 
 
-def survey() -> Survey:
+def survey() -> ClusterSnapshot:
     """This machine: its cores, memory and GPUs, and how busy they are."""
     return _machine.survey()
 

@@ -68,10 +68,10 @@ def _prefix() -> str:
 def _ours(path: Path) -> bool:
     """Others may write in the temporary folder, under any name."""
     try:
-        found = path.lstat()
+        info = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
 
 
 def _in_use(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.backends import _jobqueue, _slurm_check, _slurm_nodes, _slurm_queue, _tls, base
 from workbench.backends._slurm_settings import Config
-from workbench.backends.base import Finding, Job, Sight, Survey, Task
+from workbench.backends.base import ClusterSnapshot, Finding, Job, JobStatus, Task
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -100,7 +100,7 @@ def launch(task: Task) -> Job:
     return Job(backend="slurm", id=done.stdout.strip().partition(";")[0], host=socket.gethostname(), started=time.time())
 
 
-def look(job: Job) -> Sight:
+def look(job: Job) -> JobStatus:
     """What squeue, or sacct for a job that left it, says; one call serves all jobs that are looked at within a few seconds."""
     return _slurm_queue.look(job)
 
@@ -118,7 +118,7 @@ def kill(job: Job) -> None:
         raise ValueError(done.stderr.strip())
 
 
-def survey() -> Survey:
+def survey() -> ClusterSnapshot:
     """The cluster's nodes, partitions and queue; one call of each command serves all that look within some seconds."""
     return _slurm_nodes.survey()
 
@@ -167,7 +167,7 @@ def _cpus(config: Config, own: dict[str, Any]) -> int:
 
 
 def _component(task: Task, config: Config, nodes: int, own: dict[str, Any], head: list[str]) -> dict[str, Any]:
-    """What dask-jobqueue's job class is told of one group of nodes."""
+    """What dask-jobqueue's job class is given for one group of nodes."""
     values = {**{key: getattr(config, key) for key in ("partition", "gpus_per_node", "cpus_per_node", "memory", "constraint")}, **own}
     directives = [
         f"--nodes={nodes}",
@@ -224,9 +224,9 @@ def _body(task: Task, config: Config, cwd: Path) -> str:
     groups = {"actor": config.num_nodes + config.spare_nodes, **{name: nodes.nodes for name, nodes in config.groups.items()}}
     pyxis, inside = _container(task, config)
     for number, (name, nodes) in enumerate(groups.items()):
-        place = f"--het-group={number}" if config.heterogeneous else f"--relative={first}"
-        place += f' --cpus-per-task="${{SLURM_CPUS_PER_TASK{f"_HET_GROUP_{number}" * config.heterogeneous}:-1}}"'  # not inherited since 22.05
-        options = f"--nodes={nodes} --ntasks={nodes} {place} {STEP}{pyxis}"
+        option = f"--het-group={number}" if config.heterogeneous else f"--relative={first}"
+        option += f' --cpus-per-task="${{SLURM_CPUS_PER_TASK{f"_HET_GROUP_{number}" * config.heterogeneous}:-1}}"'  # not inherited since 22.05
+        options = f"--nodes={nodes} --ntasks={nodes} {option} {STEP}{pyxis}"
         steps.append(f"srun {options} bash -c 'node \"$@\"' node {name} &")
         first += nodes
     driver = " ".join([_jobqueue.PYTHON, *map(shlex.quote, task.driver[1:])])
@@ -245,7 +245,7 @@ def _body(task: Task, config: Config, cwd: Path) -> str:
 
 
 def _container(task: Task, config: Config) -> tuple[str, str]:
-    """What srun is told for Pyxis (with a leading blank), and what stands before a command for Apptainer."""
+    """The options of srun for Pyxis (with a leading blank), and what stands before a command for Apptainer."""
     if not config.container:
         return "", ""
     mounts = [f"{task.run_dir.parent}:{task.run_dir.parent}", *(mount if ":" in mount else f"{mount}:{mount}" for mount in config.container_mounts)]

@@ -16,7 +16,7 @@ from workbench.backends import fork_server, forking
 from workbench.backends.forking import Forked
 
 GRACE_S = 3.0  # between SIGTERM and SIGKILL
-POLL_S = 0.02  # short, so that the rank which died first is told from those it took along
+POLL_S = 0.02  # short, so that the rank which died first can be told apart from those it took along
 PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl

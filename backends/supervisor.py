@@ -1,8 +1,8 @@
 """Node agents, and the supervisor that starts, watches and restarts the whole gang.
 
-One agent runs in each dask worker, which is one node. It starts the node's ranks and watches them. A collective cannot go on
+One agent runs in each dask worker, which is one node. It starts the node's ranks and watches them. A collective cannot complete
 without one of its ranks, so the first death ends them all, and a restart starts them all: a new attempt number, a new store, and the
-ranks go on from their last checkpoint. Every link is fail-stop: ranks die with the agent's process, agents with the driver.
+ranks continue from their last checkpoint. Every link is fail-stop: ranks die with the agent's process, agents with the driver.
 """
 
 from __future__ import annotations

@@ -71,14 +71,14 @@ from workbench.models.asking import ByToken
 from workbench.models.endpoint import TOKENS, Field
 from workbench.models.frozen import frozen, laid_out
 from workbench.models.protocol import Answers
-from workbench.rollout.experience import fill, trees
+from workbench.rollout.experience import fill, group_into_rows
 from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 OUTPUTS = Outputs(logprobs=True)
 
 
-def place(algorithm, model):
+def placement(algorithm, model):
     processes = algorithm.opinion_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.opinion_server.processes")
 
@@ -94,7 +94,7 @@ class Opinion:
     def begin(self, experiences): ...
 
     def fill(self, experiences):
-        fill(experiences, [given.of("logprobs_N") for given in self.policy.outputs(trees(experiences, {}))], "opinion")
+        fill(experiences, [given.of("logprobs_N") for given in self.policy.outputs(group_into_rows(experiences, {}))], "opinion")
 
     def endpoints(self):
         return {"second_opinion": Answers(TOKENS, (Field("opinion", np.float32, 2),), self.answer)}

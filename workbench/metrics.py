@@ -109,8 +109,8 @@ class Family:
         name, title = self.name.format(part), self.title.format(self.label(part))
         chart = replace(self.chart, key=name, title=title) if self.apart else self.chart
         label = "train" if self.apart else self.label(part)
-        place = self.first.index(part) if part in self.first else len(self.first)
-        return Metric(name, title, self.help.format(part), chart, label, self.averaging, order=(self.order, place))
+        position = self.first.index(part) if part in self.first else len(self.first)
+        return Metric(name, title, self.help.format(part), chart, label, self.averaging, order=(self.order, position))
 
     def part(self, name: str) -> str | None:
         """What stands in a member's name where the family's has `{}`; None for another family's."""

@@ -20,8 +20,8 @@ left, right = st.columns([5, 3], gap="large")
 
 with left:
     with st.container(border=True):
-        words, tree = setup.choose(start)
-    made = form.Form(key=lambda name: setup.widget_key(start, words, name))
+        overrides, tree = setup.choose(start)
+    made = form.Form(key=lambda name: setup.widget_key(start, overrides, name))
     values = made.draw(copy.deepcopy(tree))
 if made.unknown:
     left.warning(f"This version has no such setting, so it is left out: {', '.join(map(frame.code, made.unknown))}", icon=":material/warning:")
@@ -62,6 +62,6 @@ with right, st.container(key="summary"):
         except (ValueError, OSError) as error:
             st.error(f"The launch failed: {frame.plain(str(error))}", icon=":material/error:")
     st.markdown("**The same from a terminal**")
-    st.code(setup.command(words, values), language="bash", wrap_lines=True)
+    st.code(setup.command(overrides, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
     st.code(setup.as_yaml(experiment) if experiment else "# shown when every setting is valid", language="yaml", wrap_lines=True)

@@ -12,8 +12,8 @@ tabs = view.tabs(run)
 frame.refreshed(run_panels.head, 5.0 if ended else 1.0)(run, ended, [tab.label for tab in tabs])
 frame.refreshed(run_panels.above_tabs, None if ended else 2.0)(run)
 places = st.tabs([tab.label for tab in tabs], key=f"tab-{run.id}", on_change="rerun")
-for tab, place in zip(tabs, places, strict=True):
-    with place:
-        if tab.kept or place.open:
+for tab, container in zip(tabs, places, strict=True):
+    with container:
+        if tab.kept or container.open:
             tab.show(run, ended)
 frame.note_page(f"{run.id} · Run")

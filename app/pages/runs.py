@@ -13,7 +13,7 @@ if not api.runs():
     st.stop()
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    words = st.text_input(
+    query = st.text_input(
         "Search",
         placeholder="name, id, job, algorithm, model",
         key="runs-search",
@@ -26,4 +26,4 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     if access.may_change():
         with st.container(horizontal=True, horizontal_alignment="right"):
             st.page_link("pages/launch.py", label="New run", icon=":material/add:")
-frame.refreshed(run_table.draw, 2.0)(words or "", tuple(states or ()))
+frame.refreshed(run_table.draw, 2.0)(query or "", tuple(states or ()))

@@ -41,8 +41,8 @@ class Access:
         if self._team[0] != version:
             self._team = version, logins.members()
         digest = logins.digest_of(session)
-        found = [member.name for member in self._team[1] if hmac.compare_digest(member.digest, digest)]
-        return found[0] if found else None
+        names = [member.name for member in self._team[1] if hmac.compare_digest(member.digest, digest)]
+        return names[0] if names else None
 
 
 _access: Access | None = None

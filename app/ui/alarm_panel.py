@@ -36,9 +36,9 @@ def _sounding(run: Run, alarm: Mapping[str, Any]) -> None:
             return
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             st.caption("Rollouts to look at:", width="content")
-            for place in places:
-                if st.button(f"Rollout {place}", icon=":material/forum:", type="tertiary", key=f"alarm-{run.id}-{alarm['seq']}-{place}"):
-                    rollout_panels.open_one(run, alarm["step"], place)
+            for index in places:
+                if st.button(f"Rollout {index}", icon=":material/forum:", type="tertiary", key=f"alarm-{run.id}-{alarm['seq']}-{index}"):
+                    rollout_panels.open_one(run, alarm["step"], index)
 
 
 def _name(alarm: Mapping[str, Any]) -> str:

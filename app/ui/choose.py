@@ -20,10 +20,10 @@ def run_of_page(page: str, preferred: Callable[[api.Run], bool] = lambda run: no
     known = api.runs()
     wanted = st.query_params.get("id")
     if wanted:
-        found = next((run for run in known if run.id == wanted), None)
-        if found is None:
+        match = next((run for run in known if run.id == wanted), None)
+        if match is None:
             _refuse(page, f"There is no run {frame.code(wanted[:120])} in {frame.code(api.runs_root())}.")
-        return _readable(page, found)
+        return _readable(page, match)
     if not known:
         st.markdown(f"## {page}", anchors=False)
         no_runs_yet()
@@ -93,11 +93,11 @@ def cloned_run() -> api.Run | None:
     wanted = st.query_params.get("clone")
     if not wanted:
         return None
-    found = next((run for run in api.runs() if run.id == wanted), None)
-    if found is None:
+    match = next((run for run in api.runs() if run.id == wanted), None)
+    if match is None:
         st.warning(f"There is no run {frame.code(wanted[:120])} to clone.", icon=":material/search_off:")
         return None
-    if reason := unreadable(found):
+    if reason := unreadable(match):
         st.warning(frame.sentence(reason), icon=":material/search_off:")
         return None
-    return found
+    return match

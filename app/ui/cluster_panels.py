@@ -76,7 +76,7 @@ def _html(body: str) -> None:
 def _nodes(cluster: Cluster) -> None:
     nodes, mine = cluster.survey.nodes, views.mine(cluster)
     seen = {views.kind(node) for node in nodes}
-    key = "".join(f'<span style="--tone:var(--{kind})">{words}</span>' for kind, words in KINDS.items() if kind in seen)
+    key = "".join(f'<span style="--tone:var(--{kind})">{label}</span>' for kind, label in KINDS.items() if kind in seen)
     tiles = "".join(_tile(node, mine.get(node.name, [])) for node in nodes)
     st.markdown("#### Nodes", anchors=False)
     _html(f'<div class="wb-key">{key}</div><div class="wb-nodes{" wb-many" * (len(nodes) > LARGE_TILES)}">{tiles}</div>')
@@ -84,21 +84,21 @@ def _nodes(cluster: Cluster) -> None:
 
 def _tile(node: Node, runs: list[str]) -> str:
     gauges = views.gauges(node)
-    told = "\n".join([f"{node.name}: {node.state}", *(f"{gauge.label}: {gauge.words}" for gauge in gauges), node.reason, *runs]).strip()
+    tooltip = "\n".join([f"{node.name}: {node.state}", *(f"{gauge.label}: {gauge.caption}" for gauge in gauges), node.reason, *runs]).strip()
     parts = [
         f"<header><b>{html.escape(node.name)}</b><span>{html.escape(node.state)}</span></header>",
         *(_gauge(gauge) for gauge in gauges if node.usable),
         f'<div class="wb-reason">{html.escape(node.reason)}</div>' if node.reason and not node.usable else "",
         f'<div class="wb-names">{html.escape(", ".join(runs))}</div>' if runs else "",
     ]
-    return f'<div class="wb-node wb-{views.kind(node)}{" wb-mine" * bool(runs)}" title="{html.escape(told)}">{"".join(parts)}</div>'
+    return f'<div class="wb-node wb-{views.kind(node)}{" wb-mine" * bool(runs)}" title="{html.escape(tooltip)}">{"".join(parts)}</div>'
 
 
 def _gauge(gauge: views.Gauge, wide: bool = False) -> str:
-    words = html.escape(gauge.words if wide else gauge.brief)
+    label = html.escape(gauge.caption if wide else gauge.brief)
     return (
         f'<div class="wb-gauge{" wb-wide-gauge" * wide}"><small>{html.escape(gauge.label)}</small>'
-        f'<div class="wb-track"><i style="width:{gauge.share:.1%}"></i></div><em>{words}</em></div>'
+        f'<div class="wb-track"><i style="width:{gauge.share:.1%}"></i></div><em>{label}</em></div>'
     )
 
 
@@ -107,7 +107,7 @@ def _machine(node: Node) -> str:
     cores = "".join(f'<div title="core {n}: {busy:.0%}"><i style="height:{busy:.0%}"></i></div>' for n, busy in enumerate(node.cores))
     memory = views.gauges(node)[-1]
     gauges = "".join(_gauge(gauge, wide=True) for gauge in (memory, *views.devices(node)))
-    head = f"<header><b>Cores</b><span>{html.escape(views.gauges(node)[0].words)}</span></header>"
+    head = f"<header><b>Cores</b><span>{html.escape(views.gauges(node)[0].caption)}</span></header>"
     return f'<div class="wb-node wb-{views.kind(node)}">{head}<div class="wb-cores" style="--count:{len(node.cores)}">{cores}</div><div class="wb-gauges">{gauges}</div></div>'
 
 
@@ -132,7 +132,7 @@ def _processes(rows: list[dict[str, Any]], run: Allocation, cluster: Cluster) ->
     hosts = [node for node in cluster.survey.nodes if node.name in run.hosts]
     cpus = max([node.cpus for node in hosts], default=1)
     memory = max([node.memory_mib for node in hosts], default=1024) / 1024
-    told = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    filled = {name for row in rows for name, value in row.items() if value not in (None, "")}
     column = st.column_config
     st.dataframe(
         rows,
@@ -140,7 +140,7 @@ def _processes(rows: list[dict[str, Any]], run: Allocation, cluster: Cluster) ->
         height="content" if len(rows) <= MOST_ROWS else 35 * (MOST_ROWS + 1),
         key=f"processes-{run.run_id}",
         alt=f"{len(rows)} processes of {run.name} with the CPUs and the memory that each uses",
-        column_order=[name for name in rows[0] if name in told],
+        column_order=[name for name in rows[0] if name in filled],
         column_config={
             "Process": column.TextColumn(width=124),
             "Node": column.TextColumn(width=96),

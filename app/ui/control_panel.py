@@ -1,4 +1,4 @@
-"""The Run page's Controls: what may be changed while the run goes on."""
+"""The Run page's Controls: what may be changed during the run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def draw(run: Run) -> None:
         st.dataframe(
             rows,
             hide_index=True,
-            alt="Changes asked for while the run went on",
+            alt="Changes asked for during the run",
             column_config={"Step": column.TextColumn(width=90), "When": column.TextColumn(width=110), "Change": column.TextColumn(width="large")},
         )
 
@@ -93,11 +93,11 @@ def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[s
     before = dict(spec_tree(run.dir).get("algorithm", {}))
     rows = []
     for event in (*made, *asked):
-        words = WORDS.get(event["request"], text.title(event["request"]))
+        change = WORDS.get(event["request"], text.title(event["request"]))
         if values := event.get("values"):
-            words = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
+            change = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
             before |= values
-        rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": words})
+        rows.append({"Step": f"{event['step']:,}" if "step" in event else "next", "When": text.clock(event["time"]), "Change": change})
     return rows[::-1]
 
 

@@ -68,11 +68,11 @@ class Form:
     def show(self, problems: list[tuple[str, str]]) -> None:
         """Put each problem beside its field, or at the nearest section that holds it."""
         for key, what in problems:
-            place = key
-            while place not in self.slots and place:
-                place = place.rpartition(".")[0]
-            words = what if place == key else f"{key}: {what}"
-            self.slots[place].caption(f":red[:material/error: {frame.plain(words)}]")
+            field = key
+            while field not in self.slots and field:
+                field = field.rpartition(".")[0]
+            message = what if field == key else f"{key}: {what}"
+            self.slots[field].caption(f":red[:material/error: {frame.plain(message)}]")
 
     def _section(self, name: str, title: str = "") -> Any:
         known, icon = TITLES.get(name, (text.title(name), ""))
@@ -97,7 +97,7 @@ class Form:
 
     def _part(self, path: str, fields: Mapping[str, FieldInfo], tree: Mapping[str, Any]) -> dict[str, Any]:
         """The plain fields as a grid, then each nested group of settings under a heading of its own."""
-        nested = {name: found for name, info in fields.items() if (found := _nested(info.annotation)) is not None}
+        nested = {name: model for name, info in fields.items() if (model := _nested(info.annotation)) is not None}
         values = self._grid(path, {name: info for name, info in fields.items() if name not in nested}, tree)
         for name, inner in nested.items():
             if _unwrap(fields[name].annotation)[1] and tree.get(name) is None:  # an optional part that the settings leave out
@@ -123,8 +123,8 @@ class Form:
 
     def _widget(self, key: str, name: str, info: FieldInfo, value: Any) -> Any:
         kind, optional = _unwrap(info.annotation)
-        label, words = text.title(name), f"{info.description or ''}\n\n`{key}`{_bounds_text(info)}"
-        common: dict[str, Any] = {"key": self.key(key), "help": words, "persist_state": "session"}
+        label, help_text = text.title(name), f"{info.description or ''}\n\n`{key}`{_bounds_text(info)}"
+        common: dict[str, Any] = {"key": self.key(key), "help": help_text, "persist_state": "session"}
         if get_origin(kind) is Literal:
             options = [*([None] if optional else []), *get_args(kind)]
             return st.selectbox(label, options, index=options.index(value) if value in options else 0, format_func=_option, **common)
@@ -154,7 +154,7 @@ def _mapping(typed: str) -> Any:
 
 
 def _number(label: str, kind: type, value: Any, optional: bool, common: dict[str, Any]) -> Any:
-    """Without bounds: a widget would keep a value that is out of them to itself, and the form would go on with the one before."""
+    """Without bounds: a widget would keep a value that is out of them to itself, and the form would keep the one before."""
     number = kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     step: Any = 1 if kind is int else 10.0 ** math.floor(math.log10(abs(number))) if number else 0.1
     layout = {"format": "%d" if kind is int else "%g", "placeholder": "empty" if optional else "required"}

@@ -41,25 +41,25 @@ def state_badge(status: Status) -> None:
     st.badge(status.state.capitalize(), icon=f":material/{text.STATE_ICONS[status.state]}:", color=text.STATE_COLOURS[status.state])
 
 
-def plain(words: str) -> str:
+def plain(message: str) -> str:
     """Text from elsewhere, for markdown: one line, nothing in it is markup, and no character hides."""
-    return "".join(f"\\{char}" if char in MARKUP else char for char in one_line(words))
+    return "".join(f"\\{char}" if char in MARKUP else char for char in one_line(message))
 
 
-def code(words: object) -> str:
+def code(value: object) -> str:
     """Text from elsewhere, for markdown, as it is and in the type of code: a path, an id. The fence is longer than any within."""
-    shown = one_line(str(words))
+    shown = one_line(str(value))
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence} {shown} {fence}" if shown.startswith("`") or shown.endswith("`") else f"{fence}{shown or ' '}{fence}"
 
 
-def one_line(words: str) -> str:
-    return " ".join(text.visible(words).split("\n"))
+def one_line(message: str) -> str:
+    return " ".join(text.visible(message).split("\n"))
 
 
-def sentence(words: str) -> str:
+def sentence(message: str) -> str:
     """Text from elsewhere, for markdown, as a sentence."""
-    return f"{plain(words[:1].upper() + words[1:])}."
+    return f"{plain(message[:1].upper() + message[1:])}."
 
 
 def refreshed(draw: Callable[..., None], every: float | None = None) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""The app's gate: every request and every message of a WebSocket passes it, or is told why it does not and how to get in."""
+"""The app's gate: every request and every message of a WebSocket passes it, or is refused with the reason and the way in."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ def find(run_id: str) -> api.Run:
     run = RunDir(api.runs_root() / run_id)
     if run_id in (".", "..") or Path(run_id).name != run_id or not store.is_run(run.path):
         raise NoSuchRun(f"there is no run {run_id[:100]!r}")
-    found = api.Run(run)
-    _ = found.status
-    return found
+    match = api.Run(run)
+    _ = match.status
+    return match
 
 
 def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:

@@ -36,18 +36,18 @@ class Entry:
 def pages(folder: Path) -> Mapping[str, list[StreamlitPage]]:
     """The folder's pages by section, in their order. A page's address is its file's name; the home page's is the root."""
     listed = entries(folder)
-    found: dict[str, list[StreamlitPage]] = {entry.section: [] for entry in listed}
+    sections: dict[str, list[StreamlitPage]] = {entry.section: [] for entry in listed}
     for entry in listed:
         if entry.needs == "owner" and not access.may_change():
-            found[entry.section].append(_refusing(entry))
+            sections[entry.section].append(_refusing(entry))
             continue
         address = "home" if entry.home else entry.path.stem
-        found[entry.section].append(
+        sections[entry.section].append(
             st.Page(entry.path, title=entry.title, icon=f":material/{entry.icon}:", url_path=address, default=entry.home),
         )
         if entry.home:
-            found[entry.section].append(_forwarding(entry.path))
-    return found
+            sections[entry.section].append(_forwarding(entry.path))
+    return sections
 
 
 def entries(folder: Path) -> list[Entry]:

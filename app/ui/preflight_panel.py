@@ -29,9 +29,9 @@ def draw(experiment: api.Experiment) -> None:
             except (ValueError, OSError) as error:
                 st.error(frame.plain(str(error)), icon=":material/error:")
                 return
-        known, found = st.session_state.get("preflight", ("", []))
+        known, problems = st.session_state.get("preflight", ("", []))
         if known != key:
             st.caption("Nodes, files and expected start, for the settings as they are now.")
             return
-        for each in found:
+        for each in problems:
             st.markdown(f"{ICONS[each.level]} **{frame.plain(each.name)}** {frame.plain(each.message)}")

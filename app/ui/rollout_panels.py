@@ -97,9 +97,9 @@ def numbers(run: Run, ended: bool) -> None:
     drawn = [("Length", "mean of a step's answers", views.lengths)]
     if "reward" in valued_columns(run):
         drawn.insert(0, ("Reward", "mean of a step ± one standard deviation", views.reward))
-    for (name, told, draw), column in zip(drawn, st.columns(len(drawn)), strict=True):
+    for (name, caption, draw), column in zip(drawn, st.columns(len(drawn)), strict=True):
         with column.container(border=True, gap=None):
-            st.markdown(f"**{name}** :gray[{told}]")
+            st.markdown(f"**{name}** :gray[{caption}]")
             st.plotly_chart(
                 draw(summary, frame.theme()), theme=None, config={"displayModeBar": False}, key=f"rollouts-{name}-{run.id}", alt=f"{name} by step"
             )
@@ -153,14 +153,14 @@ def compare(run: Run) -> None:
         "Before: step", list(shared), format_func=lambda step: f"{step:,} · {shared[step]:,} prompts in common", key=key_of(run, f"before-{after}")
     )
     pairs = views.paired(rollouts.of_step(run.dir, int(before)), rollouts.of_step(run.dir, int(after)))
-    told = ""
+    changes = ""
     if "reward" in valued_columns(run):
         better = sum(new["reward"] > old["reward"] for old, new in pairs)
         worse = sum(new["reward"] < old["reward"] for old, new in pairs)
-        told = f": **{better:,}** with a higher reward, **{worse:,}** with a lower one"
+        changes = f": **{better:,}** with a higher reward, **{worse:,}** with a lower one"
     pages = max(1, -(-len(pairs) // PAIRS_A_PAGE))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.markdown(f"**{len(pairs):,}** prompts in both{told}.", width="stretch")
+        st.markdown(f"**{len(pairs):,}** prompts in both{changes}.", width="stretch")
         number = st.number_input(f"Page (of {pages:,})", 1, pages, key=key_of(run, f"pairs-{before}-{after}"), width=150) if pages > 1 else 1
     for old, new in pairs[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]:
         with st.container(border=True, gap="small"):
@@ -256,9 +256,9 @@ def _keep_chosen(run: Run, shown: list[tuple[int, int]]) -> None:
     """The selected row is a place in the table: where the rows have moved, it moves with the chosen rollout."""
     if st.session_state.get(key_of(run, "shown")) == shown and key_of(run, "table") in st.session_state:
         return
-    place = st.session_state.setdefault(key_of(run, "chosen"), shown[0])
+    position = st.session_state.setdefault(key_of(run, "chosen"), shown[0])
     st.session_state[key_of(run, "shown")] = shown
-    st.session_state[key_of(run, "table")] = {"selection": {"rows": [shown.index(place)] if place in shown else []}}
+    st.session_state[key_of(run, "table")] = {"selection": {"rows": [shown.index(position)] if position in shown else []}}
 
 
 def _pick(run: Run) -> None:

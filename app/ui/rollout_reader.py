@@ -24,12 +24,12 @@ END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length":
 
 def chosen(run: Run) -> None:
     """The chosen rollout: its tokens in colour, its reward's components; or its prompt over the steps."""
-    place = st.session_state.get(key_of(run, "chosen"))
-    if place is None:
+    position = st.session_state.get(key_of(run, "chosen"))
+    if position is None:
         return
-    rollout = rollouts.one(run.dir, *place)
+    rollout = rollouts.one(run.dir, *position)
     if rollout is None:
-        st.info(f"Rollout {place[1]} of step {place[0]} is no longer there: its step was sampled again.", icon=":material/history:")
+        st.info(f"Rollout {position[1]} of step {position[0]} is no longer there: its step was sampled again.", icon=":material/history:")
         return
     with st.container(border=True, key="rollout"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -56,20 +56,20 @@ def _tokens(rollout: Rollout, run: Run) -> None:
     with left:
         st.caption("Prompt")
         st.html(f'<div class="wb-row wb-prompt">{html.escape(text.visible(rollout["prompt"]))}</div>')
-        found = {quantity.name: (quantity, values) for quantity, values in views.quantities(rollout).items()}
-        if not found:
+        by_name = {quantity.name: (quantity, values) for quantity, values in views.quantities(rollout).items()}
+        if not by_name:
             st.caption("Response")
             st.text(text.visible(rollout["response"]) or "(empty answer)")
         else:
             name = st.segmented_control(
                 "Colour the response's tokens by",
-                list(found),
-                format_func=lambda name: found[name][0].label,
-                default=next(iter(found)),
+                list(by_name),
+                format_func=lambda name: by_name[name][0].label,
+                default=next(iter(by_name)),
                 required=True,
                 key=key_of(run, "quantity"),
             )
-            quantity, values = found[name if name in found else next(iter(found))]
+            quantity, values = by_name[name if name in by_name else next(iter(by_name))]
             st.caption(quantity.help)
             st.html(views.legend(values, frame.theme(), quantity.signed))
             st.html(f'<div class="wb-row wb-response">{views.coloured(rollout["pieces"], values, frame.theme(), quantity.signed)}</div>')
@@ -133,12 +133,12 @@ def end_badge(reason: str) -> None:
 def valued_columns(run: Run) -> set[str]:
     """The columns in which some rollout has a value: of a run without rewards, rewards are neither shown nor asked for."""
     summary = summary_of(run, rollouts.version(run.dir))
-    found = set(rollouts.columns(run.dir))
+    columns = set(rollouts.columns(run.dir))
     if summary["rewarded"].to_numpy(int).sum() == 0:
-        found.discard("reward")
+        columns.discard("reward")
     if not np.isfinite(summary["kl_mean"].to_numpy(float)).any():
-        found.discard("kl_sum")
-    return found
+        columns.discard("kl_sum")
+    return columns
 
 
 def key_of(run: Run, part: str) -> str:

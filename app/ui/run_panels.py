@@ -119,7 +119,7 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
 
 def above_tabs(run: Run) -> None:
     """What cannot be read of a run that has ended, the alarms, and what the kind of job has between the headline and the tabs."""
-    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that goes on
+    for bad in run.problems() if run.status.state.ended else ():  # the head says what is wrong with the events of a run that is still running
         st.warning(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/warning:")
     alarm_panel.draw(run)
     view_of(run).above_tabs(run)
@@ -185,12 +185,12 @@ def _progress(history: History, status: Status) -> None:
             st.info(f"Waiting to continue: {frame.plain(status.message)}", icon=":material/schedule:")
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
-    words = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
+    label = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
     done, total = phase.get("done"), phase.get("total")
     share = min(1.0, done / total) if done is not None and total else 0.0
     counted = f" · {done:,} of {total:,}" if total else ""
     waited = time.time() - status.created if status.attempt <= 1 else time.time() - status.updated
-    st.progress(share, text=f"{frame.plain(words[:1].upper() + words[1:])}{counted} · {text.duration(waited)}")
+    st.progress(share, text=f"{frame.plain(label[:1].upper() + label[1:])}{counted} · {text.duration(waited)}")
 
 
 def answers(run: Run) -> None:
@@ -246,8 +246,8 @@ def sampled(sample: Mapping[str, str]) -> None:
         st.text(text.visible(sample["response"]) or "(empty answer)")
 
 
-def _answer(place: DeltaGenerator, title: str, response: str) -> None:
-    with place:
+def _answer(column: DeltaGenerator, title: str, response: str) -> None:
+    with column:
         st.markdown(f":gray[{title}]")
         st.text(text.visible(response) or "(empty answer)")
 
@@ -265,11 +265,11 @@ def log(run: Run) -> None:
     wanted = right.text_input("Filter lines", key=f"grep-{run.id}", placeholder="any text", live=True)
     path = next(path for path in logs if path.name == name)
     try:
-        found = [text.visible(line) for line in last_lines(path, LOG_LINES)]
+        visible = [text.visible(line) for line in last_lines(path, LOG_LINES)]
     except Unreadable as error:
         st.error(f"Cannot be read: {frame.plain(str(error))}", icon=":material/error:")
         return
-    lines = [line for line in found if not wanted or wanted.lower() in line.lower()]
+    lines = [line for line in visible if not wanted or wanted.lower() in line.lower()]
     with st.container(height=460 if len(lines) > LOG_LINES_SHOWN else "content", border=False, autoscroll=True):
         st.code("\n".join(lines) or ("(no line matches)" if wanted else "(nothing yet)"), language=None)
     st.caption(f"The last {LOG_LINES} lines of {frame.code(path)}")
@@ -338,36 +338,36 @@ def diagnostics(run: Run) -> None:
     if newest is None or newest.diagnostics is None:
         st.info("Diagnostics appear with the next validation.", icon=":material/troubleshoot:")
         return
-    found, metrics = newest.diagnostics, newest.metrics
+    values, metrics = newest.diagnostics, newest.metrics
     st.caption(f"Held-out rows at step {newest.step:,}")
-    if found.get("kind") == "regression":
+    if values.get("kind") == "regression":
         shown = [
             (
                 attribute["name"],
-                _told(metrics, (M.MAE_OF(attribute["name"]), M.SPEARMAN_OF(attribute["name"]))),
+                _caption(metrics, (M.MAE_OF(attribute["name"]), M.SPEARMAN_OF(attribute["name"]))),
                 views.ratings(attribute, frame.theme()),
             )
-            for attribute in found["attributes"]
+            for attribute in values["attributes"]
         ]
     else:
         shown = [
-            ("Calibration", _told(metrics, (M.ACCURACY, M.ECE)), views.calibration(found, frame.theme())),
-            ("Scores", _told(metrics, (M.REWARDS_MARGIN, M.REWARDS_ALL_STD)), views.histogram(found, frame.theme())),
-            ("Length", _told(metrics, _LENGTH), views.lengths(found, frame.theme())),
+            ("Calibration", _caption(metrics, (M.ACCURACY, M.ECE)), views.calibration(values, frame.theme())),
+            ("Scores", _caption(metrics, (M.REWARDS_MARGIN, M.REWARDS_ALL_STD)), views.histogram(values, frame.theme())),
+            ("Length", _caption(metrics, _LENGTH), views.lengths(values, frame.theme())),
         ]
     width = 3 if len(shown) % 3 == 0 else 2
     for start in range(0, len(shown), width):
-        for (title, told, figure), column in zip(shown[start : start + width], st.columns(width), strict=False):
+        for (title, caption, figure), column in zip(shown[start : start + width], st.columns(width), strict=False):
             with column.container(border=True):
                 st.markdown(f"**{frame.plain(title)}**", anchors=False)
-                st.caption(told)
-                st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"diagnostics-{title}-{run.id}", alt=f"{title}: {told}")
+                st.caption(caption)
+                st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"diagnostics-{title}-{run.id}", alt=f"{title}: {caption}")
 
 
 _LENGTH = (M.LENGTH_SPEARMAN, M.ACCURACY_LONGER_CHOSEN, M.ACCURACY_SHORTER_CHOSEN)
 
 
-def _told(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:
+def _caption(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:
     return " · ".join(f"{catalogue.label(name)} {text.number(metrics[name], 3)}" for name in names if name in metrics)
 
 

@@ -1,4 +1,4 @@
-"""The list of runs, refreshed while anything goes on."""
+"""The list of runs, refreshed while anything is running."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ OPEN, STOP, RESUME, CLONE = (
 )
 
 
-def draw(words: str, filters: tuple[str, ...]) -> None:
+def draw(query: str, filters: tuple[str, ...]) -> None:
     """The runs that match, newest first."""
     known = api.runs()
     statuses, unreadable = _statuses(known)
-    runs = [run for run in known if run.id in statuses and _matches(run, words.lower().split())]
+    runs = [run for run in known if run.id in statuses and _matches(run, query.lower().split())]
     wanted = {state for name in filters for state in FILTERS[name]} or set(State)
     shown = [(run, statuses[run.id]) for run in runs if statuses[run.id].state in wanted]
     for reason in unreadable:
@@ -77,13 +77,13 @@ def draw(words: str, filters: tuple[str, ...]) -> None:
 
 def _statuses(runs: list[Run]) -> tuple[dict[str, Status], list[str]]:
     """The runs' statuses by id, and why those of the others cannot be read."""
-    found, unreadable = {}, []
+    statuses, unreadable = {}, []
     for run in runs:
         try:
-            found[run.id] = run.status
+            statuses[run.id] = run.status
         except Unreadable as error:
             unreadable.append(str(error))
-    return found, unreadable
+    return statuses, unreadable
 
 
 def _keep_selected(shown: list[str]) -> None:
@@ -91,17 +91,17 @@ def _keep_selected(shown: list[str]) -> None:
     before = st.session_state.get("runs-shown", shown)
     if before != shown and "runs-table" in st.session_state:
         was = st.session_state["runs-table"]["selection"]
-        place = {row: shown.index(run_id) for row, run_id in enumerate(before) if run_id in shown}
-        rows = [place[row] for row in was["rows"] if row in place]
-        cells = [(place[row], column) for row, column in was.get("cells", ()) if row in place]
+        row_now = {row: shown.index(run_id) for row, run_id in enumerate(before) if run_id in shown}
+        rows = [row_now[row] for row in was["rows"] if row in row_now]
+        cells = [(row_now[row], column) for row, column in was.get("cells", ()) if row in row_now]
         st.session_state["runs-table"] = {"selection": {"rows": rows, "cells": cells}}
     st.session_state["runs-shown"] = shown
 
 
-def _matches(run: Run, words: list[str]) -> bool:
+def _matches(run: Run, terms: list[str]) -> bool:
     spec = spec_tree(run.dir)
     hay = f"{run.id} {spec.get('name')} {work(spec)} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
-    return all(word in hay for word in words)
+    return all(word in hay for word in terms)
 
 
 def _row(run: Run, status: Status) -> dict[str, Any]:

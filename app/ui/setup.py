@@ -33,30 +33,30 @@ class Start:
 
     name: str
     job: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     chosen: dict[str, str | None]
     tree: dict[str, Any]
 
 
 @lru_cache(maxsize=512)
-def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     with _hydra:
-        return composing.compose_tree(words)
+        return composing.compose_tree(overrides)
 
 
-def resolved(words: Sequence[str]) -> dict[str, Any]:
+def resolved(overrides: Sequence[str]) -> dict[str, Any]:
     """The whole tree that these words give, defaults filled in; as far as it goes where a required value is missing."""
-    tree = copy.deepcopy(_composed(tuple(words)))
+    tree = copy.deepcopy(_composed(tuple(overrides)))
     try:
         return spec.parse(tree).model_dump(mode="json")
     except SpecError:
         return tree
 
 
-def command(words: Sequence[str], tree: dict[str, Any]) -> str:
+def command(overrides: Sequence[str], tree: dict[str, Any]) -> str:
     """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
-    changed = composing.overrides_between(spec.filled(_composed(tuple(words))), read_by_its_job(tree))
-    return " ".join(["workbench run", *map(_shell_word, (*words, *changed))])
+    changed = composing.overrides_between(spec.filled(_composed(tuple(overrides))), read_by_its_job(tree))
+    return " ".join(["workbench run", *map(_shell_word, (*overrides, *changed))])
 
 
 def _shell_word(word: str) -> str:
@@ -109,17 +109,17 @@ def start(source: Run | None) -> Start:
     with left:
         job = _chosen_job()
     experiments = [name for name in composing.choices("experiment") if stored.job(_composed((f"experiment={name}",))) == job]
-    words: tuple[str, ...] = () if job == DEFAULT_JOB else (f"job={job}",)
+    overrides: tuple[str, ...] = () if job == DEFAULT_JOB else (f"job={job}",)
     name = NOTHING if job == DEFAULT_JOB else job
     if experiments:
         with right:
             picked = _chosen_experiment(experiments)
         if picked != NOTHING:
-            name, words = picked, (f"experiment={picked}",)
-    tree = resolved(words)
+            name, overrides = picked, (f"experiment={picked}",)
+    tree = resolved(overrides)
     if name == job:  # what the composition calls it is the project's word for any run
         tree["name"] = job
-    return Start(name, job, words, {group: _choice(words, group) for group in groups(job)}, tree)
+    return Start(name, job, overrides, {group: _choice(overrides, group) for group in groups(job)}, tree)
 
 
 def _chosen_job() -> str:
@@ -161,15 +161,15 @@ def _of_checkpoint(job: str, checkpoint: str) -> Start:
     return _given(f"{job}-{checkpoint}", tree, words_of(tree))
 
 
-def _given(name: str, tree: dict[str, Any], words: Sequence[str]) -> Start:
+def _given(name: str, tree: dict[str, Any], overrides: Sequence[str]) -> Start:
     """A beginning whose kind of job is settled."""
-    names, job = dict(word.split("=", 1) for word in words), stored.job(tree)
-    return Start(name, job, tuple(words), {group: names.get(group) for group in groups(job)}, tree)
+    names, job = dict(word.split("=", 1) for word in overrides), stored.job(tree)
+    return Start(name, job, tuple(overrides), {group: names.get(group) for group in groups(job)}, tree)
 
 
 def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
     """A select for each group. Returns the words and the tree with the choices in it."""
-    words, tree = list(begin.words), copy.deepcopy(begin.tree)
+    overrides, tree = list(begin.overrides), copy.deepcopy(begin.tree)
     listed = groups(begin.job)
     where = begin.name if begin.name in composing.choices("experiment") else "the run"
     for group, column in zip(listed, st.columns(len(listed), gap="medium"), strict=True):
@@ -186,9 +186,9 @@ def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:
             persist_state="session",
         )
         if picked is not None and picked != now:
-            words = [word for word in words if not word.startswith(f"{group}=")] + [f"{group}={picked}"]
-            tree[group] = resolved(words).get(group)
-    return words, tree
+            overrides = [word for word in overrides if not word.startswith(f"{group}=")] + [f"{group}={picked}"]
+            tree[group] = resolved(overrides).get(group)
+    return overrides, tree
 
 
 def rerun_when_checked(experiment: Experiment, pending: Sequence[str]) -> None:
@@ -197,13 +197,13 @@ def rerun_when_checked(experiment: Experiment, pending: Sequence[str]) -> None:
         st.rerun()
 
 
-def widget_key(begin: Start, words: Sequence[str], name: str) -> str:
+def widget_key(begin: Start, overrides: Sequence[str], name: str) -> str:
     """A field keeps what was typed until the choice that it belongs to changes."""
     group = name.partition(".")[0]
-    return f"launch-{begin.name}-{next((word for word in words if word.startswith(f'{group}=')), '')}-{name}"
+    return f"launch-{begin.name}-{next((word for word in overrides if word.startswith(f'{group}=')), '')}-{name}"
 
 
-def _choice(words: tuple[str, ...], group: str) -> str | None:
+def _choice(overrides: tuple[str, ...], group: str) -> str | None:
     """Which choice of a group the words come to."""
-    tree = _composed(words).get(group)
-    return next((choice for choice in composing.choices(group) if _composed((*words, f"{group}={choice}")).get(group) == tree), None)
+    tree = _composed(overrides).get(group)
+    return next((choice for choice in composing.choices(group) if _composed((*overrides, f"{group}={choice}")).get(group) == tree), None)

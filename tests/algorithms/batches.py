@@ -11,7 +11,7 @@ import torch
 from workbench.algorithms import grpo, ppo, reward_model
 from workbench.data.packing import Row, pack
 from workbench.engine.batch import Batch, Given
-from workbench.rollout.experience import LEARNT, Experience, trees
+from workbench.rollout.experience import LEARNT, Experience, group_into_rows
 
 KTO_ROWS = [
     Row([1, 2], ((3, 4), (5,)), values={"desirable": 1.0}, reference_logprobs_N=np.array([-1.5, -2.5, -2.0], np.float32)),
@@ -59,7 +59,7 @@ def grpo_config(**values: Any) -> grpo.Config:
 
 def online_batch(experiences: Sequence[Experience], logprobs: Sequence[float]) -> Batch:
     """As a loss gets it, with the policy's log-probabilities as given."""
-    rows = trees(experiences, LEARNT)
+    rows = group_into_rows(experiences, LEARNT)
     return Batch(
         Given(torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)),
         reference_N=None,

@@ -18,7 +18,7 @@ from workbench.settings.online import reward_model
 
 def test_where_shaping_puts_rewards_ppo_learns_them() -> None:
     """Without discount, values and KL the return of a token is the sum of the rewards from it on: 1 + 0 - 2 and so on; a number alone lies at the last."""
-    spread, whole = answer(3, -1.0, shaped=np.array([1.0, 0.0, -2.0])), answer(2, 0.5, place=1)
+    spread, whole = answer(3, -1.0, shaped=np.array([1.0, 0.0, -2.0])), answer(2, 0.5, prompt_index=1)
     ppo.advantages([spread, whole], ppo_config())
     assert spread.returns.tolist() == [-1, -2, -2]
     assert whole.returns.tolist() == [0.5, 0.5]
@@ -26,11 +26,11 @@ def test_where_shaping_puts_rewards_ppo_learns_them() -> None:
 
 def test_rewards_are_clipped_and_whitened() -> None:
     """5 and -1 clipped at 2 are 2 and -1; rewards 1 and 3 of one token each have mean 2, deviation 1, and become -1 and 1; KL stays outside the clip."""
-    high, low = answer(2, 5.0, kl=[3.0, 0.0]), answer(1, -1.0, place=1)
+    high, low = answer(2, 5.0, kl=[3.0, 0.0]), answer(1, -1.0, prompt_index=1)
     ppo.advantages([high, low], ppo_config(reward_clip=2, kl_coefficient=1.0))
     assert high.returns.tolist() == [-1, 2]
     assert low.returns.tolist() == [-1]
-    pair = [answer(1, 1.0), answer(1, 3.0, place=1)]
+    pair = [answer(1, 1.0), answer(1, 3.0, prompt_index=1)]
     ppo.advantages(pair, ppo_config(whiten_rewards=True))
     assert [e.returns[0] for e in pair] == pytest.approx([-1, 1], abs=1e-6)
 
@@ -58,7 +58,7 @@ def test_a_masked_answer_gets_no_gradient_and_a_penalised_one_its_penalty(loss: 
 
 def test_a_masked_answer_does_not_shift_the_others_advantages() -> None:
     """PPO whitens over learnt tokens: 1 and 3 become -1 and 1, whatever the cut answer's 100 is."""
-    found = [answer(1, 1.0), answer(1, 3.0, place=1), answer(1, 100.0, place=2, finish_reason="length")]
+    found = [answer(1, 1.0), answer(1, 3.0, prompt_index=1), answer(1, 100.0, prompt_index=2, finish_reason="length")]
     cfg = ppo_config(truncated="mask")
     online.decide_learning(found, cfg)
     ppo.advantages(found, cfg)
@@ -83,7 +83,7 @@ def test_the_level_of_grpos_loss() -> None:
 
 def test_advantages_of_groups() -> None:
     """Two prompts of two answers. RLOO with KL: 3 - 0.5 - 1 = 1.5 and -1.5; GRPO: (r - mean) / (std + 1e-4), with std = 2 / sqrt 2 for 3 and 1."""
-    found = [answer(1, 3.0, kl=[0.5]), answer(2, 1.0, sample=1), answer(1, 0.0, place=1), answer(1, 4.0, place=1, sample=1)]
+    found = [answer(1, 3.0, kl=[0.5]), answer(2, 1.0, sample=1), answer(1, 0.0, prompt_index=1), answer(1, 4.0, prompt_index=1, sample=1)]
     shared = {"rewards": REWARDS, "samples_per_prompt": 2, "rollout_batch_size": 4, "global_batch_size": 4}
     reinforce.advantages(found, reinforce.Config.model_validate({**shared, "kl_coefficient": 1.0}))
     assert [e.advantages.tolist() for e in found] == [[1.5], [-1.5, -1.5], [-4], [4]]
@@ -96,7 +96,7 @@ def test_an_unknown_reward_teaches_nothing_and_is_in_no_mean() -> None:
     of known rewards: (3 + 1 + 5) / 3 = 3, and of the judge's known scores: (1 + 0 + 1) / 3.
     """
     values = [(3.0, 1.0), (None, None), (1.0, 0.0), (None, None), (5.0, 1.0), (None, None)]
-    found = [answer(2, reward, place=i // 3, sample=i % 3, components={"judged": score}) for i, (reward, score) in enumerate(values)]
+    found = [answer(2, reward, prompt_index=i // 3, sample=i % 3, components={"judged": score}) for i, (reward, score) in enumerate(values)]
     cfg = reinforce.Config.model_validate(
         {"rewards": REWARDS, "samples_per_prompt": 3, "rollout_batch_size": 6, "global_batch_size": 6, "kl_coefficient": 0.0}
     )
@@ -112,7 +112,7 @@ def test_an_unknown_reward_teaches_nothing_and_is_in_no_mean() -> None:
 
 def test_ppo_leaves_an_unknown_reward_out() -> None:
     """Rewards 1 and 3 are whitened to -1 and 1, whatever lies between them; no returns are made up for the critic."""
-    found = [answer(1, 1.0), answer(1, None, place=1), answer(1, 3.0, place=2)]
+    found = [answer(1, 1.0), answer(1, None, prompt_index=1), answer(1, 3.0, prompt_index=2)]
     online.decide_learning(found, ppo_config(truncated="penalty", truncated_penalty=-1))
     ppo.advantages(found, ppo_config())
     assert [float(e.advantages[0]) for e in found] == pytest.approx([-1, 0, 1], abs=1e-6)

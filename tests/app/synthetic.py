@@ -164,7 +164,7 @@ def gallery(root: Path) -> None:
         300,
         State.STOPPED,
         seed=3,
-        message="stopped; resume goes on from the last checkpoint",
+        message="stopped; resume continues from the last checkpoint",
         age_s=4000,
         overrides=("algorithm.preference_loss=ipo",),
     )

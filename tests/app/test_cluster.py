@@ -5,7 +5,7 @@ import time
 from tests.app.pages import words
 from tests.machines.sample import sample
 from workbench import api
-from workbench.backends.base import Survey
+from workbench.backends.base import ClusterSnapshot
 from workbench.machines.usage import Cluster
 
 
@@ -33,7 +33,7 @@ def test_with_slurm_nodes_queue_partitions_and_ranks(app, runs, monkeypatch):
 
 
 def test_a_slurm_that_does_not_answer_is_quoted(app, runs, monkeypatch):
-    broken = Cluster(Survey("slurm", "SLURM", time.time(), error="Unable to contact slurm controller"))
+    broken = Cluster(ClusterSnapshot("slurm", "SLURM", time.time(), error="Unable to contact slurm controller"))
     monkeypatch.setattr(api, "places", lambda: ["slurm", "local"])
     monkeypatch.setattr(api, "cluster", lambda where: broken)
     page = app("cluster")

@@ -143,9 +143,9 @@ def test_failure_reason_and_log_are_prominent(app, runs):
 
 def test_a_damaged_checkpoint_is_told_of(app, runs):
     run = synthetic.make(runs, steps=10)
-    EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run goes on from checkpoint 2")
+    EventWriter(run).write("warning", message="checkpoint 4 is damaged; the run continues from checkpoint 2")
     page = app("run", id=run.id)
-    assert "Checkpoint 4 is damaged; the run goes on from checkpoint 2" in page.warning[0].value
+    assert "Checkpoint 4 is damaged; the run continues from checkpoint 2" in page.warning[0].value
 
 
 def test_stop_asks_the_run(app, runs):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from workbench.backends import _slurm_nodes, _slurm_queue
-from workbench.backends.base import Partition, Survey
+from workbench.backends.base import ClusterSnapshot, Partition
 
 Commands = Callable[..., None]
 """What the fixture `commands` gives: `write` in the test's folder, which comes first in PATH."""
@@ -30,12 +30,12 @@ def node(name: str, state: str = "IDLE", given: int = 0, gpus: int = 0, features
     return NODE.format(name=name, state=state, given=given, gpus=gpus, memory=given * 1000, features=features, reason=reason)
 
 
-def survey(*texts: str) -> Survey:
+def survey(*texts: str) -> ClusterSnapshot:
     nodes = _slurm_nodes.nodes("".join(texts or [node(f"n{n}") for n in range(1, 10)]))
     free = replace(nodes[0], state="idle", cpus_used=0, load=0.0, memory_used_mib=0.0, gpus_used=None, gpu_kind="")
     small = replace(free, name="c1", gpus=0, cpus=16, memory_mib=64000.0, partitions=("cpu",), features=())
     partitions = (Partition("h100", True, False, "1-00:00:00"), Partition("all", True, True, "UNLIMITED"), Partition("cpu", True, False, "UNLIMITED"))
-    return Survey("slurm", "SLURM", 0.0, (*nodes, small), partitions)
+    return ClusterSnapshot("slurm", "SLURM", 0.0, (*nodes, small), partitions)
 
 
 def line(job: str, state: str, reason: str = "None", start: str = "N/A") -> str:

@@ -200,7 +200,7 @@ def test_kill_ends_ranks_that_do_not_listen(start: Callable[..., api.Run]) -> No
     until_step(run, 1)
     run.kill()
     assert run.status.state == State.KILLED
-    assert "resume goes on" in run.status.message
+    assert "resume continues" in run.status.message
     until(lambda: not processes(run))
 
 

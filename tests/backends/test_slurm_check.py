@@ -67,7 +67,7 @@ def test_what_a_script_asks_for_is_read_from_it() -> None:
     actor, critic = _slurm_check.wanted((GOLDEN / "slurm_actor_8_critic_4.sh").read_text())
     assert (actor.nodes, actor.cpus, actor.memory_mib, actor.gpus, actor.partition) == (8, 96, 895 * 1024, 8, "h100")
     assert (critic.nodes, critic.gpus, critic.partition, critic.constraint, critic.time_limit) == (4, 4, "a100", "a100", "12:00:00")
-    assert actor.place == ("--partition=h100", "--account=align", "--qos=long", "--constraint=h100&ib")
+    assert actor.options == ("--partition=h100", "--account=align", "--qos=long", "--constraint=h100&ib")
     (small,) = _slurm_check.wanted((GOLDEN / "slurm_1_node_cpu.sh").read_text())
     assert (small.nodes, small.cpus, small.memory_mib, small.gpus, small.partition) == (1, 8, None, 0, None)
 

@@ -26,7 +26,7 @@ def test_both_placements_are_run_and_compared(monkeypatch: pytest.MonkeyPatch) -
 def test_a_steps_share_on_the_wire_grows_with_the_links_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run through relays that add half a second a round trip: critic_infer, reward_model and critic_train, one request each in a step."""
     monkeypatch.setattr(short_ppo, "ROLLOUTS", 8)
-    with short_ppo.place(short_ppo.TINY) as source:
+    with short_ppo.model_folder(short_ppo.TINY) as source:
         found = communication.measure(source, "slow", 1, one_way_s=0.25)
     assert all(found.wire_s[name] > 0.5 and found.server_s[name] > 0 for name in communication.ENDPOINTS)
     assert found.waiting > 0.1 / found.step_s

@@ -11,7 +11,7 @@ import pytest
 
 from workbench import api
 from workbench.backends import _slurm_queue, slurm
-from workbench.backends.base import Job, Sight
+from workbench.backends.base import Job, JobStatus
 from workbench.jobs import observe
 from workbench.rundir import store
 from workbench.rundir.store import State
@@ -60,7 +60,7 @@ def test_a_run_in_a_queue_that_cannot_be_seen_from_here_is_left_alone(run: api.R
     """SLURM does not answer, or this host has no squeue: there is no driver yet that could give a sign of life."""
     run.dir.begin_attempt("waiting")
     run.dir.update(job=asdict(Job("slurm", "7", "login", 0.0)))
-    monkeypatch.setattr(slurm, "look", lambda job: Sight(None))
+    monkeypatch.setattr(slurm, "look", lambda job: JobStatus(None))
     for name in ("status.json", ".beat"):
         age(run.dir.path / name, 3600)
     assert run.status.state == State.QUEUED
@@ -74,11 +74,11 @@ def test_what_was_seen_of_one_attempt_is_not_said_of_the_next(run: api.Run, monk
     run.dir.begin_attempt("waiting")
     run.dir.update(state=State.RUNNING, job=asdict(Job("slurm", "7", "login", 0.0)))
 
-    def look(job: Job) -> Sight:
+    def look(job: Job) -> JobStatus:
         run.dir.update(state=State.FAILED)
         run.dir.begin_attempt("waiting")
         run.dir.update(job=asdict(Job("slurm", "8", "login", 0.0)))
-        return Sight(False, ended="it is gone")
+        return JobStatus(False, ended="it is gone")
 
     monkeypatch.setattr(slurm, "look", look)
     status = run.status

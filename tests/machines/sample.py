@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.backends.slurm_commands import node, survey
-from workbench.backends.base import Entry, Survey
+from workbench.backends.base import ClusterSnapshot, Entry
 from workbench.machines.usage import Allocation, Cluster, Use
 from workbench.rundir.store import State
 
@@ -24,4 +24,4 @@ def sample() -> Cluster:
     )
     run = Allocation("20261125-1-dpo-aa", "dpo", "dpo", State.RUNNING, "", "slurm", "7", 0.0, 12, 100, uses)
     waiting = Allocation("20261125-2-sft-bb", "sft", "sft", State.QUEUED, "SLURM job 8: waiting for nodes (Resources)", "slurm", "8", 0.0, 0, 0)
-    return Cluster(Survey("slurm", "SLURM 23.11.4", time.time(), found.nodes, found.partitions, jobs), (run, waiting), user="ada")
+    return Cluster(ClusterSnapshot("slurm", "SLURM 23.11.4", time.time(), found.nodes, found.partitions, jobs), (run, waiting), user="ada")

@@ -24,7 +24,7 @@ from tests.machines.sample import sample
 from tests.waiting import until
 from workbench import api
 from workbench.backends import _machine, _slurm_nodes
-from workbench.backends.base import Device, Survey
+from workbench.backends.base import ClusterSnapshot, Device
 from workbench.machines import usage as cluster
 from workbench.machines.usage import Allocation, Cluster
 from workbench.rundir import beats, store
@@ -77,7 +77,7 @@ def test_gpus_as_nvidia_smi_tells_them(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert _machine.devices() == (Device("NVIDIA H100 80GB HBM3", 81559, 61440, 0.97), Device("NVIDIA A100, PCIe", 40960, 12, None))
     node = _machine._look(None).nodes[0]
-    assert [(gauge.label, gauge.words, gauge.share) for gauge in views.devices(node)] == [
+    assert [(gauge.label, gauge.caption, gauge.share) for gauge in views.devices(node)] == [
         ("GPU 0 NVIDIA H100 80GB HBM3", "97% busy · 60.0 GiB of 79.6 GiB", 0.97),
         ("GPU 1 NVIDIA A100, PCIe", "– busy · 12 MiB of 40.0 GiB", 0.0),
     ]
@@ -191,7 +191,7 @@ def test_a_terminal_is_drawn_anew(tmp_path: Path) -> None:
     )
     os.close(theirs)
     seen = b""
-    while seen.count(b"goes on") < 2:
+    while seen.count(b"is running") < 2:
         seen += os.read(ours, 65536)
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # the other end is closed
@@ -210,7 +210,7 @@ def test_memory_for_people(value: float, expected: str) -> None:
 def test_a_thousand_nodes_are_read_and_counted_in_a_moment() -> None:
     text = "".join(node(f"n{number:04d}", "MIXED", 40, 3) for number in range(1000))
     began = time.thread_time()
-    found = Cluster(Survey("slurm", "SLURM", 0.0, _slurm_nodes.nodes(text)), user="ada")
+    found = Cluster(ClusterSnapshot("slurm", "SLURM", 0.0, _slurm_nodes.nodes(text)), user="ada")
     assert {figure.label: figure.value for figure in views.headline(found)}["GPUs given"] == "3,000"
     assert len(views.nodes(found)) == 1000
     spent = time.thread_time() - began

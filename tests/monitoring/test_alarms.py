@@ -10,7 +10,7 @@ CALM = {"init_policy_kl": 1.0, "response_lengths": 30.0, "rewards": 0.1, "entrop
 
 
 def names(*steps: dict[str, float]) -> list[str]:
-    return [alarm.name for alarm in alarms.found(steps)]
+    return [alarm.name for alarm in alarms.raised(steps)]
 
 
 def test_a_calm_run_has_none() -> None:
@@ -52,5 +52,5 @@ def test_a_long_run_costs_no_more_than_a_short_one() -> None:
             Counted.looked_at += 1
             return super().__getitem__(i)
 
-    alarms.found(Counted([CALM] * 10_000))
+    alarms.raised(Counted([CALM] * 10_000))
     assert Counted.looked_at < 100

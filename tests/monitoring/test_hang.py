@@ -177,7 +177,7 @@ def test_zero_seconds_never_alarm_and_the_start_has_more_time(tmp_path: Path, mo
 
 def test_many_ranks_are_told_in_few_words() -> None:
     waiting = [beat(rank, "train", collective="all_reduce", place="workbench/engine/step.py:80 update") for rank in (*range(2, 8), 0)]
-    words = hang.told([*waiting, beat(1, "generate")], [], [], 300)
+    words = hang.report([*waiting, beat(1, "generate")], [], [], 300)
     assert words == (
         "no rank made progress for 5 min; rank 1 is in generate for 40 s; "
         "ranks 0, 2-7 are in train (all_reduce, workbench/engine/step.py:80 update) for 40 s"

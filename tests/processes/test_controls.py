@@ -53,7 +53,7 @@ def test_a_request_by_a_host_whose_clock_is_behind_is_obeyed(run: store.RunDir, 
     ask(run, 1011.0, "unpause")
     controls.obey(7)
     controls.obey(7)
-    assert (applied, controls.paused, controls.obeyed) == ([{"lr": 1e-5}], False, 1030.0)
+    assert (applied, controls.paused, controls.last_request_time) == ([{"lr": 1e-5}], False, 1030.0)
     assert [event["asked"] for event in run.events() if event["kind"] == "control"] == [1030.0, 1010.0, 1011.0]
 
 

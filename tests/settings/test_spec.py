@@ -39,7 +39,7 @@ def test_a_reward_is_of_one_kind() -> None:
 
 
 def test_a_problem_says_how_to_write_it_and_is_short() -> None:
-    assert problem("experiment=dpo_demo", "name=ü") == "name: 'ü' is no value; a text goes in quotes: 'name=\"…\"'"
+    assert problem("experiment=dpo_demo", "name=ü") == "name: 'ü' is not a valid value; a text goes in quotes: 'name=\"…\"'"
     assert len(problem("experiment=dpo_demo", f"name={'x' * 5000}")) < 200
     assert "did you mean 'program'?" in problem("experiment=ppo_demo", "algorithm.rewards.concise.progam=math")
     assert "did you mean 'mode'?" in problem("algorithm=grpo", "algorithm.rewards={it: {judge: {model: there, mod: scored}}}")

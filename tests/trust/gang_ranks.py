@@ -80,13 +80,13 @@ def with_a_changed_queue(folder: Path) -> None:
         dist.distributed_c10d._get_default_store().add("prompts", 7)
     parallel.barrier()
     numbers = parallel.shared_queue(8, "prompts", parallel.tensor_group())
-    mine = [SimpleNamespace(place=number, sample=sample) for number in numbers for sample in range(2)]
+    mine = [SimpleNamespace(prompt_index=number, sample=sample) for number in numbers for sample in range(2)]
     try:
         in_order(parallel.gather_over_all(cast(Any, mine)), 8, 2)
     except WorkLost as error:
         (folder / f"lost{parallel.rank()}").write_text(str(error))
-    mine = [SimpleNamespace(place=number, sample=0) for number in parallel.shared_queue(8, "others", parallel.tensor_group())]
-    assert [each.place for each in in_order(parallel.gather_over_all(cast(Any, mine)), 8, 1)] == list(range(8))
+    mine = [SimpleNamespace(prompt_index=number, sample=0) for number in parallel.shared_queue(8, "others", parallel.tensor_group())]
+    assert [each.prompt_index for each in in_order(parallel.gather_over_all(cast(Any, mine)), 8, 1)] == list(range(8))
     assert parallel.counted(3, 30, 2 - parallel.rank()) == 30
     for rows, tokens in ((4, 30), (3, 30 + parallel.rank())):
         try:

@@ -103,7 +103,7 @@ def test_headline():
         "Rollouts": ("4", "to 2 prompts"),
         "Reward": ("0.2500", "± 0.500"),
         "Length": ("12.00", "tokens"),
-        "Truncated": ("25%", "cut at max_tokens"),
+        "Truncated": ("25%", "at max_tokens"),
     }
     assert views.headline(SUMMARY[:1])[2].value == "−0.5000"
     assert views.headline(SUMMARY[:1])[-1].value == "0"

@@ -58,7 +58,7 @@ class Runtime(Protocol):
 
     @property
     def settings(self) -> Any:
-        """The algorithm's settings as they are now: some may be changed while the run goes on."""
+        """The algorithm's settings as they are now: some may be changed during the run."""
         ...
 
     def set(self, **values: object) -> None:

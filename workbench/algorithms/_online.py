@@ -1,6 +1,6 @@
 """What the algorithms that learn from their own rollouts share: the loop of those without a critic, the policy's loss, metrics.
 
-Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a cut one is, is in
+Where the reward of an answer is unknown (`None`: a judge that gave no verdict), the answer teaches nothing: it is masked as a truncated one is, is in
 no mean and no other answer's baseline, and is counted (`rewards_unknown`). It is stored with the others, its reward null.
 """
 
@@ -102,7 +102,7 @@ def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
 
 
 def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
-    """What the policy learns from: not from an answer whose reward is unknown, and from one cut at max_tokens as the setting says."""
+    """What the policy learns from: not from an answer whose reward is unknown, and from one truncated at max_tokens as the setting says."""
     for e in experiences:
         cut = e.finish_reason == "length"
         if cut and cfg.truncated == "penalty" and e.reward is not None:
@@ -124,7 +124,7 @@ def against_prompt(experiences: Sequence[Experience], value: Callable[[Experienc
     import torch
 
     groups: dict[int, list[list[Experience]]] = {}
-    for _, same in itertools.groupby(experiences, key=lambda e: e.place):
+    for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index):
         answers = list(same)
         alike = rewarded(answers)
         groups.setdefault(len(alike), []).append(alike)
@@ -158,7 +158,7 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
     import numpy as np
 
     lengths = np.array([len(e.tokens) for e in experiences])
-    found: Metrics = {
+    result: Metrics = {
         M.ROLLOUT_SIZE: len(experiences),
         M.RESPONSE_LENGTHS: float(lengths.mean()),
         M.PROMPT_LENGTHS: float(np.mean([len(e.row.prefix) for e in experiences])),
@@ -166,18 +166,18 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
         M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
     if scored := rewarded(experiences):
-        found |= {
+        result |= {
             **mean_rewards(experiences, lambda values: float(np.mean(values))),
             M.REWARDS_STD: float(np.std([e.known("reward") for e in scored])),
         }
     if kl := [e.kl for e in experiences if e.kl is not None]:
-        found |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
+        result |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
     if entropy := [e.entropy for e in experiences if e.entropy is not None]:
-        found[M.ENTROPY] = float(np.concatenate(entropy).mean())
+        result[M.ENTROPY] = float(np.concatenate(entropy).mean())
     if advantages := [e.advantages for e in experiences if e.advantages is not None]:
         whole = np.concatenate(advantages)
-        found |= {M.ADVANTAGES_MEAN: float(whole.mean()), M.ADVANTAGES_STD: float(whole.std())}
+        result |= {M.ADVANTAGES_MEAN: float(whole.mean()), M.ADVANTAGES_STD: float(whole.std())}
     if mismatch := [np.abs(e.logprobs - e.rollout_logprobs) for e in experiences if e.logprobs is not None]:
         whole = np.concatenate(mismatch)
-        found |= {M.LOGPROB_MISMATCH_MEAN: float(whole.mean()), M.LOGPROB_MISMATCH_MAX: float(whole.max())}
-    return found
+        result |= {M.LOGPROB_MISMATCH_MEAN: float(whole.mean()), M.LOGPROB_MISMATCH_MAX: float(whole.max())}
+    return result

@@ -1,6 +1,6 @@
 """The share of a PPO step that goes into asking servers: round trips less what the servers say that they took, from a real short run.
 
-Requests go out while answers are still being sampled, so their time on the wire is in part hidden: what the policy waits for is told beside it.
+Requests go out while answers are still being sampled, so their time on the wire is in part hidden: what the policy waits for is reported beside it.
 """
 
 from __future__ import annotations

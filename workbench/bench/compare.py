@@ -67,15 +67,17 @@ def compare(kind: str, rounds: int, data: str, batch_size: int, precision: str, 
             "threads": threads,
             "scratch": scratch,
         }
-        found = _in_turn(settings, python, Path(scratch), rounds, machine.exchanged and precision == "fp32", console)
-    summary = {name: _summary(runs, len(pairs)) for name, runs in found.items()}
+        results = _in_turn(settings, python, Path(scratch), rounds, machine.exchanged and precision == "fp32", console)
+    summary = {name: _summary(runs, len(pairs)) for name, runs in results.items()}
     if as_json:
-        print(json.dumps({**summary, **{name: statistics.median(values) for name, values in _speedups(found).items()}, "processor": asdict(machine)}))
+        print(
+            json.dumps({**summary, **{name: statistics.median(values) for name, values in _speedups(results).items()}, "processor": asdict(machine)})
+        )
     else:
         for line in machine.lines():
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"{kind}: {len(pairs)} rows of {tokens:.0f} tokens a side, SmolLM2-135M-Instruct, LoRA 16 on all linear layers, {precision}")
-        _render(summary, found, console)
+        _render(summary, results, console)
 
 
 def _in_turn(settings: dict[str, Any], python: Path, folder: Path, rounds: int, exchanged: bool, console: Console) -> Mapping[str, Results]:
@@ -83,14 +85,14 @@ def _in_turn(settings: dict[str, Any], python: Path, folder: Path, rounds: int, 
     own = [sys.executable, "-m", "workbench.bench.our_side"]
     sides = {"trl": ([str(python), str(Path(__file__).with_name("trl_side.py"))], False), "ours": (own, False)}
     sides |= {"same_kernels": (own, True)} if exchanged else {}
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for i in range(rounds):
         for name, (command, same_kernels) in sides.items():
             path = folder / f"{name}.json"
             path.write_text(json.dumps({**settings, "same_kernels": same_kernels}))
             with console.status(f"round {i + 1} of {rounds}: {name}"):
-                found[name].append(_run([*command, str(path)]))
-    return found
+                results[name].append(_run([*command, str(path)]))
+    return results
 
 
 def trl_python(console: Console) -> Path:
@@ -152,20 +154,20 @@ def _summary(runs: Results, batch: int) -> dict[str, Any]:
     return {**first, "step_s": step, M.SAMPLES_PER_S: batch / step, M.PEAK_MEMORY_GIB: max(run[M.PEAK_MEMORY_GIB] for run in runs)}
 
 
-def _speedups(found: Mapping[str, Results]) -> dict[str, list[float]]:
+def _speedups(results: Mapping[str, Results]) -> dict[str, list[float]]:
     """TRL's step over this engine's, round by round; with the same kernels on both sides, which are the same numbers where it has no others."""
 
     def over(side: str) -> list[float]:
-        return [_step_s([t]) / _step_s([o]) for t, o in zip(found["trl"], found[side], strict=True)]
+        return [_step_s([t]) / _step_s([o]) for t, o in zip(results["trl"], results[side], strict=True)]
 
-    return {"speedup": over("ours"), "speedup_same_kernels": over("same_kernels" if "same_kernels" in found else "ours")}
+    return {"speedup": over("ours"), "speedup_same_kernels": over("same_kernels" if "same_kernels" in results else "ours")}
 
 
 def _step_s(runs: Results) -> float:
     return statistics.median(second for run in runs for second in run["seconds"][1:])
 
 
-def _render(summary: dict[str, Any], found: Mapping[str, Results], console: Console) -> None:
+def _render(summary: dict[str, Any], results: Mapping[str, Results], console: Console) -> None:
     labels = {"trl": f"TRL {TRL}", "ours": "Alignment Workbench", "same_kernels": "the same, with torch's products"}
     trl, ours = summary["trl"], summary["ours"]
     table = Table("", *(labels[name] for name in summary), "ratio", box=None)
@@ -182,7 +184,7 @@ def _render(summary: dict[str, Any], found: Mapping[str, Results], console: Cons
             table.add_row(label, *(f"{side[name]:.6g}" for side in summary.values()), ratio)
     console.print(table)
     titles = {"speedup": "speed-up, all of it", "speedup_same_kernels": "speed-up with the same kernels (work that is not done)"}
-    for name, values in _speedups(found).items():
+    for name, values in _speedups(results).items():
         console.print(
             f"{titles[name]}: {statistics.median(values):.2f} (round by round: {', '.join(f'{ratio:.2f}' for ratio in values)})", highlight=False
         )

@@ -54,20 +54,20 @@ def compare(models: Sequence[str], rounds: int, precision: Precision, as_json: b
     Raises:
         ValueError: there is no such model, or the embedded decoder does not know its architecture.
     """
-    found = {}
+    results = {}
     with _alone():
         machine = processor.examine()
         for model in models:
             with console.status(f"{model}: loading") as status, _directory(model) as directory:
-                found[model] = measure(directory, rounds, precision, lambda said, name=model: status.update(f"{name}: {said}"))
+                results[model] = measure(directory, rounds, precision, lambda said, name=model: status.update(f"{name}: {said}"))
     if as_json:
-        print(json.dumps({**found, "processor": asdict(machine)}))
+        print(json.dumps({**results, "processor": asdict(machine)}))
         return
     for line in machine.lines():
         console.print(line, highlight=False, soft_wrap=True)
     asked = f"{PROMPTS} prompts, batch {BATCH}, answers of {SHORTEST} to {LONGEST} tokens"
     console.print(f"{asked}, {precision}, {rounds} rounds", highlight=False)
-    _render(found, console)
+    _render(results, console)
 
 
 def measure(directory: Path, rounds: int, precision: Precision, progress: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
@@ -180,9 +180,9 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values), "rounds": list(values)}
 
 
-def _render(found: dict[str, dict[str, Any]], console: Console) -> None:
+def _render(results: dict[str, dict[str, Any]], console: Console) -> None:
     table = Table("model", "", "min", "median", "max", box=None)
-    for model, result in found.items():
+    for model, result in results.items():
         for name, label in LABELS.items():
             if name not in result:
                 continue

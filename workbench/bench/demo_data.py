@@ -46,7 +46,7 @@ def build(out: Path) -> int:
         for seed, start in enumerate(track(range(0, len(questions), PROMPTS_AT_ONCE), "sampling")):
             group = questions[start : start + PROMPTS_AT_ONCE]
             tokens = [prompt_tokens((Message("user", question + hint),), tokenizer) for question in group for hint in HINTS]
-            asked_for = [Prompt(words, key) for key, words in enumerate(tokens)]
+            asked_for = [Prompt(tokens_of_prompt, key) for key, tokens_of_prompt in enumerate(tokens)]
             rollouts = sorted(engine.generate(asked_for, sampling, seed), key=lambda rollout: rollout.key)
             yield from ((q, rollouts[i * len(HINTS) : (i + 1) * len(HINTS)]) for i, q in enumerate(group))
 

@@ -157,16 +157,16 @@ def _gang(folder: Path, cases: Sequence[Case], ranks: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             run, kind, *name = key.split("|")
-            entry = found.setdefault(run, {"weights": {}})
+            entry = values.setdefault(run, {"weights": {}})
             if kind == "weights":
                 entry["weights"][name[0]] = arrays[key]
             else:
                 entry[kind] = arrays[key].tolist()
-    return found
+    return values
 
 
 def _save_models(folder: Path, experts: bool) -> None:
@@ -201,13 +201,13 @@ def _rows(algorithm: str) -> list[Any]:
 
     rng = np.random.default_rng(7)
 
-    def words(low: int, high: int) -> list[int]:
+    def token_range(low: int, high: int) -> list[int]:
         return rng.integers(0, 1001, rng.integers(low, high)).tolist()
 
     if algorithm == "sft":
-        texts = [words(6, 60) for _ in range(8)]
+        texts = [token_range(6, 60) for _ in range(8)]
         return [Row(text, learn=[*(rng.random(len(text)) < 0.7).tolist()[:-1], True]) for text in texts]
-    return [Row(words(3, 40), (words(2, 30), words(2, 30))) for _ in range(8)]
+    return [Row(token_range(3, 40), (token_range(2, 30), token_range(2, 30))) for _ in range(8)]
 
 
 def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:

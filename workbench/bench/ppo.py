@@ -49,7 +49,7 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
     else:
         _render(outcomes, console)
     return min(each.rise for each in outcomes) > spread(outcomes) and not any(
-        alarms.found([{M.INIT_POLICY_KL: each.highest_kl}]) for each in outcomes
+        alarms.raised([{M.INIT_POLICY_KL: each.highest_kl}]) for each in outcomes
     )
 
 

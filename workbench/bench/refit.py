@@ -42,20 +42,20 @@ def compare(models: Sequence[str], steps: int, as_json: bool, console: Console) 
     Raises:
         ValueError: a run failed.
     """
-    found = []
+    results = []
     for model in models:
-        with console.status(model) as status, short_ppo.place(model) as source:
+        with console.status(model) as status, short_ppo.model_folder(model) as source:
             for engine, settings in ENGINES.items():
                 status.update(f"{model}: {engine}")
-                found.append(of_steps(model, engine, short_ppo.steps(source, settings, steps)))
+                results.append(of_steps(model, engine, short_ppo.steps(source, settings, steps)))
     if as_json:
-        print(json.dumps([{**asdict(each), "share": each.share} for each in found]))
+        print(json.dumps([{**asdict(each), "share": each.share} for each in results]))
     else:
         table = Table("model", "engine", "refit, ms", "step, s", "share", box=None, header_style="dim")
-        for each in found:
+        for each in results:
             table.add_row(each.model, each.engine, f"{1e3 * each.refit_s:,.2f}", f"{each.step_s:.2f}", f"{each.share:.2%}")
         console.print(table)
-    return all(each.share <= LIMIT for each in found)
+    return all(each.share <= LIMIT for each in results)
 
 
 def of_steps(model: str, engine: str, steps: Sequence[short_ppo.Step]) -> Refit:

@@ -54,19 +54,19 @@ def compare(data: str, seeds: int, steps: int | None, limit: int | None, train: 
         ValueError: a run did not complete; the message is its own.
     """
     pairs, left_out = _pairs(data, limit)
-    found: dict[str, list[float]] = {name: [] for name in NAMES if train or name != "model"}
+    accuracies: dict[str, list[float]] = {name: [] for name in NAMES if train or name != "model"}
     sizes = []
     for seed in range(seeds):
         kept, held = split(pairs, seed)
         sizes.append(len(held))
-        found["longer"].append(longer(held))
-        found["words"].append(bag_of_words(kept, held))
+        accuracies["longer"].append(longer(held))
+        accuracies["words"].append(bag_of_words(kept, held))
     console.print(f"{data}: {len(pairs)} pairs ({left_out} over {MAX_LENGTH} tokens left out), {sizes[0]} held out", highlight=False)
     for seed in range(seeds if train else 0):
-        found["model"].append(_trained(*split(pairs, seed), seed, steps, console))
-    summary = {name: {"accuracies": values, **interval(values)} for name, values in found.items()}
+        accuracies["model"].append(_trained(*split(pairs, seed), seed, steps, console))
+    summary = {name: {"accuracies": values, **interval(values)} for name, values in accuracies.items()}
     if train:
-        gain = [model - words for model, words in zip(found["model"], found["words"], strict=True)]
+        gain = [model - bag for model, bag in zip(accuracies["model"], accuracies["words"], strict=True)]
         summary["model - words"] = {"accuracies": gain, **interval(gain)}
     if as_json:
         print(json.dumps({"pairs": len(pairs), "held_out": sizes, **summary}))
@@ -93,9 +93,9 @@ def bag_of_words(kept: Pairs, held: Pairs) -> float:
 
     The L2 penalty is the one of `PENALTIES` that does best on a fifth of the kept pairs.
     """
-    seen = Counter(word for pair in kept for word in {*_words(pair.chosen), *_words(pair.rejected)})
-    place = {word: i for i, word in enumerate(word for word, count in seen.items() if count > 1)}
-    x_BD = _differences(kept, place)
+    seen = Counter(word for pair in kept for word in {*_tokens(pair.chosen), *_tokens(pair.rejected)})
+    index = {word: i for i, word in enumerate(word for word, count in seen.items() if count > 1)}
+    x_BD = _differences(kept, index)
     products_BB = x_BD @ x_BD.T
     inner = np.arange(len(kept)) % 5 > 0
 
@@ -103,7 +103,7 @@ def bag_of_words(kept: Pairs, held: Pairs) -> float:
         return accuracy(products_BB[np.ix_(~inner, inner)] @ fit_logistic(products_BB[np.ix_(inner, inner)], penalty))
 
     alpha_B = fit_logistic(products_BB, max(PENALTIES, key=inner_accuracy))
-    return accuracy(_differences(held, place) @ (x_BD.T @ alpha_B))
+    return accuracy(_differences(held, index) @ (x_BD.T @ alpha_B))
 
 
 def fit_logistic(products_BB: np.ndarray, penalty: float, iterations: int = 12) -> np.ndarray:
@@ -136,7 +136,7 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 def experiment(folder: Path, held: int, seed: int, steps: int | None) -> Experiment:
     """The run of one seed on the split in `folder`."""
-    words = [
+    overrides = [
         f"name={folder.parent.name}-{folder.name}",
         f"seed={seed}",
         f"data.train={folder / 'train.jsonl'}",
@@ -152,7 +152,7 @@ def experiment(folder: Path, held: int, seed: int, steps: int | None) -> Experim
         "validation.every_steps=0",
         "checkpoint.every_steps=20",
     ]
-    return api.compose([*words, *([f"algorithm.max_steps={steps}"] if steps else [])])
+    return api.compose([*overrides, *([f"algorithm.max_steps={steps}"] if steps else [])])
 
 
 def _pairs(data: str, limit: int | None) -> tuple[list[Preference], int]:
@@ -165,17 +165,17 @@ def _pairs(data: str, limit: int | None) -> tuple[list[Preference], int]:
     return pairs, len(rows) - len(pairs)
 
 
-def _words(text: str) -> list[str]:
+def _tokens(text: str) -> list[str]:
     return re.findall(r"[a-z0-9']+", text.lower())
 
 
-def _differences(pairs: Pairs, place: dict[str, int]) -> np.ndarray:
-    x_BD = np.zeros((len(pairs), len(place)), np.float32)
+def _differences(pairs: Pairs, index: dict[str, int]) -> np.ndarray:
+    x_BD = np.zeros((len(pairs), len(index)), np.float32)
     for i, pair in enumerate(pairs):
         for text, sign in ((pair.chosen, 1), (pair.rejected, -1)):
-            for word, count in Counter(_words(text)).items():
-                if word in place:
-                    x_BD[i, place[word]] += sign * math.log1p(count)
+            for word, count in Counter(_tokens(text)).items():
+                if word in index:
+                    x_BD[i, index[word]] += sign * math.log1p(count)
     return x_BD
 
 
@@ -192,7 +192,7 @@ def _trained(kept: Pairs, held: Pairs, seed: int, steps: int | None, console: Co
             shown.update(f"seed {seed}: {run.id}, step {status.step}/{status.total_steps or '?'} ({status.message or status.state})")
             time.sleep(1)
     if status.state != State.COMPLETED:
-        raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command goes on with it")
+        raise ValueError(f"run {run.id} is {status.state}: {status.message}; the same command continues it")
     return [event["metrics"][M.ACCURACY] for event in run.events() if event["kind"] == "validation"][-1]
 
 

@@ -59,31 +59,31 @@ def measure(calls: int, model: str, steps: int, as_json: bool, plot: Path | None
     Raises:
         ValueError: a server did not start, or the PPO failed; the message has the reason.
     """
-    found: list[Measured] = []
+    results: list[Measured] = []
     with _served(LOOPBACK) as (run_dir, client):
-        found += _over("loopback", client, calls, console)
+        results += _over("loopback", client, calls, console)
         links, left = _over_links(calls, console)
-        found += links
-        found += _relayed(left, run_dir, calls, console)
+        results += links
+        results += _relayed(left, run_dir, calls, console)
     shares = _shares(model, steps, console) if steps else []
     if as_json:
-        print(json.dumps({"round_trips": [asdict(row) for row in found], "ppo": [each.record() for each in shares]}))
+        print(json.dumps({"round_trips": [asdict(row) for row in results], "ppo": [each.record() for each in shares]}))
     else:
-        _render(found, console)
+        _render(results, console)
         if shares:
             console.print(_share_table(shares, model, steps))
     if plot:
-        _draw(found, shares).write_html(plot, include_plotlyjs=True)
+        _draw(results, shares).write_html(plot, include_plotlyjs=True)
         console.print(f"Plotted in {plot}", highlight=False)
 
 
 def _shares(model: str, steps: int, console: Console) -> list[Share]:
-    with console.status(f"PPO of {model}") as status, short_ppo.place(model) as source:
-        found = []
+    with console.status(f"PPO of {model}") as status, short_ppo.model_folder(model) as source:
+        results = []
         for name, one_way_s in RELAYS_OF_PPO:
             status.update(f"PPO of {model}: {name}")
-            found.append(communication.measure(source, name, steps, one_way_s))
-        return found
+            results.append(communication.measure(source, name, steps, one_way_s))
+        return results
 
 
 def echo(arrays: Arrays) -> Arrays:
@@ -95,7 +95,7 @@ def _over_links(calls: int, console: Console) -> tuple[list[Measured], list[Link
     if reason := links.impossible():
         console.print(f"Links are left out: {reason}", highlight=False)
         return [], list(links.LINKS)
-    found: list[Measured] = []
+    results: list[Measured] = []
     left: list[Link] = []
     with links.namespace() as (namespace, ours, theirs), _served(links.THERE, "ip", "netns", "exec", namespace) as (_, client):
         for link in links.LINKS:
@@ -103,26 +103,26 @@ def _over_links(calls: int, console: Console) -> tuple[list[Measured], list[Link
                 console.print(f"{link.name} is left out: {reason}", highlight=False)
                 left.append(link)
             else:
-                found += _over(link.name, client, calls, console)
-    return found, left
+                results += _over(link.name, client, calls, console)
+    return results, left
 
 
 def _relayed(left: Sequence[Link], run_dir: Path, calls: int, console: Console) -> list[Measured]:
     """Delays that the kernel does not make, emulated; the relay's own cost first."""
     delays = [(link.name, link.one_way_s) for link in left if link.one_way_s]
-    found: list[Measured] = []
+    results: list[Measured] = []
     address, key = discovery.find(run_dir, "echo")
     for name, one_way_s in [("nothing added", 0.0), *delays] if delays else ():
         with tempfile.TemporaryDirectory(prefix="workbench-serving-") as folder, relayed(address.url, one_way_s) as url:
             discovery.publish(Path(folder), "echo", url, key)
             client = Client(Path(folder), "echo", patience_s=30)
-            found += _over(f"relay, {name}", client, calls, console)
+            results += _over(f"relay, {name}", client, calls, console)
             client.close()
-    return found
+    return results
 
 
 def _over(link: str, client: Client, calls: int, console: Console) -> list[Measured]:
-    found = []
+    results = []
     for rows, width in SHAPES:
         with console.status(f"{link}: {rows} x {width} tokens"):
             request = {"tokens": np.ones((rows, width), np.int32), "sequence_lengths": np.full(rows, width, np.int32)}
@@ -140,8 +140,8 @@ def _over(link: str, client: Client, calls: int, console: Console) -> list[Measu
         megabytes = (2 * rows * width * 4 + rows * 4) / 1e6
         ms = [1e3 * s for s in seconds]
         p95 = statistics.quantiles(ms, n=20)[-1]
-        found.append(Measured(link, rows, width, megabytes, statistics.median(ms), p95, calls * megabytes / together_s))
-    return found
+        results.append(Measured(link, rows, width, megabytes, statistics.median(ms), p95, calls * megabytes / together_s))
+    return results
 
 
 @contextmanager
@@ -170,9 +170,9 @@ def _served(host: str, *before: str) -> Iterator[tuple[Path, Client]]:
                 process.wait()
 
 
-def _render(found: list[Measured], console: Console) -> None:
+def _render(results: list[Measured], console: Console) -> None:
     table = Table(Column("link", no_wrap=True), "tokens", "MB both ways", "p50 ms", "p95 ms", "MB/s, 4 at a time", box=None, header_style="dim")
-    for row in found:
+    for row in results:
         numbers = (f"{row.megabytes:.3g}", f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.mb_per_s:.3g}")
         table.add_row(row.link, f"{row.rows} x {row.tokens}", *numbers)
     console.print(table)
@@ -188,15 +188,15 @@ def _share_table(shares: Sequence[Share], model: str, steps: int) -> Table:
     return table
 
 
-def _draw(found: Sequence[Measured], shares: Sequence[Share]) -> Any:
+def _draw(results: Sequence[Measured], shares: Sequence[Share]) -> Any:
     """Left p50 over the payload, a line a link, with a bar up to p95, logarithmic; right the share of a PPO step on the wire, by endpoint."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     titles = ["Round trips to a server: p50, and up to p95", *(["Share of a PPO step on the wire"] if shares else [])]
     figure = make_subplots(cols=len(titles), subplot_titles=titles, column_widths=[0.6, 0.4][: len(titles)] if shares else None)
-    for link in dict.fromkeys(row.link for row in found):
-        rows = [row for row in found if row.link == link]
+    for link in dict.fromkeys(row.link for row in results):
+        rows = [row for row in results if row.link == link]
         figure.add_trace(_line(link, rows), row=1, col=1)
     for name in communication.ENDPOINTS if shares else ():
         heights = [each.wire_s[name] / each.step_s for each in shares]

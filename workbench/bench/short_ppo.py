@@ -21,7 +21,7 @@ Step = dict[str, float]
 
 
 @contextmanager
-def place(model: str) -> Iterator[str]:
+def model_folder(model: str) -> Iterator[str]:
     """Within: runs are kept in a folder that is gone afterwards. Yields the model's source."""
     before = os.environ.get("WORKBENCH_RUNS")
     with tempfile.TemporaryDirectory(prefix="workbench-ppo-") as folder:
@@ -44,7 +44,7 @@ def steps(source: str, settings: Sequence[str], count: int, beside: Callable[[ap
     Raises:
         ValueError: the run failed; the message is its own.
     """
-    words = (
+    overrides = (
         "algorithm=ppo",
         f"model.source={source}",
         "algorithm.rewards={short: {program: brevity}}",
@@ -59,7 +59,7 @@ def steps(source: str, settings: Sequence[str], count: int, beside: Callable[[ap
         "checkpoint.every_steps=0",
         *settings,
     )
-    run = api.submit(api.compose(words))
+    run = api.submit(api.compose(overrides))
     try:
         beside(run)
         status = run.wait(TIMEOUT_S)

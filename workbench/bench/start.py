@@ -92,11 +92,11 @@ def _busy(loops: int) -> Iterator[None]:
 
 
 def _run(model: str, source: str, ranks: int, runs: Path) -> Start:
-    words = ["run", *SETTINGS, f"name={model}-{ranks}", f"model.source={source}", f"backend.ranks_per_node={ranks}"]
+    command = ["run", *SETTINGS, f"name={model}-{ranks}", f"model.source={source}", f"backend.ranks_per_node={ranks}"]
     before = {*runs.glob("*")}
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "workbench.terminal.main", *words],
+        [sys.executable, "-m", "workbench.terminal.main", *command],
         env={**os.environ, "WORKBENCH_RUNS": str(runs)},
         capture_output=True,
         text=True,

@@ -102,7 +102,7 @@ def measure(
 
     The ranks write into `folder`, which the app reads as `seen_at`. Raises ValueError without a browser, or when the page shows no step.
     """
-    found = []
+    results = []
     with ExitStack() as stack:
         root = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="workbench-streaming-")))
         writes, reads = (path / "runs" for path in (root, seen_at or root))
@@ -115,16 +115,16 @@ def measure(
         for count in viewers:
             for rate in rates:
                 status.update(f"{rate:g} events/s, {count} viewers")
-                found.append(_one(server, browser, writes, rate, count, seconds))
+                results.append(_one(server, browser, writes, rate, count, seconds))
     if as_json:
         print(
             json.dumps(
-                {"file_system": " at ".join(file_system(writes if not seen_at else reads)), "found": [each.record for each in found]}, indent=2
+                {"file_system": " at ".join(file_system(writes if not seen_at else reads)), "found": [each.record for each in results]}, indent=2
             )
         )
     else:
-        _render(found, " at ".join(file_system(reads)), console)
-    return all(each.good for each in found)
+        _render(results, " at ".join(file_system(reads)), console)
+    return all(each.good for each in results)
 
 
 def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, seconds: float) -> Measured:
@@ -163,7 +163,7 @@ def _one(server: Server, browser: Any, writes: Path, rate: float, count: int, se
 
 def ages(written: Sequence[tuple[float, float]], seen: Seen) -> list[float]:
     """How long after it was written each was first seen. Raises ValueError for one that never was."""
-    found, looks = [], iter(seen)
+    delays, looks = [], iter(seen)
     when, value = next(looks, (0.0, -math.inf))
     for at, number in written:
         while value < number:
@@ -171,16 +171,16 @@ def ages(written: Sequence[tuple[float, float]], seen: Seen) -> list[float]:
                 when, value = next(looks)
             except StopIteration:
                 raise ValueError(f"number {number:g} of {written[-1][1]:g} was never seen; the last was {value:g}") from None
-        found.append(when - at)
-    return found
+        delays.append(when - at)
+    return delays
 
 
 @contextmanager
 def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The run's ranks: processes of this module. They wait for a line on their standard input before they begin."""
-    words = [sys.executable, "-m", "workbench.bench.streaming", str(run.path), str(rate), str(seconds)]
+    command = [sys.executable, "-m", "workbench.bench.streaming", str(run.path), str(rate), str(seconds)]
     ranks = [
-        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS)})
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS)})
         for rank in range(RANKS)
     ]
     job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
@@ -276,11 +276,11 @@ async def _session(url: str, run_id: str, cookies: str) -> None:
     request = HTTPRequest(f"{url.replace('http', 'ws')}/_stcore/stream", headers={"Origin": url, "Cookie": cookies})
     connection = await websocket_connect(request, subprotocols=["streamlit"])
     reruns: dict[str, asyncio.Task[None]] = {}
-    place: dict[str, str] = {"page_name": "run"}
+    query: dict[str, str] = {"page_name": "run"}
 
     async def send(**more: Any) -> None:
         await connection.write_message(
-            BackMsg(rerun_script=ClientState(query_string=f"id={run_id}", **place, **more)).SerializeToString(), binary=True
+            BackMsg(rerun_script=ClientState(query_string=f"id={run_id}", **query, **more)).SerializeToString(), binary=True
         )
 
     async def rerun(fragment_id: str, every_s: float) -> None:
@@ -292,12 +292,12 @@ async def _session(url: str, run_id: str, cookies: str) -> None:
         await send()
         while (message := await connection.read_message()) is not None:
             assert isinstance(message, bytes), "the page's messages are binary"
-            told = ForwardMsg.FromString(message)
-            if told.WhichOneof("type") == "new_session":
-                place = {"page_script_hash": told.new_session.page_script_hash}
-            if told.WhichOneof("type") == "auto_rerun" and told.auto_rerun.fragment_id not in reruns:
-                name = told.auto_rerun.fragment_id
-                reruns[name] = asyncio.create_task(rerun(name, told.auto_rerun.interval))
+            forwarded = ForwardMsg.FromString(message)
+            if forwarded.WhichOneof("type") == "new_session":
+                query = {"page_script_hash": forwarded.new_session.page_script_hash}
+            if forwarded.WhichOneof("type") == "auto_rerun" and forwarded.auto_rerun.fragment_id not in reruns:
+                name = forwarded.auto_rerun.fragment_id
+                reruns[name] = asyncio.create_task(rerun(name, forwarded.auto_rerun.interval))
         raise ConnectionError("the app closed a viewer's session")
     finally:
         for task in reruns.values():
@@ -305,12 +305,12 @@ async def _session(url: str, run_id: str, cookies: str) -> None:
         connection.close()
 
 
-def _render(found: Sequence[Measured], where: str, console: Console) -> None:
+def _render(results: Sequence[Measured], where: str, console: Console) -> None:
     console.print(f"from the rank's write to the browser, in ms (p50 / p99 / largest); runs on {where}", highlight=False, soft_wrap=True)
     table = Table("events/s", "viewers", "curve drawn", "rollouts listed", "other viewers' feeds", "server's cores", box=None, header_style="dim")
-    for each in found:
-        words = [" / ".join(f"{1e3 * part.quantile(share):.0f}" for share in (0.5, 0.99, 1)) for part in (each.charts, each.rollouts, each.feeds)]
-        table.add_row(f"{each.per_s:g}", str(each.viewers), *words[:2], words[2] if each.viewers > 1 else "", f"{each.server_cores:.2f}")
+    for each in results:
+        cells = [" / ".join(f"{1e3 * part.quantile(share):.0f}" for share in (0.5, 0.99, 1)) for part in (each.charts, each.rollouts, each.feeds)]
+        table.add_row(f"{each.per_s:g}", str(each.viewers), *cells[:2], cells[2] if each.viewers > 1 else "", f"{each.server_cores:.2f}")
     console.print(table)
 
 

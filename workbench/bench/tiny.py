@@ -27,10 +27,10 @@ def save(folder: Path) -> Path:
     text = locate(DATA)
     assert text is not None
     bpe.train_from_iterator(text.read_text().splitlines(), trainer)
-    words = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=352,
         num_hidden_layers=2,
@@ -41,5 +41,5 @@ def save(folder: Path) -> Path:
         bos_token_id=None,
     )
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

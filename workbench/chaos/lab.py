@@ -137,9 +137,9 @@ class Lab:
             os.close(self._lock)
             self._lock = -1
 
-    def run(self, *words: str, timeout_s: float = 30) -> str:
+    def run(self, *command: str, timeout_s: float = 30) -> str:
         """A SLURM command's output. Raises subprocess.CalledProcessError."""
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=timeout_s, env=self._everything).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout_s, env=self._everything).stdout.strip()
 
     def start_node(self, name: str) -> None:
         """Boot one node: slurmd in its namespaces."""
@@ -149,8 +149,8 @@ class Lab:
         files = f"mount --bind {self.folder}/hosts /etc/hosts; mount --bind {self.folder}/resolv.conf /etc/resolv.conf"
         stepd = f" -d {releases.unpack(self.release)}/bin/slurmstepd" if self.release else ""
         inside = f"hostname {name}; {files}; exec slurmd -D -N {name} -f {self.env['SLURM_CONF']}{stepd}"
-        words = ["nsenter", f"--net=/run/netns/{_namespace(name)}", "unshare", "--uts", "--mount", "sh", "-c", inside]
-        self._start(words, f"slurmd-{name}")
+        command = ["nsenter", f"--net=/run/netns/{_namespace(name)}", "unshare", "--uts", "--mount", "sh", "-c", inside]
+        self._start(command, f"slurmd-{name}")
 
     def fail_node(self, name: str) -> None:
         """Pull a node's plug: its link goes down, and all of its processes die at once."""
@@ -186,10 +186,10 @@ class Lab:
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             return False
 
-    def _start(self, words: list[str], name: str) -> int:
+    def _start(self, command: list[str], name: str) -> int:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             process = subprocess.Popen(
-                words,
+                command,
                 env=self._everything,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -280,7 +280,7 @@ class Lab:
 def install(packages: tuple[str, ...]) -> None:
     """Have these Debian packages; a second call does nothing."""
     known = [subprocess.run(["dpkg", "-s", name], capture_output=True, text=True, check=False).stdout for name in packages]
-    absent = [name for name, told in zip(packages, known, strict=True) if "\nStatus: install ok installed" not in told]
+    absent = [name for name, status in zip(packages, known, strict=True) if "\nStatus: install ok installed" not in status]
     if absent:
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, capture_output=True)
@@ -304,15 +304,15 @@ def _quiet(link: str) -> None:
     _works("ip", "link", "set", link, "addrgenmode", "none")  # refused where the kernel has no IPv6: then there is no such address
 
 
-def _sh(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def _sh(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NoLab(f"{' '.join(words)}: {done.stderr.strip()}")
+        raise NoLab(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
 
 
-def _works(*words: str, env: dict[str, str] | None = None) -> bool:
-    return subprocess.run(words, capture_output=True, check=False, env=env).returncode == 0
+def _works(*command: str, env: dict[str, str] | None = None) -> bool:
+    return subprocess.run(command, capture_output=True, check=False, env=env).returncode == 0
 
 
 def _until(ready: Callable[[], bool], timeout_s: float, otherwise: str) -> None:

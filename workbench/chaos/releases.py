@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 CGROUP_CONF = {"": "CgroupPlugin=cgroup/v1\n", "bullseye": "", "trixie": "CgroupPlugin=disabled\n", "sid": "CgroupPlugin=disabled\n"}
-"""The releases (empty: the machine's own, bookworm), and how each is told that a lab has no cgroups."""
+"""The releases (empty: the machine's own, bookworm), and how each is configured for a lab without cgroups."""
 NEEDS = ("patchelf", "debian-archive-keyring")
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -76,7 +76,7 @@ def _download(release: str, folder: Path) -> list[Path]:
     return sorted((folder / "cache/archives").glob("*.deb"))
 
 
-def _run(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"{' '.join(words[:1] + words[-2:])}: {done.stderr.strip() or done.stdout.strip()}")
+        raise OSError(f"{' '.join(command[:1] + command[-2:])}: {done.stderr.strip() or done.stdout.strip()}")

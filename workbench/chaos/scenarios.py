@@ -39,23 +39,23 @@ class Scene:
     stage: Stage
     run: api.Run
 
-    def kill(self, *words: str, **env: str) -> None:
+    def kill(self, *arguments: str, **env: str) -> None:
         """kill -9 of the run's processes with these words in their command line and these values in their environment. At least one is."""
-        for process in self._processes(*words, **env):
+        for process in self._processes(*arguments, **env):
             process.kill()
 
     def node_of(self, rank: int) -> str:
         """The name of the node on which this rank of the policy works."""
         return self._processes("workbench.processes.worker", RANK=str(rank))[0].environ()["SLURMD_NODENAME"]
 
-    def _processes(self, *words: str, **env: str) -> list[psutil.Process]:
-        found = []
+    def _processes(self, *arguments: str, **env: str) -> list[psutil.Process]:
+        matches = []
         for process in psutil.process_iter(["cmdline"]):
             with suppress(psutil.Error):
-                if {*words} <= {*(process.info["cmdline"] or ())} and str(self.run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
-                    found += [process] if all(process.environ().get(name) == value for name, value in env.items()) else []
-        assert found, f"no process of {self.run.id} has {words} in its command line and {env}"
-        return found
+                if {*arguments} <= {*(process.info["cmdline"] or ())} and str(self.run.dir.path) in process.environ().get("WORKBENCH_DASK", ""):
+                    matches += [process] if all(process.environ().get(name) == value for name, value in env.items()) else []
+        assert matches, f"no process of {self.run.id} has {arguments} in its command line and {env}"
+        return matches
 
     @property
     def job(self) -> str:
@@ -128,7 +128,7 @@ class Stage:
         return self.folder / "cache"
 
     def submit(self, algorithm: str, *settings: str, small_disk: bool = False) -> api.Run:
-        words = [
+        overrides = [
             *("backend=slurm", f"backend.partition={MAIN}", "backend.time_limit='30'", "backend.exclusive=true", "backend.nodes_timeout_s=60"),
             *(f"model.source={self.folder / 'model'}", f"data.train={self.folder / 'rows.jsonl'}", f"algorithm={algorithm}", *ALGORITHMS[algorithm]),
             *(
@@ -146,10 +146,10 @@ class Stage:
                 "model.precision=fp32",
             ),
         ]
-        words = [word.replace("MINE", str(self.folder / "mine.py")) for word in words]
+        overrides = [word.replace("MINE", str(self.folder / "mine.py")) for word in overrides]
         root = self.lab.small / "runs" if small_disk else self.folder / "runs"
         with _environment(WORKBENCH_RUNS=str(root), WORKBENCH_CACHE=str(self.cache)):
-            return api.submit(api.compose([*words, *settings]))
+            return api.submit(api.compose([*overrides, *settings]))
 
     def undisturbed(self, algorithm: str) -> list[list[float]]:
         """The curves of a run that is left alone."""

@@ -42,8 +42,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def save(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     """A random model whose weights are large enough that every part of it shows in the logits."""
-    words = tokenizer()
-    shape = {**SHAPE, "vocab_size": len(words), "tie_word_embeddings": False, "eos_token_id": words.eos_token_id, "bos_token_id": None, **changes}
+    vocabulary = tokenizer()
+    shape = {
+        **SHAPE,
+        "vocab_size": len(vocabulary),
+        "tie_word_embeddings": False,
+        "eos_token_id": vocabulary.eos_token_id,
+        "bos_token_id": None,
+        **changes,
+    }
     config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mixtral": MixtralConfig}[kind](**shape)
     if kind == "mixtral":
         config.num_local_experts, config.sliding_window = 4, None
@@ -58,5 +65,5 @@ def save(folder: Path, kind: str = "llama", **changes: Any) -> Path:
             else:
                 parameter.mul_(4)
     model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    vocabulary.save_pretrained(folder)
     return folder

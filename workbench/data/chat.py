@@ -78,21 +78,21 @@ def spans(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> li
     """A conversation as spans of tokens, with the end token of each learnt turn learnt too. What follows the last turn's end is left out."""
     pieces = _pieces(tokenizer, tuple(message.role for message in messages), False)
     ending = _ending(tokenizer)
-    found: list[Span] = []
+    result: list[Span] = []
     for i, message in enumerate(messages):
-        found.append(Span(_special(tokenizer, pieces[2 * i]), "", False))
+        result.append(Span(_special(tokenizer, pieces[2 * i]), "", False))
         learnt = message.role == "assistant" and message.learn
-        found.append(Span(_plain(tokenizer, message.content), message.role, learnt))
+        result.append(Span(_plain(tokenizer, message.content), message.role, learnt))
         if message.role == "assistant":
             after = _special(tokenizer, pieces[2 * i + 2])
             if after[: len(ending)] != ending:
                 raise ValueError(
                     f"the chat template ends an earlier assistant turn with {tokenizer.decode(after)!r}, the last with {tokenizer.decode(ending)!r}"
                 )
-            found.append(Span(ending, message.role, learnt))
+            result.append(Span(ending, message.role, learnt))
             if i + 1 < len(messages):
                 pieces[2 * i + 2] = pieces[2 * i + 2][len(_ending_text(tokenizer)) :]
-    return [span for span in found if span.tokens]
+    return [span for span in result if span.tokens]
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, roles: tuple[str, ...], generation: bool) -> list[str]:

@@ -188,10 +188,10 @@ def _repeats(keys: Sequence[Hashable]) -> int:
     return len(keys) - len(set(keys))
 
 
-def _first(found: list[Span], tokens: int) -> list[Span]:
+def _first(pieces: list[Span], tokens: int) -> list[Span]:
     """The spans within the first `tokens` tokens."""
     kept: list[Span] = []
-    for span in found:
+    for span in pieces:
         if tokens <= 0:
             break
         kept.append(Span(span.tokens[:tokens], span.role, span.learn))
@@ -199,5 +199,5 @@ def _first(found: list[Span], tokens: int) -> list[Span]:
     return kept
 
 
-def _pieces(found: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    return [Piece(text=decode(tokenizer, span.tokens), role=span.role, learnt=span.learn) for span in found]
+def _pieces(parts: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
+    return [Piece(text=decode(tokenizer, span.tokens), role=span.role, learnt=span.learn) for span in parts]

@@ -1,4 +1,4 @@
-"""Rows ready to train on: read, encoded, cut to length, held out, counted."""
+"""Rows ready to train on: read, encoded, truncated to length, held out, counted."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def with_mismatched(rows: Sequence[Row], donors: Sequence[Row], max_length: int)
     prompts = [tuple(donor.prefix) for donor in donors]
     if len(set(prompts)) < 2:
         raise DataError("unpaired rows need at least two different prompts: the KL term pairs a prompt with another's answer; add rows")
-    found = []
+    rows_out = []
     for i, row in enumerate(rows):
         own = tuple(row.prefix)
-        other = next(place for step in range(1, len(donors) + 1) if prompts[place := (i + step) % len(donors)] != own)
+        other = next(index for step in range(1, len(donors) + 1) if prompts[index := (i + step) % len(donors)] != own)
         answer = donors[other].branches[0][: max(1, max_length - len(own))]
-        found.append(dataclasses.replace(row, branches=(*row.branches, answer)))
-    return found
+        rows_out.append(dataclasses.replace(row, branches=(*row.branches, answer)))
+    return rows_out
 
 
 def prompt_text(text: TextRow) -> str:

@@ -56,16 +56,16 @@ def _write(rows: Iterator[dict[str, object]], job: Job, out: BinaryIO) -> bytes:
             else:
                 out.write(b"+" + line + b"\n")
     except MemoryError:
-        return _told("!", f"its decoding takes more than {job.memory_bytes / 2**30:g} GiB of memory; raise data.reader_memory_gb if you trust it")
+        return _encoded("!", f"its decoding takes more than {job.memory_bytes / 2**30:g} GiB of memory; raise data.reader_memory_gb if you trust it")
     except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
         if job.kind == "parquet":
-            return b"-" + json.dumps(["a whole parquet file", found[:160]]).encode() + b"\n=\n"
-        return _told("!", f"neither a file nor a Hugging Face dataset that can be reached ({found[:500]})")
+            return b"-" + json.dumps(["a whole parquet file", message[:160]]).encode() + b"\n=\n"
+        return _encoded("!", f"neither a file nor a Hugging Face dataset that can be reached ({message[:500]})")
     return b""
 
 
-def _told(mark: str, message: str) -> bytes:
+def _encoded(mark: str, message: str) -> bytes:
     return mark.encode() + json.dumps(message).encode() + b"\n"
 
 

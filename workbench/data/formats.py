@@ -108,7 +108,7 @@ def _transcript(text: str, key: str) -> tuple[Message, ...]:
     merged: list[Message] = []
     for turn in turns:
         _filled(turn.content, f"{key}: a turn")
-        if merged and merged[-1].role == turn.role:  # the data has speakers who go on after a blank line
+        if merged and merged[-1].role == turn.role:  # the data has speakers who continue after a blank line
             merged[-1] = Message(turn.role, f"{merged[-1].content}\n\n{turn.content}")
         else:
             merged.append(turn)
@@ -177,21 +177,21 @@ def _labelled_conversation(row: Mapping[str, object], where: str) -> TextRow:
     return Rated(messages[:-1], messages[-1].content, _attributes(last.get("label"), "the last turn's label"), where)
 
 
-def _attributes(value: object, place: str) -> dict[str, float]:
+def _attributes(value: object, key: str) -> dict[str, float]:
     """Ratings from a mapping, or from `quality:4,toxicity:0`."""
     if isinstance(value, Mapping):
-        return _ratings(value, f"{place}.")
-    found = [_RATING.fullmatch(part) for part in value.split(",")] if isinstance(value, str) else [None]
-    pairs = [(match[1], match[2]) for match in found if match]
-    if len(pairs) < len(found) or len(dict(pairs)) < len(pairs):
-        raise Malformed(f'{place}: a mapping of numbers, or text such as "quality:4,toxicity:0" that names each once', _brief(value))
+        return _ratings(value, f"{key}.")
+    matches = [_RATING.fullmatch(part) for part in value.split(",")] if isinstance(value, str) else [None]
+    pairs = [(match[1], match[2]) for match in matches if match]
+    if len(pairs) < len(matches) or len(dict(pairs)) < len(pairs):
+        raise Malformed(f'{key}: a mapping of numbers, or text such as "quality:4,toxicity:0" that names each once', _brief(value))
     return {name: float(number) for name, number in pairs}
 
 
-def _ratings(values: Mapping[str, object], place: str) -> dict[str, float]:
-    read = {name: _finite(value, f"{place}{name}", "a finite number, or null") for name, value in values.items() if value is not None}
+def _ratings(values: Mapping[str, object], key: str) -> dict[str, float]:
+    read = {name: _finite(value, f"{key}{name}", "a finite number, or null") for name, value in values.items() if value is not None}
     if not read:
-        raise Malformed("at least one rating" + (f" in {place.rstrip('.')}" if place else " beside prompt and response"), f"{list(values)[:10]}")
+        raise Malformed("at least one rating" + (f" in {key.rstrip('.')}" if key else " beside prompt and response"), f"{list(values)[:10]}")
     return read
 
 
@@ -210,14 +210,14 @@ def _prompts(row: Mapping[str, object], where: str) -> TextRow:
     return PromptOnly(_prompt(_value(row, key), key), columns, where)
 
 
-def _as_text(value: object, place: str) -> str:
+def _as_text(value: object, key: str) -> str:
     """A text as it is, anything else as JSON; what JSON has not (a date of a parquet file) as Python shows it."""
     if isinstance(value, str):
         return value
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (RecursionError, ValueError, TypeError) as error:
-        raise Malformed(f"{place}: a value that can be written as text", f"{type(value).__name__}: {error}") from error
+        raise Malformed(f"{key}: a value that can be written as text", f"{type(value).__name__}: {error}") from error
 
 
 _KINDS = {"preference": Preference, "conversation": Conversation, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
@@ -276,9 +276,9 @@ def _messages(value: object, key: str) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _role(name: str, place: str) -> Role:
+def _role(name: str, key: str) -> Role:
     if name.lower() not in _ROLES:
-        raise Malformed(f"{place}: one of {', '.join(sorted(_ROLES))}", _brief(name))
+        raise Malformed(f"{key}: one of {', '.join(sorted(_ROLES))}", _brief(name))
     return _ROLES[name.lower()]
 
 
@@ -287,9 +287,9 @@ def _reward(row: Mapping[str, object], key: str) -> float | None:
     return None if value is None else _finite(value, key)
 
 
-def _finite(value: object, place: str, expected: str = "a finite number") -> float:
+def _finite(value: object, key: str, expected: str = "a finite number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
-        raise Malformed(f"{place}: {expected}", _brief(value))
+        raise Malformed(f"{key}: {expected}", _brief(value))
     return float(value)
 
 
@@ -306,13 +306,13 @@ def _text(row: Mapping[str, object], key: str) -> str:
     return value
 
 
-def _filled(text: str, place: str) -> str:
+def _filled(text: str, key: str) -> str:
     if not text.strip():
-        raise Malformed(f"{place}: text", "an empty string" if not text else "white space only")
+        raise Malformed(f"{key}: text", "an empty string" if not text else "white space only")
     if "\0" in text:
-        raise Malformed(f"{place}: text without NUL characters", f"one at character {text.index(chr(0))}")
+        raise Malformed(f"{key}: text without NUL characters", f"one at character {text.index(chr(0))}")
     if any("\ud800" <= c <= "\udfff" for c in text):
-        raise Malformed(f"{place}: valid Unicode", "half of a surrogate pair")
+        raise Malformed(f"{key}: valid Unicode", "half of a surrogate pair")
     return text
 
 

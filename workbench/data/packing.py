@@ -54,7 +54,7 @@ class Pack:
 
     tokens_T: np.ndarray
     positions_T: np.ndarray
-    trees: tuple[Tree, ...]
+    prefix_trees: tuple[Tree, ...]
     source_N: np.ndarray
     target_N: np.ndarray
     sequence_N: np.ndarray
@@ -70,7 +70,7 @@ def pack(rows: Sequence[Row]) -> Pack:
     """Lay the rows end to end, in their order."""
     tokens: list[np.ndarray] = []
     positions: list[np.ndarray] = []
-    trees: list[Tree] = []
+    prefix_trees: list[Tree] = []
     sources: list[np.ndarray] = []
     sequences: list[np.ndarray] = []
     last: list[int] = []
@@ -92,13 +92,13 @@ def pack(rows: Sequence[Row]) -> Pack:
             sequences.append(np.full(len(branch), len(last)))
             at += len(branch)
             last.append(at - 1)
-        trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
+        prefix_trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
         start = at
     tokens_T = np.concatenate(tokens)
     return Pack(
         tokens_T=tokens_T,
         positions_T=np.concatenate(positions),
-        trees=tuple(trees),
+        prefix_trees=tuple(prefix_trees),
         source_N=np.concatenate(sources),
         target_N=np.concatenate([targets(row) for row in rows]),
         sequence_N=np.concatenate(sequences),
@@ -110,7 +110,7 @@ def pack(rows: Sequence[Row]) -> Pack:
 BLANK = Pack(
     tokens_T=np.zeros(1, np.int64),
     positions_T=np.zeros(1, np.int64),
-    trees=(Tree(0, 1, ()),),
+    prefix_trees=(Tree(0, 1, ()),),
     source_N=np.zeros(0, np.int64),
     target_N=np.zeros(0, np.int64),
     sequence_N=np.zeros(0, np.int64),
@@ -147,11 +147,11 @@ def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
 def deal(rows: Sequence[Row], ranks: int, rank: int) -> list[Row]:
     """This rank's equal share of a global batch: dealt longest first, back and forth, so that each gets about the same work."""
     order = sorted(range(len(rows)), key=lambda i: (-rows[i].num_tokens, i))
-    return [rows[i] for place, i in enumerate(order) if (place % ranks if place // ranks % 2 == 0 else ranks - 1 - place % ranks) == rank]
+    return [rows[i] for position, i in enumerate(order) if (position % ranks if position // ranks % 2 == 0 else ranks - 1 - position % ranks) == rank]
 
 
 def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """The rows of optimizer step `step` (from 0): a function of its arguments alone, so a resumed run goes on with the same data.
+    """The rows of optimizer step `step` (from 0): a function of its arguments alone, so a resumed run continues with the same data.
 
     Each epoch is a fresh permutation; a batch may span the end of one and the start of the next.
     """

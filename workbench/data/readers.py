@@ -1,4 +1,4 @@
-"""Read rows from a file or a hub: every bad row is told with its place, what was expected and what was found."""
+"""Read rows from a file or a hub: every bad row is reported with file:line, what was expected and what was found."""
 
 from __future__ import annotations
 

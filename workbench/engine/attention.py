@@ -33,7 +33,7 @@ class PackedRows(PackedSeqParams):
     among the pack's `total`. Where nothing is `wanted` the head gives all logits.
     """
 
-    trees: tuple[Tree, ...] = ()
+    prefix_trees: tuple[Tree, ...] = ()
     spans: tuple[Span, ...] = ()
     positions_T: Tensor | None = None
     wanted: Outputs | None = None
@@ -87,7 +87,7 @@ class PackedAttention(MegatronModule):
         offset = 0
         for start, end in packed_seq_params.spans:
             at = start
-            for first, last, prefix, own in _segments(packed_seq_params.trees):
+            for first, last, prefix, own in _segments(packed_seq_params.prefix_trees):
                 s, e = max(start, first), min(end, last)
                 if s < e:
                     here = slice(offset + s - start, offset + e - start)
@@ -115,9 +115,9 @@ class PackedAttention(MegatronModule):
         )
 
 
-def _segments(trees: tuple[Tree, ...]) -> Iterator[tuple[int, int, Span, int]]:
+def _segments(prefix_trees: tuple[Tree, ...]) -> Iterator[tuple[int, int, Span, int]]:
     """Runs of queries in order: (first, last, the prefix that they see, the place from which on they see every token up to themselves)."""
-    for tree in trees:
+    for tree in prefix_trees:
         end = tree.start + tree.prefix + (tree.branches[0] if tree.branches else 0)
         yield tree.start, end, (0, 0), tree.start
         for length in tree.branches[1:]:

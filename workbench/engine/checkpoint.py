@@ -79,7 +79,7 @@ class Checkpoints:
         self._pending: _Pending | None = None
 
     def save(self, step: int, metric: float | None = None, state: Mapping[str, object] | None = None) -> None:
-        """Begin to save `step`. Writing goes on in the background where the settings allow it, until `finish`.
+        """Begin to save `step`. Writing continues in the background where the settings allow it, until `finish`.
 
         Args:
             metric: the value of `best_metric` at this step, where it was measured.
@@ -155,12 +155,12 @@ class Checkpoints:
         return {"step": pending.step, "seconds": seconds, "bytes": sum(entry["bytes"] for entry in files.values())}
 
     def load_newest(self, warn: Callable[[str], None]) -> int:
-        """Fill the policy and its optimizer from the newest sound checkpoint. Returns its step, 0 where there is none.
+        """Fill the policy and its optimizer from the latest valid checkpoint. Returns its step, 0 where there is none.
 
         Raises:
             ValueError: the checkpoint is of another model or other adapters.
         """
-        step = newest_sound(self.folder, warn)
+        step = latest_valid(self.folder, warn)
         if step:
             load(self.policy, self.folder, step)
         return step
@@ -186,8 +186,8 @@ class Checkpoints:
         """Complete steps that are neither among the last nor among the best."""
         steps = complete_steps(self.folder)
         sign = 1 if self.settings.best_mode == "min" else -1
-        found = {step: _meta(self.folder / str(step))["metric"] for step in steps}
-        metrics: dict[int, float] = {step: metric for step, metric in found.items() if metric is not None}
+        recorded = {step: _meta(self.folder / str(step))["metric"] for step in steps}
+        metrics: dict[int, float] = {step: metric for step, metric in recorded.items() if metric is not None}
         ranked = sorted(metrics, key=lambda step: (sign * metrics[step], -step))
         kept = {*steps[-self.settings.keep_last :], *ranked[: self.settings.keep_best]}
         return [step for step in steps if step not in kept]
@@ -252,26 +252,26 @@ def complete_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / COMPLETE).is_file())
 
 
-def newest_sound(folder: Path, warn: Callable[[str], None]) -> int:
+def latest_valid(folder: Path, warn: Callable[[str], None]) -> int:
     """The newest step whose files are what its marker says; 0 without one. The ranks share the reading.
 
-    A damaged one is warned of and set aside: it is no step that the run has, and would be kept in place of sound ones.
+    A damaged one is warned of and set aside: it is no step that the run has, and would be kept in place of valid ones.
     """
     damaged: list[tuple[int, str]] = []
-    found = 0
+    valid = 0
     for step in reversed(parallel.from_first(complete_steps(folder))):
         what = _damage(folder / str(step))
         if not what:
-            found = step
+            valid = step
             break
         damaged.append((step, what))
     for step, what in damaged:
-        instead = f"goes on from {folder / str(found)}" if found else "starts from the beginning: there is no other"
+        instead = f"continues from {folder / str(valid)}" if valid else "starts from the beginning: there is no other"
         warn(f"checkpoint {folder / str(step)} is damaged ({what}) and set aside as {step}.damaged; the run {instead}")
         if parallel.rank() == 0:
             shutil.rmtree(folder / f"{step}.damaged", ignore_errors=True)
             (folder / str(step)).rename(folder / f"{step}.damaged")
-    return found
+    return valid
 
 
 def _damage(path: Path) -> str:

@@ -80,16 +80,16 @@ class Common(TorchCommonLoadStrategy):
         path = Path(checkpoint_dir) / "common.pt"
         try:
             with open(path, "rb", opener=opener) as file:
-                found = torch.load(file, map_location="cpu", weights_only=True)
+                common = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is refused: {str(error).partition(chr(10))[0]}; {WAY_OUT}") from None
-        if not isinstance(found, dict) or any(part != {} for part in found.values()):
+        if not isinstance(common, dict) or any(part != {} for part in common.values()):
             raise ValueError(f"{path} has something in it beside tensors; {WAY_OUT}")
-        return found
+        return common
 
 
 def strategies(path: Path) -> tuple[TorchDistLoadShardedStrategy, Common]:
-    """megatron's strategies for loading a checkpoint, whose index has been read and checked, so that what is wrong is told in plain words.
+    """megatron's strategies for loading a checkpoint, whose index has been read and checked, so that what is wrong is reported in plain words.
 
     Raises:
         ValueError: see `Reader.read_metadata`; or it is of another kind than `torch_dist`.

@@ -199,12 +199,12 @@ class HostCopy:
 
 def _storages(tensors: Iterable[Tensor]) -> list[torch.UntypedStorage]:
     """What the tensors on this rank's device are views of, each once."""
-    found: dict[int, torch.UntypedStorage] = {}
+    storages: dict[int, torch.UntypedStorage] = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()
         if tensor.device.type == current().type and storage.nbytes():
-            found.setdefault(storage.data_ptr(), storage)
-    return list(found.values())
+            storages.setdefault(storage.data_ptr(), storage)
+    return list(storages.values())
 
 
 def _contents(storage: torch.UntypedStorage) -> Tensor:

@@ -47,7 +47,7 @@ class TlsStore(Store):
     def __init__(self, address: str, credentials: Path):
         super().__init__()
         host, _, port = address.removeprefix(_store.TLS).rpartition(":")
-        self._address, self._credentials, self._place = address, credentials, (host, int(port))
+        self._address, self._credentials, self._address_port = address, credentials, (host, int(port))
         self._context = _context(credentials)
         self._idle: list[ssl.SSLSocket] = []
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class TlsStore(Store):
         return answer
 
     def _connect(self) -> ssl.SSLSocket:
-        plain = socket.create_connection(self._place, timeout=CONNECT_TIMEOUT_S)
+        plain = socket.create_connection(self._address_port, timeout=CONNECT_TIMEOUT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = self._context.wrap_socket(plain)
         connection.settimeout(None)

@@ -33,8 +33,8 @@ class Recorder:
             return self._function(key, *inputs)
         recorded = self._recorded[name] = self._recorded[name] or self._record(key, inputs)
         graph, places, output = recorded
-        for place, each in zip(places, inputs, strict=True):
-            place.copy_(each)
+        for buffer, each in zip(places, inputs, strict=True):
+            buffer.copy_(each)
         graph.replay()
         return output
 

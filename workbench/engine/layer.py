@@ -85,10 +85,10 @@ def mlp(module: Mlp, heads: Heads, hidden_BTD: Tensor) -> Tensor:
 
 def product(layer: Product, x: Tensor, alone: bool) -> Tensor:
     """A linear layer with its adapters. On one rank without megatron's wrapping, which costs as much as the product where it is small."""
-    found: object = getattr(layer, "base_layer", layer)
-    if not alone or not isinstance(found, _PLAIN):
+    inner: object = getattr(layer, "base_layer", layer)
+    if not alone or not isinstance(inner, _PLAIN):
         return layer(x)[0]
-    base = cast(Product, found)
+    base = cast(Product, inner)
     out = F.linear(x, base.weight, base.bias)
     if base is not layer:
         adapted = cast(AdaptedProduct, layer)

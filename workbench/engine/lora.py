@@ -86,7 +86,7 @@ def attach(chunk: PackedGPT, settings: Lora, seed: int) -> None:
 def _initialise(layer: AdaptedProduct, name: str, sequence_parallel: bool) -> None:
     """A as peft draws it, the same whatever the layout: the whole matrix from a generator of its own, of which a rank keeps its part.
 
-    Under sequence parallelism a replicated matrix sees only this rank's tokens: megatron is told to sum its gradient.
+    Under sequence parallelism a replicated matrix sees only this rank's tokens: megatron is set to sum its gradient.
     """
     down, up = weight(layer.lora_A, _ADAPTER), weight(layer.lora_B, _ADAPTER)
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1)

@@ -15,9 +15,9 @@ LooseGroup = dist.ProcessGroup | int | list[dist.ProcessGroup] | None
 """What megatron says that its getters give."""
 
 
-def group(found: LooseGroup) -> dist.ProcessGroup:
+def group(loose: LooseGroup) -> dist.ProcessGroup:
     """The group that one of megatron's getters gives, once the groups are formed."""
-    return cast(dist.ProcessGroup, found)
+    return cast(dist.ProcessGroup, loose)
 
 
 def put(owner: object, **members: object) -> None:

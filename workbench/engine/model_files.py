@@ -1,7 +1,7 @@
 """What a model's folder may hold: weights in safetensors, settings and texts. Whatever would run code of its author's, or leads out of the folder, is refused.
 
 transformers offers to run a model's own Python files (`auto_map`), to fetch compiled kernels that it names, and to take the adapters beside it
-from wherever they say. None of this is asked for: each is refused before transformers sees the folder, and its loaders are told so too.
+from wherever they say. None of this is asked for: each is refused before transformers sees the folder, and its loaders are configured to refuse it too.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def _json(path: Path) -> dict[str, object]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; expected settings")
     try:
-        found = decoded(path.read_bytes())
+        content = decoded(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _nested(value: object) -> Iterator[tuple[str, object]]:

@@ -94,24 +94,24 @@ def meet(store: Store, name: str, ranks: int) -> None:
 
 def _descriptors() -> dict[int, int]:
     """This process's sockets: a descriptor of each, by its inode."""
-    found = {}
+    descriptors = {}
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the descriptor of this listing, or one that was closed meanwhile
             state = os.fstat(int(entry.name))
             if stat.S_ISSOCK(state.st_mode):
-                found[state.st_ino] = int(entry.name)
-    return found
+                descriptors[state.st_ino] = int(entry.name)
+    return descriptors
 
 
 def _tcp(descriptor: int) -> list[socket.socket]:
     """The TCP socket, under another descriptor: the first is its owner's. Empty for other sockets."""
     try:
-        found = socket.socket(fileno=os.dup(descriptor))
+        connection = socket.socket(fileno=os.dup(descriptor))
     except OSError:  # closed meanwhile
         return []
-    if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
-        return [found]
-    found.close()
+    if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
+        return [connection]
+    connection.close()
     return []
 
 

@@ -98,13 +98,13 @@ def _sharded_weights(policy: Policy, tensors: Mapping[str, torch.Tensor], prefix
     """Tensors of this rank by their names in the whole model, as parts of the whole's."""
     divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
     tied = policy.hf_config.tie_word_embeddings and not policy.wanted.scores
-    found = {}
+    weights = {}
     for name, tensor in tensors.items():
         dim = lora.divided_dim(name, divided) if "lora_" in name else divided[name]
         copied = tied and name == "output_layer.weight"  # the last stage's copy of the embedding
         key = "embedding.word_embeddings.weight" if copied else name
-        found[name] = _sharded(name, tensor, dim, key, int(copied), prefix)
-    return found
+        weights[name] = _sharded(name, tensor, dim, key, int(copied), prefix)
+    return weights
 
 
 def _sharded(name: str, part: torch.Tensor, dim: int | None, key: str, copied: int, prefix: str) -> ShardedBase:

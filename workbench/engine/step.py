@@ -141,11 +141,11 @@ class Policy:
         Args:
             outputs: filled with this rank's share of what the model gave, by the row's place in `rows` (on the last pipeline stage).
         """
-        place = {id(row): i for i, row in enumerate(rows)}
+        index = {id(row): i for i, row in enumerate(rows)}
 
         def consume(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, Any]:
             if outputs is not None:
-                outputs.update((place[id(row)], piece) for row, piece in _by_row(packed, output, self.wanted))
+                outputs.update((index[id(row)], piece) for row, piece in _by_row(packed, output, self.wanted))
             return self._reduce(loss, packed, output)
 
         return self._averages(self._forward_only(share(rows), consume, self.wanted))
@@ -160,21 +160,21 @@ class Policy:
         """
         wanted = self._check(wanted or self.wanted)
         mine = [dataclasses.replace(row) for row in share(rows)]  # a batch may hold the same row twice
-        place = {id(row): i for i, row in enumerate(mine)}
+        index = {id(row): i for i, row in enumerate(mine)}
         done = 0
 
         def keep(packed: Pack, output: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, Given[np.ndarray]]]]:
-            found = [(place[id(row)], piece) for row, piece in _by_row(packed, output, wanted)]
+            pieces = [(index[id(row)], piece) for row, piece in _by_row(packed, output, wanted)]
             nonlocal done
-            done += len(found)
+            done += len(pieces)
             if progress:
                 progress(done, len(mine))
-            return output.sum(), _count(0, output), found
+            return output.sum(), _count(0, output), pieces
 
         self.settle()
         with self._as_reference() if reference else contextlib.nullcontext():
-            found = dict(pair for pairs in self._forward_only(mine, keep, wanted) for pair in pairs)
-        shares = parallel.from_last_stage(parallel.gather_over_data([found[i] for i in sorted(found)]))
+            pieces = dict(pair for pairs in self._forward_only(mine, keep, wanted) for pair in pairs)
+        shares = parallel.from_last_stage(parallel.gather_over_data([pieces[i] for i in sorted(pieces)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
     @torch.no_grad()
@@ -187,7 +187,7 @@ class Policy:
             qkv_format="sbhd",
             max_seqlen_q=len(tokens),
             max_seqlen_kv=len(tokens),
-            trees=(Tree(0, len(tokens), ()),),
+            prefix_trees=(Tree(0, len(tokens), ()),),
             spans=((0, len(tokens)),),
             positions_T=positions_T,
             wanted=self.wanted if self.wanted.scores else None,
@@ -263,7 +263,7 @@ class Policy:
             qkv_format="sbhd",
             max_seqlen_q=length,
             max_seqlen_kv=length,
-            trees=packed.trees,
+            prefix_trees=packed.prefix_trees,
             spans=spans,
             positions_T=positions_T,
             wanted=wanted,

@@ -34,12 +34,12 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
-    found = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
+    result = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
     try:
-        check_layout(found.model.layout, ranks, known_shape(found.model.source) if ranks > 1 else None)
+        check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
-    return found
+    return result
 
 
 def on_checkpoint(job: str, checkpoint: str) -> Experiment:
@@ -96,8 +96,8 @@ def locate(name: str) -> Path:
         raise ValueError(f"{name} is no complete checkpoint: it has no {COMPLETE}")
     run_id, colon, step = name.rpartition(":")
     run = store.find(run_id if colon else name)
-    found = (name for name in opening.names(run.checkpoints) if name.isascii() and name.isdigit())
-    steps = sorted(int(name) for name in found if opening.is_file(run.checkpoints / name / COMPLETE))
+    names = (name for name in opening.names(run.checkpoints) if name.isascii() and name.isdigit())
+    steps = sorted(int(name) for name in names if opening.is_file(run.checkpoints / name / COMPLETE))
     if colon and (not step.isdigit() or int(step) not in steps):
         raise ValueError(f"run {run.id} has no complete checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'}")
     if not steps:

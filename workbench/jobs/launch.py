@@ -26,7 +26,7 @@ from workbench.settings.spec import Experiment, changed
 
 @changes
 def start(experiment: Experiment) -> RunDir:
-    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
+    """Create the run directory and launch its driver. Returns at once; the run continues without the caller.
 
     Raises:
         SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
@@ -51,7 +51,7 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
     Raises:
-        ValueError: the run goes on, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
+        ValueError: the run is still running, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
             could run.
     """
     if wrong := needed(run):
@@ -69,12 +69,12 @@ def launch(run: RunDir, task: backends.Task) -> None:
     """Queue a new or an ended run and start its driver.
 
     Raises:
-        ValueError: the run goes on, or someone else has just launched it.
-        OSError: the backend could not start it, or its job could not be noted; the run is failed, and nothing of it goes on.
+        ValueError: the run is still running, or someone else has just launched it.
+        OSError: the backend could not start it, or its job could not be noted; the run is failed, and nothing of it is still running.
     """
     status = run.begin_attempt("waiting for the backend")
     if status is None:
-        raise ValueError(f"run {run.id} goes on already")
+        raise ValueError(f"run {run.id} is already running")
     backend = backends.find(task.config.name)
     try:
         job = backend.launch(replace(task, attempt=status.attempt))
@@ -113,8 +113,8 @@ def script(experiment: Experiment) -> str:
 def _settled(experiment: Experiment) -> Experiment:
     """As a run keeps it: its sources can be read and are named from the root, and what was left open is settled. Raises SpecError for those that cannot."""
     experiment = with_checkpoint(experiment)
-    if found := check_sources(experiment).problems:
-        raise SpecError(found)
+    if problems := check_sources(experiment).problems:
+        raise SpecError(problems)
     experiment = experiment.with_absolute_paths()
     if not placement.is_open(experiment.algorithm):
         return experiment
@@ -124,10 +124,10 @@ def _settled(experiment: Experiment) -> Experiment:
 
 def _warnings(experiment: Experiment) -> list[Finding]:
     """Those of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
-    found = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
-    if errors := [(each.key, f"{each.name}: {each.message}") for each in found if each.level == "error"]:
+    problems = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
+    if errors := [(each.key, f"{each.name}: {each.message}") for each in problems if each.level == "error"]:
         raise SpecError(errors)
-    return [each for each in found if each.level == "warning"]
+    return [each for each in problems if each.level == "warning"]
 
 
 def _keep_warnings(run: RunDir, findings: Sequence[Finding]) -> None:

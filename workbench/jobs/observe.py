@@ -12,7 +12,7 @@ SILENCE_TIMEOUT_S = 300.0
 
 
 def observed_status(run: RunDir) -> Status:
-    """The run's status, after a look whether the driver that should be writing it still lives.
+    """The run's status, after a check whether the driver that should be writing it still lives.
 
     What its owner wrote last, where this user cannot change it.
 
@@ -38,7 +38,7 @@ def observed_status(run: RunDir) -> Status:
         return ended(run, status, State.FAILED, f"no sign of life from the driver on host {job_of(status).host} for {run.silence_s:.0f} s")
     if sight.cancelled:
         state = State.STOPPED if status.state == State.QUEUED else State.KILLED
-        return ended(run, status, state, f"{sight.ended}; resume goes on from the last checkpoint")
+        return ended(run, status, state, f"{sight.ended}; resume continues from the last checkpoint")
     tail = run.log_tail("driver", lines=5) or run.log_tail("slurm", lines=5)
     return ended(run, status, State.FAILED, sight.ended + (f"; the end of its log:\n{tail}" if tail else ""))
 
@@ -59,7 +59,7 @@ def job_of(status: Status) -> backends.Job:
     return backends.Job(**status.job)
 
 
-def _waits(run: RunDir, status: Status, sight: backends.Sight) -> Status:
+def _waits(run: RunDir, status: Status, sight: backends.JobStatus) -> Status:
     """The status of a run whose job is in the queue, or in it again. What the driver wrote after the look counts more."""
     known = status.state == State.QUEUED and status.message == sight.waiting
     if known or status.state == State.STOPPING or sight.time < status.updated:

@@ -74,24 +74,24 @@ def check(experiment: Experiment, root: Path, on_node: bool = False) -> list[Fin
     on_slurm = experiment.backend.name == "slurm"
     if on_node and not on_slurm:
         raise ValueError(f"backend={experiment.backend.name} has no nodes that could be tried; --on-node is for backend=slurm")
-    found, task = quick(experiment, root), planned(experiment, root)
-    if not on_slurm or any(each.level == "error" for each in found):
-        return found
+    problems, task = quick(experiment, root), planned(experiment, root)
+    if not on_slurm or any(each.level == "error" for each in problems):
+        return problems
     start = slurm.estimate(task)
-    waits = any(each.level == "warning" and each.name.endswith("nodes") for each in found)  # the test of a job refuses what the queue would take
-    found.append(replace(start, level="warning") if waits and start.level == "error" else start)
-    return [*found, *_on_node(experiment, root, task)] if on_node and found[-1].level != "error" else found
+    waits = any(each.level == "warning" and each.name.endswith("nodes") for each in problems)  # the test of a job refuses what the queue would take
+    problems.append(replace(start, level="warning") if waits and start.level == "error" else start)
+    return [*problems, *_on_node(experiment, root, task)] if on_node and problems[-1].level != "error" else problems
 
 
 def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
     """Whether the data is there; and for nodes elsewhere, whether what they need lies where they see it."""
-    found, folders = [], {"run folder": (root, "")}
+    problems, folders = [], {"run folder": (root, "")}
     for key, name in (("train", "training data"), ("validation", "held-out data")):
         source = getattr(experiment.data, key)
         try:
             path = locate(source) if source else None
         except ValueError as error:
-            found.append(Finding(name, "error", str(error), f"data.{key}"))
+            problems.append(Finding(name, "error", str(error), f"data.{key}"))
             continue
         if path:
             folders[name] = path, f"data.{key}"
@@ -100,7 +100,7 @@ def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
     folders |= {Path(each).name: (Path(each), "algorithm") for each in _named_by_algorithm(experiment)}
     if not (getattr(experiment.backend, "python", None) or getattr(experiment.backend, "container", None)):
         folders["Python"] = Path(sys.prefix), "backend.python"
-    return [*found, *(_seen_from_afar(name, path, key) for name, (path, key) in folders.items())] if far else found
+    return [*problems, *(_seen_from_afar(name, path, key) for name, (path, key) in folders.items())] if far else problems
 
 
 def _named_by_algorithm(experiment: Experiment) -> list[str]:
@@ -119,12 +119,12 @@ def _seen_from_afar(name: str, path: Path, key: str) -> Finding:
     """Whether other nodes see a path as this one does, by its file system."""
     kind, mount = file_system(path)
     real = path.resolve()
-    words = f"{real} is on {kind} ({mount})"
+    message = f"{real} is on {kind} ({mount})"
     if kind in SHARED or kind.startswith("fuse."):
-        return Finding(name, "ok", words, key)
+        return Finding(name, "ok", message, key)
     if kind in IN_MEMORY or any(real.is_relative_to(folder) for folder in (*TEMPORARY, tempfile.gettempdir())):
-        return Finding(name, "warning", f"{words}: each node has one of its own there, and sees none of this", key)
-    return Finding(name, "warning", f"{words}, a disk of this machine: the nodes see it only where it is exported to them", key)
+        return Finding(name, "warning", f"{message}: each node has one of its own there, and sees none of this", key)
+    return Finding(name, "warning", f"{message}, a disk of this machine: the nodes see it only where it is exported to them", key)
 
 
 def file_system(path: Path) -> tuple[str, str]:
@@ -142,16 +142,16 @@ def _on_node(experiment: Experiment, root: Path, task: Task) -> list[Finding]:
     files = [source for source in sources if source and Path(source).exists()]
     command = ["-m", "workbench.jobs.on_node", str(root), "--", *files]
     try:
-        told = json.loads(slurm.try_on_node(task, command).strip().rpartition("\n")[2])
+        report = json.loads(slurm.try_on_node(task, command).strip().rpartition("\n")[2])
     except (OSError, ValueError) as error:
         return [Finding("on a node", "error", f"Python did not start there: {error}", "backend.python")]
-    host = told["host"]
-    found = [
-        Finding(f"on {host}", "error", f"{told['python']} cannot import {name}: {why}", "backend.python") for name, why in told["broken"].items()
+    host = report["host"]
+    problems = [
+        Finding(f"on {host}", "error", f"{report['python']} cannot import {name}: {why}", "backend.python") for name, why in report["broken"].items()
     ]
-    found += [Finding(f"on {host}", "error", f"{path} is not there, or cannot be written") for path in told["unwritable"]]
-    found += [Finding(f"on {host}", "error", f"{path} is not there, or cannot be read") for path in told["unreadable"]]
-    if getattr(experiment.backend, "gpus_per_node", 0) and not told["gpus"]:
-        found.append(Finding(f"on {host}", "error", "torch sees no GPU there", "backend.gpus_per_node"))
-    gpus = f", torch sees {told['gpus']} GPU" if told["gpus"] else ""
-    return found or [Finding(f"on {host}", "ok", f"{told['python']} has all that a rank imports, and sees the run folder and the files{gpus}")]
+    problems += [Finding(f"on {host}", "error", f"{path} is not there, or cannot be written") for path in report["unwritable"]]
+    problems += [Finding(f"on {host}", "error", f"{path} is not there, or cannot be read") for path in report["unreadable"]]
+    if getattr(experiment.backend, "gpus_per_node", 0) and not report["gpus"]:
+        problems.append(Finding(f"on {host}", "error", "torch sees no GPU there", "backend.gpus_per_node"))
+    gpus = f", torch sees {report['gpus']} GPU" if report["gpus"] else ""
+    return problems or [Finding(f"on {host}", "ok", f"{report['python']} has all that a rank imports, and sees the run folder and the files{gpus}")]

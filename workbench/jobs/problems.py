@@ -53,8 +53,8 @@ def _problems(run: RunDir) -> Iterator[Problem]:
         yield from _of(path, lambda path: _events(run, path), "cut the file before that byte: what comes after it is computed again or forgotten")
     yield from _of(run.path / "control.jsonl", lambda _: run.requests(ByteCursor()))
     yield from _of(run.path / ".beat", opening.stat, "delete it")
-    yield from _checkpoints(run.checkpoints, "move its folder away: the run goes on from the one before")
-    yield from _checkpoints(run.path / "critic" / "checkpoints", "move its folder away: the run goes on from the one before")
+    yield from _checkpoints(run.checkpoints, "move its folder away: the run continues from the one before")
+    yield from _checkpoints(run.path / "critic" / "checkpoints", "move its folder away: the run continues from the one before")
     yield from _certificate(run.path / "dask", "delete the folder dask: it is made again")
     try:
         yield from (Problem(error.path, error.reason) for error in beats.problems(run))
@@ -152,6 +152,6 @@ def _checkpoints(folder: Path, remedy: str) -> Iterator[Problem]:
 
 def _marker(path: Path) -> None:
     files = read_json(path)
-    wrong = [name for name, told in files.items() if not isinstance(told, dict) or not isinstance(told.get("bytes"), int) or "sha256" not in told]
+    wrong = [name for name, entry in files.items() if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int) or "sha256" not in entry]
     if wrong:
         raise Unreadable(path, f"says nothing of the size and checksum of {wrong[0][:60]!r}")

@@ -59,7 +59,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """The status, after a look whether the driver that should be writing it still lives."""
+        """The status, after a check whether the driver that should be writing it still lives."""
         return observed_status(self.dir)
 
     def events(self, cursor: ByteCursor | None = None) -> Iterator[Event]:
@@ -90,13 +90,13 @@ class Run:
         """Change settings of the algorithm at the next step, on all ranks: `run.change(kl_coefficient=0.02)`.
 
         Raises:
-            ValueError: the run has ended, or a setting that cannot be changed while it goes on, or a value out of bounds.
+            ValueError: the run has ended, or a setting that cannot be changed while it is running, or a value out of bounds.
         """
         self._check_live()
         algorithm = self.spec.algorithm
         wrong = [name for name in values if name not in algorithm.live]
         if wrong or not values:
-            raise ValueError(f"{', '.join(wrong) or 'nothing'} cannot be changed while the run goes on; these can: {', '.join(algorithm.live)}")
+            raise ValueError(f"{', '.join(wrong) or 'nothing'} cannot be changed during the run; these can: {', '.join(algorithm.live)}")
         try:
             type(algorithm).model_validate({**algorithm.model_dump(), **values})
         except ValidationError as error:
@@ -111,7 +111,7 @@ class Run:
 
     @changes
     def unpause(self) -> None:
-        """Let a paused run go on. Raises ValueError when it has ended."""
+        """Let a paused run continue. Raises ValueError when it has ended."""
         self._check_live()
         self.dir.request("unpause")
 
@@ -121,14 +121,14 @@ class Run:
         status = self._check_live()
         if status.job:
             backend_of(status).kill(job_of(status))
-        self.dir.move(LIVE, state=State.KILLED, message="killed; resume goes on from the last checkpoint")
+        self.dir.move(LIVE, state=State.KILLED, message="killed; resume continues from the last checkpoint")
 
     @changes
     def resume(self, overrides: Sequence[str] = ()) -> None:
         """Launch again from the latest valid checkpoint, in another layout or on other nodes where the overrides say so.
 
         Raises:
-            ValueError: the run goes on or is complete, or a file that it needs cannot be read; SpecError for an override that a resume cannot
+            ValueError: the run is still running or is complete, or a file that it needs cannot be read; SpecError for an override that a resume cannot
                 make, or what no node could run.
         """
         self.dir.check_writable()
@@ -165,7 +165,7 @@ class Run:
 
 @changes
 def submit(experiment: Experiment) -> Run:
-    """Create the run directory and launch its driver. Returns at once; the run goes on without the caller.
+    """Create the run directory and launch its driver. Returns at once; the run continues without the caller.
 
     Raises:
         SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.

@@ -51,14 +51,14 @@ def check_sources(experiment: Experiment, wait_s: float = WAIT_S) -> SourceCheck
     """
     try:
         experiment.check_files()
-        found: list[tuple[str, str]] = []
+        problems: list[tuple[str, str]] = []
     except SpecError as error:
-        found = list(error.problems)
-    named = {key for key, _ in found}
+        problems = list(error.problems)
+    named = {key for key, _ in problems}
     asked = {key: answer for key, answer in (*_data(experiment), *_models(experiment)) if key not in named}
     wait(asked.values(), timeout=wait_s)
-    found += [(key, answer.result()) for key, answer in asked.items() if answer.done() and answer.result()]
-    return SourceCheck(found, [key for key, answer in asked.items() if not answer.done()])
+    problems += [(key, answer.result()) for key, answer in asked.items() if answer.done() and answer.result()]
+    return SourceCheck(problems, [key for key, answer in asked.items() if not answer.done()])
 
 
 def check_data_source(source: str) -> None:

@@ -95,10 +95,10 @@ _NEEDED = {
 
 def _package(name: str, enables: str, install: str, needed: bool = False) -> Part:
     try:
-        found = importlib.metadata.version(name)
+        version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        found = None
-    return Part(name, found, enables, install, needed)
+        version = None
+    return Part(name, version, enables, install, needed)
 
 
 def _version(*command: str) -> str | None:

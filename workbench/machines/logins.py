@@ -88,8 +88,8 @@ def register_app(port: int, origin: str, with_token: bool) -> AppLogin:
 
 def running_apps(folder: Path | None = None) -> list[AppLogin]:
     """The apps of this user on this host whose process is there, by port; those that keep their logins in another folder where one is named."""
-    found = [AppLogin(**record) for path in (folder or state_folder()).glob(f"app-{socket.gethostname()}-*.json") if (record := _read(path))]
-    return sorted((app for app in found if _runs(app)), key=lambda app: app.port)
+    logins = [AppLogin(**record) for path in (folder or state_folder()).glob(f"app-{socket.gethostname()}-*.json") if (record := _read(path))]
+    return sorted((app for app in logins if _runs(app)), key=lambda app: app.port)
 
 
 def members() -> list[Member]:
@@ -127,10 +127,10 @@ def digest_of(session: str) -> str:
 def team_version() -> tuple[int, int, int] | None:
     """Changes when the team does; None where there is no team."""
     try:
-        found = (state_folder() / TEAM).lstat()
+        info = (state_folder() / TEAM).lstat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _app_file(port: int) -> Path:
@@ -149,13 +149,13 @@ def _read(path: Path) -> dict | None:
     return None
 
 
-def _check_private(path: Path, found: os.stat_result) -> None:
-    if stat.S_ISLNK(found.st_mode):
+def _check_private(path: Path, info: os.stat_result) -> None:
+    if stat.S_ISLNK(info.st_mode):
         raise PermissionError(f"{path} is a link; logins are kept in a folder of the user's own")
-    if found.st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to user {found.st_uid}, not to {os.getuid()}; name another folder in WORKBENCH_STATE")
-    if found.st_mode & 0o077:
-        raise PermissionError(f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); close it: chmod go= {path}")
+    if info.st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to user {info.st_uid}, not to {os.getuid()}; name another folder in WORKBENCH_STATE")
+    if info.st_mode & 0o077:
+        raise PermissionError(f"{path} is open to other users (mode {stat.S_IMODE(info.st_mode):04o}); close it: chmod go= {path}")
 
 
 @contextmanager

@@ -63,19 +63,19 @@ KINDS = (
 
 def examine(runs: Path, cache: Path) -> list[Exposure]:
     """Everything found, the worst first. `runs` is the folder of runs, `cache` that of what was computed once."""
-    found = [*_sockets(), *_folder(runs, "the runs"), *_runs(runs), *_folder(cache, "the cache"), *_leftovers(), *_machine()]
-    return sorted(found, key=lambda exposure: [*TONES][::-1].index(exposure.level))
+    exposures = [*_sockets(), *_folder(runs, "the runs"), *_runs(runs), *_folder(cache, "the cache"), *_leftovers(), *_machine()]
+    return sorted(exposures, key=lambda exposure: [*TONES][::-1].index(exposure.level))
 
 
-def render(found: Sequence[Exposure], console: Console) -> None:
+def render(exposures: Sequence[Exposure], console: Console) -> None:
     table = Table("", "what", "what others could do", box=None, padding=(0, 1), title_justify="left")
-    for exposure in found:
+    for exposure in exposures:
         others = Text(exposure.others)
         if exposure.remedy:
             others.append(f"\n{exposure.remedy}", style="bold")
         table.add_row(Text("●", style=TONES[exposure.level]), Text(exposure.what), others)
     console.print(table)
-    worst = [sum(exposure.level == level for exposure in found) for level in ("error", "warning")]
+    worst = [sum(exposure.level == level for exposure in exposures) for level in ("error", "warning")]
     console.print(f"\n{worst[0]} to close now, {worst[1]} to know of. What each socket and file is: SECURITY.md", markup=False, highlight=False)
 
 
@@ -102,15 +102,15 @@ def _processes() -> Iterator[tuple[psutil.Process, Kind, str]]:
     known: dict[int, tuple[Kind, str]] = {}
     mine = [p for p in psutil.process_iter(["pid", "ppid", "uids", "cmdline"]) if p.info["uids"] and p.info["uids"].real == os.getuid()]
     for process in sorted(mine, key=lambda process: process.info["pid"]):
-        words = process.info["cmdline"] or []
-        kind = next((kind for kind in KINDS if any(kind.word in word for word in words[:5])), None)
+        command = process.info["cmdline"] or []
+        kind = next((kind for kind in KINDS if any(kind.word in word for word in command[:5])), None)
         if kind:
-            run = next((Path(word).name for word in words if word.startswith("/") and (Path(word) / "status.json").exists()), "a run")
+            run = next((Path(word).name for word in command if word.startswith("/") and (Path(word) / "status.json").exists()), "a run")
             known[process.info["pid"]] = kind, f"{kind.title} {run}" if kind.title.endswith(" of") else kind.title
         elif process.info["ppid"] in known:
             known[process.info["pid"]] = known[process.info["ppid"]]
-        if found := known.get(process.info["pid"]):
-            yield process, *found
+        if match := known.get(process.info["pid"]):
+            yield process, *match
 
 
 def _port(address: str, ports: Sequence[int], kind: Kind, whose: str) -> Exposure:
@@ -125,7 +125,7 @@ def _port(address: str, ports: Sequence[int], kind: Kind, whose: str) -> Exposur
 
 def _unix_sockets(folder: Path, names: Sequence[str], whose: str) -> Exposure:
     what = f"{folder}/{names[0] if len(names) == 1 else f'({len(names)} sockets)'}, {whose}"
-    modes = {part: found.st_mode for part in (folder, *folder.parents) if (found := _stat(part))}
+    modes = {part: info.st_mode for part in (folder, *folder.parents) if (info := _stat(part))}
     if folder not in modes:
         return Exposure("ok", what, "Nothing: it is gone.")
     closed = next((part for part, mode in modes.items() if not mode & (OPEN_TO_GROUP | OPEN_TO_ALL)), None)
@@ -136,19 +136,19 @@ def _unix_sockets(folder: Path, names: Sequence[str], whose: str) -> Exposure:
 
 def _folder(path: Path, title: str) -> Iterator[Exposure]:
     what = f"{path}, {title}"
-    found = _stat(path.resolve())
-    if found is None:
+    info = _stat(path.resolve())
+    if info is None:
         yield Exposure("ok", what, "Nothing: there is no such folder yet.")
         return
-    if found.st_uid not in (os.getuid(), 0):
+    if info.st_uid not in (os.getuid(), 0):
         yield Exposure(
-            "warning", what, f"It belongs to {_user(found.st_uid)}, who can rename and remove what is in it.", "export WORKBENCH_RUNS=~/runs"
+            "warning", what, f"It belongs to {_user(info.st_uid)}, who can rename and remove what is in it.", "export WORKBENCH_RUNS=~/runs"
         )
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+    if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
         yield Exposure("error", what, "Every user of this machine can rename and remove what is in it.", f"chmod o-w {path}, or chmod +t {path}")
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Exposure("warning", what, "Others can put runs of theirs in it; they are shown as theirs, read-only.")
-    elif found.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
+    elif info.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
         yield Exposure("ok", what, "Others can list the names in it; each run's own folder is closed to them.")
     else:
         yield Exposure("ok", what, "Nothing: it is closed to them.")
@@ -157,12 +157,12 @@ def _folder(path: Path, title: str) -> Iterator[Exposure]:
 def _runs(runs: Path) -> Iterator[Exposure]:
     """Folders of runs of this user's that others may look into: someone has opened them, a new run's are closed."""
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        found = _stat(path)
-        if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or not (path / "status.json").is_file():
+        info = _stat(path)
+        if info is None or not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or not (path / "status.json").is_file():
             continue
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield Exposure("error", str(path), "Others can change this run's files, and so what it does.", f"chmod go-w {path}")
-        elif found.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
+        elif info.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):
             yield Exposure("warning", str(path), "Others can read this run's prompts, rollouts and weights.", f"chmod 700 {path}, unless they should")
         for secret in [*path.glob("endpoints/*.key"), *path.glob("dask/*.key"), *path.glob("endpoints/*.tls/*.key")]:
             if (of_secret := _stat(secret)) and of_secret.st_mode & (OPEN_TO_GROUP | OPEN_TO_ALL):

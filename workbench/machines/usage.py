@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import psutil
 
 from workbench.backends import local, slurm
-from workbench.backends.base import Survey
+from workbench.backends.base import ClusterSnapshot
 from workbench.rundir import beats, opening
 from workbench.rundir.beats import Beat
 from workbench.rundir.files import now_on
@@ -106,7 +106,7 @@ def _user() -> str:
 class Cluster:
     """All of it at one time. `user` is who looks."""
 
-    survey: Survey
+    survey: ClusterSnapshot
     allocations: tuple[Allocation, ...] = ()
     user: str = field(default_factory=_user)
 
@@ -124,8 +124,8 @@ def places() -> list[Where]:
 def look(runs: Iterable[Run], where: Where) -> Cluster:
     """The place and the live runs; on this machine only those that run on it."""
     survey = slurm.survey() if where == "slurm" else local.survey()
-    found = [allocation for run in runs if (allocation := _allocation(run))]
-    here = [each for each in found if where == "slurm" or (each.backend == "local" and each.hosts in ((), (socket.gethostname(),)))]
+    allocations = [allocation for run in runs if (allocation := _allocation(run))]
+    here = [each for each in allocations if where == "slurm" or (each.backend == "local" and each.hosts in ((), (socket.gethostname(),)))]
     return Cluster(survey, tuple(here))
 
 
@@ -154,15 +154,15 @@ def _allocation(run: Run) -> Allocation | None:
     )
 
 
-def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
+def _ranks(folder: Path, beats: Sequence[Beat], attempt: int) -> list[Use]:
     """The ranks by role and number. Those of an attempt before are passed over once they are quiet; servers restart by themselves."""
-    found, now = [], now_on(folder)
-    for beat in told:
+    uses, now = [], now_on(folder)
+    for beat in beats:
         with contextlib.suppress(FileNotFoundError, Unreadable):
             age_s = _age_s(folder / f"{beat.role}-{beat.rank}.json", now)
             if beat.ended or (age_s > FORGOTTEN_S and beat.attempt < attempt):
                 continue
-            found.append(
+            uses.append(
                 Use(
                     role=beat.role,
                     rank=beat.rank,
@@ -178,7 +178,7 @@ def _ranks(folder: Path, told: Sequence[Beat], attempt: int) -> list[Use]:
                     silent=age_s > SILENT_BEATS * beat.interval_s,
                 )
             )
-    return sorted(found, key=lambda use: (use.role != "actor", use.role, use.rank))
+    return sorted(uses, key=lambda use: (use.role != "actor", use.role, use.rank))
 
 
 def _age_s(path: Path, now: float) -> float:
@@ -198,7 +198,7 @@ def _age_s(path: Path, now: float) -> float:
 def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:
     """The driver of a run on this machine, and what it started beside the ranks: dask's workers, inference servers."""
     known = {use.pid for use in ranks}
-    found = []
+    uses = []
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(driver)
         processes = (root, *root.children(recursive=True))
@@ -208,17 +208,17 @@ def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:
                 if process.pid not in known:
                     role = "driver" if process.pid == driver else _role(process)
                     cpus, memory_mib = _measure(process)
-                    found.append(Use(role, None, socket.gethostname(), process.pid, cpus, memory_mib))
-    return found
+                    uses.append(Use(role, None, socket.gethostname(), process.pid, cpus, memory_mib))
+    return uses
 
 
 def _role(process: psutil.Process) -> str:
     """A process by what it runs: the module of a Python, else the program's name."""
-    words = process.cmdline()
+    command = process.cmdline()
     for name in ("spawn_main", "resource_tracker"):
-        if name in " ".join(words):
+        if name in " ".join(command):
             return {"spawn_main": "dask worker"}.get(name, name.replace("_", " "))
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
+    return command[command.index("-m") + 1] if "-m" in command[:-1] else process.name()
 
 
 def _meet(processes: Sequence[psutil.Process]) -> None:

@@ -31,7 +31,7 @@ class Asked:
         from workbench.engine import parallel
 
         asked_of_step = self._pending.pop(step, [])
-        mine = {(e.place, e.sample): take(e, future.result(), i) for asked, future in asked_of_step for i, e in enumerate(asked)}
+        mine = {(e.prompt_index, e.sample): take(e, future.result(), i) for asked, future in asked_of_step for i, e in enumerate(asked)}
         return {key: value for part in parallel.gather_over_all(mine) for key, value in part.items()}
 
 
@@ -52,6 +52,6 @@ class ByToken:
             start = len(e.row.prefix)
             return np.array(answer[self._output][i, start : start + len(e.tokens)])
 
-        found = self._asked.collect(experiences[0].step, own)
+        answers = self._asked.collect(experiences[0].step, own)
         for e in experiences:
-            e.put(self._name, found[e.place, e.sample])
+            e.put(self._name, answers[e.prompt_index, e.sample])

@@ -20,12 +20,12 @@ def find_role(name: str) -> RoleModule:
 
 def connect_roles(names: Iterable[str], around: Surroundings, connect: Connect) -> dict[str, Connected]:
     """The roles and those that they ask, ready to be asked. Two roles of one server share its transport only in name: each has its own."""
-    found: dict[str, Connected] = {}
+    connected: dict[str, Connected] = {}
     for name in placement.with_asked(names, around.spec.algorithm, around.spec.model):
         server = placement.server_of(name, around.spec.algorithm)
-        here = replace(around, asked=dict(found))
-        found[name] = find_role(name).remote(here, connect(server)) if server else find_role(name).local(here)
-    return found
+        here = replace(around, asked=dict(connected))
+        connected[name] = find_role(name).remote(here, connect(server)) if server else find_role(name).local(here)
+    return connected
 
 
 def traffic(roles: Iterable[Connected]) -> Metrics:

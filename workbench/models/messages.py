@@ -19,32 +19,32 @@ def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None 
     wholes = [[*e.row.prefix, *e.tokens] for e in experiences]
     prompts = [len(e.row.prefix) for e in experiences]
     shape = (len(wholes), max(map(len, wholes)))
-    found = {
+    result = {
         "tokens": np.zeros(shape, np.int32),
         "sequence_lengths": np.array([len(w) for w in wholes], np.int32),
         "prompt_lengths": np.array(prompts, np.int32),
         **{name: np.zeros(shape, np.float32) for name in arrays or {}},
     }
     for i, (e, whole) in enumerate(zip(experiences, wholes, strict=True)):
-        found["tokens"][i, : len(whole)] = whole
+        result["tokens"][i, : len(whole)] = whole
         for name, source in (arrays or {}).items():
-            found[name][i, prompts[i] : len(whole)] = e.known(source)
-    return found
+            result[name][i, prompts[i] : len(whole)] = e.known(source)
+    return result
 
 
 def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = None) -> list[Row]:
     """The request as rows: neighbours with the same prompt are its branches. `names` gives the arrays that the rows carry: in the row, in the request."""
     tokens_BT, lengths_B, prompts_B = arrays["tokens"], arrays["sequence_lengths"], arrays["prompt_lengths"]
     prefixes = [tuple(tokens[:prompt].tolist()) for tokens, prompt in zip(tokens_BT, prompts_B, strict=True)]
-    found = []
+    result = []
     for prefix, places in itertools.groupby(range(len(tokens_BT)), key=lambda i: prefixes[i]):
         same = list(places)
         spans = [slice(int(prompts_B[i]), int(lengths_B[i])) for i in same]
         values = {
             name: np.concatenate([arrays[source][i, span] for i, span in zip(same, spans, strict=True)]) for name, source in (names or {}).items()
         }
-        found.append(Row(prefix, tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True)), arrays=values))
-    return found
+        result.append(Row(prefix, tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True)), arrays=values))
+    return result
 
 
 def by_token(arrays: Mapping[str, np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:

@@ -139,7 +139,7 @@ class Served(Protocol):
 
 
 class RoleModule(Protocol):
-    """A file of `workbench/models/roles/`; `place` besides, which `workbench.settings.placement` reads without torch."""
+    """A file of `workbench/models/roles/`; `placement` besides, which `workbench.settings.placement` reads without torch."""
 
     def local(self, around: Surroundings) -> Connected:
         """The role in the policy's own processes."""

@@ -59,7 +59,7 @@ LIMITS = (
 )
 
 
-def found(steps: Steps) -> list[Alarm]:
+def raised(steps: Steps) -> list[Alarm]:
     """The alarms of the newest step, given the metrics of all steps so far."""
     if not steps:
         return []
@@ -69,7 +69,7 @@ def found(steps: Steps) -> list[Alarm]:
 
 def _not_a_number(step: Mapping[str, float]) -> Alarm | None:
     bad = [name for name, value in step.items() if isinstance(value, float) and not math.isfinite(value)]
-    return Alarm("not a number", f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} no finite number") if bad else None
+    return Alarm("not a number", f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} NaN or infinite") if bad else None
 
 
 def _at_limit(step: Mapping[str, float], limit: Limit) -> Alarm | None:

@@ -86,7 +86,7 @@ class HangWatch:
         named = tuple((beat.role, beat.rank) for beat in silent) or ("waiting",)
         if self.message and named == self._named:
             return False
-        self._sound(named, silent, quiet_s, now)
+        self._emit_alarms(named, silent, quiet_s, now)
         return True
 
     def _listen(self, now: float) -> None:
@@ -101,14 +101,14 @@ class HangWatch:
         """The ranks that should beat and do not."""
         return [h.beat for h in self._heard.values() if not h.beat.ended and now - h.at > MISSED * max(h.beat.interval_s, self._interval_s)]
 
-    def _sound(self, named: tuple[object, ...], silent: Sequence[Beat], quiet_s: float, now: float) -> None:
+    def _emit_alarms(self, named: tuple[object, ...], silent: Sequence[Beat], quiet_s: float, now: float) -> None:
         heard = [h.beat for h in self._heard.values()]
         began = {(role, rank) for role, rank in self._heard}
         missing = [(role, rank) for role, count in self._ranks.items() for rank in range(count) if (role, rank) not in began]
         if not self.message:
             self._began = now - quiet_s
         self._named = named
-        self.message = told(heard, silent, missing, quiet_s)
+        self.message = report(heard, silent, missing, quiet_s)
         step = max((beat.step for beat in heard), default=0)
         self._write("alarm", name=NAME, step=step, message=self.message, ranks=[f"{beat.role} {beat.rank}" for beat in silent], seconds=quiet_s)
         print(f"hang: {self.message}", flush=True)
@@ -133,7 +133,7 @@ class HangWatch:
             print(f"warning: the alarm could not be written: {error}", flush=True)
 
 
-def told(heard: Iterable[Beat], silent: Sequence[Beat], missing: Sequence[tuple[str, int]], quiet_s: float) -> str:
+def report(heard: Iterable[Beat], silent: Sequence[Beat], missing: Sequence[tuple[str, int]], quiet_s: float) -> str:
     """Who is frozen, who has not come, and who waits where, the smallest group first: it is the one that the others wait for."""
     parts = [f"no rank made progress for {_duration(quiet_s)}"]
     for beat in silent:

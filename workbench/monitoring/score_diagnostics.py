@@ -47,7 +47,7 @@ def ranking(scores_P2: np.ndarray, lengths_P2: np.ndarray) -> dict[str, object]:
         "lengths": {
             "tokens": lengths_P2.ravel()[keep].tolist(),
             "scores": scores_P2.ravel()[keep].tolist(),
-            "chosen": [bool(place % 2 == 0) for place in keep],
+            "chosen": [bool(kept % 2 == 0) for kept in keep],
         },
     }
 
@@ -75,16 +75,16 @@ def calibration(margin_P: np.ndarray, right_P: np.ndarray) -> tuple[list[dict[st
     sure_P = 1 / (1 + np.exp(-np.abs(margin_P)))
     place_P = np.minimum(((sure_P - 0.5) * 2 * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     bins = []
-    for place in np.unique(place_P):
-        here = place_P == place
+    for bin_index in np.unique(place_P):
+        here = place_P == bin_index
         bins.append({"predicted": float(sure_P[here].mean()), "observed": float(right_P[here].mean()), "count": int(here.sum())})
     return bins, sum(b["count"] * abs(b["predicted"] - b["observed"]) for b in bins) / max(1, len(margin_P))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """1 for the least; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[position]
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:

@@ -20,7 +20,7 @@ class AlarmBell:
     def emit_alarms(self, step: int, metrics: Metrics) -> None:
         """An event for each alarm that begins with this step, and for each that is over."""
         self._history.append(metrics)
-        now = alarms.found(self._history)
+        now = alarms.raised(self._history)
         for alarm in now:
             if alarm.name not in self._sounding:
                 rollouts = list(self._worst(alarm.rank_by)) if alarm.rank_by else []

@@ -200,21 +200,21 @@ class _Drive:
             if self._leaves:
                 return self._left("the allocation ends")
             if self._terminated:
-                return State.KILLED, "killed; resume goes on from the last checkpoint"
+                return State.KILLED, "killed; resume continues from the last checkpoint"
             if self._ran:
-                return State.STOPPED, "stopped; resume goes on from the last checkpoint"
+                return State.STOPPED, "stopped; resume continues from the last checkpoint"
             return State.STOPPED, "stopped before the first step"
         except GangFailed as error:
             hung = f"hang: {self._hangs.ended}\n" if self._hangs.ended else ""
             return self._left(f"the allocation ends; {error}") if self._leaves else (State.FAILED, f"{hung}{error}")
         except TimeoutError as error:
-            return self._left(str(error)) if task.config.goes_on and self._ran else (State.FAILED, str(error))
+            return self._left(str(error)) if task.config.requeues and self._ran else (State.FAILED, str(error))
         finally:
             self._progress.poll(run.status.attempt)
             self._progress.flush()
         if self._progress.end == "stopped" and self._leaves:
             return self._left(f"saved at step {run.status.step} before the allocation ends")
-        ends = {"completed": (State.COMPLETED, ""), "stopped": (State.STOPPED, "stopped; resume goes on from the last checkpoint")}
+        ends = {"completed": (State.COMPLETED, ""), "stopped": (State.STOPPED, "stopped; resume continues from the last checkpoint")}
         return ends.get(self._progress.end or "", (State.FAILED, f"the ranks exited with 0 before the end of the run; see {run.logs}"))
 
     def watch(self, attempt: int) -> bool:
@@ -228,7 +228,7 @@ class _Drive:
         self._stopping = self._stopping or any(request["request"] == "stop" and "attempt" not in request for request in requests)
         if self._warning and not self._warned and self._warning.exists():
             self._warned = True
-            self._run.request("stop", attempt=attempt)  # of this attempt alone: the next one goes on
+            self._run.request("stop", attempt=attempt)  # of this attempt alone: the next one continues
             log.say("warned: the allocation ends soon")
         return not self._terminated and (self._progress.running or not (self._stopping or self._warned))
 
@@ -238,13 +238,13 @@ class _Drive:
 
     def _left(self, why: str) -> tuple[State, str]:
         """What becomes of a run that its allocation leaves unfinished."""
-        if self._task.config.goes_on:
-            return State.PREEMPTED, f"{why}; it waits to go on from its last checkpoint"
-        return State.STOPPED, f"{why}; resume goes on from the last checkpoint"
+        if self._task.config.requeues:
+            return State.PREEMPTED, f"{why}; requeued, to continue from its last checkpoint"
+        return State.STOPPED, f"{why}; resume continues from the last checkpoint"
 
 
 def _end_ranks(client: Client, run: RunDir, ranks: Sequence[Beat]) -> None:
-    """On whichever nodes they are. The gang's supervisor sees them die, and goes on as after any death."""
+    """On whichever nodes they are. The gang's supervisor sees them die, and continues as after any death."""
     client.run(hang.kill, str(run.path), [(beat.host, beat.pid) for beat in ranks], on_error="ignore")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from workbench.engine.batch import Loss, Metrics
 from workbench.engine.step import Policy
 from workbench.metrics import combined
-from workbench.rollout.experience import LEARNT, Experience, trees
+from workbench.rollout.experience import LEARNT, Experience, group_into_rows
 from workbench.settings import AlgorithmConfig
 
 
@@ -19,12 +19,12 @@ def learn(policy: Policy, experiences: Sequence[Experience], loss: Loss, epochs:
     known = {name: source for name, source in LEARNT.items() if getattr(experiences[0], source) is not None}
     known |= {name: name for name in experiences[0].arrays}
     parts = minibatches(experiences, policy.algorithm, epochs, seed, step)
-    return combined([policy.update(trees(minibatch, known), loss, step, seed, part) for part, minibatch in enumerate(parts)])
+    return combined([policy.update(group_into_rows(minibatch, known), loss, step, seed, part) for part, minibatch in enumerate(parts)])
 
 
 def minibatches(experiences: Sequence[Experience], cfg: AlgorithmConfig, epochs: int, seed: int, step: int) -> Iterator[list[Experience]]:
     """Each pass a fresh order of the prompts, cut into minibatches of `global_batch_size` answers. A function of its arguments alone."""
-    prompts = [list(same) for _, same in itertools.groupby(experiences, key=lambda e: e.place)]
+    prompts = [list(same) for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index)]
     for epoch in range(epochs):
         order = np.random.default_rng((seed, step, epoch)).permutation(len(prompts))
         flat = [e for i in order for e in prompts[i]]

@@ -1,4 +1,4 @@
-"""The algorithm's settings while the run goes on: some may be changed, and what was changed is part of every checkpoint."""
+"""The algorithm's settings during the run: some may be changed, and what was changed is part of every checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ C = TypeVar("C", bound=AlgorithmConfig)
 
 
 class LiveSettings(Generic[C]):
-    """`now` is the settings as they are; `use` is told whenever they change."""
+    """`now` is the settings as they are; `use` is called whenever they change."""
 
     def __init__(self, given: C, use: Callable[[C], None]):
         self.now = given
@@ -26,11 +26,11 @@ class LiveSettings(Generic[C]):
         """As `set`, for the run's owner.
 
         Raises:
-            ValueError: a setting that cannot be changed while the run goes on, or a value out of bounds.
+            ValueError: a setting that cannot be changed during the run, or a value out of bounds.
         """
         wrong = [name for name in values if name not in self.now.live]
         if wrong:
-            raise ValueError(f"{', '.join(wrong)} cannot be changed while the run goes on; these can: {', '.join(self.now.live)}")
+            raise ValueError(f"{', '.join(wrong)} cannot be changed during the run; these can: {', '.join(self.now.live)}")
         self.set(**values)
 
     @property

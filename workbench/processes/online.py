@@ -19,7 +19,7 @@ from workbench.processes.sampling import MICROBATCH, Sampler, SamplerTime, in_or
 from workbench.processes.scoring import Scorer
 from workbench.rollout.ahead import Ahead, Over
 from workbench.rollout.base import Sampling
-from workbench.rollout.experience import Experience, fill, trees
+from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.rundir import rollouts
 from workbench.serve.client import Client
 from workbench.settings.online import OnlineConfig
@@ -67,7 +67,7 @@ class Online:
 
     @property
     def _cfg(self) -> OnlineConfig:
-        """The algorithm's settings as they are now: with what was changed while the run goes on."""
+        """The algorithm's settings as they are now: with what was changed during the run."""
         return cast(OnlineConfig, self._policy.algorithm)
 
     def _sampling(self) -> Sampling:
@@ -85,15 +85,15 @@ class Online:
             if self._ahead:
                 if list(map(id, rows)) != list(map(id, self.progress.batch(step))):
                     raise ValueError("rollout.max_staleness is for algorithms that sample each step's own rows, once")
-                found = self._ahead.take(step)
-                self._ask(found)
+                experiences = self._ahead.take(step)
+                self._ask(experiences)
             else:
                 self.sampler.refit(step)
-                found = self.sampler.answers(rows, samples, step + 1, self._seed, self._sampling(), self._score_and_ask)
-        return self._scored(found, len(rows), samples)
+                experiences = self.sampler.answers(rows, samples, step + 1, self._seed, self._sampling(), self._score_and_ask)
+        return self._scored(experiences, len(rows), samples)
 
     def measure(self, experiences: Sequence[Experience]) -> None:
-        rows = trees(experiences, {})
+        rows = group_into_rows(experiences, {})
         with self._times.timed("logprobs"):
             both = self._policy.outputs(rows, Outputs(logprobs=True, entropy=True))
             fill(experiences, [given.of("logprobs_N") for given in both], "logprobs")
@@ -142,10 +142,10 @@ class Online:
             self._ahead.wait()
         with self._times.aside(), self.sampler.aside(), self._ahead_s.aside():
             self.sampler.refit(self.progress.step)
-            found = self._scored(self.sampler.answers(rows, 1, 0, seed, self._sampling(), self._scorer.begin), len(rows), 1)
+            experiences = self._scored(self.sampler.answers(rows, 1, 0, seed, self._sampling(), self._scorer.begin), len(rows), 1)
             self._traffic()
             self._scorer.metrics()
-        return found
+        return experiences
 
     def worst(self, quantity: str) -> list[int]:
         """The numbers, in the newest step's file, of the rollouts that stand out in a quantity."""
@@ -181,10 +181,10 @@ class Online:
     def _waits(self, reason: str) -> None:
         self._rank.emit("phase", message=reason)
 
-    def _scored(self, found: Sequence[Experience], prompts: int, samples: int) -> list[Experience]:
+    def _scored(self, experiences: Sequence[Experience], prompts: int, samples: int) -> list[Experience]:
         """All ranks' answers, prompt by prompt, with their rewards. Raises as `in_order` does."""
         with self._times.timed("reward"):
-            gathered = in_order(parallel.gather_over_all(found), prompts, samples)
+            gathered = in_order(parallel.gather_over_all(experiences), prompts, samples)
             self._scorer.fill(gathered)
         return gathered
 

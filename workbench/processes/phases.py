@@ -27,9 +27,9 @@ class PhaseTimes:
 
     def take(self) -> dict[str, float]:
         """As a step's metrics, `time_<phase>_s`; from now on they count anew."""
-        found: dict[str, float] = {TIME_OF(name): seconds for name, seconds in self._seconds.items()}
+        times: dict[str, float] = {TIME_OF(name): seconds for name, seconds in self._seconds.items()}
         self._seconds.clear()
-        return found
+        return times
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

@@ -90,13 +90,13 @@ class Sampler:
 
         The ranks take prompts from one queue, so that none waits for long answers; once `over()` is true they take no more.
         """
-        found: list[Experience] = []
+        experiences: list[Experience] = []
         fresh: list[Experience] = []
 
         def hand_on() -> None:
-            fresh.sort(key=lambda e: (e.place, e.sample))
+            fresh.sort(key=lambda e: (e.prompt_index, e.sample))
             finished(fresh)
-            found.extend(fresh)
+            experiences.extend(fresh)
             fresh.clear()
 
         self.engine.resume()
@@ -109,7 +109,7 @@ class Sampler:
                 hand_on()
         hand_on()
         self.engine.release()
-        return found
+        return experiences
 
     def _experience(self, row: Row, rollout: Rollout, step: int) -> Experience:
         def decode(tokens: Sequence[int], **options: bool) -> str:
@@ -117,7 +117,7 @@ class Sampler:
 
         return Experience(
             step=step,
-            place=rollout.key,
+            prompt_index=rollout.key,
             sample=rollout.sample,
             row=row,
             tokens=rollout.tokens,
@@ -152,16 +152,16 @@ def in_order(shares: Sequence[Sequence[Experience]], prompts: int, samples: int)
     Raises:
         WorkLost: they are not `samples` to each of so many prompts, each once.
     """
-    found = sorted((e for share in shares for e in share), key=lambda e: (e.place, e.sample))
-    got, wanted = [(e.place, e.sample) for e in found], list(itertools.product(range(prompts), range(samples)))
+    experiences = sorted((e for share in shares for e in share), key=lambda e: (e.prompt_index, e.sample))
+    got, wanted = [(e.prompt_index, e.sample) for e in experiences], list(itertools.product(range(prompts), range(samples)))
     if got != wanted:
-        missing = sorted({place for place, _ in set(wanted) - set(got)})
+        missing = sorted({prompt for prompt, _ in set(wanted) - set(got)})
         raise WorkLost(
             f"the ranks were to sample {len(wanted)} answers ({samples} to each of {prompts} prompts) and sampled {[len(share) for share in shares]}, "
             f"{len(set(got) & set(wanted))} of them wanted; prompts without all of theirs: {missing[:8]}{'…' * (len(missing) > 8)}. "
             "The queue in the gang's store was changed from outside, or the engine lost answers: nothing was learnt from them; resume the run"
         )
-    return found
+    return experiences
 
 
 class SamplerTime:

@@ -16,7 +16,7 @@ from workbench.rollout.experience import Experience
 class Scorer:
     """The rewards of answers. Every rank has one; all make the same calls, except `begin`.
 
-    `report` is told what is waited for; `stopped` is asked meanwhile whether the run is to stop.
+    `report` is called with what is waited for; `stopped` is asked meanwhile whether the run is to stop.
     """
 
     def __init__(self, reward: Scoring, shaping: str | None, report: Callable[[str], None], stopped: Callable[[], bool]):
@@ -46,8 +46,8 @@ class Scorer:
         """Each rank shapes some rewards, so that all hold the same even where a function throws dice."""
         assert self._shaping is not None
         mine = [i for i in range(parallel.rank(), len(experiences), parallel.world_size()) if experiences[i].reward is not None]
-        found = {i: shaped(self._shaping, str(self._name), experiences[i].answer()) for i in mine}
-        for part in parallel.gather_over_all(found):
+        rewards = {i: shaped(self._shaping, str(self._name), experiences[i].answer()) for i in mine}
+        for part in parallel.gather_over_all(rewards):
             for i, (reward, by_token) in part.items():
                 experiences[i].reward = reward
                 experiences[i].shaped = experiences[i].shaped if by_token is None else by_token

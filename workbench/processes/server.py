@@ -44,35 +44,35 @@ class Served:
     compute: Callable[[Arrays], Arrays]
 
 
-def serve(run: RunDir, spec: Experiment, place: placement.Server) -> None:
+def serve(run: RunDir, spec: Experiment, placed: placement.Server) -> None:
     """Answer until SIGTERM."""
     from workbench.engine import parallel
 
-    stage = _stage(spec, place)
+    stage = _stage(spec, placed)
     endpoints: dict[str, Served] = {}
-    for role in place.roles:
-        endpoints |= _endpoints(role, run, spec, place, stage)
+    for role in placed.roles:
+        endpoints |= _endpoints(role, run, spec, placed, stage)
     if parallel.rank() == 0:
-        _lead(run, spec, place, endpoints, stage)
+        _lead(run, spec, placed, endpoints, stage)
     else:
         _follow(endpoints)
 
 
-def _stage(spec: Experiment, place: placement.Server) -> Stage | None:
+def _stage(spec: Experiment, placed: placement.Server) -> Stage | None:
     """Where two models take turns on the accelerator."""
     from workbench.engine import device
     from workbench.engine.swap import Stage
 
     wanted = require(spec.algorithm, OnlineConfig).swap_to_host
-    several = len(place.roles) > 1 and len(place.sources) > 1
+    several = len(placed.roles) > 1 and len(placed.sources) > 1
     return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
 
 
-def _endpoints(role: str, run: RunDir, spec: Experiment, place: placement.Server, stage: Stage | None) -> dict[str, Served]:
+def _endpoints(role: str, run: RunDir, spec: Experiment, placed: placement.Server, stage: Stage | None) -> dict[str, Served]:
     from workbench.engine import hf
 
     module = find_role(role)
-    around = Surroundings(run, spec, place.layout, hf.local_directory(spec.model.source))
+    around = Surroundings(run, spec, placed.layout, hf.local_directory(spec.model.source))
     made = stage.build(role, lambda: module.serve(around), lambda served: served.models()) if stage else module.serve(around)
 
     def on_stage(compute: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
@@ -86,12 +86,12 @@ def _endpoints(role: str, run: RunDir, spec: Experiment, place: placement.Server
     return {name: Served(role, each.inputs, each.outputs, on_stage(each.compute)) for name, each in made.endpoints().items()}
 
 
-def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
+def _lead(run: RunDir, spec: Experiment, placed: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
     """Rank 0: refuse what is wrong, hand what is right to the other ranks, and compute with them."""
     from workbench.engine import hf, parallel
     from workbench.serve.server import Server
 
-    vocabulary = min(hf.config(hf.local_directory(source)).vocab_size for source in {spec.model.source, *place.sources})
+    vocabulary = min(hf.config(hf.local_directory(source)).vocab_size for source in {spec.model.source, *placed.sources})
     longest = spec.data.max_length + require(spec.algorithm, OnlineConfig).max_tokens
     last = [time.monotonic()]
 
@@ -119,11 +119,11 @@ def _lead(run: RunDir, spec: Experiment, place: placement.Server, endpoints: dic
 
     server = Server(
         run.path,
-        place.name,
+        placed.name,
         [endpoint(name, served) for name, served in endpoints.items()],
         host=os.environ.get("MASTER_ADDR", "127.0.0.1"),  # the gang's own: loopback on one machine, the node's address on a cluster
         linger_s=LINGER_S if stage else 0.0,
-        health=Health(run.path, place.name, place.processes, swaps),
+        health=Health(run.path, placed.name, placed.processes, swaps),
     )
     with beats.doing(IDLE):
         server.run(stop)
@@ -166,11 +166,11 @@ def main() -> int:
     run, name = RunDir(Path(sys.argv[1])), sys.argv[2]
     beats.begin(run, name)
     spec = stored.experiment(run)
-    place = placement.server(name, spec.algorithm, spec.model)
-    spec = start.join(run, spec, place.layout)
+    placed = placement.server(name, spec.algorithm, spec.model)
+    spec = start.join(run, spec, placed.layout)
     from workbench.engine import parallel
 
-    serve(run, spec, place)
+    serve(run, spec, placed)
     parallel.stop()
     return 0
 

@@ -82,10 +82,10 @@ class Validation:
         """The mean known reward of one sampled answer to each held-out prompt, always from the same draws, and some of the answers."""
         if not self.rows:
             return {}, []
-        found = online.held_out(self.rows, SEED)
-        metrics: Metrics = {**mean_rewards(found), M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in found) / len(found)}
-        metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in found) / len(found)
-        shown = found[: self._rank.spec.validation.samples]
+        experiences = online.held_out(self.rows, SEED)
+        metrics: Metrics = {**mean_rewards(experiences), M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in experiences) / len(experiences)}
+        metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in experiences) / len(experiences)
+        shown = experiences[: self._rank.spec.validation.samples]
         return metrics, [_read(e) for e in shown]
 
     def _answers(self) -> list[Sample]:

@@ -73,7 +73,7 @@ class Scorer(Protocol):
     """Scores the answers of one component of the reward."""
 
     def __call__(self, answers: Sequence[Finished]) -> Scores | Waiting:
-        """Raises ValueError where it cannot go on; the message names the component and the cause.
+        """Raises ValueError where it cannot continue; the message names the component and the cause.
 
         After `Waiting` it is called again with the same answers. What needs a role is called on all ranks alike, anything else on one of them.
         """

@@ -17,9 +17,9 @@ def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
         response: the answer, without its end token.
         row: the data row's other columns, as text (say, the expected `answer`).
     """
-    words = len(response.split())
+    length = len(response.split())
     ended = response.rstrip().endswith((".", "!", "?"))
-    return min(1.0, words / 8) * (0.5 * ended + 0.5 * max(0.0, 1 - words / 40))
+    return min(1.0, length / 8) * (0.5 * ended + 0.5 * max(0.0, 1 - length / 40))
 
 
 def unhurried(answer: Answer) -> float | list[float]:

@@ -59,8 +59,8 @@ def ends(prompt: str, response: str, row: Mapping[str, str]) -> float:
 
 def brevity(prompt: str, response: str, row: Mapping[str, str]) -> float:
     """exp(-words / 20): 0.95 for one word, 0.61 for ten, 0.37 for twenty; 0 for a response without words."""
-    words = len(response.split())
-    return exp(-words / 20) if words else 0.0
+    length = len(response.split())
+    return exp(-length / 20) if length else 0.0
 
 
 PROGRAMS = {function.__name__: function for function in (math, regex, json_valid, ends, brevity)}
@@ -71,10 +71,10 @@ def result_of(text: str) -> Decimal | None:
     """The number a text comes to (see `math`), or None."""
     text = _FRACTION.sub(r"\1/\2", text).replace("{,}", ",")
     for marked in _MARKED:
-        if found := [match["marked"] for match in marked.finditer(text)]:
-            return _value(found[-1])
-    found = [match[0] for match in _NUMBER.finditer(text)]
-    return _value(found[-1]) if found else None
+        if matches := [match["marked"] for match in marked.finditer(text)]:
+            return _value(matches[-1])
+    matches = [match[0] for match in _NUMBER.finditer(text)]
+    return _value(matches[-1]) if matches else None
 
 
 def _value(written: str) -> Decimal | None:

@@ -55,12 +55,12 @@ def find(name: str, kind: Kind = PROGRAM) -> Callable[..., Any]:
         return kind.known[name]
     path, function = _parts(name, kind)
     module = _load(_locate(path, kind))
-    found = getattr(module, function, None)
-    if not callable(found):
+    reward = getattr(module, function, None)
+    if not callable(reward):
         own = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
         raise ValueError(_missing(path, function, own))
-    _callable_as(inspect.signature(found), function, path, kind)
-    return found
+    _callable_as(inspect.signature(reward), function, path, kind)
+    return reward
 
 
 def check(name: str, kind: Kind = PROGRAM) -> None:
@@ -72,9 +72,9 @@ def check(name: str, kind: Kind = PROGRAM) -> None:
     if name in kind.known:
         return
     path, function = _parts(name, kind)
-    place = _locate(path, kind)
+    folder = _locate(path, kind)
     try:
-        tree = ast.parse(place.read_bytes())
+        tree = ast.parse(folder.read_bytes())
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     bound = dict(_bound(tree.body))
@@ -104,11 +104,11 @@ def score(function: Program, name: str, prompt: str, response: str, row: Mapping
     """What the program `function`, called `name`, gives for an answer.
 
     Raises:
-        ValueError: it raised something, or gave what is no finite number; the message names it, the prompt's beginning and the cause.
+        ValueError: it raised something, or gave a value that is NaN or infinite; the message names it, the prompt's beginning and the cause.
     """
     try:
         value = function(prompt, response, row)
-    except Exception as error:  # whatever a user's function raises is told as its own
+    except Exception as error:  # whatever a user's function raises is reported as its own
         raise ValueError(f"{failed('reward', name, prompt)}: {type(error).__name__}: {error} (columns: {', '.join(row) or 'none'})") from error
     number = finite(value)
     if number is None:
@@ -148,9 +148,9 @@ def _parts(name: str, kind: Kind) -> tuple[str, str]:
 
 def _locate(path: str, kind: Kind) -> Path:
     given = Path(path).expanduser()
-    for place in filter(None, (given, shipped.find(given))):
-        if place.is_file():
-            return place.resolve()
+    for candidate in filter(None, (given, shipped.find(given))):
+        if candidate.is_file():
+            return candidate.resolve()
     folders = [folder for folder in (given.parent, shipped.find(given.parent)) if folder and folder.is_dir()]
     files = {file.name: file for folder in reversed(folders) for file in folder.glob("*.py")}
     close = difflib.get_close_matches(given.name, list(files), n=1)
@@ -168,7 +168,7 @@ def _load(path: Path) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises is told as its own
+    except Exception as error:  # whatever a user's file raises is reported as its own
         del sys.modules[module_name]
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     return module

@@ -25,7 +25,7 @@ class Answer:
         rewards: each component of `algorithm.rewards` by its name, unweighted.
         reward: their weighted sum.
         pieces: the text of each token, the end token's too.
-        finish_reason: "stop" where it ended by itself, "length" where it was cut at max_tokens.
+        finish_reason: "stop" where it ended by itself, "length" where it was truncated at max_tokens.
     """
 
     prompt: str
@@ -52,15 +52,15 @@ def shaped(function: Shaping, name: str, answer: Answer) -> tuple[float, np.ndar
     Raises:
         ValueError: it raised something, or gave neither a finite number nor one a token; the message names it and the prompt's beginning.
     """
-    told = failed("shaping", name, answer.prompt)
+    message = failed("shaping", name, answer.prompt)
     try:
         value = function(answer)
-    except Exception as error:  # whatever a user's function raises is told as its own
-        raise ValueError(f"{told}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever a user's function raises is reported as its own
+        raise ValueError(f"{message}: {type(error).__name__}: {error}") from error
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         numbers = [number for each in value if (number := finite(each)) is not None]
         if len(numbers) == len(value) == len(answer.pieces):
             return sum(numbers), np.array(numbers)
     elif (number := finite(value)) is not None:
         return number, None
-    raise ValueError(f"{told}: it returned {repr(value)[:_SHOWN]}; expected a finite number, or one for each of the {len(answer.pieces)} tokens")
+    raise ValueError(f"{message}: it returned {repr(value)[:_SHOWN]}; expected a finite number, or one for each of the {len(answer.pieces)} tokens")

@@ -28,14 +28,14 @@ def until_known(attempt: Callable[[], Waiting | None], report: Callable[[str], N
     waiting = attempt()
     if waiting is None:
         return
-    told = ""
+    reported = ""
     with beats.doing("waiting"):
         while waiting is not None:
-            if waiting.reason != told:
-                told = waiting.reason
-                report(f"waiting for {told}")
+            if waiting.reason != reported:
+                reported = waiting.reason
+                report(f"waiting for {reported}")
             if stopped():
-                raise StopRequested(told)
+                raise StopRequested(reported)
             time.sleep(poll_s)
             beats.moved()
             waiting = attempt()

@@ -42,7 +42,7 @@ FILLED_BY = {
 
 @dataclass
 class Experience:
-    """T tokens of an answer. Arrays have one value a token; `place` is the prompt's number in its step.
+    """T tokens of an answer. Arrays have one value a token; `prompt_index` is the prompt's number in its step.
 
     `step` is the number of the step that learns from it, from 1; 0 where none does. `weights_version` counts the updates that the weights
     behind it had seen. What fills the fields that begin as None: FILLED_BY.
@@ -56,7 +56,7 @@ class Experience:
     """
 
     step: int
-    place: int
+    prompt_index: int
     sample: int
     row: Row
     tokens: list[int]
@@ -164,13 +164,13 @@ def mean_rewards(experiences: Sequence[Experience], mean: Callable[[list[float]]
     return {**means, **({M.REWARDS_UNKNOWN: unknown / len(experiences)} if unknown else {})}
 
 
-def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:
+def group_into_rows(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:
     """The experiences as rows to learn from: a prompt with its answers as branches, and of each token the arrays (name in the loss: field).
 
     The experiences of a prompt lie side by side.
     """
     rows = []
-    for _, same in itertools.groupby(experiences, key=lambda e: e.place):
+    for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index):
         answers = list(same)
         values = {name: np.concatenate([_array(e, source) for e in answers]) for name, source in arrays.items()}
         rows.append(dataclasses.replace(answers[0].row, branches=tuple(e.tokens for e in answers), arrays=values))
@@ -178,7 +178,7 @@ def trees(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[
 
 
 def fill(experiences: Sequence[Experience], rows: Sequence[np.ndarray], name: str) -> None:
-    """Give each experience its part of what was computed of the rows that `trees` made of them."""
+    """Give each experience its part of what was computed of the rows that `group_into_rows` made of them."""
     flat = np.concatenate(rows) if len(rows) else np.zeros(0, np.float32)
     ends = np.cumsum([len(e.tokens) for e in experiences])[:-1]
     for e, part in zip(experiences, np.split(flat, ends), strict=True):

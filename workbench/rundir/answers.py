@@ -43,10 +43,10 @@ def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per
     with replacing(run.path / JSONL) as lines, replacing(run.path / PARQUET) as file, pq.ParquetWriter(file, shape, compression="zstd") as table:
         for step in steps:
             first = (step - 1) * prompts_per_step
-            found = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
-            answers = [{**answer, "row": row} for row, answer in found]
+            numbered = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
+            answers = [{**answer, "row": row} for row, answer in numbered]
             table.write_table(pa.Table.from_pylist(answers, schema=shape))
-            lines.writelines(_line(answer, rows[row]) for answer, (row, _) in zip(answers, found, strict=True))
+            lines.writelines(_line(answer, rows[row]) for answer, (row, _) in zip(answers, numbered, strict=True))
     return run.path / JSONL, run.path / PARQUET
 
 
@@ -64,10 +64,10 @@ def check_lines(path: Path) -> None:
         if not size or file.read() != b"\n":
             raise Unreadable(path, "it does not end with a whole line" if size else "empty")
     try:
-        found = decoded(first)
+        line = decoded(first)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or "response" not in found:
+        line = None
+    if not isinstance(line, dict) or "response" not in line:
         raise Unreadable(path, f"no answer in its first line: {first[:40]!r}")
 
 

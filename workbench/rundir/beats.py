@@ -42,7 +42,7 @@ class Beat:
     """One rank's newest sign of life. Its times are durations by its own clock, so that clocks of nodes need not agree.
 
     `number` counts the beats, `moves` the pieces of work done so far; `quiet_s` is the time since the last piece, `phase_s` that since `phase`
-    began. `collective` is the collective operation that the training thread is in, if it is in one, and `place` where our code called it.
+    began. `collective` is the collective operation that the training thread is in, if it is in one, and `place` (file:line) where our code called it.
     `cpus` is how many CPUs the process used since the beat before; its memory in MiB, and the share of the last moments in which its GPU was busy.
     """
 
@@ -89,7 +89,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def moved(step: int | None = None) -> None:
-    """A piece of work is done (a microbatch, a token of each answer, a pause that goes on): the rank does not hang."""
+    """A piece of work is done (a microbatch, a token of each answer, a pause that lasts): the rank does not hang."""
     global _moves, _moved_at, _step
     _moves, _moved_at = _moves + 1, time.monotonic()
     _step = _step if step is None else step
@@ -103,7 +103,7 @@ class Heart(threading.Thread):
         environment = os.environ
         self.role, self.rank, self.attempt = role, int(environment.get("RANK", 0)), int(environment.get("WORKBENCH_ATTEMPT", 1))
         self.interval_s = max(1.0, int(environment.get("WORLD_SIZE", 1)) / RANKS_A_SECOND)
-        self._folder, self._number, self._told = run.path / "beats", 0, False
+        self._folder, self._number, self._warned = run.path / "beats", 0, False
         self._over = threading.Event()
         self._process, self._spent = psutil.Process(), (time.monotonic(), time.process_time())
 
@@ -125,15 +125,18 @@ class Heart(threading.Thread):
             with replacing(path, durable=False) as file:  # not synced: a crash of the machine needs no beats
                 file.write(json.dumps(asdict(beat)).encode())
         except (OSError, Unreadable) as error:
-            if not self._told:
-                print(f"warning: no beats can be written ({error}); the run goes on, a hang of this rank will be told less exactly", file=sys.stderr)
-            self._told = True
+            if not self._warned:
+                print(
+                    f"warning: no beats can be written ({error}); the run continues, a hang of this rank will be reported less exactly",
+                    file=sys.stderr,
+                )
+            self._warned = True
 
     def _now(self) -> Beat:
         main = threading.main_thread().ident or 0
         now = time.monotonic()
         phase, since = (_doing[main] or [("starting", _moved_at)])[-1]
-        collective, place = _where(sys._current_frames().get(main))
+        collective, code_line = _where(sys._current_frames().get(main))
         spent = time.monotonic(), time.process_time()  # one right after the other: the quotient is of the same time
         (then, before), self._spent = self._spent, spent
         gpu_memory_mib, gpu_busy = gauge()
@@ -149,7 +152,7 @@ class Heart(threading.Thread):
             phase=phase,
             phase_s=now - since,
             collective=collective,
-            place=place,
+            place=code_line,
             moves=_moves,
             quiet_s=now - _moved_at,
             ended=self._over.is_set(),
@@ -169,25 +172,25 @@ def begin(run: RunDir, role: str) -> None:
 
 def read(run: RunDir) -> list[Beat]:
     """The newest beat of every rank that has one. A file that cannot be read now is passed over: `problems` names it."""
-    found = []
+    beats = []
     with contextlib.suppress(Unreadable):  # of the folder
         for path in _paths(run):
             with contextlib.suppress(OSError, Unreadable):
-                found.append(_beat(path))
-    return found
+                beats.append(_beat(path))
+    return beats
 
 
 def problems(run: RunDir) -> list[Unreadable]:
     """The beats that cannot be read. Raises Unreadable where the folder cannot."""
-    found = []
+    bad = []
     for path in _paths(run):
         try:
             _beat(path)
         except FileNotFoundError:
             continue  # replaced, or gone
         except Unreadable as error:
-            found.append(error)
-    return found
+            bad.append(error)
+    return bad
 
 
 def _paths(run: RunDir) -> list[Path]:

@@ -155,33 +155,33 @@ class _Beat(_Strict):
     gpu_busy: float | None = None
 
 
-def event(found: Mapping[str, object]) -> str:
+def event(record: Mapping[str, object]) -> str:
     """Why an event is none; empty where it is one."""
-    if wrong := _wrong(_Event, found):
+    if wrong := _wrong(_Event, record):
         return wrong
-    needed = _NEEDED.get(str(found["kind"]), ())
-    missing = [name for name in needed if name not in found]
-    return f"{found['kind']}: {', '.join(missing)} is missing" if missing else ""
+    needed = _NEEDED.get(str(record["kind"]), ())
+    missing = [name for name in needed if name not in record]
+    return f"{record['kind']}: {', '.join(missing)} is missing" if missing else ""
 
 
-def request(found: Mapping[str, object]) -> str:
+def request(record: Mapping[str, object]) -> str:
     """Why a request is none; empty where it is one."""
-    return _wrong(_Request, found)
+    return _wrong(_Request, record)
 
 
-def status(found: Mapping[str, object]) -> str:
+def status(record: Mapping[str, object]) -> str:
     """Why a status is none; empty where it is one. Its state is looked up elsewhere."""
-    return _wrong(_Status, found)
+    return _wrong(_Status, record)
 
 
-def beat(found: Mapping[str, object]) -> str:
+def beat(record: Mapping[str, object]) -> str:
     """Why a beat is none; empty where it is one."""
-    return _wrong(_Beat, found)
+    return _wrong(_Beat, record)
 
 
-def _wrong(model: type[BaseModel], found: object) -> str:
+def _wrong(model: type[BaseModel], record: object) -> str:
     try:
-        model.model_validate(found)
+        model.model_validate(record)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         got = "" if first["type"] == "missing" else f" (got {str(first['input'])[:SHOWN]!r})"

@@ -14,7 +14,7 @@ FLUSH_AFTER_S = 0.2
 
 
 class EventWriter:
-    """Appends to one role's event file. Only one process may hold it; a new attempt goes on with the numbering.
+    """Appends to one role's event file. Only one process may hold it; a new attempt continues with the numbering.
 
     On a network file system other hosts see what was written once it is flushed, which the kernel may put off for half a minute: so a thread
     flushes it soon after, and the writer does not wait.

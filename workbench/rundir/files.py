@@ -57,12 +57,12 @@ def read_json(path: Path, limit: int = opening.MOST_BYTES) -> dict[str, Any]:
     """The mapping that a JSON file of at most `limit` bytes holds. Raises FileNotFoundError, and Unreadable for anything else."""
     text = opening.read_text(path, limit)
     try:
-        found = decoded(text)
+        value = decoded(text)
     except ValueError as error:
         raise Unreadable(path, "empty" if not text.strip("\0 \r\n\t") else f"no JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise Unreadable(path, f"expected a JSON object, got {text[:40]!r}")
-    return found
+    return value
 
 
 def tail(path: Path, cursor: ByteCursor, check: Callable[[Mapping[str, object]], str] = lambda line: "") -> Iterator[dict[str, Any]]:
@@ -94,12 +94,12 @@ def tail(path: Path, cursor: ByteCursor, check: Callable[[Mapping[str, object]],
 
 def _object(path: Path, offset: int, line: bytes) -> dict[str, Any]:
     try:
-        found = decoded(line)
+        value = decoded(line)
     except ValueError:
         raise Unreadable(path, f"no JSON at byte {offset}: {line[:80]!r}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise Unreadable(path, f"no JSON object at byte {offset}: {line[:80]!r}")
-    return found
+    return value
 
 
 def last_lines(path: Path, count: int, longest: int = 400) -> list[str]:

@@ -58,7 +58,7 @@ def opener(path: str, flags: int) -> int:
         try:
             handle = os.open(file.name, (flags & ~os.O_TRUNC) | _SAFE, 0o600, dir_fd=folder)
         except OSError as error:
-            raise _told(error, file, file.name, folder) from None
+            raise _explained(error, file, file.name, folder) from None
     status = os.fstat(handle)
     if cause := _distrusted(status, owner) or (_SECOND_NAME if writing and status.st_nlink > 1 else ""):
         os.close(handle)
@@ -94,7 +94,7 @@ def stat(path: Path) -> os.stat_result:
         try:
             status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
-            raise _told(error, path, path.name, folder) from None
+            raise _explained(error, path, path.name, folder) from None
     if cause := _distrusted(status, owner):
         raise Unreadable(path, cause)
     return status
@@ -192,14 +192,14 @@ def _parent(path: Path, writing: bool) -> Iterator[tuple[int, int]]:
         raise ReadOnly(run, cause)
     handle = _enter(run, run, None)
     try:
-        owner, place = os.fstat(handle).st_uid, run
+        owner, folder = os.fstat(handle).st_uid, run
         for name in way:
-            place = place / name
-            inner = _enter(place, name, handle)
+            folder = folder / name
+            inner = _enter(folder, name, handle)
             os.close(handle)
             handle = inner
-            if (found := os.fstat(handle).st_uid) not in (owner, 0):
-                raise Unreadable(place, _foreign(found, owner))
+            if (owner_of_part := os.fstat(handle).st_uid) not in (owner, 0):
+                raise Unreadable(folder, _foreign(owner_of_part, owner))
         yield handle, owner
     finally:
         os.close(handle)
@@ -212,7 +212,7 @@ def _listed(folder: Path) -> Iterator[int]:
         try:
             handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way)
         except OSError as error:
-            raise _told(error, folder, ".", way) from None
+            raise _explained(error, folder, ".", way) from None
     try:
         yield handle
     finally:
@@ -230,14 +230,14 @@ def _way(path: Path) -> tuple[Path, list[str]]:
     return run, way
 
 
-def _enter(place: Path, name: str | Path, within: int | None) -> int:
+def _enter(path: Path, name: str | Path, within: int | None) -> int:
     try:
         return os.open(name, _ON_THE_WAY, dir_fd=within)
     except OSError as error:
-        raise _told(error, place, name, within) from None
+        raise _explained(error, path, name, within) from None
 
 
-def _told(error: OSError, path: Path, name: str | Path, within: int | None) -> Exception:
+def _explained(error: OSError, path: Path, name: str | Path, within: int | None) -> Exception:
     """The error with the file's whole path; one that says what the file is, where that is the cause."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.ENODEV):
         try:
@@ -258,8 +258,8 @@ def _distrusted(status: os.stat_result, owner: int) -> str:
 
 
 def _kind(mode: int) -> str:
-    return next((words for test, words in _KINDS if test(mode)), "a file" if modes.S_ISREG(mode) else "a device")
+    return next((label for test, label in _KINDS if test(mode)), "a file" if modes.S_ISREG(mode) else "a device")
 
 
-def _foreign(found: int, owner: int) -> str:
-    return f"belongs to {user(found)}, the run to {user(owner)}; not read"
+def _foreign(uid: int, owner: int) -> str:
+    return f"belongs to {user(uid)}, the run to {user(owner)}; not read"

@@ -125,7 +125,7 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Pa
 
 def steps(run: RunDir) -> list[int]:
     """The steps that have a readable file, ascending."""
-    return [file.step for file in _files(run) if file.sound]
+    return [file.step for file in _files(run) if file.valid]
 
 
 def damaged(run: RunDir) -> list[Path]:
@@ -134,17 +134,17 @@ def damaged(run: RunDir) -> list[Path]:
         opening.names(folder(run))
     except Unreadable as error:
         return [error.path]
-    return [file.path for file in _files(run) if not file.sound]
+    return [file.path for file in _files(run) if not file.valid]
 
 
 def version(run: RunDir) -> int:
     """Another number whenever a file came, went or was replaced."""
-    return hash(tuple(file for file in _files(run) if file.sound))
+    return hash(tuple(file for file in _files(run) if file.valid))
 
 
 def columns(run: RunDir) -> list[str]:
     """The columns of `page`: what it can sort by."""
-    components = sorted({name for file in _files(run) if file.sound for name in _components(file) or ()})
+    components = sorted({name for file in _files(run) if file.valid for name in _components(file) or ()})
     return [name for name in schema(components).names if name not in HEAVY]
 
 
@@ -172,8 +172,8 @@ def one(run: RunDir, step: int, rollout: int) -> Rollout | None:
         table = database.sql("SELECT * FROM read_parquet(?) WHERE rollout = ?", params=[files, rollout]).to_arrow_table()
         return cast(list[Rollout], table.to_pylist())
 
-    found = _read(run, step, step, read)
-    return found[0] if found else None
+    frame = _read(run, step, step, read)
+    return frame[0] if frame else None
 
 
 def whole_step(run: RunDir, step: int) -> list[Rollout]:
@@ -187,10 +187,10 @@ def whole_step(run: RunDir, step: int) -> list[Rollout]:
         table = database.sql("SELECT * FROM read_parquet(?) ORDER BY rollout", params=[files]).to_arrow_table()
         return cast(list[Rollout], table.to_pylist())
 
-    found = _read(run, step, step, read)
-    if found is None:
+    frame = _read(run, step, step, read)
+    if frame is None:
         raise ValueError(f"{folder(run) / f'{step}.parquet'} is missing or damaged")
-    return found
+    return frame
 
 
 def follow(run: RunDir, prompt_id: str) -> pd.DataFrame:
@@ -209,24 +209,24 @@ def shared(run: RunDir, step: int) -> dict[int, int]:
     text = """
 SELECT step, count(DISTINCT prompt_id) FROM read_parquet(?, union_by_name = true)
 WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP BY step ORDER BY step"""
-    found = _read(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
-    return dict(found or [])
+    rows = _read(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
+    return dict(rows or [])
 
 
 def summary(run: RunDir) -> pd.DataFrame:
     """One row a step: rollouts, prompts, rewarded (rollouts that have a reward), reward_mean, reward_std, length_mean (tokens), truncated (share), kl_mean (nats an answer), weights_version.
 
-    What is no finite number is left out of the means. A file is summarised once.
+    What is NaN or infinite is left out of the means. A file is summarised once.
     """
     import pandas as pd
 
-    files = [file for file in _files(run) if file.sound]
+    files = [file for file in _files(run) if file.valid]
     with _summaries_lock:
         known = {file: _summaries[file] for file in files if file in _summaries}
     missing = {file.step: file for file in files if file not in known}
     if missing:
-        found = _read(run, min(missing), max(missing), lambda database, names: database.execute(_SUMMARY, [names]).df())
-        rows = [] if found is None else found.to_dict("records")
+        frame = _read(run, min(missing), max(missing), lambda database, names: database.execute(_SUMMARY, [names]).df())
+        rows = [] if frame is None else frame.to_dict("records")
         fresh = {missing[row["step"]]: row for row in rows if row["step"] in missing}
         with _summaries_lock:
             _summaries.update(fresh)
@@ -259,14 +259,14 @@ class _File:
         return int(self.path.stem)
 
     @property
-    def sound(self) -> bool:
+    def valid(self) -> bool:
         return self.stamp is not None and self not in _unreadable and _components(self) is not None
 
 
 _summaries: dict[_File, dict[Hashable, object]] = {}
 _summaries_lock = threading.Lock()
 _unreadable: set[_File] = set()
-"""Files whose end is sound and whose pages are not."""
+"""Files whose end is valid and whose pages are not."""
 
 
 def _row(step: int, number: int, record: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
@@ -291,10 +291,10 @@ def _files(run: RunDir) -> list[_File]:
 
 def _listed(directory: Path) -> Iterator[_File]:
     try:
-        found = opening.names(directory)
+        names = opening.names(directory)
     except Unreadable:  # `damaged` names it
         return
-    for name in found:
+    for name in names:
         stem, _, suffix = name.partition(".")
         if suffix == "parquet" and stem.isascii() and stem.isdigit() and len(stem) <= DIGITS:
             try:
@@ -310,28 +310,28 @@ def _listed(directory: Path) -> Iterator[_File]:
 def _components(file: _File) -> tuple[str, ...] | None:
     """The reward's components in a file; None where it is no rollout file, its end is damaged, or it cannot be opened now."""
     try:
-        return _components_told(file)
+        return _components_of(file)
     except OSError:
         return None
 
 
 @functools.lru_cache(maxsize=100_000)
-def _components_told(file: _File) -> tuple[str, ...] | None:
+def _components_of(file: _File) -> tuple[str, ...] | None:
     """As `_components`, once and for all. Raises OSError, with the system's number, where the next look may tell more."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_schema(file.path)
+        stored = pq.read_schema(file.path)
     except pa.ArrowException:
         return None
     except OSError as error:
         if error.errno is not None:
             raise
         return None
-    if not all(field.name in found.names and found.field(field.name).type == field.type for field in schema()):
+    if not all(field.name in stored.names and stored.field(field.name).type == field.type for field in schema()):
         return None
-    return tuple(name for name in found.names if name.startswith(COMPONENT))
+    return tuple(name for name in stored.names if name.startswith(COMPONENT))
 
 
 def _select(run: RunDir, query: Query, where: str, values: list[object]) -> tuple[pd.DataFrame, int]:
@@ -360,10 +360,10 @@ def _quoted(name: str) -> str:
 
 
 def _read(run: RunDir, first_step: int, last_step: int, read: Callable[[duckdb.DuckDBPyConnection, list[str]], T]) -> T | None:
-    """What `read(database, files)` makes of the sound files of some steps; None where there are none. Damaged ones are found out and left out."""
+    """What `read(database, files)` makes of the valid files of some steps; None where there are none. Damaged ones are found out and left out."""
     import duckdb
 
-    while files := [file for file in _files(run) if first_step <= file.step <= last_step and file.sound]:
+    while files := [file for file in _files(run) if first_step <= file.step <= last_step and file.valid]:
         try:
             return read(_database().cursor(), [str(file.path) for file in files])
         except duckdb.Error:

@@ -1,7 +1,7 @@
 """The run directory: the contract between a run and whoever looks at it.
 
     runs/<id>/spec.yaml                  the resolved experiment, immutable
-              spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run goes on
+              spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run continues
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
               precision                  what the first gang made of `auto`: fp32 or bf16
               events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
@@ -27,7 +27,7 @@ A file that is not what its writer leaves raises `Unreadable`, which names it an
 
 `format` in status.json is the number of this layout and of the names in the files, which versions may change: `FORMAT` in new folders, 1 where
 there is no number. Folders with a smaller number are read as they are (`workbench.settings.upgrade` renames their settings) and get today's
-number when they are resumed; one with a larger number was made by a newer version, and whoever reads its status is told so (`NewerFormat`).
+number when they are resumed; one with a larger number was made by a newer version, and whoever reads its status gets an error (`NewerFormat`).
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class RunDir:
 
     @property
     def spec_path(self) -> Path:
-        """What the run is: `spec.yaml`, or the newest `spec.<attempt>.yaml` where a resume changed how it goes on."""
-        changed = [int(found[1]) for name in opening.names(self.path) if (found := _SPEC.fullmatch(name))]
+        """What the run is: `spec.yaml`, or the newest `spec.<attempt>.yaml` where a resume changed how it continues."""
+        changed = [int(match[1]) for name in opening.names(self.path) if (match := _SPEC.fullmatch(name))]
         return self.path / (f"spec.{max(changed)}.yaml" if changed else "spec.yaml")
 
     def change_spec(self, attempt: int, spec_yaml: str) -> None:
@@ -253,7 +253,7 @@ class RunDir:
         return status
 
     def begin_attempt(self, message: str) -> Status | None:
-        """Queue a new or an ended run: the next attempt's number, no old requests, space kept back for its end. None while it goes on.
+        """Queue a new or an ended run: the next attempt's number, no old requests, space kept back for its end. None while it is running.
 
         Of two callers one gets None.
         """
@@ -390,10 +390,10 @@ def find(run_id: str) -> RunDir:
     if run_id == "latest" and known:
         return known[0]
     exact = [run for run in known if run.id == run_id]
-    found = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
+    runs = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
     if not known:
         raise ValueError(f"there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
-    if len(found) != 1 or not run_id:
-        names = ", ".join(run.id for run in (found or known)[:5])
-        raise ValueError(f"{len(found) if found else 'no'} runs match {run_id!r}; {'they are' if found else 'the newest are'}: {names}")
-    return found[0]
+    if len(runs) != 1 or not run_id:
+        names = ", ".join(run.id for run in (runs or known)[:5])
+        raise ValueError(f"{len(runs) if runs else 'no'} runs match {run_id!r}; {'they are' if runs else 'the newest are'}: {names}")
+    return runs[0]

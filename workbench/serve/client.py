@@ -1,4 +1,4 @@
-"""Asks a server of the run, in the background; goes on asking while it is being restarted."""
+"""Asks a server of the run, in the background; keeps asking while it is being restarted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Client:
         self.seconds: dict[str, float] = {}
         self.server_seconds: defaultdict[str, float] = defaultdict(float)
         self.wire_seconds: defaultdict[str, float] = defaultdict(float)
-        self._told: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
         self.bytes_sent: Counter[str] = Counter()
         self.bytes_received: Counter[str] = Counter()
 
@@ -73,8 +73,8 @@ class Client:
             for endpoint in self.calls:
                 now[M.WIRE_OF(endpoint)] = self.wire_seconds[endpoint]
                 now[M.SERVER_OF(endpoint)] = self.server_seconds[endpoint]
-            since = {name: value - self._told.get(name, 0.0) for name, value in now.items()}
-            self._told = now
+            since = {name: value - self._reported.get(name, 0.0) for name, value in now.items()}
+            self._reported = now
         return since
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class Client:
         self._ended.wait(seconds)
 
     def _connection(self, url: str) -> HTTPConnection:
-        """This thread's connection, which goes on from call to call."""
+        """This thread's connection, which is kept from call to call."""
         if getattr(self._local, "url", None) != url:
             self._local.connection = addresses.connect(url, self._request_s, discovery.context(self._run_dir, self._role, url))
             self._local.url = url

@@ -67,7 +67,7 @@ class Health:
 
     def _write(self) -> None:
         """A full disk ends neither the server nor, once there is room again, this."""
-        told = False
+        warned = False
         while True:
             ended = self._ended.wait(WRITE_S)
             with self._lock:
@@ -75,16 +75,16 @@ class Health:
             try:
                 write_atomic(self._path, text)
             except OSError as error:
-                if not told:
-                    print(f"warning: the server's account of itself cannot be written ({error}); it goes on", file=sys.stderr, flush=True)
-                told = True
+                if not warned:
+                    print(f"warning: the server's account of itself cannot be written ({error}); it continues without", file=sys.stderr, flush=True)
+                warned = True
             if ended:
                 return
 
 
 @dataclass(frozen=True)
 class Report:
-    """A server as a user is told: `state` is ready, busy, starting, silent or ended."""
+    """A server as it is reported to a user: `state` is ready, busy, starting, silent or ended."""
 
     role: str
     state: str

@@ -45,7 +45,7 @@ class _Asked:
 class Server:
     """The endpoints of one role of a run. `run` answers until told to stop.
 
-    `linger_s` is how long a request waits before it has another model brought to the accelerator; `health` is told what is done.
+    `linger_s` is how long a request waits before it has another model brought to the accelerator; `health` is called with what is done.
     """
 
     def __init__(

@@ -33,27 +33,27 @@ def compose_tree(overrides: Sequence[str] = ()) -> Tree:
 
     What an experiment sets in a group is meant for its own choice there: `experiment=dpo_demo algorithm=sft` has none of DPO's settings.
     """
-    words = _hydra_words(overrides)
-    tree, choice = _hydra(words)
-    experiment = [word for word in words if word.startswith("experiment=")]
-    if experiment and any(word.partition("=")[0] in groups() for word in words if word not in experiment):
+    overrides_given = _hydra_words(overrides)
+    tree, choice = _hydra(overrides_given)
+    experiment = [word for word in overrides_given if word.startswith("experiment=")]
+    if experiment and any(word.partition("=")[0] in groups() for word in overrides_given if word not in experiment):
         own = _hydra(experiment)[1]
-        without = _hydra([word for word in words if word not in experiment])[0]
+        without = _hydra([word for word in overrides_given if word not in experiment])[0]
         tree |= {group: without[group] for group in own if group in tree and own[group] != choice[group]}
-    return _without_what_the_job_does_not_read(tree, words)
+    return _without_what_the_job_does_not_read(tree, overrides_given)
 
 
-def _without_what_the_job_does_not_read(tree: Tree, words: Sequence[str]) -> Tree:
+def _without_what_the_job_does_not_read(tree: Tree, overrides: Sequence[str]) -> Tree:
     """The algorithm that every run starts from is none of a job's that has no algorithm, unless it was named."""
     sections = find_job(tree.get("job", {}).get("name", "train")).Config.sections
-    if "algorithm" not in sections and not any(word.startswith("algorithm=") for word in words):
+    if "algorithm" not in sections and not any(word.startswith("algorithm=") for word in overrides):
         tree.pop("algorithm", None)
     return tree
 
 
 def _hydra_words(overrides: Sequence[str]) -> list[str]:
     """The overrides in Hydra's grammar. Raises SpecError for a word that is none, and for a choice that is not there."""
-    words = []
+    result = []
     for override in overrides:
         key = override.partition("=")[0]
         if "=" not in override and not override.startswith("~"):
@@ -64,19 +64,19 @@ def _hydra_words(overrides: Sequence[str]) -> list[str]:
             raise SpecError([(key, "there is no such key: Hydra's own settings are not read")])
         word = f"{key}={_literal(override.partition('=')[2])}" if "=" in override else override
         # A default lives in the typed field, not in YAML, so a value override may name a key that the YAML does not have.
-        words.append(word if key in groups() or key[:1] in "+~" else f"++{word}")
-    return words
+        result.append(word if key in groups() or key[:1] in "+~" else f"++{word}")
+    return result
 
 
 def _literal(value: str) -> str:
     """The value with every `${…}` in it as text: nothing that is given here is taken from the environment or from other settings."""
-    return _INTERPOLATION.sub(lambda found: found[0] if len(found[1]) % 2 else f"{found[1]}\\${{", value)
+    return _INTERPOLATION.sub(lambda match: match[0] if len(match[1]) % 2 else f"{match[1]}\\${{", value)
 
 
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
-def _hydra(words: Sequence[str]) -> tuple[Tree, dict[str, str]]:
+def _hydra(overrides: Sequence[str]) -> tuple[Tree, dict[str, str]]:
     """The composed tree, and which choice each group has in it."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException, OverrideParseException
@@ -85,13 +85,13 @@ def _hydra(words: Sequence[str]) -> tuple[Tree, dict[str, str]]:
 
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", list(words), return_hydra_config=True)
+            config = compose("config", list(overrides), return_hydra_config=True)
         choice = {group: name for group, name in config.hydra.runtime.choices.items() if group in groups()}
         del config.hydra  # before the interpolations are resolved: Hydra's own refer to a job that there is not
         return cast(Tree, OmegaConf.to_container(config, resolve=True)), choice
     except OverrideParseException as error:
         key, _, value = error.override.lstrip("+~").partition("=")
-        raise SpecError([(key, f"{shown(value)} is no value; a text goes in quotes: '{key}=\"…\"'")]) from None
+        raise SpecError([(key, f"{shown(value)} is not a valid value; a text goes in quotes: '{key}=\"…\"'")]) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise SpecError([("", str(error))]) from None
 

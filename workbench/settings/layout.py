@@ -87,17 +87,19 @@ RANKS = "backend.num_nodes x backend.ranks_per_node"
 
 def problems(layout: Layout, world_size: int, shape: Shape | None = None, key: str = RANKS) -> list[str]:
     """Why `world_size` ranks cannot share a model so; empty where they can. Without a shape only the ranks are counted; `key` says where they are set."""
-    found = []
+    messages = []
     if world_size % layout.ranks:
-        found.append(f"a copy of the model takes tensor x pipeline x context = {layout.ranks} ranks, and {world_size} is no multiple of it ({key})")
+        messages.append(
+            f"a copy of the model takes tensor x pipeline x context = {layout.ranks} ranks, and {world_size} is no multiple of it ({key})"
+        )
     elif world_size // layout.ranks * layout.context % layout.expert:
-        found.append(
+        messages.append(
             f"expert_parallel={layout.expert} does not divide the {world_size // layout.ranks * layout.context} ranks that hold the same layers"
         )
     if layout.virtual > 1 and layout.pipeline == 1:
-        found.append(f"virtual_pipeline={layout.virtual} needs pipeline_parallel of 2 or more")
+        messages.append(f"virtual_pipeline={layout.virtual} needs pipeline_parallel of 2 or more")
     if shape is None:
-        return found
+        return messages
     for name, size, what, count in (
         ("tensor_parallel", layout.tensor, "attention heads", shape.heads),
         ("tensor_parallel", layout.tensor, "key-value heads", shape.query_groups),
@@ -105,18 +107,18 @@ def problems(layout: Layout, world_size: int, shape: Shape | None = None, key: s
         ("pipeline_parallel x virtual_pipeline", layout.pipeline * layout.virtual, "layers", shape.layers),
     ):
         if count % size:
-            found.append(f"{name}={size} does not divide the model's {count} {what}")
+            messages.append(f"{name}={size} does not divide the model's {count} {what}")
     if layout.expert > 1 and (not shape.experts or shape.experts % layout.expert):
-        found.append(f"expert_parallel={layout.expert} does not divide the model's {shape.experts} experts")
-    return found
+        messages.append(f"expert_parallel={layout.expert} does not divide the model's {shape.experts} experts")
+    return messages
 
 
 def check(layout: Layout, world_size: int, shape: Shape | None = None, key: str = RANKS) -> None:
     """Raises ValueError with every reason why the layout does not fit, and the nearest that do."""
-    found = problems(layout, world_size, shape, key)
-    if found:
+    messages = problems(layout, world_size, shape, key)
+    if messages:
         near = "; ".join(str(other) for other in nearest(layout, world_size, shape)) or "none"
-        raise ValueError(f"{layout} on {world_size} rank{'s' * (world_size > 1)}: {'; '.join(found)}. Nearest that fit: {near}")
+        raise ValueError(f"{layout} on {world_size} rank{'s' * (world_size > 1)}: {'; '.join(messages)}. Nearest that fit: {near}")
 
 
 def nearest(layout: Layout, world_size: int, shape: Shape | None = None) -> list[Layout]:

@@ -52,7 +52,7 @@ class RewardKind(Protocol):
     Config: Any
 
     def problems(self, config: Any, samples_per_prompt: int) -> list[tuple[str, str]]:
-        """What a look at the files and variables that the settings name finds wrong: (key below the kind's, or "", what)."""
+        """What a check of the files and variables that the settings name finds wrong: (key below the kind's, or "", what)."""
         ...
 
     def with_absolute_paths(self, config: Any, absolute: Callable[[str], str]) -> Any:
@@ -100,8 +100,8 @@ class Reward(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_other_kinds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found = handler(self)
-        return {name: found[name] for name in (self.kind, "weight")}
+        settings = handler(self)
+        return {name: settings[name] for name in (self.kind, "weight")}
 
     def _kinds(self) -> list[str]:
         return [name for name in type(self).model_fields if name != "weight" and getattr(self, name) is not None]
@@ -204,9 +204,9 @@ class OnlineConfig(AlgorithmConfig):
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
     update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
     truncated: Literal["keep", "mask", "penalty"] = Field(
-        default="keep", description="Answers cut at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
+        default="keep", description="Answers truncated at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
     )
-    truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a cut answer (truncated=penalty).")
+    truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a truncated answer (truncated=penalty).")
     importance_cap: float = Field(
         default=2.0,
         ge=0,
@@ -239,13 +239,13 @@ class OnlineConfig(AlgorithmConfig):
         return self
 
     def problems(self) -> list[tuple[str, str]]:
-        found = []
+        result = []
         for name, reward in self.rewards.items():
             for key, what in find_reward_kind(reward.kind).problems(reward.settings, self.samples_per_prompt):
-                found.append((".".join(filter(None, ("rewards", name, reward.kind, key))), what))
+                result.append((".".join(filter(None, ("rewards", name, reward.kind, key))), what))
         if self.shaping is not None:
-            found += [("shaping", what) for what in _shaping().problems(self.shaping)]
-        return found
+            result += [("shaping", what) for what in _shaping().problems(self.shaping)]
+        return result
 
     def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
         rewards = {name: reward.with_absolute_paths(absolute) for name, reward in self.rewards.items()}

@@ -49,7 +49,7 @@ class Server:
 class Placed(Protocol):
     """A role's file, as it is read here."""
 
-    def place(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
+    def placement(self, algorithm: AlgorithmConfig, model: Model) -> Place: ...
 
 
 def find_role(name: str) -> Placed:
@@ -79,17 +79,24 @@ def servers(algorithm: AlgorithmConfig, model: Model) -> list[Server]:
 
 def server(name: str, algorithm: AlgorithmConfig, model: Model) -> Server:
     """The server called `name`."""
-    places = [find_role(role).place(algorithm, model) for role in roles_of(name)]
+    places = [find_role(role).placement(algorithm, model) for role in roles_of(name)]
     first = places[0]
-    return Server(name, roles_of(name), first.processes, first.layout, tuple(source for place in places for source in place.sources), first.key)
+    return Server(
+        name,
+        roles_of(name),
+        first.processes,
+        first.layout,
+        tuple(source for placement_of_role in places for source in placement_of_role.sources),
+        first.key,
+    )
 
 
 def with_asked(roles: Iterable[str], algorithm: AlgorithmConfig, model: Model) -> list[str]:
     """The roles of an algorithm, each after those that it asks."""
-    found = []
+    asked = []
     for role in roles:
-        found += [*with_asked(find_role(role).place(algorithm, model).asks, algorithm, model), role]
-    return list(dict.fromkeys(found))
+        asked += [*with_asked(find_role(role).placement(algorithm, model).asks, algorithm, model), role]
+    return list(dict.fromkeys(asked))
 
 
 def is_open(algorithm: AlgorithmConfig) -> bool:
@@ -102,10 +109,10 @@ def settled(algorithm: AlgorithmConfig, here: bool, has_gpus: bool) -> Algorithm
 
     Beside other servers `auto` means nothing.
     """
-    found = tuple(name for name in served(algorithm) if name != AUTO)
-    if not found and hasattr(algorithm, "critic") and here and not has_gpus and find_spec("pytriton"):
-        found = FASTER_ON_CPUS
-    return algorithm.model_copy(update={"served": found})
+    names = tuple(name for name in served(algorithm) if name != AUTO)
+    if not names and hasattr(algorithm, "critic") and here and not has_gpus and find_spec("pytriton"):
+        names = FASTER_ON_CPUS
+    return algorithm.model_copy(update={"served": names})
 
 
 def check_served(algorithm: AlgorithmConfig, model: Model, roles: Roles) -> None:
@@ -124,17 +131,17 @@ def check_served(algorithm: AlgorithmConfig, model: Model, roles: Roles) -> None
 
 def problems(algorithm: AlgorithmConfig, model: Model) -> list[str]:
     """Why the servers, or what is left in the policy's own processes, cannot be placed so; empty where they can."""
-    found = []
+    messages = []
     for each in servers(algorithm, model):
         for source in each.sources or (None,):
             try:
                 check(each.layout, each.processes, known_shape(source) if source and each.processes > 1 else None, each.key)
             except ValueError as error:
-                found.append(f"the {each.name} server: {error}")
+                messages.append(f"the {each.name} server: {error}")
     critic = getattr(algorithm, "critic", None)
     if critic and critic.model and critic.model.layout != model.layout and not server_of("critic", algorithm):
-        found.append(
+        messages.append(
             f"algorithm.critic.model has {critic.model.layout}, the policy {model.layout}: in the policy's own processes they are the same; "
             "serve it (algorithm.served=[critic]), or give it the policy's layout"
         )
-    return found
+    return messages

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != _TIMESTAMP] for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP] for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
@@ -44,7 +44,7 @@ def load(text: str) -> object:
 
 def load_mapping(text: str) -> dict[str, object]:
     """The mapping that a YAML text holds. Raises ValueError as `load`, and for another thing."""
-    found = load(text)
-    if not isinstance(found, dict):
-        raise ValueError("empty" if found is None else f"expected a mapping of settings, got {str(found)[:40]!r}")
-    return found
+    resolvers = load(text)
+    if not isinstance(resolvers, dict):
+        raise ValueError("empty" if resolvers is None else f"expected a mapping of settings, got {str(resolvers)[:40]!r}")
+    return resolvers

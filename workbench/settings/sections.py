@@ -54,7 +54,7 @@ class AlgorithmConfig(Frozen):
     """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
 
     live: ClassVar[Sequence[str]] = ("lr",)
-    """Settings that may be changed while the run goes on."""
+    """Settings that may be changed during the run."""
     folded = {"Optimizer": ("min_lr_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_norm")}
 
     name: str = Field(description="Which algorithm trains the model: a file in workbench/algorithms/.")
@@ -79,7 +79,7 @@ class AlgorithmConfig(Frozen):
         return self.global_batch_size
 
     def problems(self) -> list[tuple[str, str]]:
-        """What a look at the files that the settings name finds wrong: (key, what). Nothing of them is run."""
+        """What a check of the files that the settings name finds wrong: (key, what). Nothing of them is run."""
         return []
 
     def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
@@ -177,7 +177,7 @@ class Data(Frozen):
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(
-        default="drop", description="What happens to a longer row: left out, its prompt cut from the left, or the run refused."
+        default="drop", description="What happens to a longer row: left out, its prompt truncated on the left, or the run refused."
     )
     on_bad_row: Literal["error", "skip"] = Field(default="error", description="Whether a malformed row refuses the file or is left out and counted.")
     limit: int | None = Field(default=None, ge=1, description="Use only the first rows; empty: all.")
@@ -209,7 +209,7 @@ class Rollout(Frozen):
 
 
 class Validation(Frozen):
-    """Measurements on held-out rows while the run goes on."""
+    """Measurements on held-out rows during the run."""
 
     every_steps: int = Field(default=10, ge=0, description="Steps between validations; 0 validates only before the first and after the last step.")
     max_rows: int = Field(default=256, ge=1, description="Held-out rows measured each time (the same ones, so that the curve compares).")
@@ -227,7 +227,7 @@ class Watch(Frozen):
     )
     on_hang: Literal["alarm", "restart"] = Field(
         default="alarm",
-        description="restart also ends the ranks at fault, as if they had died: the gang goes on from its last checkpoint, backend.max_restarts times.",
+        description="restart also ends the ranks at fault, as if they had died: the gang continues from its last checkpoint, backend.max_restarts times.",
     )
 
 

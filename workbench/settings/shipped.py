@@ -22,8 +22,8 @@ def find(name: str | Path) -> Path | None:
     return path if path.exists() else None
 
 
-def pip_install(*words: str) -> str:
+def pip_install(*packages: str) -> str:
     """The command that installs packages in the versions that the project is tested with."""
     here = Path.cwd() / CONSTRAINTS.name
     file = CONSTRAINTS.name if here.is_file() and here.samefile(CONSTRAINTS) else str(CONSTRAINTS)
-    return " ".join(("pip install -c", file, *words))
+    return " ".join(("pip install -c", file, *packages))

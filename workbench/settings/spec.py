@@ -112,8 +112,8 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
         placement.check_served(self.algorithm, self.model, find_algorithm_or_none(self.algorithm.name).ROLES)
-        if found := placement.problems(self.algorithm, self.model):
-            raise ValueError("; ".join(found))
+        if problems := placement.problems(self.algorithm, self.model):
+            raise ValueError("; ".join(problems))
         return self
 
     def settled(self, has_gpus: bool) -> Experiment:
@@ -137,9 +137,9 @@ class Experiment(Frozen):
         Raises:
             SpecError: with all that is not; the message names the nearest there is.
         """
-        found = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
-        if found := [*found, *(_missing_here(self) if self.backend.name == "local" else ())]:
-            raise SpecError(found)
+        problems = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
+        if problems := [*problems, *(_missing_here(self) if self.backend.name == "local" else ())]:
+            raise SpecError(problems)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -187,8 +187,8 @@ def _part(name: str, annotation: object, tree: Tree) -> type[BaseModel] | None:
     finders: dict[str, Callable[[str], _Module]] = {"job": find_job, "algorithm": find_algorithm_or_none, "backend": backends.find}
     if name in finders and "name" in tree.get(name, ()):
         return finders[name](tree[name]["name"]).Config
-    found = next((part for part in _types(annotation) if issubclass(part, BaseModel)), None)
-    return reward_model() if found is Reward else found
+    match = next((part for part in _types(annotation) if issubclass(part, BaseModel)), None)
+    return reward_model() if match is Reward else match
 
 
 def _types(annotation: object) -> Iterator[type]:
@@ -209,11 +209,11 @@ def compose(overrides: Sequence[str] = ()) -> Experiment:
 
 
 RESUMABLE = ("backend", "validation", "checkpoint", "watch", *(f"model.{name}" for name in Model.model_fields if name not in WEIGHTS))
-"""What a resume may change: where and in which layout a run goes on, not what it computes."""
+"""What a resume may change: where and in which layout a run continues, not what it computes."""
 
 
 def changed(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
-    """The experiment of a run that goes on with other settings: `model.tensor_parallel=1 backend.ranks_per_node=4`.
+    """The experiment of a run that continues with other settings: `model.tensor_parallel=1 backend.ranks_per_node=4`.
 
     Raises:
         SpecError: a setting that a resume may not change, or a value out of bounds.
@@ -245,7 +245,7 @@ def _value(key: str, text: str) -> object:
     try:
         return plain.load(text)
     except ValueError as error:
-        raise SpecError([(key, f"{shown(text)} is no value: {error}")]) from None
+        raise SpecError([(key, f"{shown(text)} is not a valid value: {error}")]) from None
 
 
 def _missing_here(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -34,14 +34,14 @@ def spec_tree(run: RunDir) -> Tree:
 
     It is shared: do not change it. A file that cannot be read gives an empty tree: `problem` says why. Raises Unreadable where the status cannot be read.
     """
-    found = _known(run)
-    return {} if isinstance(found, Unreadable) else found
+    known = _known(run)
+    return {} if isinstance(known, Unreadable) else known
 
 
 def problem(run: RunDir) -> Unreadable | None:
     """Why the run's settings cannot be read; None where they can. Raises Unreadable where the status cannot be read."""
-    found = _known(run)
-    return found if isinstance(found, Unreadable) else None
+    known = _known(run)
+    return known if isinstance(known, Unreadable) else None
 
 
 def _known(run: RunDir) -> Tree | Unreadable:

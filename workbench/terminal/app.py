@@ -26,6 +26,6 @@ def app_(
     """
     if headless:
         os.environ["HEADLESS"] = "1"
-    words = [*(() if port is None else (f"--server.port={port}",)), *context.args]
+    arguments = [*(() if port is None else (f"--server.port={port}",)), *context.args]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", str(APP), *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "streamlit", "run", str(APP), *arguments])

@@ -31,19 +31,19 @@ def parity(
     cases = [known[name] for name in only or known]
     impossible = {case.name: why for case in cases if (why := measure.possible(case))}
     with out.status("…") as status:
-        found = measure.run([case for case in cases if case.name not in impossible], lambda names: status.update(f"measuring {names}"))
-    failed = [each for each in found if each.worst > measure.LIMIT]
+        results = measure.run([case for case in cases if case.name not in impossible], lambda names: status.update(f"measuring {names}"))
+    failed = [each for each in results if each.worst > measure.LIMIT]
     if as_json:
-        print(json.dumps([{**asdict(each), "worst": each.worst} for each in found], indent=2))
+        print(json.dumps([{**asdict(each), "worst": each.worst} for each in results], indent=2))
     else:
         table = Table("layout", *measure.ALGORITHMS, title=f"largest relative difference from one rank in {measure.STEPS} steps")
-        for name in dict.fromkeys(each.case for each in found):
-            worst = [max(each.worst for each in found if (each.case, each.algorithm) == (name, algorithm)) for algorithm in measure.ALGORITHMS]
+        for name in dict.fromkeys(each.case for each in results):
+            worst = [max(each.worst for each in results if (each.case, each.algorithm) == (name, algorithm)) for algorithm in measure.ALGORITHMS]
             table.add_row(name, *(f"[red]{n:.1e}[/]" if n > measure.LIMIT else f"{n:.1e}" for n in worst))
         out.print(table)
         for name, why in impossible.items():
             out.print(f"{name} {why}")
-        out.print(f"{len(found) - len(failed)} of {len(found)} comparisons (losses, gradient norms, weights) within {measure.LIMIT:.0e}")
+        out.print(f"{len(results) - len(failed)} of {len(results)} comparisons (losses, gradient norms, weights) within {measure.LIMIT:.0e}")
     raise typer.Exit(bool(failed))
 
 
@@ -84,7 +84,7 @@ def bench_reward(
     train: Annotated[bool, typer.Option("--train/--baselines", help="Without training, the baselines take seconds.")] = True,
     as_json: Json = False,
 ) -> None:
-    """A reward model against a bag of words and against length, on held-out pairs. Called again, it goes on where it was."""
+    """A reward model against a bag of words and against length, on held-out pairs. Called again, it continues where it was."""
     from workbench.bench.reward import compare
 
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)

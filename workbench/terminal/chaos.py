@@ -32,13 +32,13 @@ def chaos(
         os.environ.update(lab.env)
         stage = Stage(keep or Path(folder), lab)
         for scenario in (known[name] for name in names or known):
-            told = stage.play(scenario)
+            outcome = stage.play(scenario)
             for name in lab.failed:
                 lab.repair_node(name)
-            ends = told.state if told.state == "completed" else f"{told.state}: {told.message.splitlines()[0]}"
-            back = "it is not hit" if told.recovery_s is None else f"{told.recovery_s:.0f} s"
-            row = f"| {scenario.what} | {ends} | {told.attempts} | {back} | {told.difference:.0e} |"
+            ends = outcome.state if outcome.state == "completed" else f"{outcome.state}: {outcome.message.splitlines()[0]}"
+            back = "it is not hit" if outcome.recovery_s is None else f"{outcome.recovery_s:.0f} s"
+            row = f"| {scenario.what} | {ends} | {outcome.attempts} | {back} | {outcome.difference:.0e} |"
             out.print(row, markup=False, soft_wrap=True)
-            failed += [] if told.good else [scenario.name]
+            failed += [] if outcome.good else [scenario.name]
     if failed:
         raise ValueError(f"not as an undisturbed run ({LIMIT:g}), nor in a state that names the cause: {', '.join(failed)}")

@@ -43,8 +43,8 @@ data = typer.Typer(help="Look at data before training on it.", no_args_is_help=T
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
-ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to go on in another way.")]
-Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to continue with other settings.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run continues either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "killed": "magenta", "stopping": "yellow"}
 
@@ -80,27 +80,27 @@ def run(
 @app.command("list")
 def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None) -> None:
     """Every run, newest first."""
-    found = [listed(item) for item in api.runs()]
-    found = [item for item in found if state in (None, item["state"])]
+    rows = [listed(item) for item in api.runs()]
+    rows = [item for item in rows if state in (None, item["state"])]
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(rows))
         return
-    if not found and state:
+    if not rows and state:
         out.print(f"No run in {api.runs_root()} is {state}.", markup=False, soft_wrap=True)
         return
-    if not found:
+    if not rows:
         out.print(f"There are no runs in {api.runs_root()}. Start one: workbench run experiment=dpo_demo", markup=False, soft_wrap=True)
         return
     table = Table(Column("run", overflow="fold"), "algorithm", "state", "step", "started", box=None, header_style="dim")
     table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
-    for item in found:
+    for item in rows:
         if item["state"] is None:
             table.add_row(escape(item["id"]), "", "", "", "", escape(item["message"]))
             continue
-        told = (f"read-only: {item['read_only']}" if item["read_only"] else "", item["settings_problem"], *item["message"].splitlines()[:1])
+        notes = (f"read-only: {item['read_only']}" if item["read_only"] else "", item["settings_problem"], *item["message"].splitlines()[:1])
         state_text = f"[{STATE_COLORS.get(item['state'], 'default')}]{item['state']}[/]"
-        step, message = f"{item['step']}/{item['total_steps'] or '?'}", "; ".join(filter(None, told))
+        step, message = f"{item['step']}/{item['total_steps'] or '?'}", "; ".join(filter(None, notes))
         table.add_row(escape(item["id"]), escape(item["work"]), state_text, step, clock(item["created"]), escape(message))
     out.print(table)
 
@@ -108,42 +108,42 @@ def list_(as_json: Json = False, state: Annotated[State | None, typer.Option(hel
 @app.command()
 def show(run_id: RunId, as_json: Json = False) -> None:
     """One run: its state, its servers', its newest metrics, its settings."""
-    found = api.get(run_id)
-    servers, problems = found.servers(), found.problems()
-    told = {
-        **summary(found),
+    item = api.get(run_id)
+    servers, problems = item.servers(), item.problems()
+    report = {
+        **summary(item),
         "servers": [asdict(each) for each in servers],
         "metrics": {},
         "validation": {},
-        "spec": spec_tree(found.dir),
+        "spec": spec_tree(item.dir),
         "problems": [str(each) for each in problems],
     }
-    for event in readable_events(found):
+    for event in readable_events(item):
         if event["kind"] in ("step", "validation"):
-            told["metrics" if event["kind"] == "step" else "validation"] = event.get("metrics", {})
-    told |= result(found)
+            report["metrics" if event["kind"] == "step" else "validation"] = event.get("metrics", {})
+    report |= result(item)
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(report))
         return
-    color = STATE_COLORS.get(told["state"], "default")
+    color = STATE_COLORS.get(report["state"], "default")
     out.print(
-        f"[bold]{escape(found.id)}[/]  [{color}]{told['state']}[/]  step {told['step']}/{told['total_steps'] or '?'}  {escape(str(found.dir.path))}",
+        f"[bold]{escape(item.id)}[/]  [{color}]{report['state']}[/]  step {report['step']}/{report['total_steps'] or '?'}  {escape(str(item.dir.path))}",
         soft_wrap=True,
     )
-    if told["read_only"]:
-        out.print(f"read-only: {told['read_only']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if report["read_only"]:
+        out.print(f"read-only: {report['read_only']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for each in problems:
         out.print(f"unreadable: {each}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if told["message"]:
-        out.print(told["message"], style="red" if told["state"] == "failed" else "", markup=False)
+    if report["message"]:
+        out.print(report["message"], style="red" if report["state"] == "failed" else "", markup=False)
     for server in servers:
         out.print(f"{server.role} server: {server}", markup=False, highlight=False, soft_wrap=True)
-    if told["metrics"] or told["validation"]:
-        out.print(metrics_of_run(told["metrics"], told["validation"]))
-    if "answers" in told:
-        out.print(f"answers: {told['answers']}", markup=False, highlight=False, soft_wrap=True)
-    if not told["settings_problem"]:
-        out.print(opening.read_text(found.dir.spec_path), markup=False, highlight=False)
+    if report["metrics"] or report["validation"]:
+        out.print(metrics_of_run(report["metrics"], report["validation"]))
+    if "answers" in report:
+        out.print(f"answers: {report['answers']}", markup=False, highlight=False, soft_wrap=True)
+    if not report["settings_problem"]:
+        out.print(opening.read_text(item.dir.spec_path), markup=False, highlight=False)
 
 
 @app.command("profile")
@@ -155,30 +155,30 @@ def profile_(
     """Where the seconds of a step go: by phase, with the rollout engine's and the servers' numbers."""
     from workbench.terminal import profile as profiling
 
-    found = profiling.of_events(api.get(run_id).events(), last)
+    measured = profiling.of_events(api.get(run_id).events(), last)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(measured)))
     else:
-        profiling.render(found, out)
+        profiling.render(measured, out)
 
 
 @app.command()
 def logs(
     run_id: RunId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing as the log grows, until the run ends.")] = False,
     role: Annotated[str, typer.Option(help="actor or driver.")] = "actor",
     rank: Annotated[int, typer.Option(min=0, help="Which rank's log.")] = 0,
 ) -> None:
     """The newest log of one rank, or of the driver (--role driver)."""
-    found = api.get(run_id)
+    item = api.get(run_id)
     which = (role, None if role == "driver" else rank)
-    paths = found.logs(*which)
-    if not paths and (not follow or found.status.state.ended):
-        raise ValueError(f"run {found.id} has no log of {role} {rank}; there are: {', '.join(path.name for path in found.logs()) or 'none'}")
+    paths = item.logs(*which)
+    if not paths and (not follow or item.status.state.ended):
+        raise ValueError(f"run {item.id} has no log of {role} {rank}; there are: {', '.join(path.name for path in item.logs()) or 'none'}")
     reader = LogReader(paths[:-1])
     while True:
-        ended = found.status.state.ended
-        for path in found.logs(*which):  # a restart of the gang opens a new one
+        ended = item.status.state.ended
+        for path in item.logs(*which):  # a restart of the gang opens a new one
             sys.stdout.write(reader.new_text(path))
         sys.stdout.flush()
         if not follow or ended:
@@ -189,61 +189,61 @@ def logs(
 @app.command()
 def stop(run_id: RunId, wait: Annotated[bool, typer.Option("--wait", help="Return when it has stopped.")] = False) -> None:
     """Save a checkpoint and end at the next step boundary."""
-    found = api.get(run_id)
-    found.stop()
+    item = api.get(run_id)
+    item.stop()
     if wait:
-        out.print(f"{found.id} is {found.wait().state}", markup=False)
+        out.print(f"{item.id} is {item.wait().state}", markup=False)
     else:
-        out.print(f"{found.id} stops after its current step; `workbench resume {found.id}` goes on from there", markup=False)
+        out.print(f"{item.id} stops after its current step; `workbench resume {item.id}` continues from there", markup=False)
 
 
 @app.command("set")
 def set_(run_id: RunId, values: Annotated[list[str], typer.Argument(help="key=value of the algorithm: lr, kl_coefficient, temperature.")]) -> None:
-    """Change settings of a run while it goes on, from its next step."""
-    found = api.get(run_id)
+    """Change settings of a run while it is running, from its next step."""
+    item = api.get(run_id)
     changes = {}
     for word in values:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"expected key=value, got {word!r}")
         changes[key.removeprefix("algorithm.")] = plain.load(value)
-    found.change(**changes)
-    out.print(f"{found.id} applies from its next step: {', '.join(values)}", markup=False)
+    item.change(**changes)
+    out.print(f"{item.id}: {', '.join(values)} applies from the next step", markup=False)
 
 
 @app.command()
 def pause(run_id: RunId) -> None:
     """Hold a run before its next step."""
-    found = api.get(run_id)
-    found.pause()
-    out.print(f"{found.id} pauses after its current step; `workbench unpause {found.id}` lets it go on", markup=False)
+    item = api.get(run_id)
+    item.pause()
+    out.print(f"{item.id} pauses after its current step; `workbench unpause {item.id}` lets it continue", markup=False)
 
 
 @app.command()
 def unpause(run_id: RunId) -> None:
-    """Let a paused run go on."""
-    found = api.get(run_id)
-    found.unpause()
-    out.print(f"{found.id} goes on", markup=False)
+    """Let a paused run continue."""
+    item = api.get(run_id)
+    item.unpause()
+    out.print(f"{item.id} continues", markup=False)
 
 
 @app.command()
 def kill(run_id: RunId) -> None:
     """End a run at once, without a checkpoint."""
-    found = api.get(run_id)
-    found.kill()
-    out.print(f"{found.id} is {found.status.state}", markup=False)
+    item = api.get(run_id)
+    item.kill()
+    out.print(f"{item.id} is {item.status.state}", markup=False)
 
 
 @app.command()
 def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
-    """Go on from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
-    found = api.get(run_id)
-    found.resume(overrides or ())
-    out.print(f"[bold]{escape(found.id)}[/]  attempt {found.status.attempt}")
+    """Continue from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
+    item = api.get(run_id)
+    item.resume(overrides or ())
+    out.print(f"[bold]{escape(item.id)}[/]  attempt {item.status.attempt}")
     if follow:
-        follow_to_end(found)
-        print_result(found)
+        follow_to_end(item)
+        print_result(item)
 
 
 @app.command()
@@ -255,7 +255,7 @@ def export(
     check: Annotated[bool, typer.Option("--check", help="Load the result in transformers and compare its logits with the engine's.")] = False,
 ) -> None:
     """Write a checkpoint as a Hugging Face directory that transformers loads."""
-    found = api.get(run_id)
+    item = api.get(run_id)
     with out.status("exporting"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about how megatron reads checkpoints
         from transformers.utils import logging
@@ -264,9 +264,9 @@ def export(
 
         logging.disable_progress_bar()
 
-        difference = write(found.dir, target, step, adapter, check)
-    told = "" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"
-    out.print(f"{target}: written{told}", markup=False, highlight=False, soft_wrap=True)
+        difference = write(item.dir, target, step, adapter, check)
+    comparison = "" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"
+    out.print(f"{target}: written{comparison}", markup=False, highlight=False, soft_wrap=True)
 
 
 @data.command("check")
@@ -317,11 +317,11 @@ def doctor(
         else:
             security.render(exposed, out)
         raise typer.Exit(int(any(exposure.level == "error" for exposure in exposed)))
-    found = doctor.examine(api.runs_root())
+    parts = doctor.examine(api.runs_root())
     if as_json:
-        print(json.dumps([asdict(part) for part in found]))
+        print(json.dumps([asdict(part) for part in parts]))
     else:
-        doctor.render(found, out)
+        doctor.render(parts, out)
 
 
 for command in (evaluate, generate, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
@@ -335,7 +335,7 @@ app.add_typer(bench, name="bench")
 
 
 def main() -> None:
-    """The entry point: what the user got wrong, or the disk refused, is told without a traceback, with exit code 2."""
+    """The entry point: what the user got wrong, or the disk refused, is reported without a traceback, with exit code 2."""
     with contextlib.suppress(BrokenPipeError):
         try:
             app()

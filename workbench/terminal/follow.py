@@ -25,7 +25,7 @@ def follow(item: api.Run, quiet: bool = False) -> None:
         for line in _watch(item, quiet):
             out.print(line, highlight=False)
     except KeyboardInterrupt:
-        err.print(f"\n{item.id} goes on. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}", markup=False)
+        err.print(f"\n{item.id} is still running. Follow it: workbench logs -f {item.id}; end it: workbench stop {item.id}", markup=False)
         raise typer.Exit(0) from None
     status = item.status
     if status.state == State.FAILED:

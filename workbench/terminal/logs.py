@@ -23,6 +23,6 @@ class LogReader:
         """Control characters are escapes that show. Raises FileNotFoundError and Unreadable."""
         with open(path, "rb", opener=opening.opener) as file:
             file.seek(self._read[path])
-            found = file.read()
-        self._read[path] += len(found)
-        return visible(self._decoders[path](found))
+            content = file.read()
+        self._read[path] += len(content)
+        return visible(self._decoders[path](content))

@@ -28,7 +28,7 @@ out = Console()
 
 def cluster(
     here: Annotated[bool, typer.Option("--here", help="This machine, also where there is a SLURM.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, refreshed, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing, until Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script; with --watch a line each time.")] = False,
 ) -> None:
@@ -37,11 +37,11 @@ def cluster(
     def look() -> api.Cluster:
         return api.cluster("local" if here else None)
 
-    def show(found: api.Cluster) -> None:
+    def show(snapshot: api.Cluster) -> None:
         if as_json:
-            print(json.dumps(asdict(found)), flush=True)
+            print(json.dumps(asdict(snapshot)), flush=True)
         else:
-            out.print(render(found))
+            out.print(render(snapshot))
 
     if not watch:
         show(look())
@@ -65,15 +65,15 @@ def preflight(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
     """What would keep a run from starting, told before it is submitted. Exits with 1 where something would."""
-    found = api.preflight(api.compose(overrides or []), on_node)
+    problems = api.preflight(api.compose(overrides or []), on_node)
     if as_json:
-        print(json.dumps([asdict(each) for each in found]))
+        print(json.dumps([asdict(each) for each in problems]))
     else:
         table = Table("", "check", "told", box=None, show_header=False)
-        for each in found:
+        for each in problems:
             table.add_row(MARKS[each.level], escape(each.name), escape(each.message))
         out.print(table)
-    if any(each.level == "error" for each in found):
+    if any(each.level == "error" for each in problems):
         raise typer.Exit(1)
 
 
@@ -91,13 +91,13 @@ def render(cluster: api.Cluster) -> RenderableType:
     if survey.backend == "slurm":
         parts += [_table("nodes", nodes, markup=("State",)), _table("partitions", views.partitions(cluster)), _table("queue", views.queue(cluster))]
     else:
-        rows = [{"GPU": each.label, "": each.words} for node in survey.nodes for each in views.devices(node)]
+        rows = [{"GPU": each.label, "": each.caption} for node in survey.nodes for each in views.devices(node)]
         parts.append(_table("GPUs", rows))
     for run in cluster.allocations:
         head = f"[bold]{escape(run.run_id)}[/]  {run.state}" + (f"  job {escape(run.job_id)}" if run.backend == "slurm" else "")
         parts += [Text(""), Text.from_markup(f"{head}  [dim]{escape(views.totals(run))}[/]"), _table("", views.ranks(run))]
     if not cluster.allocations:
-        parts += [Text(""), Text(f"No run of {api.runs_root()} goes on.", style="dim")]
+        parts += [Text(""), Text(f"No run of {api.runs_root()} is running.", style="dim")]
     return Group(*(part for part in parts if not (isinstance(part, Table) and not part.row_count)))
 
 

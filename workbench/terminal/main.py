@@ -10,10 +10,10 @@ from workbench.backends import forking
 from workbench.processes import WARM
 
 
-def runs_here(words: Sequence[str]) -> bool:
+def runs_here(arguments: Sequence[str]) -> bool:
     """Whether these words, after `workbench`, launch a run on this machine and wait for it. A backend that an experiment's file names is not looked up."""
-    elsewhere = any(word.startswith("backend=") and word != "backend=local" for word in words)
-    return words[:1] == ["run"] and len(words) > 1 and not elsewhere and not {"--dry-run", "--detach", "--help"} & {*words}
+    elsewhere = any(word.startswith("backend=") and word != "backend=local" for word in arguments)
+    return arguments[:1] == ["run"] and len(arguments) > 1 and not elsewhere and not {"--dry-run", "--detach", "--help"} & {*arguments}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def metrics(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for
 
 
 def metrics_of_run(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> Table:
-    """The newest values by metric, with what each is; the explanation is cut where the terminal is narrow."""
+    """The newest values by metric, with what each is; the explanation is truncated where the terminal is narrow."""
     from workbench.views import tables
 
     columns = {name: values for name, values in (("last step", steps), ("held out", held_out)) if values}
@@ -41,7 +41,7 @@ def metrics_of_run(steps: Mapping[str, Any], held_out: Mapping[str, Any]) -> Tab
     table.add_column("", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     table.expand = True
     for row in tables.measured(steps, held_out):
-        told = f"{row.title}. {row.help}" if row.help else row.title
+        explanation = f"{row.title}. {row.help}" if row.help else row.title
         values = [number(each.get(row.name)) for each in columns.values()]
-        table.add_row(*map(escape, (row.name, *values, row.unit, told)))
+        table.add_row(*map(escape, (row.name, *values, row.unit, explanation)))
     return table

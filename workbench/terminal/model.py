@@ -25,5 +25,5 @@ def get(
     """Download a model and convert it into the cache, so that no run waits for it. What is there already is not fetched again."""
     from workbench.jobs import model as models
 
-    found = models.get(name, lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
-    out.print(f"{name}: {found.megabytes:,.0f} MB in {found.directory}", markup=False, highlight=False, soft_wrap=True)
+    converted = models.get(name, lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
+    out.print(f"{name}: {converted.megabytes:,.0f} MB in {converted.directory}", markup=False, highlight=False, soft_wrap=True)

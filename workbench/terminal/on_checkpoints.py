@@ -15,7 +15,7 @@ from workbench.terminal.metrics import metrics_of_run
 from workbench.terminal.summary import result, summary
 
 out = Console()
-Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run goes on either way.")]
+Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run continues either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script: when the run has ended, with what it came to.")]
 
 
@@ -29,7 +29,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run's checkpoint on held-out rows, as the run's own validation does. Prints the metrics."""
-    told(api.evaluate(run_id, step, overrides or ()), follow, as_json)
+    show_launched(api.evaluate(run_id, step, overrides or ()), follow, as_json)
 
 
 def generate(
@@ -40,10 +40,10 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer every prompt of a data set. Prints the path of answers.jsonl; answers.parquet lies beside it."""
-    told(api.generate(source, data, overrides or ()), follow, as_json)
+    show_launched(api.generate(source, data, overrides or ()), follow, as_json)
 
 
-def told(launched: api.Run, follow: bool, as_json: bool) -> None:
+def show_launched(launched: api.Run, follow: bool, as_json: bool) -> None:
     """Say what was launched; follow it to its end, and say what it came to."""
     if not as_json:
         print_launched(launched)
@@ -67,8 +67,8 @@ def print_launched(item: api.Run) -> None:
 
 def print_result(item: api.Run) -> None:
     """The metrics of an evaluation, where the answers of a generation lie; nothing of a run that trains."""
-    found = result(item)
-    if "validation" in found:
-        out.print(metrics_of_run({}, found["validation"]))
-    if "answers" in found:
-        out.print(found["answers"], markup=False, highlight=False, soft_wrap=True)
+    report = result(item)
+    if "validation" in report:
+        out.print(metrics_of_run({}, report["validation"]))
+    if "answers" in report:
+        out.print(report["answers"], markup=False, highlight=False, soft_wrap=True)

@@ -39,8 +39,8 @@ def charts(metrics: Iterable[str]) -> list[Chart]:
     for name in dict.fromkeys(metrics):
         if name not in within:
             members[known(name).chart.key].append(known(name))
-    found = sorted((sorted(same, key=lambda m: m.order) for same in members.values()), key=lambda same: same[0].chart.order)
-    return sorted(map(_chart, found), key=lambda chart: GROUPS.index(chart.group))
+    families = sorted((sorted(same, key=lambda m: m.order) for same in members.values()), key=lambda same: same[0].chart.order)
+    return sorted(map(_chart, families), key=lambda chart: GROUPS.index(chart.group))
 
 
 def _chart(metrics: list[Metric]) -> Chart:

@@ -12,9 +12,9 @@ from workbench.views.figures import LIGHT, Theme, style
 SIDES = ("chosen", "rejected")
 
 
-def calibration(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
+def calibration(values: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """How often the preferred answer scores higher against how sure the model is of it; on the dashed line it is as sure as it may be."""
-    bins = found["calibration"]
+    bins = values["calibration"]
     largest = max((b["count"] for b in bins), default=1)
     figure = go.Figure()
     figure.add_scatter(
@@ -38,13 +38,13 @@ def calibration(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     )
 
 
-def histogram(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
+def histogram(values: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """The scores of the chosen and of the rejected answers, laid over each other."""
-    edges = found["histogram"]["edges"]
+    edges = values["histogram"]["edges"]
     middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     widths = [high - low for low, high in itertools.pairwise(edges)]
     figure = go.Figure()
-    counts_of = found["histogram"]["chosen"], found["histogram"]["rejected"]
+    counts_of = values["histogram"]["chosen"], values["histogram"]["rejected"]
     for side, counts, colour in zip(SIDES, counts_of, _colours(theme), strict=True):
         figure.add_bar(
             x=middles,
@@ -58,9 +58,9 @@ def histogram(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     return style(figure, "score", "answers", theme, 320).update_layout(barmode="overlay", bargap=0)
 
 
-def lengths(found: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
+def lengths(values: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
     """Score against length: a slope is a bias towards long, or short, answers."""
-    points = found["lengths"]
+    points = values["lengths"]
     figure = go.Figure()
     for side, colour, symbol in zip(SIDES, _colours(theme), ("circle", "diamond-open"), strict=True):
         here = [i for i, chosen in enumerate(points["chosen"]) if chosen == (side == "chosen")]

@@ -84,7 +84,7 @@ class Glance:
 
 
 def glance(run: RunDir, total_steps: int, metric: str = M.LOSS) -> Glance:
-    """A look at a run that costs the same however long its event file is: some lines spread over it, and its end. Nothing, where it is not read."""
+    """A summary of a run that costs the same however long its event file is: some lines spread over it, and its end. Nothing, where it is not read."""
     path = run.events_path()
     try:
         return _glance(path, _size(path), total_steps, metric)
@@ -102,10 +102,10 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
                 file.readline(LONGEST_LINE)
             for _ in range(4):
                 event = _parse(file.readline(LONGEST_LINE))
-                if event and event["kind"] == "step" and metric in (found := numbers(event.get("metrics", {}))):
+                if event and event["kind"] == "step" and metric in (values := numbers(event.get("metrics", {}))):
                     while points and points[-1][0] >= event["step"]:
                         points.pop()
-                    points.append((event["step"], found[metric]))
+                    points.append((event["step"], values[metric]))
                     break
         file.seek(max(0, size - TAIL_BYTES))
         events = [_parse(line) for line in file.read(TAIL_BYTES).splitlines()]
@@ -120,7 +120,7 @@ def _glance(path: Path, size: int, total_steps: int, metric: str) -> Glance:
 
 
 def _parse(line: bytes) -> Event | None:
-    """An event of a step, or nothing for another line and for one that is cut or torn."""
+    """An event of a step, or nothing for another line and for one that is truncated or torn."""
     try:
         event = decoded(line)
     except ValueError:

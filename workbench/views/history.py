@@ -51,7 +51,7 @@ class History:
     """What the events say so far. Feed it with `extend`; it forgets the steps that a resume has taken back.
 
     `metrics` holds one column a metric, as long as `steps`, with NaN where a step has no such metric. An alarm that is over has the time of that
-    under `over`; a new launch ends all. `data` is the report on the rows that were read. `live` holds the settings that may change while the run goes on, as they are now.
+    under `over`; a new launch ends all. `data` is the report on the rows that were read. `live` holds the settings that may change during the run, as they are now.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -190,8 +190,8 @@ class History:
 
 def numbers(metrics: Mapping[str, object]) -> dict[str, float]:
     """The metrics that are numbers; "nan" and "inf" are how an event writes those."""
-    found = {}
+    values = {}
     for name, value in metrics.items():
         if isinstance(value, int | float) or value in ("nan", "inf", "-inf"):
-            found[name] = float(value)
-    return found
+            values[name] = float(value)
+    return values

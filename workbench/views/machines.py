@@ -18,7 +18,7 @@ class Gauge:
 
     label: str
     share: float
-    words: str
+    caption: str
     brief: str = ""
 
 
@@ -29,33 +29,33 @@ def headline(cluster: Cluster) -> list[Figure]:
     gpus = sum(node.gpus for node in usable)
     used = [node.gpus_used for node in usable if node.gpus and node.gpus_used is not None]
     here = cluster.survey.backend == "local"
-    found = []
+    figures = []
     if not here:
         idle = sum(node.state.startswith("idle") for node in usable)
-        found.append(Figure("Nodes", f"{len(usable)}", f"of {len(nodes)} · {idle} idle", "Nodes that take jobs, of all that there are."))
+        figures.append(Figure("Nodes", f"{len(usable)}", f"of {len(nodes)} · {idle} idle", "Nodes that take jobs, of all that there are."))
     cpus = sum(node.cpus for node in usable)
     busy = sum(node.cpus_used for node in usable)
     load = [node.load for node in usable if node.load is not None]
-    words = f"of {cpus:,}" + (f" · load {sum(load):,.1f}" if load else "")
-    found.append(Figure("CPUs busy" if here else "CPUs given", f"{busy:.1f}" if here else f"{busy:,.0f}", words, _CPUS[here]))
+    caption = f"of {cpus:,}" + (f" · load {sum(load):,.1f}" if load else "")
+    figures.append(Figure("CPUs busy" if here else "CPUs given", f"{busy:.1f}" if here else f"{busy:,.0f}", caption, _CPUS[here]))
     if gpus:
         value = "–" if not used else f"{sum(used):.1f}" if here else f"{sum(used):,.0f}"
         kinds = dict.fromkeys(node.gpu_kind for node in usable if node.gpu_kind)
-        found.append(Figure("GPUs busy" if here else "GPUs given", value, f"of {gpus:,} {', '.join(kinds)}".strip(), _GPUS[here]))
+        figures.append(Figure("GPUs busy" if here else "GPUs given", value, f"of {gpus:,} {', '.join(kinds)}".strip(), _GPUS[here]))
     memory = sum(node.memory_mib for node in usable)
     given = [node.memory_used_mib for node in usable if node.memory_used_mib is not None]
-    words = f"of {mib(memory)} · {sum(given) / memory:.0%}" if given and memory else f"of {mib(memory)}"
-    found.append(Figure("Memory busy" if here else "Memory given", mib(sum(given)) if given else "–", words, _MEMORY[here]))
+    caption = f"of {mib(memory)} · {sum(given) / memory:.0%}" if given and memory else f"of {mib(memory)}"
+    figures.append(Figure("Memory busy" if here else "Memory given", mib(sum(given)) if given else "–", caption, _MEMORY[here]))
     if not here:
         running, waiting = (sum(entry.waits is each for entry in cluster.survey.queue) for each in (False, True))
-        found.append(Figure("Jobs running", f"{running:,}", f"{waiting:,} waiting", "Of everyone, as far as SLURM shows them."))
+        figures.append(Figure("Jobs running", f"{running:,}", f"{waiting:,} waiting", "Of everyone, as far as SLURM shows them."))
     going = [each for each in cluster.allocations if each.state != State.QUEUED]
     ranks = sum(len(each.ranks) for each in cluster.allocations)
-    words = f"{ranks} {'rank' if ranks == 1 else 'ranks'}"
+    caption = f"{ranks} {'rank' if ranks == 1 else 'ranks'}"
     if queued := len(cluster.allocations) - len(going):
-        words += f" · {queued} queued"
-    found.append(Figure("My runs", f"{len(going)}", words, "Runs of this folder that have not ended."))
-    return found
+        caption += f" · {queued} queued"
+    figures.append(Figure("My runs", f"{len(going)}", caption, "Runs of this folder that have not ended."))
+    return figures
 
 
 _CPUS = {True: "Cores that work, of those that this process may use.", False: "CPUs that SLURM gave to jobs; the load is what they do."}
@@ -66,14 +66,14 @@ _MEMORY = {True: "Taken by processes, without caches.", False: "What SLURM gave 
 def gauges(node: Node) -> list[Gauge]:
     """CPUs, GPUs and memory of one node."""
     cpus = f"{node.cpus_used:.3g}"
-    found = [Gauge("CPU", _share(node.cpus_used, node.cpus), f"{cpus} of {node.cpus} CPUs" + _load(node), f"{cpus} / {node.cpus}")]
+    result = [Gauge("CPU", _share(node.cpus_used, node.cpus), f"{cpus} of {node.cpus} CPUs" + _load(node), f"{cpus} / {node.cpus}")]
     if node.gpus:
         given = "" if node.gpus_used is None else f"{node.gpus_used:.3g}"
-        words = f"{given} of {node.gpus} GPUs {node.gpu_kind}" if given else f"{node.gpus} GPUs {node.gpu_kind}"
-        found.append(Gauge("GPU", _share(node.gpus_used or 0, node.gpus), words.strip(), f"{given or '–'} / {node.gpus}"))
+        caption = f"{given} of {node.gpus} GPUs {node.gpu_kind}" if given else f"{node.gpus} GPUs {node.gpu_kind}"
+        result.append(Gauge("GPU", _share(node.gpus_used or 0, node.gpus), caption.strip(), f"{given or '–'} / {node.gpus}"))
     used = node.memory_used_mib
-    words = mib(node.memory_mib) if used is None else f"{mib(used)} of {mib(node.memory_mib)}"
-    return [*found, Gauge("Mem", _share(used or 0, node.memory_mib), words, f"{_share(used or 0, node.memory_mib):.0%}")]
+    caption = mib(node.memory_mib) if used is None else f"{mib(used)} of {mib(node.memory_mib)}"
+    return [*result, Gauge("Mem", _share(used or 0, node.memory_mib), caption, f"{_share(used or 0, node.memory_mib):.0%}")]
 
 
 def devices(node: Node) -> list[Gauge]:
@@ -99,11 +99,11 @@ def kind(node: Node) -> str:
 
 def mine(cluster: Cluster) -> dict[str, list[str]]:
     """The names of my runs by node."""
-    found: dict[str, list[str]] = {}
+    by_node: dict[str, list[str]] = {}
     for allocation in cluster.allocations:
         for host in allocation.hosts:
-            found.setdefault(host, []).append(allocation.name)
-    return found
+            by_node.setdefault(host, []).append(allocation.name)
+    return by_node
 
 
 def nodes(cluster: Cluster) -> list[dict[str, object]]:
@@ -114,7 +114,7 @@ def nodes(cluster: Cluster) -> list[dict[str, object]]:
             "Node": node.name,
             "State": node.state + (f": {node.reason}" if node.reason else ""),
             "Partitions": ", ".join(node.partitions),
-            **{"CPU": "", "GPU": "", "Mem": "", **{gauge.label: gauge.words for gauge in gauges(node)}},
+            **{"CPU": "", "GPU": "", "Mem": "", **{gauge.label: gauge.caption for gauge in gauges(node)}},
             "My runs": ", ".join(theirs.get(node.name, ())),
         }
         for node in cluster.survey.nodes

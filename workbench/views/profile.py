@@ -127,13 +127,13 @@ def figure(history: History, theme: Theme = LIGHT) -> go.Figure:
     for name, values_G in seconds_PG.items():
         if values_G.sum() / total < FAINT:
             continue
-        place, strength = COLOURS.get(name, (3, 1.0))
+        colour, strength = COLOURS.get(name, (3, 1.0))
         drawn.add_bar(
             x=[float(steps[group].mean()) for group in groups],
             y=values_G,
             width=[len(group) * 0.9 for group in groups],
             name=label(name),
-            marker={"color": rgba(theme.palette[place], strength), "line": {"width": 0}},
+            marker={"color": rgba(theme.palette[colour], strength), "line": {"width": 0}},
             customdata=spans,
             hovertemplate="%{y:.3~g} s",
         )
@@ -159,20 +159,20 @@ def _phases(history: History) -> list[str]:
 
 def _disjoint(history: History) -> dict[str, np.ndarray]:
     """Each phase's seconds by step without those of its parts, in the order in which a step goes through them, and what is left."""
-    found = {name: np.nan_to_num(np.array(history.metrics[M.TIME_OF(name)], float)) for name in _phases(history)}
+    seconds = {name: np.nan_to_num(np.array(history.metrics[M.TIME_OF(name)], float)) for name in _phases(history)}
     for whole, parts in PARTS.items():
-        if whole in found:
-            found[whole] = np.maximum(0, found[whole] - sum((found[part] for part in parts if part in found), np.zeros_like(found[whole])))
+        if whole in seconds:
+            seconds[whole] = np.maximum(0, seconds[whole] - sum((seconds[part] for part in parts if part in seconds), np.zeros_like(seconds[whole])))
     step_N = np.nan_to_num(np.array(history.metrics.get(M.STEP_TIME_S, []), float))
-    found[OTHER] = np.maximum(0, step_N - sum(found.values(), np.zeros_like(step_N)))
-    order = [*LABELS, *(name for name in found if name not in LABELS)]
-    return {name: found[name] for name in order if name in found}
+    seconds[OTHER] = np.maximum(0, step_N - sum(seconds.values(), np.zeros_like(step_N)))
+    order = [*LABELS, *(name for name in seconds if name not in LABELS)]
+    return {name: seconds[name] for name in order if name in seconds}
 
 
 def _servers(columns: Mapping[str, np.ndarray]) -> list[Server]:
     names = [part for name in columns if (part := M.SERVER_OF.part(name))]
-    found = [Server(name, _mean(columns[M.SERVER_OF(name)]), _mean(columns.get(M.WIRE_OF(name), np.zeros(1)))) for name in names]
-    return sorted((s for s in found if s.server_s + s.wire_s > 0), key=lambda s: -s.server_s - s.wire_s)
+    servers = [Server(name, _mean(columns[M.SERVER_OF(name)]), _mean(columns.get(M.WIRE_OF(name), np.zeros(1)))) for name in names]
+    return sorted((s for s in servers if s.server_s + s.wire_s > 0), key=lambda s: -s.server_s - s.wire_s)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -52,7 +52,7 @@ _DIFFERENCES = {"shift": "reference_logprobs", "mismatch": "rollout_logprobs"}
 
 def quantities(rollout: Mapping[str, object]) -> dict[Quantity, list[float | None]]:
     """What a rollout has of the quantities, one value a token."""
-    found = {}
+    result = {}
     for quantity in QUANTITIES:
         values = cast(Values | None, rollout.get(quantity.name))
         if other := _DIFFERENCES.get(quantity.name):
@@ -60,8 +60,8 @@ def quantities(rollout: Mapping[str, object]) -> dict[Quantity, list[float | Non
         if quantity.name == "rollout_logprobs" and rollout.get("logprobs") is not None:  # the trainer's stand for both
             continue
         if values is not None and len(values):
-            found[quantity] = list(values)
-    return found
+            result[quantity] = list(values)
+    return result
 
 
 def coloured(pieces: Sequence[str], values: Values, theme: Theme = LIGHT, signed: bool | None = None) -> str:
@@ -105,10 +105,10 @@ def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
 
 
 def lengths(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:
-    """Mean length of each step's answers; the share that was cut in the tooltip."""
+    """Mean length of each step's answers; the share that was truncated in the tooltip."""
     figure = go.Figure()
     steps, mean, cut = (summary[name].to_numpy(float) for name in ("step", "length_mean", "truncated"))
-    _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} cut")
+    _line(figure, steps, mean, cut, theme.palette[2], "%{y:.4g} tokens, %{customdata:.0%} truncated")
     return _small(figure, "tokens", theme, steps)
 
 
@@ -138,7 +138,7 @@ def headline(summary: pd.DataFrame) -> list[Figure]:
         Figure("Step", f"{int(now['step']):,}", f"weights {int(now['weights_version']):,}", "The newest step with a rollout file."),
         Figure("Rollouts", f"{int(now['rollouts']):,}", f"to {int(now['prompts']):,} prompts", "Answers sampled in the step."),
         Figure("Length", text.number(now["length_mean"]), "tokens", "Mean length of an answer."),
-        Figure("Truncated", f"{now['truncated']:.0%}", "cut at max_tokens", "Answers that did not end by themselves."),
+        Figure("Truncated", f"{now['truncated']:.0%}", "at max_tokens", "Answers that did not end by themselves."),
     ]
     if now["rewarded"]:
         figures.insert(2, Figure("Reward", text.number(now["reward_mean"]), f"± {text.number(now['reward_std'], 3)}", "Mean and deviation."))
@@ -166,15 +166,15 @@ def components(rollout: Mapping[str, object]) -> dict[str, float]:
 def paired(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[dict[Hashable, Any], dict[Hashable, Any]]]:
     """A rollout of each prompt that both steps answered: the same sample where both have it. In the order of the second."""
     first = before.drop_duplicates(["prompt_id", "sample"]).set_index(["prompt_id", "sample"])
-    found = []
+    pairs = []
     for prompt_id, same in after.groupby("prompt_id", sort=False):
         shared = [row for row in same.to_dict("records") if (prompt_id, row["sample"]) in first.index]
         if shared:
             old = first.loc[(prompt_id, shared[0]["sample"])].to_dict() | {"prompt_id": prompt_id, "sample": shared[0]["sample"]}
-            found.append((old, shared[0]))
+            pairs.append((old, shared[0]))
         elif len(others := before[before["prompt_id"] == prompt_id]):
-            found.append((others.iloc[0].to_dict(), same.iloc[0].to_dict()))
-    return found
+            pairs.append((others.iloc[0].to_dict(), same.iloc[0].to_dict()))
+    return pairs
 
 
 def _difference(left: Values | None, right: Values | None) -> list[float | None] | None:
@@ -207,7 +207,7 @@ def _colour(value: float, scale: tuple[float, bool], theme: Theme) -> str:
     return rgba(theme.palette[1 if signed and value < 0 else 0], STRONGEST * min(1.0, abs(value) / top))
 
 
-def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, words: str) -> None:
+def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarray, colour: str, label: str) -> None:
     """A curve over the steps whose tooltip says `words`, of %{y} and of %{customdata}, what stands beside it."""
     figure.add_scatter(
         x=steps,
@@ -215,7 +215,7 @@ def _line(figure: go.Figure, steps: np.ndarray, y: np.ndarray, beside: np.ndarra
         mode="lines+markers" if len(steps) < 40 else "lines",
         customdata=beside,
         line={"width": 2, "color": colour},
-        hovertemplate=f"{words}<extra></extra>",
+        hovertemplate=f"{label}<extra></extra>",
         showlegend=False,
     )
 

@@ -23,9 +23,9 @@ def leaves(tree: object, prefix: str = "") -> dict[str, object]:
     return {key: value for name, part in tree.items() for key, value in leaves(part, f"{prefix}.{name}" if prefix else name).items()}
 
 
-def config_diff(trees: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
-    """One row a key whose value is not the same in all the trees, one column a tree; a dash where a tree has no such key."""
-    flat = {name: leaves(tree) for name, tree in trees.items()}
+def config_diff(specs: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    """One row a key whose value is not the same in all the specs, one column a spec; a dash where a spec has no such key."""
+    flat = {name: leaves(tree) for name, tree in specs.items()}
     keys = dict.fromkeys(key for tree in flat.values() for key in tree)
     rows = {key: [_show(tree.get(key, _ABSENT)) for tree in flat.values()] for key in keys}
     differing = {key: row for key, row in rows.items() if len(set(row)) > 1}
@@ -72,8 +72,8 @@ def headline(history: History, status: Status) -> list[Figure]:
     if held:
         values = [v.metrics[held] for v in history.validations if held in v.metrics]
         now, first = (value_of(held, value) for value in (values[-1], values[0]))
-        words = f"{held.help} Measured on the held-out rows at step {history.validations[-1].step}."
-        figures.insert(1, Figure(f"Held-out {held.brief}", now, f"from {first}", words, tuple(values[-RECENT:])))
+        help_text = f"{held.help} Measured on the held-out rows at step {history.validations[-1].step}."
+        figures.insert(1, Figure(f"Held-out {held.brief}", now, f"from {first}", help_text, tuple(values[-RECENT:])))
     total = history.total_steps or status.total_steps
     step = history.steps[-1] if history.steps else status.step
     done = Figure("Step", f"{step:,}", f"of {total:,} · {step / total:.0%}" if total else "", "Optimizer steps done.")

@@ -104,10 +104,10 @@ def eta_s(steps: Sequence[int], times: Sequence[float], total_steps: int) -> flo
     return max(0, total_steps - steps[-1]) * median(paces)
 
 
-def visible(words: str) -> str:
+def visible(message: str) -> str:
     """Text from elsewhere, with what a terminal or a reader would be misled by as an escape that shows: control characters, ESC first of all, and
     those that turn the direction of writing or take no room. Line ends and tabs stay."""
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), words.replace("\r\n", "\n"))
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), message.replace("\r\n", "\n"))
 
 
 _HIDDEN = re.compile(
@@ -126,8 +126,8 @@ def log_title(name: str) -> str:
 
 def title(key: str) -> str:
     """A field's or a metric's name for people: `global_batch_size` -> `Global batch size`."""
-    *words, last = (WORDS.get(word, word) for word in key.split("_"))
-    text = " ".join([*words, "(s)" if last == "s" else last])
+    *parts, last = (WORDS.get(word, word) for word in key.split("_"))
+    text = " ".join([*parts, "(s)" if last == "s" else last])
     return text[:1].upper() + text[1:]
 
 

@@ -17,7 +17,7 @@ from workbench.models.asking import ByToken
 from workbench.models.endpoint import STEP, TOKENS, Arrays, BadRequest, Field
 from workbench.models.journal import Journal
 from workbench.models.protocol import Answers, Learning, Served, Surroundings, Transport
-from workbench.rollout.experience import Experience, fill, trees
+from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.rundir.store import COMPLETE
 from workbench.settings import AlgorithmConfig, Checkpoint, Model
 from workbench.settings.online import ActorCriticConfig, Critic, require
@@ -37,7 +37,7 @@ REPORTED = (M.LOSS, M.GRAD_NORM)
 """What the server answers of a lesson."""
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, ActorCriticConfig).critic
     critic = cfg.model or model
     return Place(cfg.processes, critic.layout, (critic.source,), "algorithm.critic.processes")
@@ -71,10 +71,10 @@ class CriticModel:
 
     def learn(self, rows: Sequence[Row], step: int) -> Metrics:
         """One pass over the rows in minibatches of `global_batch_size` prompts."""
-        found: list[Metrics] = []
+        metrics: list[Metrics] = []
         for part, start in enumerate(range(0, len(rows), self.cfg.global_batch_size)):
-            found.append(self.policy.update(rows[start : start + self.cfg.global_batch_size], value_loss, step, self.seed, part))
-        return {name: sum(m[name] for m in found) / len(found) for name in found[0]}
+            metrics.append(self.policy.update(rows[start : start + self.cfg.global_batch_size], value_loss, step, self.seed, part))
+        return {name: sum(m[name] for m in metrics) / len(metrics) for name in metrics[0]}
 
     def save(self, step: int) -> None:
         self._checkpoints.save(step)
@@ -86,14 +86,14 @@ class CriticModel:
         steps = parallel.from_first(checkpoint.complete_steps(self.folder))
         if step:
             if step not in steps:
-                raise ValueError(f"the policy goes on from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
+                raise ValueError(f"the policy continues from step {step}, but the critic has checkpoints of {steps or 'no step'} in {self.folder}")
             checkpoint.load(self.policy, self.folder, step)
         if parallel.rank() == 0:
             forget_after(self.folder, step)
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the checkpoints of later steps, which are done anew: a server that starts again goes on from its newest, and the newest ones are kept."""
+    """Drop the checkpoints of later steps, which are done anew: a server that starts again continues from its newest, and the newest ones are kept."""
     from workbench.engine import checkpoint
 
     for later in checkpoint.complete_steps(folder):
@@ -114,10 +114,10 @@ class LocalCritic:
     def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def fill(self, experiences: Sequence[Experience]) -> None:
-        fill(experiences, self._critic.values(trees(experiences, {})), "values")
+        fill(experiences, self._critic.values(group_into_rows(experiences, {})), "values")
 
     def train(self, experiences: Sequence[Experience], step: int) -> Callable[[], Metrics]:
-        learnt = self._critic.learn(trees(experiences, LESSON), step - 1)
+        learnt = self._critic.learn(group_into_rows(experiences, LESSON), step - 1)
         return lambda: learnt
 
 
@@ -231,7 +231,7 @@ class Server:
         return {"step": arrays["step"]}
 
     def restore(self, arrays: Arrays) -> Arrays:
-        """Stand where the policy does: a policy that was restarted goes on from its checkpoint, and the critic from the one beside it."""
+        """Stand where the policy does: a policy that was restarted continues from its checkpoint, and the critic from the one beside it."""
         step = int(arrays["step"][0])
         if step != self.applied:
             try:

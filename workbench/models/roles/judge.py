@@ -35,10 +35,10 @@ OUTPUTS = Outputs(logprobs=True)
 CALL = 32
 """Questions in one request to a server."""
 PATIENCE_S = 2.0
-"""So long an unfinished answer is waited for before the caller is told what is missing."""
+"""So long an unfinished answer is waited for before the caller gets an error with what is missing."""
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, OnlineConfig)
     processes = cfg.judge_server
     return Place(processes.processes, processes.layout, sources_of(cfg.rewards.values(), "judge"), "algorithm.judge_server.processes")
@@ -61,11 +61,11 @@ class JudgeModels:
         from workbench.engine import hf
 
         policy = self.policies[source]
-        words = hf.tokenizer(policy.directory)
+        tokenizer = hf.tokenizer(policy.directory)
         longest = getattr(policy.hf_config, "max_position_embeddings", None) or 1 << 30
         # Encoded as a message's text, in which nothing is a special token: an answer cannot end its turn and speak as another.
-        replies = tuple(words.encode(option, add_special_tokens=False, split_special_tokens=True) for option in options)
-        prompts = [chat.prompt_tokens([Message("user", question)], words) for question in questions]
+        replies = tuple(tokenizer.encode(option, add_special_tokens=False, split_special_tokens=True) for option in options)
+        prompts = [chat.prompt_tokens([Message("user", question)], tokenizer) for question in questions]
         reads = [len(prompt) + max(map(len, replies)) <= longest for prompt in prompts]
         outputs = iter(policy.outputs([Row(prompt, replies) for prompt, fits in zip(prompts, reads, strict=True) if fits], OUTPUTS))
         ends = np.cumsum([len(reply) for reply in replies])[:-1]
@@ -78,11 +78,11 @@ class JudgeModels:
 
 def verdicts_of(logprobs_QW: np.ndarray) -> list[Verdict | None]:
     """The options' shares of the probability that they have together."""
-    found: list[Verdict | None] = []
+    verdicts: list[Verdict | None] = []
     for logprobs_W in logprobs_QW.astype(np.float64):
         weights_W = np.exp(logprobs_W - logprobs_W.max())
-        found.append(None if np.isnan(logprobs_W).any() else weights_W / weights_W.sum())
-    return found
+        verdicts.append(None if np.isnan(logprobs_W).any() else weights_W / weights_W.sum())
+    return verdicts
 
 
 def read_verdict(reply: str, options: Sequence[str]) -> Verdict | None:

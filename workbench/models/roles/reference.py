@@ -12,7 +12,7 @@ from workbench.models.asking import ByToken
 from workbench.models.endpoint import TOKENS, Arrays, Field
 from workbench.models.frozen import frozen, laid_out
 from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
-from workbench.rollout.experience import Experience, fill, trees
+from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, require
 from workbench.settings.outputs import Outputs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OUTPUTS = Outputs(logprobs=True)
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     processes = require(algorithm, OnlineConfig).reference_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.reference_server.processes")
 
@@ -43,8 +43,8 @@ class Reference:
     def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def fill(self, experiences: Sequence[Experience]) -> None:
-        found = self._base.outputs(trees(experiences, {}), OUTPUTS, reference=self._with_adapters)
-        fill(experiences, [given.of("logprobs_N") for given in found], "reference_logprobs")
+        outputs = self._base.outputs(group_into_rows(experiences, {}), OUTPUTS, reference=self._with_adapters)
+        fill(experiences, [given.of("logprobs_N") for given in outputs], "reference_logprobs")
 
 
 class Server:
@@ -62,8 +62,8 @@ class Server:
         return [self.policy]
 
     def logprobs(self, arrays: Arrays) -> Arrays:
-        found = self.policy.outputs(messages.rows(arrays))
-        return {"logprobs": messages.by_token(arrays, [given.of("logprobs_N") for given in found])}
+        outputs = self.policy.outputs(messages.rows(arrays))
+        return {"logprobs": messages.by_token(arrays, [given.of("logprobs_N") for given in outputs])}
 
 
 def local(around: Surroundings) -> Role:

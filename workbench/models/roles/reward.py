@@ -35,7 +35,7 @@ ME = "reward"
 OUTPUTS = Outputs(scores=1)
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     cfg = require(algorithm, OnlineConfig)
     processes, rewards = cfg.reward_server, cfg.rewards.values()
     asks = dict.fromkeys(need.role for reward in rewards for need in _needs(reward) if need.role != ME)
@@ -113,15 +113,15 @@ def _no_judge(questions: Sequence[str], options: Sequence[str]) -> Sequence[Verd
 
 def _rows(answers: Sequence[Finished]) -> list[Row]:
     """A prompt with its answers as branches, which share its prefix."""
-    found = []
+    result = []
     for _, same in itertools.groupby(answers, key=lambda a: a.prompt_index):
         branches = list(same)
-        found.append(Row(branches[0].prefix, tuple(a.tokens for a in branches)))
-    return found
+        result.append(Row(branches[0].prefix, tuple(a.tokens for a in branches)))
+    return result
 
 
 def _finished(experiences: Sequence[Experience]) -> list[Finished]:
-    return [Finished(e.place, e.prompt, e.response, e.row.columns, e.row.prefix, e.tokens) for e in experiences]
+    return [Finished(e.prompt_index, e.prompt, e.response, e.row.columns, e.row.prefix, e.tokens) for e in experiences]
 
 
 class LocalReward:
@@ -179,9 +179,9 @@ class RemoteReward:
 
     def fill(self, experiences: Sequence[Experience]) -> Waiting | None:
         if self._there and self._there[0] not in experiences[0].components:
-            found = self._asked.collect(experiences[0].step, _taken)
+            scores = self._asked.collect(experiences[0].step, _taken)
             for e in experiences:
-                e.components.update(zip(self._there, found[e.place, e.sample], strict=True))
+                e.components.update(zip(self._there, scores[e.prompt_index, e.sample], strict=True))
         return self._here.fill(experiences)
 
 
@@ -241,13 +241,13 @@ class Server:
         return {"rewards": scores_BK.reshape(len(answers), -1), "known": known_BK.reshape(len(answers), -1)}
 
     def _answers(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]]) -> list[Finished]:
-        found: list[Finished] = []
+        finished: list[Finished] = []
         for prompt_index, row in enumerate(rows):
             prompt = str(self._tokenizer.decode(list(row.prefix)))
             for tokens in row.branches:
                 response = str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-                found.append(Finished(prompt_index, prompt, response, columns[len(found)], row.prefix, tokens))
-        return found
+                finished.append(Finished(prompt_index, prompt, response, columns[len(finished)], row.prefix, tokens))
+        return finished
 
 
 def local(around: Surroundings) -> Scoring:

@@ -17,7 +17,7 @@ from workbench.models.asking import Asked
 from workbench.models.endpoint import TOKENS, Arrays, Field
 from workbench.models.frozen import frozen, laid_out
 from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
-from workbench.rollout.experience import Experience, fill, trees
+from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import Teacher
 from workbench.settings.outputs import Outputs
@@ -33,7 +33,7 @@ class _Taught(Protocol):
     teacher: Teacher
 
 
-def place(algorithm: AlgorithmConfig, model: Model) -> Place:
+def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
     teacher = cast(_Taught, algorithm).teacher
     return Place(teacher.processes, teacher.layout, (teacher.source,), "algorithm.teacher.processes")
 
@@ -62,12 +62,12 @@ class TeacherModel:
     def columns(self, rows: Sequence[Row]) -> dict[str, list[np.ndarray]]:
         """By name what it tells of the rows' targets, an array a row."""
         given = self.policy.outputs(rows)
-        found = {"teacher_logprobs": [each.of("logprobs_N") for each in given]}
+        result = {"teacher_logprobs": [each.of("logprobs_N") for each in given]}
         if self.top_k:
             top = [each.of("top_k") for each in given]
-            found |= {"teacher_tokens": [each.tokens_NK for each in top], "teacher_top_logprobs": [each.logprobs_NK for each in top]}
-            found["teacher_rest"] = [each.rest_N for each in top]
-        return found
+            result |= {"teacher_tokens": [each.tokens_NK for each in top], "teacher_top_logprobs": [each.logprobs_NK for each in top]}
+            result["teacher_rest"] = [each.rest_N for each in top]
+        return result
 
 
 class LocalTeacher:
@@ -81,7 +81,7 @@ class LocalTeacher:
     def begin(self, experiences: Sequence[Experience]) -> None: ...
 
     def fill(self, experiences: Sequence[Experience]) -> None:
-        for name, rows in self._model.columns(trees(experiences, {})).items():
+        for name, rows in self._model.columns(group_into_rows(experiences, {})).items():
             fill(experiences, rows, name)
 
 
@@ -101,9 +101,9 @@ class RemoteTeacher:
             start = len(e.row.prefix)
             return {name: np.array(array[i, start : start + len(e.tokens)]) for name, array in answer.items()}
 
-        found = self._asked.collect(experiences[0].step, own)
+        answers = self._asked.collect(experiences[0].step, own)
         for e in experiences:
-            for name, values in found[e.place, e.sample].items():
+            for name, values in answers[e.prompt_index, e.sample].items():
                 e.put(name, values)
 
 

@@ -1,4 +1,4 @@
-"""Generating: prompts in, answers with their log-probabilities out, in any layout. A step answers some prompts; a resume goes on with the next.
+"""Generating: prompts in, answers with their log-probabilities out, in any layout. A step answers some prompts; a resume continues with the next.
 
 rollouts/<step>.parquet   a step's answers, as those of a training run (`workbench.rundir.rollouts`)
 answers.jsonl, answers.parquet   all of them, when the run is complete (`workbench.rundir.answers`)
@@ -104,16 +104,16 @@ class Generation:
         with self._times.timed("generate"):
             sampling = sampling_of(cfg, self._rank.directory)
             mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
-        found = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
+        answers = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
         if parallel.rank() == 0:
             with self._times.timed("store"):
-                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(found)])
+                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(answers)])
         parallel.barrier()
         seconds = time.perf_counter() - began
-        return {**_metrics(found, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
+        return {**_metrics(answers, seconds), **self._sampler.profile(), **self._times.take(), M.STEP_TIME_S: seconds}
 
     def _refuse(self, values: Mapping[str, object]) -> None:
-        self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it goes on")
+        self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it is running")
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:

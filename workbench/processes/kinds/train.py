@@ -206,7 +206,7 @@ class Training:
             self._report_checkpoint(wait=True)
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
-            state = {"settings": self._live.state_dict(), "obeyed": self._controls.obeyed, "algorithm": self.state}
+            state = {"settings": self._live.state_dict(), "obeyed": self._controls.last_request_time, "algorithm": self.state}
             self._checkpoints.save(self.step, metric, state)
             self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
 
@@ -219,7 +219,7 @@ class Training:
             self._rank.emit("checkpoint", **done)
 
     def _change(self, values: Mapping[str, object]) -> None:
-        """A change asked for while the run goes on; one that the settings do not allow is warned of and left."""
+        """A change asked for during the run; one that the settings do not allow is warned of and left."""
         try:
             self._live.change(values)
         except ValueError as error:

@@ -213,16 +213,16 @@ class Engine:
 
     def _settle(self, active: list[_Slot], sampling: Sampling) -> Iterator[Rollout]:
         """The answers that have ended leave their slots; the last one's cache moves into the gap."""
-        for place in reversed(range(len(active))):
-            slot = active[place]
+        for i in reversed(range(len(active))):
+            slot = active[i]
             stopped = slot.tokens[-1] in sampling.stop_tokens or self._said_stop(slot, sampling.stop_strings)
             if not stopped and len(slot.tokens) < slot.limit:
                 continue
             moved = active.pop()
             if moved is not slot:
-                active[place] = moved
+                active[i] = moved
                 for cache in (*self._keys, *self._values):
-                    cache[place, :, : moved.length] = cache[len(active), :, : moved.length]
+                    cache[i, :, : moved.length] = cache[len(active), :, : moved.length]
             yield Rollout(slot.tokens, slot.logprobs, "stop" if stopped else "length", slot.prompt.key, slot.sample)
 
     def _said_stop(self, slot: _Slot, strings: Sequence[str]) -> bool:
