@@ -150,7 +150,7 @@ def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Calla
     run = start(LEARNS, num_nodes=2)
     until_step(run, 8)
     ranks = until(lambda: len(found := processes(run, str(run.dir.path))) == 3 and found)
-    processes(run, stand_in.__file__)[0].kill()
+    processes(run, stand_in.__name__)[0].kill()
     killed = time.monotonic()
     until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))
     print(f"the ranks ended {time.monotonic() - killed:.1f} s after the driver")
