@@ -27,10 +27,11 @@ from typing import NoReturn, TypedDict, cast
 
 from workbench.backends import _naming
 
-AT_IMPORT = ("CUDA_VISIBLE", "HF_", "HUGGINGFACE_", "KMP_", "LD_", "PYTHONHASHSEED", "PYTHONPATH", "TRANSFORMERS_")
+AT_IMPORT = ("CUDA_VISIBLE", "HF_", "HUGGINGFACE_", "KMP_", "LD_", "PYTHONPATH", "TRANSFORMERS_")
 """Beginnings of variables that are read while modules are imported: a server forks what has the same, and nothing else."""
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-"""Ranks, servers and others share cores: threads that spin while they wait take them from those that work. CUDA is looked for without being begun."""
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""For all ranks, unless their environment says otherwise: sets of names have one order on all nodes; threads do not spin while they wait, since ranks,
+servers and others share cores; CUDA is looked for without being begun."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """While the modules are imported. A rank takes its own number of threads before its first tensor."""
 PR_SET_PDEATHSIG = 1
