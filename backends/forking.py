@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from workbench.backends import fork_server, scratch
+from workbench.backends import _naming, fork_server, scratch
 from workbench.backends.fork_server import CHUNK, ENVIRONMENT, ONE_THREAD, Reply, Request, Server
 
 SOCKET = "WORKBENCH_FORK_SERVER"
@@ -142,6 +142,7 @@ def serving(modules: Sequence[str]) -> Iterator[str]:
             pid = os.fork()
             if pid == 0:
                 os.close(outer)
+                _naming.show([sys.executable, "-m", fork_server.__name__, *modules], os.environ)
                 fork_server.leave(lambda: Server(listener, inner).serve())
         else:
             os.set_inheritable(listener.fileno(), True)

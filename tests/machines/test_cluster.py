@@ -50,7 +50,7 @@ def test_a_real_run_on_this_machine_and_what_its_ranks_use(tmp_path: Path, monke
         for use in found.ranks:
             resident = next(line for line in Path(f"/proc/{use.pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
             assert use.memory_mib == pytest.approx(int(resident.split()[1]) / 1024, rel=0.2)
-        assert {"driver", "dask worker"} <= {use.role for use in found.uses if use.rank is None}
+        assert {"driver", "fork server"} <= {use.role for use in found.uses if use.rank is None}
         told = workbench("cluster", "--here", "--json")
         (listed,) = json.loads(told.stdout)["allocations"]
         assert (listed["run_id"], len([use for use in listed["uses"] if use["rank"] is not None])) == (run.id, 2)

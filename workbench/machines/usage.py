@@ -215,7 +215,7 @@ def _others(driver: int, ranks: Sequence[Use]) -> list[Use]:
 def _role(process: psutil.Process) -> str:
     """A process by what it runs: the module of a Python, else the program's name."""
     command = process.cmdline()
-    for name in ("spawn_main", "resource_tracker"):
+    for name in ("spawn_main", "resource_tracker", "fork_server"):
         if name in " ".join(command):
             return {"spawn_main": "dask worker"}.get(name, name.replace("_", " "))
     return command[command.index("-m") + 1] if "-m" in command[:-1] else process.name()
