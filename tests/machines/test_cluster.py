@@ -191,7 +191,7 @@ def test_a_terminal_is_drawn_anew(tmp_path: Path) -> None:
     )
     os.close(theirs)
     seen = b""
-    while seen.count(b"is running") < 2:
+    while seen.count(b"CPUs busy") < 2:
         seen += os.read(ours, 65536)
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # the other end is closed
