@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -11,7 +10,7 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parents[1]
 
 project = "Alignment Workbench"
-release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+release = re.findall(r'^__version__ = "(.+)"$', (ROOT / "workbench" / "__init__.py").read_text(), re.MULTILINE)[0]
 html_title = f"{project} {release}"
 extensions = ["myst_parser", "sphinx_copybutton"]
 myst_heading_anchors = 4
