@@ -21,7 +21,7 @@ from workbench.views import feed, text
 
 ROWS_SHOWN = 18
 SHORT_WORK = 10
-NAME_PX, CHARACTER_PX, NAME_MAX_PX = 130, 7.2, 320
+NAME_PX, CHARACTER_PX, NAME_MAX_PX = 130, 7.2, 420
 """Of the column of names: its least width, what a character takes, its most."""
 WIDTHS = {False: {"work": 76, "model": 120, "curve": 80}, True: {"work": 114, "model": 100, "curve": 66}}
 """Pixels of these columns: where not all runs train, the one that says what a run does takes some of the others'."""
