@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 from workbench import api
 from workbench.rundir.store import RunDir
 
@@ -44,6 +46,14 @@ def until_step(run: api.Run | RunDir, step: int, timeout_s: float = 240) -> int:
         return newest if newest >= step else 0
 
     return until(reached, timeout_s, f"step {step} of {run.id}", run)
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it runs no longer; it may end while it is asked."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _told(condition: Callable[[], object], what: str, waited_s: float, last: object) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.waiting import until
+from tests.waiting import ended, until
 from workbench.backends import fork_server, forking, starting
 from workbench.backends.forking import Connection, Unavailable, serving
 
@@ -191,7 +191,7 @@ def test_kill_minus_nine_of_the_owner_or_the_server_takes_all_along(tmp_path: Pa
         assert server is not None and told(tmp_path)
         (process if killed == "owner" else server).kill()
         until(lambda: not rank.is_running(), what="the rank ends")
-        until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, what="the server ends")
+        until(lambda: ended(server), what="the server ends")
         process.kill()
 
 

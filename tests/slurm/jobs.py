@@ -40,7 +40,17 @@ def processes(run: api.Run, word: str) -> list[psutil.Process]:
 
 def process(run: api.Run, word: str, **env: str) -> psutil.Process:
     """The one with these values in its environment; a gang's first rank may be far before its last has begun."""
-    return until(lambda: [p for p in processes(run, word) if all(p.environ().get(name) == value for name, value in env.items())])[0]
+
+    def seen() -> psutil.Process | None:
+        for found in processes(run, word):
+            with suppress(psutil.NoSuchProcess):
+                if env.items() <= found.environ().items():
+                    return found
+        return None
+
+    found = until(seen, what=f"{word} of {run.id}")
+    assert found is not None
+    return found
 
 
 def job_id(run: api.Run) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.backends import stand_in
 from tests.slurm.jobs import ENDLESS, HANG, LEARNS, complete_two_nodes, job_id, learnt_as_undisturbed, process, processes
 from tests.trust.sockets import KNOCK, REFUSED, listening
-from tests.waiting import until, until_step
+from tests.waiting import ended, until, until_step
 from workbench import api
 from workbench.chaos.lab import URGENT, Lab
 from workbench.rundir.store import State
@@ -152,7 +151,7 @@ def test_a_killed_driver_is_started_again_and_its_ranks_end_with_it(start: Calla
     ranks = until(lambda: len(found := processes(run, str(run.dir.path))) == 3 and found)
     processes(run, stand_in.__name__)[0].kill()
     killed = time.monotonic()
-    until(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))
+    until(lambda: all(map(ended, ranks)))
     print(f"the ranks ended {time.monotonic() - killed:.1f} s after the driver")
     learnt_as_undisturbed(run)
 
