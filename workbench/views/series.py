@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 POINTS = 1000
+SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
+"""What a reader of curves may choose: the weight of the past in `ema`."""
 
 
 def thin(y: Sequence[float] | np.ndarray, limit: int = POINTS) -> np.ndarray:

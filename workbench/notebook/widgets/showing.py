@@ -33,7 +33,7 @@ class Shown(ipywidgets.VBox):
         self.add_class("wb-notebook")
         self.add_class("wb-body")
         self._picture_id = f"workbench-{uuid.uuid4().hex}"
-        self._drawn: str | None = None
+        self._drawn: object = None
 
     def picture(self) -> str:
         """What is to be seen now, as HTML with inline SVG, without scripts."""
@@ -43,16 +43,23 @@ class Shown(ipywidgets.VBox):
         """The same in a line."""
         raise NotImplementedError
 
-    @property
-    def changing(self) -> bool:
-        """Whether the picture may still change."""
+    def mark(self) -> object:
+        """Another one whenever the picture is another."""
         raise NotImplementedError
 
     def refresh(self) -> None:
+        """After a cell was executed: replace the picture, where what it shows has changed."""
+        self.refresh_picture()
+
+    def refresh_picture(self) -> None:
         """Bring the picture below the widget up to date. Without a display of it there is nothing to do."""
-        if self._drawn is not None and (now := self.picture()) != self._drawn:
+        if self._drawn is not None and (now := self.mark()) != self._drawn:
             self._drawn = now
-            display(self._picture(now), raw=True, display_id=self._picture_id, update=True)
+            display(self._picture(self.picture()), raw=True, display_id=self._picture_id, update=True)
+
+    def close(self) -> None:
+        _displayed.discard(self)
+        super().close()
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Json]:
         view: dict[str, Json] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
@@ -60,9 +67,10 @@ class Shown(ipywidgets.VBox):
 
     def _ipython_display_(self) -> None:
         bundle = self._repr_mimebundle_()
-        self._drawn = str(bundle.pop("text/html"))
+        picture = str(bundle.pop("text/html"))
+        self._drawn = self.mark()
         display(bundle, raw=True)
-        display(self._picture(self._drawn), raw=True, display_id=self._picture_id)
+        display(self._picture(picture), raw=True, display_id=self._picture_id)
         _follow(self)
 
     def _picture(self, picture: str) -> dict[str, Json]:
@@ -84,7 +92,4 @@ def _follow(widget: Shown) -> None:
 
 def _refresh_all(*_: object) -> None:
     for widget in list(_displayed):
-        changing = widget.changing
         widget.refresh()
-        if not changing:
-            _displayed.discard(widget)
