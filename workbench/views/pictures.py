@@ -41,7 +41,8 @@ def curve(lines: Sequence[Line], title: str = "", unit: str = "") -> str:
     across, up = _scale([x for _, _, x, _ in known], LEFT, WIDTH - RIGHT), _scale([y for _, _, _, y in known], HEIGHT - BOTTOM, TOP)
     drawn = "".join(_drawn(number, line, x, y, across, up) for number, line, x, y in known)
     legend = "".join(_legend(number, line.label if len(lines) > 1 else "", line.y[-1]) for number, line, *_ in known)
-    head = f"<b>{html.escape(text.visible(title))}</b>{f' <span style="opacity:.65">{html.escape(unit)}</span>' if unit else ''}{legend}"
+    measured = f' <span style="opacity:.65">{html.escape(unit)}</span>' if unit else ""
+    head = f"<b>{html.escape(text.visible(title))}</b>{measured}{legend}"
     said = html.escape(f"{title}: " + ", ".join(f"{line.label} {text.number(float(line.y[-1]))}" for _, line, *_ in known), quote=True)
     svg = (
         f'<svg role="img" aria-label="{said}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;{FONT};font-size:9.5px">'
