@@ -6,7 +6,7 @@ import streamlit as st
 from ui import choose, form, frame, preflight_panel, setup
 
 from workbench import api
-from workbench.settings import spec
+from workbench.settings import command_line, spec
 from workbench.settings.composing import SpecError
 
 PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order": 10}
@@ -62,6 +62,6 @@ with right, st.container(key="summary"):
         except (ValueError, OSError) as error:
             st.error(f"The launch failed: {frame.plain(str(error))}", icon=":material/error:")
     st.markdown("**The same from a terminal**")
-    st.code(setup.command(overrides, values), language="bash", wrap_lines=True)
+    st.code(command_line.command(overrides, values), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
-    st.code(setup.as_yaml(experiment) if experiment else "# shown when every setting is valid", language="yaml", wrap_lines=True)
+    st.code(command_line.as_yaml(experiment) if experiment else "# shown when every setting is valid", language="yaml", wrap_lines=True)

@@ -21,6 +21,7 @@ from workbench.rundir import opening
 from workbench.rundir.files import last_lines
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import COMPLETE, State, Status
+from workbench.settings import command_line
 from workbench.settings.stored import job, problem, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
@@ -373,13 +374,11 @@ def _caption(metrics: Mapping[str, float], names: tuple[str, ...]) -> str:
 
 def settings(run: Run) -> None:
     """The resolved settings, and the command that starts the same run again."""
-    from ui import setup
-
     if bad := problem(run.dir):
         st.error(f"Cannot be read: {frame.plain(str(bad))}", icon=":material/error:")
         return
     st.markdown("**The same run from a terminal**")
-    st.code(setup.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
+    st.code(command_line.command_of(spec_tree(run.dir)), language="bash", wrap_lines=True)
     st.markdown("**Resolved settings**")
     st.code(text.visible(opening.read_text(run.dir.spec_path)), language="yaml")
 

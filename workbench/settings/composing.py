@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -12,6 +13,7 @@ from workbench.settings.shipped import CONF
 from workbench.settings.upgrade import Tree
 
 SHOWN = 80
+_hydra_state = threading.Lock()  # Hydra keeps its state in the process, and every browser session and view is a thread
 
 
 class SpecError(ValueError):
@@ -84,7 +86,7 @@ def _hydra(overrides: Sequence[str]) -> tuple[Tree, dict[str, str]]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra_state, initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", list(overrides), return_hydra_config=True)
         choice = {group: name for group, name in config.hydra.runtime.choices.items() if group in groups()}
         del config.hydra  # before the interpolations are resolved: Hydra's own refer to a job that there is not
@@ -108,14 +110,14 @@ def choices(group: str) -> list[str]:
 
 def overrides_between(start: Tree, end: Tree) -> list[str]:
     """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
-    was, now = dict(_leaves(start)), dict(_leaves(end))
+    was, now = dict(leaves(start)), dict(leaves(end))
     return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
 
 
-def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+            yield from leaves(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, list(tree) if isinstance(tree, tuple) else tree
 

@@ -1,0 +1,94 @@
+"""A tree of settings as the command line that gives it, and back: what a form and `Experiment` in a notebook show to copy."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Sequence
+from functools import lru_cache
+
+import yaml
+
+from workbench.settings import composing, modules, spec, stored
+from workbench.settings.composing import SpecError
+from workbench.settings.spec import Experiment
+from workbench.settings.upgrade import Tree
+
+DEFAULT_JOB = "train"
+
+
+@lru_cache(maxsize=512)
+def composed(overrides: tuple[str, ...]) -> Tree:
+    """The tree that these words give, unchecked. It is shared: do not change it. Raises SpecError as `compose_tree` does."""
+    return composing.compose_tree(overrides)
+
+
+def resolved(overrides: Sequence[str]) -> Tree:
+    """The whole tree that these words give, defaults filled in; as far as it goes where a required value is missing.
+
+    Raises:
+        SpecError: a word that is none, or a choice that is not there.
+    """
+    tree = copy.deepcopy(composed(tuple(overrides)))
+    try:
+        return spec.parse(tree).model_dump(mode="json")
+    except SpecError:
+        return tree
+
+
+def command(overrides: Sequence[str], tree: Tree) -> str:
+    """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
+    changed = composing.overrides_between(spec.filled(composed(tuple(overrides))), read_by_its_job(tree))
+    return " ".join(["workbench run", *map(_shell_word, (*overrides, *changed))])
+
+
+def _shell_word(word: str) -> str:
+    """In double quotes where the word has single ones, if it can be: they are easier to read than the shell's other way."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def command_of(tree: Tree) -> str:
+    """The command line that gives a run's settings."""
+    return command(words_of(tree), tree)
+
+
+def words_of(tree: Tree) -> list[str]:
+    """The choices that a resolved tree holds: its kind of job where it does not train, its algorithm and its backend, by name."""
+    names = {group: tree.get(group, {}).get("name") for group in ("job", "algorithm", "backend")}
+    return [f"{group}={name}" for group, name in names.items() if name in composing.choices(group) and (group, name) != ("job", DEFAULT_JOB)]
+
+
+def read_by_its_job(tree: Tree) -> Tree:
+    """A tree's values and sections without the sections that its kind of job does not read."""
+    read = sections_of(tree)
+    return {name: value for name, value in tree.items() if name in read or not isinstance(value, dict)}
+
+
+def sections_of(tree: Tree) -> tuple[str, ...]:
+    """The sections that a tree's kind of job reads, its own first."""
+    return ("job", *modules.find_job(stored.job(tree)).Config.sections)
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """The resolved settings that the job reads."""
+    return yaml.safe_dump(read_by_its_job(experiment.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def groups(job: str) -> list[str]:
+    """What can be chosen by name for this kind of job, beside the experiment and the kind itself, in a form's order."""
+    sections = modules.find_job(job).Config.sections
+    first = ["algorithm", "model", "data", "backend"]
+    every = [*first, *(group for group in composing.groups() if group not in (*first, "job", "experiment"))]
+    return [group for group in every if group in sections or group not in Experiment.model_fields]
+
+
+def choice(overrides: Sequence[str], group: str) -> str | None:
+    """Which choice of a group the words come to; None where no choice gives what is in the tree."""
+    words = tuple(overrides)
+    tree = composed(words).get(group)
+    return next((name for name in composing.choices(group) if composed((*words, f"{group}={name}")).get(group) == tree), None)
+
+
+def experiments(job: str) -> list[str]:
+    """The files of conf/experiment/ that set up this kind of job."""
+    return [name for name in composing.choices("experiment") if stored.job(composed((f"experiment={name}",))) == job]
