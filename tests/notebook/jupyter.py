@@ -62,7 +62,11 @@ class Jupyter:
         words = [self.application if word == "lab" else word for word in command(self.folder)]
         if self.application == "notebook":
             words = [word.replace("--LabApp.", "--JupyterNotebookApp.") for word in words]
-        words += ["--no-browser", "--ServerApp.port=18888", f"--{'LabApp' if self.application == 'lab' else 'JupyterNotebookApp'}.expose_app_in_browser=True"]
+        words += [
+            "--no-browser",
+            "--ServerApp.port=18888",
+            f"--{'LabApp' if self.application == 'lab' else 'JupyterNotebookApp'}.expose_app_in_browser=True",
+        ]
         own = {
             "JUPYTER_TOKEN": self.token,
             **{f"JUPYTER_{part}_DIR": str(self.home / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")},

@@ -77,9 +77,7 @@ def _execute(notebook: NotebookNode, path: Path, sockets: Path, environment: Map
     # A kernel spec that the user installed may name another environment: without any it is ipykernel's own, of this interpreter. Its sockets lie in a
     # folder of the user's own: from TCP ports anyone on the machine could read the outputs.
     specs = KernelSpecManager(kernel_dirs=[])
-    manager = AsyncKernelManager(
-        kernel_spec_manager=specs, transport="ipc", connection_file=str(sockets / "kernel.json"), ip=str(sockets / "kernel")
-    )
+    manager = AsyncKernelManager(kernel_spec_manager=specs, transport="ipc", connection_file=str(sockets / "kernel.json"), ip=str(sockets / "kernel"))
     current = 0
 
     def begin(cell: NotebookNode, cell_index: int) -> None:

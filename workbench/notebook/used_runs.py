@@ -9,8 +9,8 @@ VERIFYING = "WORKBENCH_NOTEBOOK_VERIFY"
 """In the environment of a notebook's kernel: the file that takes the ids of the runs that it reads, one a line."""
 
 
-class LaunchRefused(ValueError):
-    """A notebook that is being verified would launch or change a run."""
+class NotVerifiable(ValueError):
+    """A notebook that is being verified would launch a run, or names one by what may be another run tomorrow."""
 
 
 def note(run_id: str) -> None:
@@ -26,6 +26,12 @@ def noted(file: Path) -> list[str]:
 
 
 def refuse_launch(what: str) -> None:
-    """Raises LaunchRefused during a verification. `what` would be launched or changed: `a run with once='demo'`."""
+    """Raises NotVerifiable during a verification. `what` would be launched: `a run with once='demo'`."""
     if VERIFYING in os.environ:
-        raise LaunchRefused(f"{what} would be launched, but this is a verification: it reads finished runs only, found by their `once` name or id")
+        raise NotVerifiable(f"{what} would be launched, but a verification reads finished runs only, found by their `once` name or id")
+
+
+def refuse_latest(run_id: str) -> None:
+    """Raises NotVerifiable during a verification where the run is asked for as `latest`."""
+    if VERIFYING in os.environ and run_id == "latest":
+        raise NotVerifiable("which run is `latest` changes with every launch; name it by its id, or launch it with `once`")

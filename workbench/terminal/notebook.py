@@ -42,9 +42,7 @@ def run(
 
 
 @notebook.command()
-def verify(
-    file: File, timeout: Timeout = 1800, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False
-) -> None:
+def verify(file: File, timeout: Timeout = 1800, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False) -> None:
     """Execute a saved notebook against its finished runs. Ends with 1 where a number that it quotes no longer comes out, or a run is gone."""
     from workbench.notebook.verify import verify as check
 
