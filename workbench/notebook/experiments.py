@@ -33,7 +33,7 @@ class Experiment:
     3
     >>> wb.Experiment("dpo_demo", algorithm={"betta": 0.2})
     Traceback (most recent call last):
-    workbench.settings.composing.SpecError: algorithm.betta: there is no such key; did you mean 'beta'? ...
+    workbench.settings.composing.SpecError: algorithm.betta: there is no such key; did you mean 'beta'?; ...
     """
 
     def __init__(self, experiment: str | None = None, /, **settings: Settings) -> None:

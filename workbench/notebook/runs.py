@@ -32,12 +32,10 @@ class Run(api.Run):
     """One run, wherever it executes: its curves, its rollouts, and what can be asked of it.
 
     >>> run = wb.get("latest")
-    >>> run.status.state
-    <State.COMPLETED: 'completed'>
-    >>> float(run.metrics["loss"].iloc[-1]) < float(run.metrics["loss"].iloc[0])
-    True
-    >>> run.rollouts.where("reward > 0").df().shape[0] > 0
-    True
+    >>> str(run.status.state), run.metrics["step"].tolist()
+    ('completed', [1, 2])
+    >>> len(run.rollouts.where("step = 2"))
+    16
     """
 
     @property
@@ -75,7 +73,7 @@ class Run(api.Run):
         """The answers to held-out prompts: `step`, `prompt`, `response`, …; of a job that generates all its answers, once they are there.
 
         Raises:
-            Unreadable: the file of answers is damaged.
+            Unreadable: the file of answers is damaged, or is not its owner's.
         """
         import pandas as pd
 
@@ -83,7 +81,8 @@ class Run(api.Run):
         table = self.dir.path / answers.PARQUET
         if table.name in opening.names(self.dir.path):
             answers.check_table(table)
-            return pd.read_parquet(table)
+            with open(table, "rb", opener=opening.opener) as file:
+                return pd.read_parquet(file)
         with feed.history(self.dir) as history:
             rows = [{"step": each.step, **sample} for each in history.validations for sample in each.samples]
         return pd.DataFrame(rows, columns=None if rows else pd.Index(["step", "prompt", "response"]))
@@ -309,8 +308,11 @@ def launch(
 
     >>> run = wb.launch("sft_demo", once="first run")  # doctest: +SKIP
     """
-    chosen = {"name": backend} if isinstance(backend, str) else dict(backend or {})
-    changes: dict[str, Settings] = {"backend": {**chosen, **settings}} if chosen or settings else {}
+    changes: dict[str, Settings] = {}
+    if isinstance(backend, str) and not settings and not isinstance(experiment, specs.Experiment):
+        changes = {"backend": backend}
+    elif backend or settings:
+        changes = {"backend": {**({"name": backend} if isinstance(backend, str) else backend or {}), **settings}}
     spec = as_spec(experiment, changes)
     return _launched(lambda: api.submit(spec, once), once)
 
