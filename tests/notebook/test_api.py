@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import workbench as wb
 from tests.app import synthetic, synthetic_rollouts
@@ -63,6 +64,12 @@ def test_every_name_is_there_and_a_wrong_one_names_the_nearest() -> None:
 def test_a_wrong_setting_is_refused_with_its_place(settings, message) -> None:
     with pytest.raises(SpecError, match=message):
         wb.Experiment("dpo_demo", **settings)
+
+
+def test_a_notebook_shows_a_wrong_setting_without_a_traceback(capsys) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("import workbench as wb\nwb.Experiment('dpo_demo', algorithm={'betta': 1})")
+    assert capsys.readouterr().out.startswith("SpecError: algorithm.betta: there is no such key")
 
 
 def test_an_experiment_equals_the_terminals() -> None:
