@@ -13,7 +13,8 @@ from workbench import api
 from workbench.notebook import progress, used_runs
 from workbench.notebook.experiments import Experiment, Settings, as_spec
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.rundir import answers, opening, store
+from workbench.rundir import answers, opening
+from workbench.rundir import once as onces
 from workbench.rundir.store import COMPLETE, ONCE, RunDir, Status
 from workbench.settings import composing, stored
 from workbench.settings import spec as specs
@@ -353,7 +354,7 @@ def generate(source: Run | str, data: str, *, once: str = "", **settings: Settin
 
 def _launched(submit: Callable[[], api.Run], once: str) -> Run:
     """What `submit` launches, or the run that it finds by `once`. Raises NotVerifiable for a launch during a verification."""
-    if not once or store.launched_once(api.runs_root(), once) is None:
+    if not once or onces.launched(api.runs_root(), once) is None:
         used_runs.refuse_launch(f"a run with once={once!r}" if once else "a run without `once`")
     with progress.waiting("launching …"):
         run = Run(submit().dir)
