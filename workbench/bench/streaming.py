@@ -32,9 +32,8 @@ from workbench.backends import local
 from workbench.backends.base import Job
 from workbench.bench.browser import Server, chromium, new_page
 from workbench.jobs.preflight import file_system
-from workbench.rundir import beats, rollout_files, rollouts, store
+from workbench.rundir import beats, lines, rollout_files, rollouts, store
 from workbench.rundir.events import EventWriter
-from workbench.rundir.lines import Job
 from workbench.rundir.store import RunDir, State
 from workbench.settings import spec
 
@@ -185,7 +184,7 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
         for rank in range(RANKS)
     ]
     job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
-    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(Job, asdict(job)))
+    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(lines.Job, asdict(job)))
     try:
         yield ranks
     finally:
