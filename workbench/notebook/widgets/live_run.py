@@ -37,7 +37,7 @@ class LiveRun(Shown):
         self.title, self.head, self.said, self.answers = (ipywidgets.HTML() for _ in range(4))
         self.buttons = _Buttons(run, self._act)
         self.settings = LiveSettings(run, self._act)
-        self.settings_button = ipywidgets.ToggleButton(description="Live settings", icon="sliders", tooltip="Settings that may change during the run")
+        self.settings_button = ipywidgets.ToggleButton(description="Live settings", tooltip="Settings that may change during the run")
         self.settings_button.observe(lambda _: self.settings.show(self.settings_button.value), "value")
         top = ipywidgets.HBox([self.title, *self.buttons.all])
         options = ipywidgets.HBox([*self._choices(), self.settings_button])
@@ -61,7 +61,8 @@ class LiveRun(Shown):
 
     def mark(self) -> object:
         status = self._checked(lambda: self.run.status)
-        return status and (status.state, status.step, status.attempt)
+        with feed.history(self.run.dir) as history:
+            return status and (status.state, status.attempt, history.cursor)
 
     def refresh(self) -> None:
         """Also goes on with a view of a run that was resumed."""
@@ -146,12 +147,12 @@ class _Buttons:
     """Stop, pause and kill, and the question before the last."""
 
     def __init__(self, run: Run, act: Callable[[Callable[[], None], str], None]):
-        self.stop = _button("Stop", "stop", "Save a checkpoint at the next step and end. The run can be resumed.")
-        self.pause = _button("Pause", "pause", "Hold the run before its next step; nothing is lost.")
-        self.unpause = _button("Continue", "play", "Go on with the paused run.")
-        self.resume = _button("Resume", "play", "Launch again from the latest valid checkpoint.")
-        self.kill = _button("Kill", "times", "End the run at once, without a checkpoint.")
-        self.kill_now, self.keep = _button("Kill now", "times", "End the run at once.", "danger"), _button("Keep it", "", "Do not kill the run.")
+        self.stop = _button("Stop", "Save a checkpoint at the next step and end. The run can be resumed.")
+        self.pause = _button("Pause", "Hold the run before its next step; nothing is lost.")
+        self.unpause = _button("Continue", "Go on with the paused run.")
+        self.resume = _button("Resume", "Launch again from the latest valid checkpoint.")
+        self.kill = _button("Kill", "End the run at once, without a checkpoint.")
+        self.kill_now, self.keep = _button("Kill now", "End the run at once.", "danger"), _button("Keep it", "Do not kill the run.")
         self.all = (self.stop, self.pause, self.unpause, self.resume, self.kill)
         question = ipywidgets.HTML(parts.message("Kill the run? Everything since its latest checkpoint is lost.", "red"))
         self.confirm = ipywidgets.HBox([question, self.kill_now, self.keep], layout={"display": "none"})
@@ -173,7 +174,13 @@ class _Buttons:
         live = not status.state.ended and not self._read_only
         stopping = status.state == State.STOPPING
         resumable = status.state.ended and status.state != State.COMPLETED and not self._read_only
-        for button, shown in ((self.stop, live), (self.pause, live and not paused), (self.unpause, live and paused), (self.resume, resumable), (self.kill, live)):
+        for button, shown in (
+            (self.stop, live),
+            (self.pause, live and not paused),
+            (self.unpause, live and paused),
+            (self.resume, resumable),
+            (self.kill, live),
+        ):
             button.layout.display = None if shown else "none"
         for button in (self.stop, self.pause, self.unpause):
             button.disabled = stopping
@@ -184,8 +191,8 @@ class _Buttons:
         self.confirm.layout.display = None if whether else "none"
 
 
-def _button(words: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Button:
-    return ipywidgets.Button(description=words, icon=icon, tooltip=tooltip, button_style=style)
+def _button(words: str, tooltip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(description=words, tooltip=tooltip, button_style=style)
 
 
 def _headline(run: Run, history: History, status: Status) -> list[Figure]:

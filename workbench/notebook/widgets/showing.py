@@ -15,13 +15,15 @@ import ipywidgets
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
+from workbench.notebook.widgets.subshell import heard_while_a_cell_runs
+
 if TYPE_CHECKING:
     from workbench.rundir.lines import Json
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-STYLE = f"""<style>
-.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *) + .jp-OutputArea-child:has(.wb-picture) {{ display: none; }}
-.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"]):not(:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *)):has(+ .jp-OutputArea-child .wb-picture) {{ display: none; }}
+STYLE = """<style>
+.jp-OutputArea-child:has(> .jp-OutputArea-output > .wb-notebook) + .jp-OutputArea-child:has(.wb-picture) { display: none; }
+.jp-OutputArea-child:not(:has(.wb-notebook)):has(+ .jp-OutputArea-child .wb-picture) { display: none; }
 </style>"""
 
 
@@ -32,6 +34,7 @@ class Shown(ipywidgets.VBox):
         super().__init__(list(children))
         self.add_class("wb-notebook")
         self.add_class("wb-body")
+        heard_while_a_cell_runs(self)
         self._picture_id = f"workbench-{uuid.uuid4().hex}"
         self._drawn: object = None
 
