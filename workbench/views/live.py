@@ -66,13 +66,13 @@ class Update:
             body["held_out"] = {name: _json_points(points) for name, points in self.held_out.items()}
         return body
 
-    def packed(self) -> tuple[dict[str, Json], list[bytes]]:
+    def packed(self) -> tuple[dict[str, object], list[bytes]]:
         """As a header and two buffers: every x as float64, every y as float32, NaN for a gap.
 
         In the header `[x, y, count]` stands for the points: where they begin in each buffer, in numbers.
         """
         pack = _Pack()
-        header: dict[str, Json] = {"cursor": str(self.cursor), "reset": self.reset}
+        header: dict[str, object] = {"cursor": str(self.cursor), "reset": self.reset}
         if self.charts is not None:
             header["charts"] = [chart.__dict__ for chart in self.charts]
         if self.train is not None:

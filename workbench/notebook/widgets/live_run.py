@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import ipywidgets
 
@@ -11,12 +11,13 @@ from workbench.jobs.runs import Run
 from workbench.notebook.widgets import parts
 from workbench.notebook.widgets.attached import Attached
 from workbench.notebook.widgets.charts import Charts
+from workbench.notebook.widgets.choices import choices
 from workbench.notebook.widgets.live_settings import LiveSettings
 from workbench.notebook.widgets.newest import newest_answers
 from workbench.notebook.widgets.showing import Shown
 from workbench.rundir.store import State, Status
 from workbench.settings.stored import job, spec_tree
-from workbench.views import History, controls, feed, live, pictures, series, tables
+from workbench.views import History, controls, feed, live, pictures, tables
 from workbench.views.text import Figure
 
 LOG_LINES = 15
@@ -40,7 +41,7 @@ class LiveRun(Shown):
         self.settings_button = ipywidgets.ToggleButton(description="Live settings", tooltip="Settings that may change during the run")
         self.settings_button.observe(lambda _: self.settings.show(self.settings_button.value), "value")
         top = ipywidgets.HBox([self.title, *self.buttons.all])
-        options = ipywidgets.HBox([*self._choices(), self.settings_button])
+        options = ipywidgets.HBox([*choices(self.charts, self._attached.serve), self.settings_button])
         for bar in (top, options):
             bar.add_class("wb-bar")
         super().__init__([top, self.buttons.confirm, self.said, self.head, options, self.settings, self.charts, self.answers])
@@ -126,20 +127,6 @@ class LiveRun(Shown):
             else:
                 self.said.value = parts.message(done)
                 self._show(self._checked(lambda: self.run.status))
-        self._attached.serve()
-
-    def _choices(self) -> Sequence[ipywidgets.Widget]:
-        """Smoothing and axis of the curves."""
-        smoothing = ipywidgets.ToggleButtons(
-            options=list(series.SMOOTHING.items()), value=0.9, description="Smoothing", tooltips=["Exponential moving average"] * 4
-        )
-        axis = ipywidgets.ToggleButtons(options=[("Step", "step"), ("Time", "time")], description="Axis")
-        smoothing.observe(lambda change: self._choose(smoothing=change["new"]), "value")
-        axis.observe(lambda change: self._choose(axis=change["new"]), "value")
-        return smoothing, axis
-
-    def _choose(self, **choice: object) -> None:
-        self.charts.choose(**choice)
         self._attached.serve()
 
 

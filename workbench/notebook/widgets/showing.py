@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import ipywidgets
 from IPython.core.getipython import get_ipython
@@ -17,10 +16,6 @@ from IPython.display import display
 
 from workbench.notebook.widgets.subshell import heard_while_a_cell_runs
 
-if TYPE_CHECKING:
-    from workbench.rundir.lines import Json
-
-VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = """<style>
 .jp-OutputArea-child:has(> .jp-OutputArea-output > .wb-notebook) + .jp-OutputArea-child:has(.wb-picture) { display: none; }
 .jp-OutputArea-child:not(:has(.wb-notebook)):has(+ .jp-OutputArea-child .wb-picture) { display: none; }
@@ -64,19 +59,18 @@ class Shown(ipywidgets.VBox):
         _displayed.discard(self)
         super().close()
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Json]:
-        view: dict[str, Json] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {VIEW: view, "text/html": self.picture(), "text/plain": self.words()}
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle and {**bundle, "text/html": self.picture(), "text/plain": self.words()}
 
     def _ipython_display_(self) -> None:
-        bundle = self._repr_mimebundle_()
-        picture = str(bundle.pop("text/html"))
+        view = super()._repr_mimebundle_()
         self._drawn = self.mark()
-        display(bundle, raw=True)
-        display(self._picture(picture), raw=True, display_id=self._picture_id)
+        display({**(view or {}), "text/plain": self.words()}, raw=True)
+        display(self._picture(self.picture()), raw=True, display_id=self._picture_id)
         _follow(self)
 
-    def _picture(self, picture: str) -> dict[str, Json]:
+    def _picture(self, picture: str) -> dict[str, str]:
         return {"text/html": f'{STYLE}<div class="wb-picture">{picture}</div>', "text/plain": self.words()}
 
 
