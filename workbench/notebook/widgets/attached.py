@@ -82,6 +82,11 @@ class Attached:
                 return
         self._tick()
 
+    def go_on(self) -> None:
+        """Start the thread again where something changes again."""
+        if self._thread is None and self._heard and self.going():
+            self.serve()
+
     def close(self) -> None:
         """End the thread, and listen no more."""
         with self._lock:
@@ -96,6 +101,14 @@ class Attached:
             return self.tick(fresh)
 
     def _run(self) -> None:
+        try:
+            self._serve_views()
+        except BaseException:
+            with self._lock:
+                self._thread = None
+            raise
+
+    def _serve_views(self) -> None:
         more = True
         while True:
             with self._lock:

@@ -10,11 +10,10 @@ import anywidget
 
 from workbench.views import live
 from workbench.views.figures import Axis
-from workbench.views.history import HistoryCursor
 from workbench.views.live import Update
 
 STATIC = Path(__file__).parent / "static"
-Updates = Callable[[HistoryCursor | None, float, Axis], Update]
+Updates = Callable[[str | None, float, Axis], Update]
 """What a reader lacks since a cursor: `workbench.views.live.updates` of a run."""
 
 
@@ -31,7 +30,7 @@ class Charts(anywidget.AnyWidget):
         self._updates, self._hear = updates, hear
         self.smoothing: float = smoothing
         self.axis: Axis = axis
-        self._cursor: HistoryCursor | None = None
+        self._cursor: str | None = None
         self._going: bool | None = None
         self._lock = threading.Lock()
         super().__init__()
@@ -68,9 +67,9 @@ class Charts(anywidget.AnyWidget):
         """Show a sentence above the charts; the empty one takes it away."""
         self.send({"kind": "say", "words": words})
 
-    def _send_update(self, update: Update, since: HistoryCursor | None, going: bool, to: frozenset[str]) -> None:
+    def _send_update(self, update: Update, since: str | None, going: bool, to: frozenset[str]) -> None:
         header, buffers = update.packed()
-        about = {"kind": "curves", "to": [*sorted(to)], "since": str(since or ""), "going": going, "axis": self.axis}
+        about = {"kind": "curves", "to": [*sorted(to)], "since": since or "", "going": going, "axis": self.axis}
         self.send({**about, **header}, buffers)
 
     def _on_message(self, _: object, content: Mapping[str, object], buffers: object) -> None:

@@ -18,6 +18,7 @@ from workbench.notebook.widgets.showing import Shown
 from workbench.rundir.store import State, Status
 from workbench.settings.stored import job, spec_tree
 from workbench.views import History, controls, feed, live, pictures, tables
+from workbench.views.history import HistoryCursor
 from workbench.views.text import Figure
 
 LOG_LINES = 15
@@ -34,8 +35,10 @@ class LiveRun(Shown):
         self.run, self.link = run, link
         self._attached = Attached(f"live view of {run.id}", self._tick, self._going)
         self._acting = threading.Lock()
-        self.charts = Charts(lambda since, smoothing, axis: live.updates(run.dir, since, smoothing, axis), self._attached.hear)
-        self.title, self.head, self.said, self.answers = (ipywidgets.HTML() for _ in range(4))
+        self.charts = Charts(
+            lambda since, smoothing, axis: live.updates(run.dir, HistoryCursor.parse(since) if since else None, smoothing, axis), self._attached.hear
+        )
+        self.title, self.head, self.said, self.trouble, self.answers = (ipywidgets.HTML() for _ in range(5))
         self.buttons = _Buttons(run, self._act)
         self.settings = LiveSettings(run, self._act)
         self.settings_button = ipywidgets.ToggleButton(description="Live settings", tooltip="Settings that may change during the run")
@@ -44,8 +47,10 @@ class LiveRun(Shown):
         options = ipywidgets.HBox([*choices(self.charts, self._attached.serve), self.settings_button])
         for bar in (top, options):
             bar.add_class("wb-bar")
-        super().__init__([top, self.buttons.confirm, self.said, self.head, options, self.settings, self.charts, self.answers])
-        self._show(self._checked(lambda: run.status))
+        super().__init__(
+            [top, self.buttons.confirm, self.said, self.trouble, self.head, options, self.settings, self.charts, self.answers], self._attached
+        )
+        self._show()
 
     def picture(self) -> str:
         try:
@@ -57,50 +62,39 @@ class LiveRun(Shown):
             return parts.message(str(error))
 
     def words(self) -> str:
-        status = self._checked(lambda: self.run.status)
-        return f"LiveRun({self.run.id}: {status.state}, step {status.step:,})" if status else f"LiveRun({self.run.id})"
+        return f"LiveRun({self.run.id})"
 
     def mark(self) -> object:
-        status = self._checked(lambda: self.run.status)
+        try:
+            status = self.run.status
+        except (ValueError, OSError) as error:
+            return str(error)
         with feed.history(self.run.dir) as history:
-            return status and (status.state, status.attempt, history.cursor)
-
-    def refresh(self) -> None:
-        """Also goes on with a view of a run that was resumed."""
-        super().refresh()
-        if self._attached.thread is None and self._going():
-            self._attached.serve()
-
-    def close(self) -> None:
-        """End the thread, and take the widget out of every notebook that shows it."""
-        self._attached.close()
-        super().close()
+            return status.state, status.attempt, history.cursor
 
     def _going(self) -> bool:
-        status = self._checked(lambda: self.run.status)
-        return status is None or not status.state.ended  # one that cannot be read may be readable again
+        try:
+            return not self.run.status.state.ended
+        except (ValueError, OSError):
+            return True  # what cannot be read now may be readable again
 
     def _tick(self, fresh: frozenset[str]) -> bool:
-        status = self._checked(lambda: self.run.status)
-        going = status is None or not status.state.ended
-        self._show(status)
+        going = self._going()
+        self._show()
         self.charts.push(self._attached.views, fresh, going)
         if not going:
             self.refresh_picture()
         return going
 
-    def _checked(self, read: Callable[[], Status]) -> Status | None:
-        """What was read; nothing where it cannot be, which the widget then says."""
+    def _show(self) -> None:
+        """Everything but the curves, as it is now; or why that cannot be read."""
         try:
-            return read()
+            self._show_status(self.run.status)
+            self.trouble.value = ""
         except (ValueError, OSError) as error:
-            self.said.value = parts.message(f"The run cannot be read: {error}", "red")
-            return None
+            self.trouble.value = parts.message(f"The run cannot be read: {error}", "red")
 
-    def _show(self, status: Status | None) -> None:
-        """Everything but the curves, as it is now."""
-        if status is None:
-            return
+    def _show_status(self, status: Status) -> None:
         with feed.history(self.run.dir) as history:
             progress, notices = parts.progress(history, status), parts.notices(history, status)
             figures = parts.figures(_headline(self.run, history, status))
@@ -126,7 +120,7 @@ class LiveRun(Shown):
                 self.said.value = parts.message(str(error), "red")
             else:
                 self.said.value = parts.message(done)
-                self._show(self._checked(lambda: self.run.status))
+                self._show()
         self._attached.serve()
 
 

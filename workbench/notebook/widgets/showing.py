@@ -14,6 +14,7 @@ import ipywidgets
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
+from workbench.notebook.widgets.attached import Attached
 from workbench.notebook.widgets.subshell import heard_while_a_cell_runs
 
 STYLE = """<style>
@@ -25,8 +26,9 @@ STYLE = """<style>
 class Shown(ipywidgets.VBox):
     """A widget with a picture. Subclasses say what the picture and the plain text are."""
 
-    def __init__(self, children: Sequence[ipywidgets.Widget] = ()):
+    def __init__(self, children: Sequence[ipywidgets.Widget], attached: Attached | None = None) -> None:
         super().__init__(list(children))
+        self._attached_views = attached
         self.add_class("wb-notebook")
         self.add_class("wb-body")
         heard_while_a_cell_runs(self)
@@ -46,8 +48,10 @@ class Shown(ipywidgets.VBox):
         raise NotImplementedError
 
     def refresh(self) -> None:
-        """After a cell was executed: replace the picture, where what it shows has changed."""
+        """After a cell was executed: replace the picture where what it shows has changed, and go on where something changes again, as after a resume."""
         self.refresh_picture()
+        if self._attached_views:
+            self._attached_views.go_on()
 
     def refresh_picture(self) -> None:
         """Bring the picture below the widget up to date. Without a display of it there is nothing to do."""
@@ -56,7 +60,10 @@ class Shown(ipywidgets.VBox):
             display(self._picture(self.picture()), raw=True, display_id=self._picture_id, update=True)
 
     def close(self) -> None:
+        """End the thread, and take the widget out of every notebook that shows it."""
         _displayed.discard(self)
+        if self._attached_views:
+            self._attached_views.close()
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str] | None:
