@@ -184,7 +184,7 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
         for rank in range(RANKS)
     ]
     job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
-    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(store.Job, asdict(job)))
+    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(Job, asdict(job)))
     try:
         yield ranks
     finally:
