@@ -19,23 +19,41 @@ from workbench.rundir import store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.permission import changes
 from workbench.rundir.store import FORMAT, Job, RunDir, State
-from workbench.settings import placement, stored
+from workbench.settings import composing, placement, stored
 from workbench.settings.composing import SpecError
-from workbench.settings.spec import Experiment, changed
+from workbench.settings.spec import RESUMABLE, Experiment, changed
 
 
 @changes
-def start(experiment: Experiment) -> RunDir:
+def start(experiment: Experiment, once: str = "") -> RunDir:
     """Create the run directory and launch its driver. Returns at once; the run continues without the caller.
 
+    Args:
+        once: a name of the user's. The run of this user that was launched with it is given back, running or ended, and nothing is launched again.
+
     Raises:
-        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
+        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made. Or the run that was
+            launched once computes something else.
         OSError: the run directory or the driver could not be made, as on a full disk; the message tells which. No folder is left, or a failed run
             that can be resumed.
     """
+    if not once:
+        return _start(experiment)
+    with store.only_launcher(store.runs_root()):
+        run = store.launched_once(store.runs_root(), once)
+        if run is None:
+            return _start(experiment, once)
+        if differing := _differing(with_checkpoint(experiment).with_absolute_paths(), stored.experiment(run)):
+            raise SpecError([(key, f"is {now!r}; once={once!r} was launched as {run.id} with {was!r}") for key, now, was in differing])
+        if run.status.state == State.CREATED:  # whoever created it ended before the launch
+            launch(run, task_of(run, stored.experiment(run), attempt=1))
+        return run
+
+
+def _start(experiment: Experiment, once: str = "") -> RunDir:
     experiment = _settled(experiment)
     warnings = _warnings(experiment)
-    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml())
+    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml(), once)
     try:
         _keep_warnings(run, warnings)
         launch(run, task_of(run, experiment, attempt=1))
@@ -44,6 +62,15 @@ def start(experiment: Experiment) -> RunDir:
             store.discard(run)
         raise
     return run
+
+
+def _differing(wanted: Experiment, launched: Experiment) -> list[tuple[str, object, object]]:
+    """The settings that decide what a run computes and that are not those it was launched with: key, wanted, launched."""
+    now, was = (dict(composing.leaves(experiment.model_dump(mode="json"))) for experiment in (wanted, launched))
+    settled = ("algorithm.served",) if placement.is_open(wanted.algorithm) else ()
+    free = (*RESUMABLE, *settled)
+    keys = [key for key in {**was, **now} if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    return [(key, now.get(key), was.get(key)) for key in keys if now.get(key) != was.get(key)]
 
 
 @changes

@@ -164,14 +164,18 @@ class Run:
 
 
 @changes
-def submit(experiment: Experiment) -> Run:
+def submit(experiment: Experiment, once: str = "") -> Run:
     """Create the run directory and launch its driver. Returns at once; the run continues without the caller.
 
+    Args:
+        once: a name of the user's. Where they launched a run with it before, that run is given back.
+
     Raises:
-        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made.
+        SpecError: a function that the settings name is not there, or no node could run it (see `preflight`); nothing was made. Or the run launched
+            with `once` computes something else.
         OSError: the run directory or the driver could not be made; the message tells which.
     """
-    return Run(launch.start(experiment))
+    return Run(launch.start(experiment, once))
 
 
 def runs() -> list[Run]:

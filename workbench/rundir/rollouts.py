@@ -203,6 +203,26 @@ def of_step(run: RunDir, step: int) -> pd.DataFrame:
     return page(run, Query(first_step=step, last_step=step, sort="rollout", descending=False, limit=LAST))[0]
 
 
+def query(run: RunDir, text: str) -> pd.DataFrame:
+    """What a SELECT gives; its table `rollouts` has every rollout of the readable files, with arrays. Without files the table is empty.
+
+    Raises:
+        ValueError: DuckDB refuses the text; the message is its own.
+    """
+    import duckdb
+
+    def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> pd.DataFrame:
+        return database.read_parquet(files, union_by_name=True).query("rollouts", text).df()
+
+    try:
+        frame = _read(run, 0, LAST, read)
+        if frame is not None:
+            return frame
+        return _database().cursor().from_arrow(schema().empty_table()).query("rollouts", text).df()
+    except duckdb.Error as error:
+        raise ValueError(str(error)) from None
+
+
 def shared(run: RunDir, step: int) -> dict[int, int]:
     """The other steps that answered prompts of this one, ascending, with how many prompts."""
     file = str(folder(run) / f"{step}.parquet")

@@ -3,6 +3,7 @@
     runs/<id>/spec.yaml                  the resolved experiment, immutable
               spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run continues
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
+              once                       the name under which it is launched only once; not there where it has none
               precision                  what the first gang made of `auto`: fp32 or bf16
               events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
               beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
@@ -41,6 +42,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -55,6 +57,7 @@ from workbench.rundir.permission import changes
 FORMAT = 2
 """The newest format that this version reads, and the one that it writes."""
 COMPLETE = "COMPLETE"
+ONCE = "once"
 RESERVE_BYTES = 65536
 LOCK_TIMEOUT_S = 10.0
 
@@ -320,8 +323,10 @@ def new_run_id(name: str) -> str:
 
 
 @changes
-def create(root: Path, name: str, spec_yaml: str) -> RunDir:
+def create(root: Path, name: str, spec_yaml: str, once: str = "") -> RunDir:
     """A new run's folder, private to its owner, with its spec and a first status. It appears when all that is in it; else nothing is left.
+
+    `once` is the name that `launched_once` finds it by.
 
     Raises:
         OSError: the disk is full, or there are no rights.
@@ -336,6 +341,8 @@ def create(root: Path, name: str, spec_yaml: str) -> RunDir:
         for folder in ("events", "logs", "checkpoints"):
             opening.make_folder(run.path / folder)
         write_once(run.path / "spec.yaml", spec_yaml)
+        if once:
+            write_once(run.path / ONCE, once)
         now = time.time()
         write_atomic(run.status_path, json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
         run.path.rename(final)
@@ -350,6 +357,20 @@ def discard(run: RunDir) -> None:
     run.check_writable()
     assert run.status.attempt == 0, "a run that was launched stays"
     shutil.rmtree(run.path)
+
+
+def launched_once(root: Path, once: str) -> RunDir | None:
+    """The newest run of this user that was created under this name; None where there is none."""
+    own = (run for run in list_runs(root) if not run.read_only)
+    return next((run for run in own if ONCE in opening.names(run.path) and opening.read_text(run.path / ONCE) == once), None)
+
+
+@contextmanager
+def only_launcher(root: Path) -> Iterator[None]:
+    """Within, no other process of this user looks for a run by its name and launches it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with lock(root / f".once-{os.geteuid()}.lock"):
+        yield
 
 
 def runs_root() -> Path:

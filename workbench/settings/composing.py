@@ -110,14 +110,14 @@ def choices(group: str) -> list[str]:
 
 def overrides_between(start: Tree, end: Tree) -> list[str]:
     """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
-    was, now = dict(_leaves(start)), dict(_leaves(end))
+    was, now = dict(leaves(start)), dict(leaves(end))
     return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
 
 
-def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+            yield from leaves(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, list(tree) if isinstance(tree, tuple) else tree
 
