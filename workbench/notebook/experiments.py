@@ -119,7 +119,7 @@ class Experiment:
         rows = []
         for section in FIRST:
             for key, value in composing.leaves(tree.get(section, {}), section):
-                if key in changed or key.count(".") == 1 and value not in (None, [], {}):
+                if key in changed or (key.count(".") == 1 and value not in (None, [], {})):
                     bold = pictures.Html(f"<b>{html.escape(key)}</b>") if key in changed else key
                     rows.append({"setting": bold, "value": value})
         shown = pictures.table(rows, f"{self.name}: what you set is bold; every setting: .to_yaml()")

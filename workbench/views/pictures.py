@@ -176,4 +176,4 @@ def _axes(across: _Scale, up: _Scale) -> str:
 def _legend(number: int, label: str, value: float) -> str:
     colour = LIGHT.palette[number % len(LIGHT.palette)]
     swatch = f'<span style="display:inline-block;width:9px;height:3px;border-radius:2px;background:{colour};vertical-align:middle;margin:0 4px 0 10px"></span>'
-    return f'{swatch}{html.escape(text.visible(label))} <b>{text.number(float(value))}</b>'
+    return f"{swatch}{html.escape(text.visible(label))} <b>{text.number(float(value))}</b>"
