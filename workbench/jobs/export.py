@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from workbench.engine import checkpoint, hf, lora, parallel
 from workbench.engine.model_files import NO_CODE
 from workbench.engine.step import Policy
+from workbench.jobs.exporting import TOLD, Question
 from workbench.processes.startup import settled
 from workbench.rundir.permission import changes
 from workbench.rundir.store import RunDir
@@ -81,3 +83,18 @@ def _model_card(run: RunDir, experiment: Experiment, step: int) -> str:
         f"# {experiment.name}\n\n`{experiment.model.source}` after {step} steps of `{experiment.algorithm.name}` with Alignment Workbench, "
         f"run `{run.id}`.\n\n```yaml\n{experiment.to_yaml()}```\n"
     )
+
+
+def main() -> int:
+    """The export that `workbench.jobs.exporting` asks for on standard input."""
+    question = Question.model_validate_json(sys.stdin.read())
+    try:
+        export(RunDir(question.run), question.out, question.step, question.adapter, question.check)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return TOLD
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

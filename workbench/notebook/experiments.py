@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from workbench.backends.base import Config as Backend
 from workbench.settings import AlgorithmConfig, Checkpoint, Data, JobConfig, Model, Rollout, Validation, Watch, command_line, composing, spec
@@ -40,7 +40,7 @@ class Experiment:
         self._given: dict[str, Settings] = dict(settings)
         self._base = experiment
         self._words, changes = _split(experiment, settings)
-        self._spec = spec.parse(_merged(command_line.composed(self._words), changes))
+        self._spec = spec.parse(_merged(command_line.composed(tuple(self._words)), changes))
 
     @property
     def spec(self) -> spec.Experiment:
@@ -158,11 +158,10 @@ def _both(before: Settings, now: Settings) -> Settings:
     return now
 
 
-def as_spec(experiment: Experiment | spec.Experiment | str, changes: Iterable[tuple[str, Settings]] = ()) -> spec.Experiment:
+def as_spec(experiment: Experiment | spec.Experiment | str, changes: Mapping[str, Settings] | None = None) -> spec.Experiment:
     """The typed settings of an experiment, of its name, or of one that was composed; with other settings where `changes` has some."""
     if isinstance(experiment, str):
         experiment = Experiment(experiment)
-    changes = dict(changes)
     if isinstance(experiment, spec.Experiment):
         return spec.parse(_merged(experiment.model_dump(mode="json"), changes)) if changes else experiment
     return (experiment.but(**changes) if changes else experiment).spec

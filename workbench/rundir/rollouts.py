@@ -203,22 +203,30 @@ def of_step(run: RunDir, step: int) -> pd.DataFrame:
     return page(run, Query(first_step=step, last_step=step, sort="rollout", descending=False, limit=LAST))[0]
 
 
-def query(run: RunDir, text: str) -> pd.DataFrame:
-    """What a SELECT gives; its table `rollouts` has every rollout of the readable files, with arrays. Without files the table is empty.
+def query(run: RunDir, text: str, conditions: Sequence[str] = ()) -> pd.DataFrame:
+    """What a SELECT gives; its table `rollouts` has every rollout of the readable files that fulfils the conditions, with arrays.
+
+    Without files the table is empty.
 
     Raises:
-        ValueError: DuckDB refuses the text; the message is its own.
+        ValueError: DuckDB refuses the text, in its own words; or it is no SELECT.
     """
     import duckdb
 
     def read(database: duckdb.DuckDBPyConnection, files: list[str]) -> pd.DataFrame:
-        return database.read_parquet(files, union_by_name=True).query("rollouts", text).df()
+        return picked(database.read_parquet(files, union_by_name=True))
+
+    def picked(table: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+        for condition in conditions:
+            table = table.filter(condition)
+        answer = table.query("rollouts", text)
+        if answer is None:
+            raise ValueError(f"expected a SELECT, got {text[:80]!r}")
+        return answer.df()
 
     try:
         frame = _read(run, 0, LAST, read)
-        if frame is not None:
-            return frame
-        return _database().cursor().from_arrow(schema().empty_table()).query("rollouts", text).df()
+        return frame if frame is not None else picked(_database().cursor().from_arrow(schema().empty_table()))
     except duckdb.Error as error:
         raise ValueError(str(error)) from None
 

@@ -111,10 +111,11 @@ def choices(group: str) -> list[str]:
 def overrides_between(start: Tree, end: Tree) -> list[str]:
     """The `key=value` words that turn one tree into another: the command line that a form's settings equal."""
     was, now = dict(leaves(start)), dict(leaves(end))
-    return [f"{key}={_hydra_value(value)}" for key, value in now.items() if key not in was or was[key] != value]
+    return [f"{key}={quoted(value)}" for key, value in now.items() if key not in was or was[key] != value]
 
 
 def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of a nested mapping with their dotted keys."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from leaves(value, f"{prefix}.{key}" if prefix else key)
@@ -122,20 +123,16 @@ def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix, list(tree) if isinstance(tree, tuple) else tree
 
 
-def quoted(text: str) -> str:
-    """A text as a word of the command line has it."""
-    return _hydra_value(text)
-
-
-def _hydra_value(value: object) -> str:
+def quoted(value: object) -> str:
+    """A value as a word of the command line has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(_hydra_value(item) for item in value)}]"
+        return f"[{','.join(quoted(item) for item in value)}]"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value):
         literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
-        quoted = re.sub(r"(\\*)'", r"\1\1\\'", literal)
-        return "'" + re.sub(r"(\\+)\Z", r"\1\1", quoted) + "'"
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", literal)
+        return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
     if isinstance(value, str) and value.lower() in ("null", "true", "false", "nan", "inf"):
         return f"'{value}'"
     return str(value)

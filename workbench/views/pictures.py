@@ -41,13 +41,36 @@ def curve(lines: Sequence[Line], title: str = "", unit: str = "") -> str:
     across, up = _scale([x for _, _, x, _ in known], LEFT, WIDTH - RIGHT), _scale([y for _, _, _, y in known], HEIGHT - BOTTOM, TOP)
     drawn = "".join(_drawn(number, line, x, y, across, up) for number, line, x, y in known)
     legend = "".join(_legend(number, line.label if len(lines) > 1 else "", line.y[-1]) for number, line, *_ in known)
-    head = f"<b>{html.escape(text.visible(title))}</b>{f' <span style="opacity:.65">{html.escape(unit)}</span>' if unit else ''}{legend}"
-    said = html.escape(f"{title}: " + ", ".join(f"{line.label} {text.number(float(line.y[-1]))}" for _, line, *_ in known), quote=True)
-    svg = (
-        f'<svg role="img" aria-label="{said}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;{FONT};font-size:9.5px">'
-        f"{_axes(across, up)}{drawn}</svg>"
-    )
+    newest = f"{title}: " + ", ".join(f"{line.label} {text.number(float(line.y[-1]))}" for _, line, *_ in known)
+    return _figure(title, unit, legend, newest, _axis(up) + _steps(across) + drawn)
+
+
+def _figure(title: str, unit: str, legend: str, described: str, drawn: str) -> str:
+    measured_in = f' <span style="opacity:.65">{html.escape(unit)}</span>' if unit else ""
+    head = f"<b>{html.escape(text.visible(title))}</b>{measured_in}{legend}"
+    style = f"width:100%;{FONT};font-size:9.5px"
+    svg = f'<svg role="img" aria-label="{html.escape(described, quote=True)}" viewBox="0 0 {WIDTH} {HEIGHT}" style="{style}">{drawn}</svg>'
     return f'<figure style="margin:0;flex:1 1 260px;max-width:420px;{FONT};font-size:12px;line-height:1.5">{head}{svg}</figure>'
+
+
+def bars(counts: Sequence[tuple[str, int]], title: str = "", unit: str = "") -> str:
+    """An SVG of counts by name, a bar each, with the number in its tooltip; empty where there are none."""
+    tallest = max((count for _, count in counts), default=0)
+    if not tallest:
+        return ""
+    width = (WIDTH - LEFT - RIGHT) / len(counts)
+    up = _Scale(0, tallest, HEIGHT - BOTTOM, TOP)
+    drawn = "".join(
+        f'<rect x="{LEFT + index * width:.1f}" y="{up(count):.1f}" width="{width * 0.92:.1f}" height="{HEIGHT - BOTTOM - up(count):.1f}" '
+        f'fill="{LIGHT.palette[0]}"><title>{html.escape(name)}: {count:,}</title></rect>'
+        for index, (name, count) in enumerate(counts)
+    )
+    first, last = html.escape(counts[0][0]), html.escape(counts[-1][0])
+    below = "".join(
+        f'<text x="{x}" y="{HEIGHT - 8}" text-anchor="{anchor}" fill="currentColor" opacity=".7">{name}</text>'
+        for x, anchor, name in ((LEFT, "start", first), (WIDTH - RIGHT, "end", last))
+    )
+    return _figure(title, unit, "", f"{title}: {len(counts)} bars, at most {tallest:,}", _axis(up) + drawn + below)
 
 
 def curves(history: History, limit: int = 6) -> str:
@@ -73,6 +96,19 @@ def beside(figures: Iterable[str]) -> str:
 def badge(state: State) -> str:
     """A run's state, in its colour."""
     return f'<span style="background:{COLOURS[text.STATE_COLOURS[state]]};color:#fff;border-radius:9px;padding:1px 8px;font-size:11px">{state}</span>'
+
+
+def spark(values: Sequence[float]) -> str:
+    """A small line without axes; empty for fewer than two finite values."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    low, high = min(finite), max(finite)
+    points = [(index * 96 / (len(finite) - 1), 19 - 18 * (value - low) / ((high - low) or 1.0)) for index, value in enumerate(finite)]
+    way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return (
+        f'<svg viewBox="0 0 96 20" width="96" height="20"><polyline points="{way}" fill="none" stroke="{LIGHT.palette[0]}" stroke-width="1.4"/></svg>'
+    )
 
 
 def progress(share: float) -> str:
@@ -160,17 +196,20 @@ def _drawn(number: int, line: Line, x: np.ndarray, y: np.ndarray, across: Callab
     return f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round"/>{marks}'
 
 
-def _axes(across: _Scale, up: _Scale) -> str:
-    lines = [
+def _axis(up: _Scale) -> str:
+    return "".join(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="currentColor" opacity=".12"/>'
         f'<text x="{LEFT - 5}" y="{up(tick) + 3:.1f}" text-anchor="end" fill="currentColor" opacity=".7">{text.number(tick)}</text>'
         for tick in up.ticks()
-    ]
+    )
+
+
+def _steps(across: _Scale) -> str:
+    """Whole numbers alone: between two steps there is none."""
     whole = [tick for tick in across.ticks() if tick == int(tick)]
-    lines += [
+    return "".join(
         f'<text x="{across(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle" fill="currentColor" opacity=".7">{tick:,.0f}</text>' for tick in whole
-    ]
-    return "".join(lines)
+    )
 
 
 def _legend(number: int, label: str, value: float) -> str:

@@ -11,21 +11,15 @@ import pandas as pd
 from workbench import metrics as M
 from workbench.metrics import Metric
 from workbench.rundir.store import Status
+from workbench.settings.composing import leaves
 from workbench.views import catalogue, text
 from workbench.views.history import History, Validation, numbers
 from workbench.views.text import Figure
 
 
-def leaves(tree: object, prefix: str = "") -> dict[str, object]:
-    """A nested mapping flattened to dotted keys."""
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {key: value for name, part in tree.items() for key, value in leaves(part, f"{prefix}.{name}" if prefix else name).items()}
-
-
 def config_diff(specs: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """One row a key whose value is not the same in all the specs, one column a spec; a dash where a spec has no such key."""
-    flat = {name: leaves(tree) for name, tree in specs.items()}
+    flat = {name: dict(leaves(tree)) for name, tree in specs.items()}
     keys = dict.fromkeys(key for tree in flat.values() for key in tree)
     rows = {key: [_show(tree.get(key, _ABSENT)) for tree in flat.values()] for key in keys}
     differing = {key: row for key, row in rows.items() if len(set(row)) > 1}
