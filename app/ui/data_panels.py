@@ -115,7 +115,7 @@ def malformed(report: CheckReport) -> None:
         st.success("Every row is valid.", icon=":material/check_circle:")
         return
     st.dataframe([bad.model_dump() for bad in report.bad_rows], hide_index=True, width="stretch")
-    st.caption(datasets.malformed(report))
+    st.caption(datasets.malformed(report, len(report.bad_rows)))
 
 
 def _row(row: Sample) -> None:

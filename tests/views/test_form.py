@@ -4,7 +4,6 @@ import pytest
 
 from workbench.settings import command_line, composing, spec, start
 from workbench.views import form
-from workbench.views.tables import leaves
 
 EXPERIMENTS = composing.choices("experiment")
 
@@ -16,10 +15,9 @@ def test_a_form_holds_the_whole_experiment(experiment):
     assert described.tree(lambda field: field.value) == tree
     assert described.unknown == ()
     fields = {field.key for field in described.fields()}
-    read = command_line.read_by_its_job(tree)
-    assert {key for key in leaves(read) if not any(key == field or key.startswith(f"{field}.") for field in fields)} <= {
-        key for key in leaves(read) if key.endswith(".name") or leaves(read)[key] is None
-    }
+    leaves = dict(composing.leaves(command_line.read_by_its_job(tree)))
+    undrawn = {key for key in leaves if not any(key == field or key.startswith(f"{field}.") for field in fields)}
+    assert {key for key in undrawn if leaves[key] is not None} <= {key for key in leaves if key.endswith(".name")}
 
 
 @pytest.mark.parametrize("job", composing.choices("job"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import yaml
@@ -104,10 +104,14 @@ def groups(job: str) -> list[str]:
 
 
 def choice(overrides: Sequence[str], group: str) -> str | None:
-    """Which choice of a group the words come to; None where no choice gives what is in the tree."""
+    """Which choice of a group the words come to; None for a group that the job has none of."""
     words = tuple(overrides)
-    tree = composed(words).get(group)
-    return next((name for name in composing.choices(group) if composed((*words, f"{group}={name}")).get(group) == tree), None)
+    return _chosen(words).get(group) if composed(words).get(group) is not None else None
+
+
+@lru_cache(maxsize=512)
+def _chosen(overrides: tuple[str, ...]) -> Mapping[str, str]:
+    return composing.chosen(overrides)
 
 
 def experiments(job: str) -> list[str]:

@@ -43,9 +43,9 @@ def percentiles(report: CheckReport) -> str:
     return " · ".join(f"{names.get(name, f'{name[1:]} % up to')} {value:,.0f}" for name, value in report.percentiles.items())
 
 
-def malformed(report: CheckReport) -> str:
+def malformed(report: CheckReport, listed: int) -> str:
     """How many of the malformed rows are listed, and what a run does with them."""
-    return f"{len(report.bad_rows):,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`."
+    return f"{listed:,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`."
 
 
 def pages(rows: int) -> int:
@@ -87,11 +87,19 @@ def rows(samples: Sequence[Sample]) -> str:
     return f'<div style="{pictures.FONT}"><div style="opacity:.65;font-size:12px">{LEGEND}</div>{"".join(map(row, samples))}</div>'
 
 
+def lengths(report: CheckReport) -> str:
+    """A histogram of the rows' lengths as SVG, and their percentiles."""
+    bars = pictures.bars([(f"{start}–{end - 1}", count) for start, end, count in report.histogram], "Length", "tokens in a row")
+    return f'{pictures.beside([bars])}<div style="{pictures.FONT};opacity:.65;font-size:12px">{percentiles(report)}</div>'
+
+
+def malformed_table(report: CheckReport, most: int | None = None) -> str:
+    """The first malformed rows, each with its place as file:line."""
+    listed = [each.model_dump(include={"where", "expected", "found"}) for each in report.bad_rows[:most]]
+    return pictures.table(listed, malformed(report, len(listed)) if listed else "Every row is valid.")
+
+
 def picture(report: CheckReport, bad_rows: int = 10) -> str:
     """What there is to know of a data set as HTML: counts, lengths, and the first malformed rows with their place."""
     counts = pictures.table([{figure.label: figure.value for figure in headline(report)}], f"{report.source}, read as {KINDS[report.kind].lower()}")
-    bars = pictures.bars([(f"{start}–{end - 1}", count) for start, end, count in report.histogram], "Length", "tokens in a row")
-    below = f'<div style="{pictures.FONT};opacity:.65;font-size:12px">{percentiles(report)}</div>'
-    bad = pictures.table([each.model_dump(include={"where", "expected", "found"}) for each in report.bad_rows[:bad_rows]], "Malformed rows")
-    return counts + pictures.beside([bars]) + below + (bad if report.bad_rows else "")
-
+    return counts + lengths(report) + malformed_table(report, bad_rows)

@@ -105,6 +105,13 @@ class Part:
         for part in (*self.parts, *self.folded):
             yield from part.fields()
 
+    def places(self) -> Iterator[str]:
+        """Where a problem can be put: the part itself, its fields, and those of the parts in it."""
+        yield self.path
+        yield from (field.key for _, fields in self.rows for field in fields)
+        for part in (*self.parts, *self.folded):
+            yield from part.places()
+
     def tree(self, read: Callable[[Field], object]) -> Tree:
         """The values by name, where `read` gives what a field holds."""
         drawn = {field.name: field for _, fields in self.rows for field in fields}
