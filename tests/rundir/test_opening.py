@@ -12,7 +12,7 @@ from workbench.rundir import opening
 from workbench.rundir.opening import Unreadable
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("workbench/rundir", "workbench/jobs", "workbench/views", "workbench/terminal", "app/ui", "app/pages")
+ROOMS = ("workbench/rundir", "workbench/jobs", "workbench/views", "workbench/terminal", "workbench/notebook", "app/ui", "app/pages")
 CALLS = {
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "glob", "rglob", "iterdir", "stat", "is_file", "is_dir", "exists"),
     *("unlink", "rename", "mkdir", "rmtree", "scandir", "listdir"),
@@ -34,6 +34,7 @@ WITHIN = {
     ("workbench/rundir/store.py", "create"): "a folder that is being made, under a name of its own",
     ("workbench/rundir/store.py", "discard"): "of a run that is this user's: looked at before; links in it are taken away, not followed",
     ("workbench/rundir/store.py", "list_runs"): "the folder of runs itself",
+    ("workbench/rundir/store.py", "only_launcher"): "the folder of runs itself",
     ("workbench/jobs/checkpoints.py", "locate"): "a folder that its user names",
     ("app/ui/run_panels.py", "view_of"): "the app's own files",
 }

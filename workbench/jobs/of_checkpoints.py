@@ -10,25 +10,26 @@ from workbench.settings.composing import quoted
 from workbench.settings.spec import compose
 
 
-def evaluate(run_id: str, step: int | None = None, overrides: Sequence[str] = ()) -> Run:
+def evaluate(run_id: str, step: int | None = None, overrides: Sequence[str] = (), once: str = "") -> Run:
     """Launch the evaluation of a run's checkpoint, the newest without a step: what its validation measures, on the same held-out rows.
 
-    `overrides` set data, validation, backend and layout otherwise: `evaluate("latest", 20, ["data.validation=more.jsonl"])`.
+    `overrides` set data, validation, backend and layout otherwise: `evaluate("latest", 20, ["data.validation=more.jsonl"])`. `once` is as of `submit`.
 
     Raises:
         ValueError: no such run; SpecError for no such checkpoint, or an override that an evaluation does not take.
     """
     run = get(run_id)
-    return submit(evaluation(run.spec, run.id if step is None else f"{run.id}:{step}", overrides))
+    return submit(evaluation(run.spec, run.id if step is None else f"{run.id}:{step}", overrides), once)
 
 
-def generate(source: str, data: str, overrides: Sequence[str] = ()) -> Run:
+def generate(source: str, data: str, overrides: Sequence[str] = (), once: str = "") -> Run:
     """Launch a job that answers the prompts of a data set.
 
     Args:
         source: whose answers: a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as `model.source` names it.
         data: the prompts, as `data.train` names them.
         overrides: `key=value`, as for `compose`: `["job.max_tokens=64", "job.temperature=0"]`.
+        once: a name of the user's, as of `submit`.
 
     Raises:
         SpecError: a wrong override; or no such checkpoint, data or model.
@@ -37,4 +38,4 @@ def generate(source: str, data: str, overrides: Sequence[str] = ()) -> Run:
         of = f"job.checkpoint={quoted(str(locate(source)))}"
     except ValueError:
         of = f"model.source={quoted(source)}"
-    return submit(compose(["job=generate", of, f"data.train={quoted(data)}", *overrides]))
+    return submit(compose(["job=generate", of, f"data.train={quoted(data)}", *overrides]), once)

@@ -25,11 +25,11 @@ SHOWN_CHARACTERS = 120
 class RolloutTable:
     """The rollouts of a run, lazily: nothing is read before `df`, `len`, a loop or a picture asks for it. DuckDB reads the run's Parquet files.
 
-    >>> good = run.rollouts.where("reward > 0").sort("reward", descending=True)
-    >>> len(good), good.df(2)[["step", "reward"]].shape
-    (4, (2, 2))
-    >>> int(run.rollouts.sql("SELECT count(*) AS answers FROM rollouts")["answers"][0])
-    8
+    >>> best = run.rollouts.where("finish_reason = 'stop'").sort("reward", descending=True)
+    >>> best.df(2)[["step", "finish_reason"]].shape
+    (2, 2)
+    >>> run.rollouts.sql("SELECT step, count(*) AS answers FROM rollouts GROUP BY step ORDER BY step")["answers"].tolist()
+    [16, 16]
     """
 
     dir: RunDir

@@ -6,15 +6,15 @@ import asyncio
 import html
 import json
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from workbench import api
-from workbench.notebook import progress
+from workbench.notebook import progress, used_runs
 from workbench.notebook.experiments import Experiment, Settings, as_spec
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.rundir import answers, opening
+from workbench.rundir import answers, opening, store
 from workbench.rundir.store import COMPLETE, ONCE, RunDir, Status
 from workbench.settings import composing, stored
 from workbench.settings import spec as specs
@@ -32,12 +32,10 @@ class Run(api.Run):
     """One run, wherever it executes: its curves, its rollouts, and what can be asked of it.
 
     >>> run = wb.get("latest")
-    >>> run.status.state
-    <State.COMPLETED: 'completed'>
-    >>> float(run.metrics["loss"].iloc[-1]) < float(run.metrics["loss"].iloc[0])
-    True
-    >>> run.rollouts.where("reward > 0").df().shape[0] > 0
-    True
+    >>> str(run.status.state), run.metrics["step"].tolist()
+    ('completed', [1, 2])
+    >>> len(run.rollouts.where("step = 2"))
+    16
     """
 
     @property
@@ -53,18 +51,21 @@ class Run(api.Run):
     @property
     def metrics(self) -> pd.DataFrame:
         """A row a step: `step`, `elapsed_s` (seconds of training since the launch) and the metrics; NaN where a step has none."""
+        used_runs.note(self.id)
         with feed.history(self.dir) as history:
             return history.frame()
 
     @property
     def held_out(self) -> pd.DataFrame:
         """A row a validation: `step`, `elapsed_s` and what was measured on the held-out rows."""
+        used_runs.note(self.id)
         with feed.history(self.dir) as history:
             return history.validation_frame()
 
     @property
     def rollouts(self) -> RolloutTable:
         """What the policy answered, step by step, with rewards."""
+        used_runs.note(self.id)
         return RolloutTable(self.dir)
 
     @property
@@ -72,14 +73,16 @@ class Run(api.Run):
         """The answers to held-out prompts: `step`, `prompt`, `response`, …; of a job that generates all its answers, once they are there.
 
         Raises:
-            Unreadable: the file of answers is damaged.
+            Unreadable: the file of answers is damaged, or is not its owner's.
         """
         import pandas as pd
 
+        used_runs.note(self.id)
         table = self.dir.path / answers.PARQUET
         if table.name in opening.names(self.dir.path):
             answers.check_table(table)
-            return pd.read_parquet(table)
+            with open(table, "rb", opener=opening.opener) as file:
+                return pd.read_parquet(file)
         with feed.history(self.dir) as history:
             rows = [{"step": each.step, **sample} for each in history.validations for sample in each.samples]
         return pd.DataFrame(rows, columns=None if rows else pd.Index(["step", "prompt", "response"]))
@@ -107,7 +110,7 @@ class Run(api.Run):
         """Curves, rollouts and controls that follow the run while other cells run."""
         from workbench.notebook.widgets.live_run import LiveRun
 
-        return LiveRun(self)
+        return LiveRun(self, self.link)
 
     def log(self, role: str = "actor", lines: int = 50, rank: int | None = None) -> str:
         """The end of the newest log of a role: actor, driver, or a server's."""
@@ -143,6 +146,7 @@ class Run(api.Run):
         Raises:
             ValueError: the run is still running or is complete; SpecError for a setting that a resume cannot change.
         """
+        used_runs.refuse_launch(f"run {self.id}, resumed,")
         super().resume([*overrides, *_plain_words(settings)])
 
     def export(self, out: str | Path, step: int | None = None, adapter: bool = False, check: bool = False) -> Path:
@@ -161,13 +165,13 @@ class Run(api.Run):
             export(self.dir, Path(out), step, adapter, check)
         return Path(out)
 
-    def evaluate(self, step: int | None = None, **settings: Settings) -> Run:
+    def evaluate(self, step: int | None = None, *, once: str = "", **settings: Settings) -> Run:
         """Launch the evaluation of a checkpoint, the newest without a step: `run.evaluate(data={"validation": "more.jsonl"})`."""
-        return evaluate(self, step, **settings)
+        return evaluate(self, step, once=once, **settings)
 
-    def generate(self, data: str, step: int | None = None, **settings: Settings) -> Run:
+    def generate(self, data: str, step: int | None = None, *, once: str = "", **settings: Settings) -> Run:
         """Launch a job that answers a data set's prompts with a checkpoint: `run.generate("prompts.jsonl", job={"temperature": 0})`."""
-        return generate(self.id if step is None else f"{self.id}:{step}", data, **settings)
+        return generate(self.id if step is None else f"{self.id}:{step}", data, once=once, **settings)
 
     def __repr__(self) -> str:
         status = self.status
@@ -276,7 +280,10 @@ def runs(*, state: str = "", name: str = "", algorithm: str = "", job: str = "")
 
 def get(run_id: str) -> Run:
     """The run with this id, or the only one whose id begins or ends so; `latest` is the newest. Raises ValueError for none or several."""
-    return Run(api.get(run_id).dir)
+    used_runs.refuse_latest(run_id)
+    run = Run(api.get(run_id).dir)
+    used_runs.note(run.id)
+    return run
 
 
 def attach(run_id: str) -> LiveRun:
@@ -301,31 +308,47 @@ def launch(
 
     >>> run = wb.launch("sft_demo", once="first run")  # doctest: +SKIP
     """
-    chosen = {"name": backend} if isinstance(backend, str) else dict(backend or {})
-    changes: dict[str, Settings] = {"backend": {**chosen, **settings}} if chosen or settings else {}
+    changes: dict[str, Settings] = {}
+    if isinstance(backend, str) and not settings and not isinstance(experiment, specs.Experiment):
+        changes = {"backend": backend}
+    elif backend or settings:
+        changes = {"backend": {**({"name": backend} if isinstance(backend, str) else backend or {}), **settings}}
     spec = as_spec(experiment, changes)
-    with progress.waiting("launching …"):
-        return Run(api.submit(spec, once).dir)
+    return _launched(lambda: api.submit(spec, once), once)
 
 
-def evaluate(run: Run | str, step: int | None = None, **settings: Settings) -> Run:
-    """Launch the evaluation of a run's checkpoint on its held-out rows. Raises SpecError for a setting that an evaluation does not take."""
-    return Run(api.evaluate(run if isinstance(run, str) else run.id, step, _plain_words(settings)).dir)
+def evaluate(run: Run | str, step: int | None = None, *, once: str = "", **settings: Settings) -> Run:
+    """Launch the evaluation of a run's checkpoint on its held-out rows; with `once` as `launch` does.
+
+    Raises SpecError for a setting that an evaluation does not take.
+    """
+    return _launched(lambda: api.evaluate(run if isinstance(run, str) else run.id, step, _plain_words(settings), once), once)
 
 
-def generate(source: Run | str, data: str, **settings: Settings) -> Run:
+def generate(source: Run | str, data: str, *, once: str = "", **settings: Settings) -> Run:
     """Launch a job that answers a data set's prompts.
 
     Args:
         source: whose answers: a run, `id:step`, a checkpoint's folder, or a model.
         data: the prompts, as `data.train` names them.
+        once: a name of yours, as of `launch`.
         settings: as of an Experiment: `job={"max_tokens": 64, "temperature": 0}`.
 
     Raises:
         SpecError: a wrong setting; or no such checkpoint, data or model.
     """
     words = [f"{key}={composing.quoted(value)}" for key, value in composing.leaves(dict(settings))]
-    return Run(api.generate(source if isinstance(source, str) else source.id, data, words).dir)
+    return _launched(lambda: api.generate(source if isinstance(source, str) else source.id, data, words, once), once)
+
+
+def _launched(submit: Callable[[], api.Run], once: str) -> Run:
+    """What `submit` launches, or the run that it finds by `once`. Raises NotVerifiable for a launch during a verification."""
+    if not once or store.launched_once(api.runs_root(), once) is None:
+        used_runs.refuse_launch(f"a run with once={once!r}" if once else "a run without `once`")
+    with progress.waiting("launching …"):
+        run = Run(submit().dir)
+    used_runs.note(run.id)
+    return run
 
 
 def _plain_words(settings: Mapping[str, Settings]) -> list[str]:

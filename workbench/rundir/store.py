@@ -413,7 +413,7 @@ def find(run_id: str) -> RunDir:
     exact = [run for run in known if run.id == run_id]
     runs = exact or [run for run in known if run.id.startswith(run_id) or run.id.endswith(run_id)]
     if not known:
-        raise ValueError(f"there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
+        raise ValueError(f"no run {run_id!r}: there are no runs in {runs_root()}; start one: workbench run experiment=dpo_demo")
     if len(runs) != 1 or not run_id:
         names = ", ".join(run.id for run in (runs or known)[:5])
         raise ValueError(f"{len(runs) if runs else 'no'} runs match {run_id!r}; {'they are' if runs else 'the newest are'}: {names}")

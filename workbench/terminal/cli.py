@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|team|model get|bench`."""
+"""The command line: `workbench run|evaluate|generate|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|team|model get|bench|notebook`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from workbench.terminal.logs import LogReader
 from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
 from workbench.terminal.model import model
+from workbench.terminal.notebook import notebook
 from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
 from workbench.terminal.summary import listed, readable_events, result, summary
 from workbench.views.text import clock
@@ -332,6 +333,7 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(team, name="team")
 app.add_typer(bench, name="bench")
+app.add_typer(notebook, name="notebook")
 
 
 def main() -> None:

@@ -1,0 +1,33 @@
+"""JupyterLab in a real Chromium: one server a module, with the runs and the tiny model of its notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.notebook.jupyter import Jupyter
+from workbench.bench.browser import chromium
+
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """JupyterLab over an empty folder; `jupyter.folder` is beside `runs`."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    (folder / "notebooks").mkdir()
+    environment = {"WORKBENCH_RUNS": str(folder / "runs"), "WORKBENCH_CACHE": str(folder / "cache")}
+    server = Jupyter(folder / "notebooks", environment)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser_page() -> Iterator[Page]:
+    with chromium() as browser:
+        page = browser.new_context(viewport={"width": 1440, "height": 1600}).new_page()
+        page.set_default_timeout(60_000)
+        yield page
