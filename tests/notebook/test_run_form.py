@@ -48,7 +48,7 @@ def test_every_experiment_is_shown_and_is_what_is_composed(name):
         assert form.experiment == spec.compose([f"experiment={name}"])
         assert form.command == f"workbench run experiment={name}"
         inputs = form.inputs  # all of them are made now
-        assert all(each.box.children[0].tooltip.endswith((key, each.of.bounds)) for key, each in inputs.items())
+        assert all(each.widget.tooltip.endswith((key, each.of.bounds)) for key, each in inputs.items())
         assert checked(form).experiment == spec.compose([f"experiment={name}"])
     finally:
         form.close()

@@ -36,7 +36,8 @@ class Input:
         self.widget = _widget(of)
         self.problem = Problem()
         self.widget.observe(lambda _: changed(), "value")
-        self.box = ipywidgets.VBox([self.widget, self.problem.widget])
+        labelled = [ipywidgets.Label(of.label)] if of.kind in ("choices", "words") else []  # a list of tags draws no label of its own
+        self.box = ipywidgets.VBox([*labelled, self.widget, self.problem.widget])
         self.box.add_class("wb-field")
         if of.kind in ("text", "mapping"):
             self.box.add_class("wb-wide")
