@@ -49,6 +49,11 @@ def compose_tree(overrides: Sequence[str] = ()) -> Tree:
     return _without_what_the_job_does_not_read(tree, overrides_given)
 
 
+def chosen(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Which choice each group has in the tree that the words give. Raises SpecError as `compose_tree` does."""
+    return _hydra(_hydra_words(overrides))[1]
+
+
 def _without_what_the_job_does_not_read(tree: Tree, overrides: Sequence[str]) -> Tree:
     """The algorithm that every run starts from is none of a job's that has no algorithm, unless it was named."""
     sections = find_job(tree.get("job", {}).get("name", "train")).Config.sections

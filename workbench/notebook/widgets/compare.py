@@ -12,7 +12,7 @@ from workbench.jobs.runs import Run
 from workbench.notebook.widgets import parts
 from workbench.notebook.widgets.attached import Attached
 from workbench.notebook.widgets.charts import Charts
-from workbench.notebook.widgets.choices import choices
+from workbench.notebook.widgets.curve_choices import choices
 from workbench.notebook.widgets.showing import Shown
 from workbench.settings.stored import spec_tree
 from workbench.views import comparison, feed, figures, live, pictures, tables

@@ -11,7 +11,7 @@ from workbench.jobs.runs import Run
 from workbench.notebook.widgets import parts
 from workbench.notebook.widgets.attached import Attached
 from workbench.notebook.widgets.charts import Charts
-from workbench.notebook.widgets.choices import choices
+from workbench.notebook.widgets.curve_choices import choices
 from workbench.notebook.widgets.live_settings import LiveSettings
 from workbench.notebook.widgets.newest import newest_answers
 from workbench.notebook.widgets.showing import Shown
