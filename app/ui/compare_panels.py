@@ -12,9 +12,7 @@ from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir.opening import Unreadable
 from workbench.settings.stored import spec_tree
-from workbench.views import History, catalogue, feed, figures, text
-
-SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
+from workbench.views import History, catalogue, feed, figures, series, text
 
 
 def label(run: Run) -> str:
@@ -63,10 +61,10 @@ def _controls(train: list[str], held: list[str]) -> tuple[str, bool, float, figu
         smoothing = "Off"
         if kind == "train":  # held-out values are few, and drawn as they are
             smoothing = st.segmented_control(
-                "Smoothing", list(SMOOTHING), default="Medium", required=True, key="compare-smoothing", persist_state="session"
+                "Smoothing", list(series.SMOOTHING), default="Medium", required=True, key="compare-smoothing", persist_state="session"
             )
         axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True, key="compare-axis")
-    return metric, kind == "held", SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
+    return metric, kind == "held", series.SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step"
 
 
 def _standing(name: str, history: History, metric: str, held_out: bool) -> dict[str, str]:

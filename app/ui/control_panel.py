@@ -10,14 +10,11 @@ import streamlit as st
 
 from ui import frame, run_panels
 from workbench.api import Run
-from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Request
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
-from workbench.views import feed, text
-
-WORDS = {"pause": "Pause", "unpause": "Resume", "stop": "Stop"}
+from workbench.views import controls, feed, text
 
 
 def draw(run: Run) -> None:
@@ -66,9 +63,8 @@ def _settings(run: Run, live: Mapping[str, Any]) -> None:
 
 
 def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> None:
-    paused = next((e["request"] == "pause" for e in reversed(asked) if e["request"] in WORDS), False)
     with st.container(horizontal=True, vertical_alignment="center", border=True):
-        if paused:
+        if controls.pausing(asked):
             st.markdown("**Paused** :gray[before the next step; the ranks keep their memory]", width="stretch")
             if st.button("Resume", icon=":material/play_arrow:", key=f"unpause-{run.id}", disabled=stopping):
                 run_panels.act(run.unpause)
@@ -79,10 +75,9 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
 
 
 def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[Request]:
-    """What was asked for and is not taken yet. A request is known by its time, which is by the clock of whoever asked."""
-    taken = {event.get("asked") for event in made}
+    """What was asked for and is not done yet."""
     try:
-        return [request for request in run.dir.requests(ByteCursor()) if request["time"] not in taken]
+        return controls.waiting(run.dir, made)
     except Unreadable as error:
         st.error(f"Cannot be read: {frame.plain(str(error))}", icon=":material/error:")
         return []
@@ -93,7 +88,7 @@ def _rows(run: Run, made: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[s
     before = dict(spec_tree(run.dir).get("algorithm", {}))
     rows = []
     for event in (*made, *asked):
-        change = WORDS.get(event["request"], text.title(event["request"]))
+        change = controls.WORDS.get(event["request"], text.title(event["request"]))
         if values := event.get("values"):
             change = ", ".join(f"{text.title(name)}: {_shown(before.get(name))} → {_shown(value)}" for name, value in values.items())
             before |= values

@@ -8,10 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import plotly
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -19,12 +16,11 @@ from starlette.routing import Route
 
 from workbench import api
 from workbench.rundir import store
+from workbench.rundir.lines import Json
 from workbench.rundir.store import RunDir
-from workbench.views import History, catalogue, feed, figures, series
+from workbench.views import figures, live
 from workbench.views.history import HistoryCursor
 
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SMOOTH_POINTS = 400
 NO_STORE = {"cache-control": "no-store"}
 
 
@@ -42,7 +38,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def plotly_js(_: Request) -> Response:
-    return FileResponse(PLOTLY, media_type="text/javascript", headers={"cache-control": "private, max-age=86400"})
+    return FileResponse(live.PLOTLY, media_type="text/javascript", headers={"cache-control": "private, max-age=86400"})
 
 
 class NoSuchRun(ValueError):
@@ -63,59 +59,10 @@ def find(run_id: str) -> api.Run:
     return match
 
 
-def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Any]:
-    """What a chart lacks. `reset` says that it must start over: at first, after a resume took steps back, and when a metric is new."""
-    status = run.status
-    with feed.history(run.dir) as history:
-        now = history.cursor
-        kept = since if since and _continues(since, now) else None
-        body: dict[str, Any] = {"cursor": str(now), "reset": kept is None, "live": not status.state.ended}
-        if kept is None:
-            body["charts"] = [chart.__dict__ for chart in catalogue.charts([*history.metrics, *history.validation_metrics])]
-        if kept is None or kept.steps < now.steps:
-            body["train"] = _train(history, kept.steps if kept else 0, smoothing, axis)
-        if kept is None or kept.validations < now.validations:
-            body["held_out"] = _held_out(history, kept.validations if kept else 0, axis)
-    return body
-
-
-def _continues(since: HistoryCursor, now: HistoryCursor) -> bool:
-    same = since.generation == now.generation and since.metrics == now.metrics
-    return same and since.steps <= now.steps and since.validations <= now.validations
-
-
-def _train(history: History, start: int, smoothing: float, axis: figures.Axis) -> dict[str, Any]:
-    """By metric: raw and smooth, each the lists x and y, from step number `start` on; the newest value."""
-    x = np.array(history.steps[:], dtype=float) if axis == "step" else np.array(history.elapsed_s) / 60
-    curves = {}
-    for name, column in history.metrics.items():
-        raw = np.array(column)
-        smooth = series.ema(raw, smoothing)
-        curves[name] = {
-            "raw": _points(x, raw, start, series.POINTS),
-            "smooth": _points(x, smooth, start, SMOOTH_POINTS) if smoothing else None,
-            "last": str(raw[-1]) if len(raw) and not math.isfinite(raw[-1]) else (_round(raw[-1]) if len(raw) else None),
-        }
-    return curves
-
-
-def _held_out(history: History, start: int, axis: figures.Axis) -> dict[str, Any]:
-    curves: dict[str, Any] = {}
-    for validation in history.validations[start:]:
-        for name, value in validation.metrics.items():
-            x, y = curves.setdefault(name, ([], []))
-            x.append(validation.step if axis == "step" else round(validation.elapsed_s / 60, 4))
-            y.append(_round(value))
-    return curves
-
-
-def _points(x: np.ndarray, y: np.ndarray, start: int, limit: int) -> tuple[list[float | None], list[float | None]]:
-    keep = series.thin(y[start:], limit) + start
-    return [_round(value) for value in x[keep]], [_round(value) for value in y[keep]]
-
-
-def _round(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Json]:
+    """What a chart lacks, as JSON, and whether the run goes on."""
+    going = not run.status.state.ended
+    return {**live.updates(run.dir, since, smoothing, axis).json(), "live": going}
 
 
 def _smoothing(text: str) -> float:

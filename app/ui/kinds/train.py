@@ -8,10 +8,8 @@ from ui import access, charts, control_panel, profile_panel, run_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
-from workbench.views import History, tables
+from workbench.views import History, series, tables
 from workbench.views.text import Figure
-
-SMOOTHING = {"Off": 0.0, "Light": 0.6, "Medium": 0.9, "Strong": 0.98}
 
 
 def headline(run: Run, history: History, status: Status) -> list[Figure]:
@@ -39,7 +37,7 @@ def tabs(run: Run) -> list[Tab]:
 def _curves(run: Run) -> None:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         smoothing = st.segmented_control(
-            "Smoothing", list(SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past."
+            "Smoothing", list(series.SMOOTHING), default="Medium", required=True, help="Exponential moving average: 0.6, 0.9 or 0.98 on the past."
         )
         axis = st.segmented_control("Horizontal axis", ["Step", "Time"], default="Step", required=True)
-    charts.draw(run.id, not run.status.state.ended, SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")
+    charts.draw(run.id, not run.status.state.ended, series.SMOOTHING[smoothing or "Off"], "time" if axis == "Time" else "step")

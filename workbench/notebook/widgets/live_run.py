@@ -1,0 +1,194 @@
+"""A run, live: its state, curves and answers, and the buttons that control it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+
+from workbench.jobs.runs import Run
+from workbench.notebook.widgets import parts
+from workbench.notebook.widgets.attached import Attached
+from workbench.notebook.widgets.charts import Charts
+from workbench.notebook.widgets.live_settings import LiveSettings
+from workbench.notebook.widgets.newest import newest_answers
+from workbench.notebook.widgets.showing import Shown
+from workbench.rundir.store import State, Status
+from workbench.settings.stored import job, spec_tree
+from workbench.views import History, controls, feed, live, pictures, series, tables
+from workbench.views.text import Figure
+
+LOG_LINES = 15
+
+
+class LiveRun(Shown):
+    """A run's live view: `LiveRun(wb.get("latest"))`.
+
+    While it is to be seen in a browser and the run goes on, one thread reads what the run writes and sends what is new; else nothing is done. `link` is
+    the address of the run's page in the app.
+    """
+
+    def __init__(self, run: Run, link: str = "") -> None:
+        self.run, self.link = run, link
+        self._attached = Attached(f"live view of {run.id}", self._tick, self._going)
+        self._acting = threading.Lock()
+        self.charts = Charts(lambda since, smoothing, axis: live.updates(run.dir, since, smoothing, axis), self._attached.hear)
+        self.title, self.head, self.said, self.answers = (ipywidgets.HTML() for _ in range(4))
+        self.buttons = _Buttons(run, self._act)
+        self.settings = LiveSettings(run, self._act)
+        self.settings_button = ipywidgets.ToggleButton(description="Live settings", icon="sliders", tooltip="Settings that may change during the run")
+        self.settings_button.observe(lambda _: self.settings.show(self.settings_button.value), "value")
+        top = ipywidgets.HBox([self.title, *self.buttons.all])
+        options = ipywidgets.HBox([*self._choices(), self.settings_button])
+        for bar in (top, options):
+            bar.add_class("wb-bar")
+        super().__init__([top, self.buttons.confirm, self.said, self.head, options, self.settings, self.charts, self.answers])
+        self._show(self._checked(lambda: run.status))
+
+    def picture(self) -> str:
+        try:
+            status = self.run.status
+            with feed.history(self.run.dir) as history:
+                name = str(spec_tree(self.run.dir).get("name", self.run.id))
+                return pictures.run(name, self.run.id, history, status, self.link)
+        except (ValueError, OSError) as error:
+            return parts.message(str(error))
+
+    def words(self) -> str:
+        status = self._checked(lambda: self.run.status)
+        return f"LiveRun({self.run.id}: {status.state}, step {status.step:,})" if status else f"LiveRun({self.run.id})"
+
+    def mark(self) -> object:
+        status = self._checked(lambda: self.run.status)
+        return status and (status.state, status.step, status.attempt)
+
+    def refresh(self) -> None:
+        """Also goes on with a view of a run that was resumed."""
+        super().refresh()
+        if self._attached.thread is None and self._going():
+            self._attached.serve()
+
+    def close(self) -> None:
+        """End the thread, and take the widget out of every notebook that shows it."""
+        self._attached.close()
+        super().close()
+
+    def _going(self) -> bool:
+        status = self._checked(lambda: self.run.status)
+        return status is None or not status.state.ended  # one that cannot be read may be readable again
+
+    def _tick(self, fresh: frozenset[str]) -> bool:
+        status = self._checked(lambda: self.run.status)
+        going = status is None or not status.state.ended
+        self._show(status)
+        self.charts.push(self._attached.views, fresh, going)
+        if not going:
+            self.refresh_picture()
+        return going
+
+    def _checked(self, read: Callable[[], Status]) -> Status | None:
+        """What was read; nothing where it cannot be, which the widget then says."""
+        try:
+            return read()
+        except (ValueError, OSError) as error:
+            self.said.value = parts.message(f"The run cannot be read: {error}", "red")
+            return None
+
+    def _show(self, status: Status | None) -> None:
+        """Everything but the curves, as it is now."""
+        if status is None:
+            return
+        with feed.history(self.run.dir) as history:
+            progress, notices = parts.progress(history, status), parts.notices(history, status)
+            figures = parts.figures(_headline(self.run, history, status))
+            made, values = list(history.controls), dict(history.live)
+            validation = next((v for v in reversed(history.validations) if v.samples), None)
+        trouble = feed.problem(self.run.dir)
+        unread = parts.message(f"The newest events cannot be read: {trouble}", "orange") if trouble else ""
+        log = parts.log_tail(self.run.log_tail("actor", LOG_LINES)) if status.state == State.FAILED else ""
+        self.title.value = parts.title(self.run, status, self.link)
+        self.head.value = progress + unread + notices + log + figures
+        self.answers.value = newest_answers(self.run.dir, validation)
+        self.settings.update(values, status)
+        self.settings_button.layout.display = None if self.settings.fields and not status.state.ended else "none"
+        asked = [] if status.state.ended else controls.waiting(self.run.dir, made)
+        self.buttons.update(status, controls.pausing([*made, *asked]))
+
+    def _act(self, do: Callable[[], None], done: str) -> None:
+        """Do what a button says, and say that it was asked for, or why it cannot be done. Buttons' handlers may run beside each other."""
+        with self._acting:
+            try:
+                do()
+            except (ValueError, OSError) as error:
+                self.said.value = parts.message(str(error), "red")
+            else:
+                self.said.value = parts.message(done)
+                self._show(self._checked(lambda: self.run.status))
+        self._attached.serve()
+
+    def _choices(self) -> Sequence[ipywidgets.Widget]:
+        """Smoothing and axis of the curves."""
+        smoothing = ipywidgets.ToggleButtons(
+            options=list(series.SMOOTHING.items()), value=0.9, description="Smoothing", tooltips=["Exponential moving average"] * 4
+        )
+        axis = ipywidgets.ToggleButtons(options=[("Step", "step"), ("Time", "time")], description="Axis")
+        smoothing.observe(lambda change: self._choose(smoothing=change["new"]), "value")
+        axis.observe(lambda change: self._choose(axis=change["new"]), "value")
+        return smoothing, axis
+
+    def _choose(self, **choice: object) -> None:
+        self.charts.choose(**choice)
+        self._attached.serve()
+
+
+class _Buttons:
+    """Stop, pause and kill, and the question before the last."""
+
+    def __init__(self, run: Run, act: Callable[[Callable[[], None], str], None]):
+        self.stop = _button("Stop", "stop", "Save a checkpoint at the next step and end. The run can be resumed.")
+        self.pause = _button("Pause", "pause", "Hold the run before its next step; nothing is lost.")
+        self.unpause = _button("Continue", "play", "Go on with the paused run.")
+        self.resume = _button("Resume", "play", "Launch again from the latest valid checkpoint.")
+        self.kill = _button("Kill", "times", "End the run at once, without a checkpoint.")
+        self.kill_now, self.keep = _button("Kill now", "times", "End the run at once.", "danger"), _button("Keep it", "", "Do not kill the run.")
+        self.all = (self.stop, self.pause, self.unpause, self.resume, self.kill)
+        question = ipywidgets.HTML(parts.message("Kill the run? Everything since its latest checkpoint is lost.", "red"))
+        self.confirm = ipywidgets.HBox([question, self.kill_now, self.keep], layout={"display": "none"})
+        self.confirm.add_class("wb-bar")
+        self._read_only = run.read_only
+        for button, do, done in (
+            (self.stop, run.stop, "Stopping: a checkpoint is saved at the next step."),
+            (self.pause, run.pause, "The run is paused before its next step."),
+            (self.unpause, run.unpause, "The run continues."),
+            (self.resume, run.resume, "Launched again from the latest valid checkpoint."),
+            (self.kill_now, run.kill, "The run was killed."),
+        ):
+            button.on_click(lambda _, do=do, done=done: (self._ask(False), act(do, done)))
+        self.kill.on_click(lambda _: self._ask(True))
+        self.keep.on_click(lambda _: self._ask(False))
+
+    def update(self, status: Status, paused: bool) -> None:
+        """Show those that can be pressed now."""
+        live = not status.state.ended and not self._read_only
+        stopping = status.state == State.STOPPING
+        resumable = status.state.ended and status.state != State.COMPLETED and not self._read_only
+        for button, shown in ((self.stop, live), (self.pause, live and not paused), (self.unpause, live and paused), (self.resume, resumable), (self.kill, live)):
+            button.layout.display = None if shown else "none"
+        for button in (self.stop, self.pause, self.unpause):
+            button.disabled = stopping
+        if not live:
+            self._ask(False)
+
+    def _ask(self, whether: bool) -> None:
+        self.confirm.layout.display = None if whether else "none"
+
+
+def _button(words: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(description=words, icon=icon, tooltip=tooltip, button_style=style)
+
+
+def _headline(run: Run, history: History, status: Status) -> list[Figure]:
+    if job(spec_tree(run.dir)) == "train":
+        return tables.headline(history, status)
+    return tables.pace(history, status, "Ran")

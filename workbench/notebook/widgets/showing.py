@@ -1,0 +1,95 @@
+"""How a widget is shown: as itself where a kernel has it, and as a picture where a saved notebook is read without one.
+
+Beside the widget's own output stands a second one, with the picture. A style in it hides the picture while the widget is drawn, and JupyterLab's
+"model not found" where it cannot be. Being an output of its own it can be replaced under its display id, without drawing the widget anew.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import ipywidgets
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+
+if TYPE_CHECKING:
+    from workbench.rundir.lines import Json
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+STYLE = f"""<style>
+.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *) + .jp-OutputArea-child:has(.wb-picture) {{ display: none; }}
+.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"]):not(:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *)):has(+ .jp-OutputArea-child .wb-picture) {{ display: none; }}
+</style>"""
+
+
+class Shown(ipywidgets.VBox):
+    """A widget with a picture. Subclasses say what the picture and the plain text are."""
+
+    def __init__(self, children: Sequence[ipywidgets.Widget] = ()):
+        super().__init__(list(children))
+        self.add_class("wb-notebook")
+        self.add_class("wb-body")
+        self._picture_id = f"workbench-{uuid.uuid4().hex}"
+        self._drawn: object = None
+
+    def picture(self) -> str:
+        """What is to be seen now, as HTML with inline SVG, without scripts."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """The same in a line."""
+        raise NotImplementedError
+
+    def mark(self) -> object:
+        """Another one whenever the picture is another."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """After a cell was executed: replace the picture, where what it shows has changed."""
+        self.refresh_picture()
+
+    def refresh_picture(self) -> None:
+        """Bring the picture below the widget up to date. Without a display of it there is nothing to do."""
+        if self._drawn is not None and (now := self.mark()) != self._drawn:
+            self._drawn = now
+            display(self._picture(self.picture()), raw=True, display_id=self._picture_id, update=True)
+
+    def close(self) -> None:
+        _displayed.discard(self)
+        super().close()
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Json]:
+        view: dict[str, Json] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {VIEW: view, "text/html": self.picture(), "text/plain": self.words()}
+
+    def _ipython_display_(self) -> None:
+        bundle = self._repr_mimebundle_()
+        picture = str(bundle.pop("text/html"))
+        self._drawn = self.mark()
+        display(bundle, raw=True)
+        display(self._picture(picture), raw=True, display_id=self._picture_id)
+        _follow(self)
+
+    def _picture(self, picture: str) -> dict[str, Json]:
+        return {"text/html": f'{STYLE}<div class="wb-picture">{picture}</div>', "text/plain": self.words()}
+
+
+_displayed: weakref.WeakSet[Shown] = weakref.WeakSet()
+
+
+def _follow(widget: Shown) -> None:
+    """After each cell, pictures of what changed meanwhile are replaced: also where no browser is attached, as when a notebook is executed by a program."""
+    shell = get_ipython()
+    if shell is None:
+        return
+    if _refresh_all not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", _refresh_all)
+    _displayed.add(widget)
+
+
+def _refresh_all(*_: object) -> None:
+    for widget in list(_displayed):
+        widget.refresh()
