@@ -27,7 +27,7 @@ from workbench.settings.spec import Experiment
 from workbench.terminal.cli import app
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference_api import api  # noqa: E402
+from reference_api import api
 
 ONLINE = "rollouts"
 """Heading of the settings that the algorithms with rollouts share."""

@@ -9,7 +9,21 @@ from collections.abc import Iterator
 import workbench as wb
 from workbench import notebook
 
-ORDER = ("Experiment", "launch", "Run", "runs", "get", "attach", "RolloutTable", "compare", "Comparison", "generate", "evaluate", "check_data", "preflight")
+ORDER = (
+    "Experiment",
+    "launch",
+    "Run",
+    "runs",
+    "get",
+    "attach",
+    "RolloutTable",
+    "compare",
+    "Comparison",
+    "generate",
+    "evaluate",
+    "check_data",
+    "preflight",
+)
 """What a page that teaches begins with; the rest follows by name."""
 
 
@@ -34,7 +48,9 @@ def described(thing: object) -> str:
             result.append("```pycon" if example else "```")
         within_example = example
         listed = re.match(r"    (\w+): (.*)", line)
-        result.append(line if example else f"- `{listed[1]}`: {listed[2]}" if listed else f"\n{line}\n" if line in ("Args:", "Raises:", "Returns:") else line)
+        result.append(
+            line if example else f"- `{listed[1]}`: {listed[2]}" if listed else f"\n{line}\n" if line in ("Args:", "Raises:", "Returns:") else line
+        )
     return "\n".join([*result, *(["```"] if within_example else [])])
 
 
@@ -61,4 +77,8 @@ def _members(thing: type) -> Iterator[tuple[str, object]]:
 def _signature(thing: object) -> str:
     assert callable(thing)
     text = str(inspect.signature(thing))
-    return re.sub(r"\b(?:workbench|collections|pathlib|typing|pandas|plotly)\.[\w.]*?(\w+)(?=[\[\],|) ]|$)", r"\1", text.replace("'", "").replace("(self, ", "(").replace("(self)", "()"))
+    return re.sub(
+        r"\b(?:workbench|collections|pathlib|typing|pandas|plotly)\.[\w.]*?(\w+)(?=[\[\],|) ]|$)",
+        r"\1",
+        text.replace("'", "").replace("(self, ", "(").replace("(self)", "()"),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 
+import yaml
+
 from workbench.backends.base import Config as Backend
 from workbench.settings import AlgorithmConfig, Checkpoint, Data, JobConfig, Model, Rollout, Validation, Watch, command_line, composing, spec
 from workbench.settings.composing import SpecError
@@ -13,6 +15,8 @@ from workbench.views import pictures
 Settings = Mapping[str, object] | str | int | float | bool | None
 FIRST = ("job", "algorithm", "model", "data", "backend")
 """The sections that a picture of an experiment begins with."""
+NAMED = ("job", "algorithm", "backend")
+"""The sections that are a choice with settings of its own."""
 
 
 class Experiment:
@@ -114,17 +118,21 @@ class Experiment:
         return f"Experiment({', '.join([*given, *(f'{name}={value!r}' for name, value in self._given.items())])})"
 
     def _repr_html_(self) -> str:
-        changed = {key for key, _ in composing.leaves(dict(self._given))}
+        given = {key for key, _ in composing.leaves(dict(self._given))}
         tree = command_line.read_by_its_job(self._spec.model_dump(mode="json"))
-        rows = []
-        for section in FIRST:
-            for key, value in composing.leaves(tree.get(section, {}), section):
-                if key in changed or (key.count(".") == 1 and value not in (None, [], {})):
-                    bold = pictures.Html(f"<b>{html.escape(key)}</b>") if key in changed else key
-                    rows.append({"setting": bold, "value": value})
-        shown = pictures.table(rows, f"{self.name}: what you set is bold; every setting: .to_yaml()")
+        default = dict(composing.leaves(spec.filled({name: {"name": tree[name]["name"]} for name in NAMED if name in tree} | {"data": {}})))
+        sections = {name: tree[name] for name in (*FIRST, *tree) if name in tree}
+        rows = [
+            {"setting": pictures.Html(f"<b>{html.escape(key)}</b>") if key in given else key, "value": value}
+            for key, value in composing.leaves(sections)
+            if key in given or key.endswith(".name") or key not in default or default[key] != value
+        ]
+        shown = pictures.table(rows, "What differs from the defaults; what you set is bold.")
+        every = (
+            f"<details><summary>every setting</summary><pre>{html.escape(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))}</pre></details>"
+        )
         command = f"<pre style='white-space:pre-wrap'>{html.escape(self.command)}</pre>"
-        return f"<details open><summary>Experiment <b>{html.escape(self.name)}</b></summary>{shown}{command}</details>"
+        return f"<b>Experiment {html.escape(self.name)}</b>{shown}{command}{every}"
 
 
 def _split(experiment: str | None, settings: Mapping[str, Settings]) -> tuple[list[str], dict[str, object]]:

@@ -110,7 +110,7 @@ class Run(api.Run):
         """Curves, rollouts and controls that follow the run while other cells run."""
         from workbench.notebook.widgets.live_run import LiveRun
 
-        return LiveRun(self)
+        return LiveRun(self, self.link)
 
     def log(self, role: str = "actor", lines: int = 50, rank: int | None = None) -> str:
         """The end of the newest log of a role: actor, driver, or a server's."""

@@ -199,7 +199,7 @@ def _drawn(number: int, line: Line, x: np.ndarray, y: np.ndarray, across: Callab
 def _axis(up: _Scale) -> str:
     return "".join(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="currentColor" opacity=".12"/>'
-        f'<text x="{LEFT - 5}" y="{up(tick) + 3:.1f}" text-anchor="end" fill="currentColor" opacity=".7">{text.number(tick)}</text>'
+        f'<text x="{LEFT - 5}" y="{up(tick) + 3:.1f}" text-anchor="end" fill="currentColor" opacity=".7">{tick:,g}</text>'
         for tick in up.ticks()
     )
 

@@ -173,7 +173,13 @@ class _Buttons:
         live = not status.state.ended and not self._read_only
         stopping = status.state == State.STOPPING
         resumable = status.state.ended and status.state != State.COMPLETED and not self._read_only
-        for button, shown in ((self.stop, live), (self.pause, live and not paused), (self.unpause, live and paused), (self.resume, resumable), (self.kill, live)):
+        for button, shown in (
+            (self.stop, live),
+            (self.pause, live and not paused),
+            (self.unpause, live and paused),
+            (self.resume, resumable),
+            (self.kill, live),
+        ):
             button.layout.display = None if shown else "none"
         for button in (self.stop, self.pause, self.unpause):
             button.disabled = stopping

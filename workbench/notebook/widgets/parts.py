@@ -34,7 +34,12 @@ def title(run: Run, status: Status, link: str = "") -> str:
     """Name, state and algorithm; below them what the run is, with a link to its page in the app where one is given."""
     tree = spec_tree(run.dir)
     badges = badge(status.state.capitalize(), text.STATE_COLOURS[status.state]) + badge(text.title(work(tree)).upper())
-    about = [run.id, str(tree.get("model", {}).get("source", "?")), str(tree.get("backend", {}).get("name", "?")), f"started {text.clock(status.created)}"]
+    about = [
+        run.id,
+        str(tree.get("model", {}).get("source", "?")),
+        str(tree.get("backend", {}).get("name", "?")),
+        f"started {text.clock(status.created)}",
+    ]
     about += [f"attempt {status.attempt}"] if status.attempt > 1 else []
     page = f' · <a href="{html.escape(link)}" target="_blank" rel="noopener">open in the app</a>' if link else ""
     name = f'<span class="wb-name" role="heading" aria-level="3">{plain(str(tree.get("name", run.id)))}</span>'
@@ -112,7 +117,9 @@ def samples(values: Sequence[Mapping[str, str]], step: int) -> str:
 
 
 def _answers(heading: str, cards: Iterable[str]) -> str:
-    return f'<section aria-label="{plain(heading)}"><div class="wb-title">{plain(heading)}</div><div class="wb-answers">{"".join(cards)}</div></section>'
+    return (
+        f'<section aria-label="{plain(heading)}"><div class="wb-title">{plain(heading)}</div><div class="wb-answers">{"".join(cards)}</div></section>'
+    )
 
 
 def _rollout(row: Mapping[Hashable, object]) -> str:
