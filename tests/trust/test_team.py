@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.app import synthetic_rollouts
 from tests.browser.conftest import Seen, browser_page, settled
 from tests.trust.asking import ask, get, socket
-from workbench.bench.browser import Server, _free_port
+from workbench.bench.browser import Server, free_port
 from workbench.machines import logins
 from workbench.rundir.store import RunDir, State
 from workbench.terminal.cli import app
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture(scope="module")
 def server(run: RunDir) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         server = Server(run.path.parent, port, {"WORKBENCH_APP": "team", "WORKBENCH_ORIGIN": f"http://127.0.0.1:{port}"})
         patch.setenv("WORKBENCH_STATE", str(server.state))

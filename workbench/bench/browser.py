@@ -32,7 +32,7 @@ ARGUMENTS = [
 ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -46,7 +46,7 @@ class Server:
     """
 
     runs: Path
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     environment: Mapping[str, str] = field(default_factory=dict)
     program: Sequence[str] = (sys.executable, "-m", "streamlit", "run", str(APP))
     folder: Path | None = None

@@ -191,3 +191,17 @@ def bench_streaming(
 
     good = measure(rates or (1, 10, 100), viewers or (1, 10, 50), seconds, folder, seen_at, as_json, err if as_json else out)
     raise typer.Exit(not good)
+
+
+@bench.command("notebook")
+def bench_notebook(
+    points: Annotated[int, typer.Option(min=100, help="Of the long curve.")] = 100_000,
+    widgets: Annotated[int, typer.Option(min=1, help="Live views at once, each of a run of its own.")] = 20,
+    rate: Annotated[float, typer.Option(min=0.1, help="Steps a second of each run.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=2, help="How long the live views are measured.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """The live widgets in a real JupyterLab and Chromium: a long curve, many live views, and from a rank's write to the figure. Ends with 1 if one is above its limit."""
+    from workbench.bench.notebook import measure
+
+    raise typer.Exit(not measure(points, widgets, rate, seconds, as_json, err if as_json else out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,25 +53,27 @@ class Charts(anywidget.AnyWidget):
             old, changed = views - fresh, going != self._going
             self._going = going
             if old:
+                began = time.perf_counter()
                 update = self._updates(self._cursor, self.smoothing, self.axis)
                 if update.reset:
                     old, fresh = frozenset(), views  # all start over
                 elif changed or not update.empty:
-                    self._send_update(update, self._cursor, going, old)
+                    self._send_update(update, self._cursor, going, old, began)
                 self._cursor = update.cursor
             if fresh:
+                began = time.perf_counter()
                 whole = self._updates(None, self.smoothing, self.axis)
-                self._send_update(whole, None, going, fresh if whole.cursor == self._cursor else fresh | old)
+                self._send_update(whole, None, going, fresh if whole.cursor == self._cursor else fresh | old, began)
                 self._cursor = whole.cursor
 
     def tell(self, words: str) -> None:
         """Show a sentence above the charts; the empty one takes it away."""
         self.send({"kind": "say", "words": words})
 
-    def _send_update(self, update: Update, since: str | None, going: bool, to: frozenset[str]) -> None:
+    def _send_update(self, update: Update, since: str | None, going: bool, to: frozenset[str], began: float) -> None:
         header, buffers = update.packed()
         about = {"kind": "curves", "to": [*sorted(to)], "since": since or "", "going": going, "axis": self.axis}
-        self.send({**about, **header}, buffers)
+        self.send({**about, **header, "made_ms": 1e3 * (time.perf_counter() - began)}, buffers)
 
     def _on_message(self, _: object, content: Mapping[str, object], buffers: object) -> None:
         if content.get("kind") == "plotly":
