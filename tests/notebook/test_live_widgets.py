@@ -71,7 +71,7 @@ def test_a_view_gets_all_first_and_then_what_is_new(live) -> None:
     run, page = live()
     assert (page.threads(), page.sent) == ([], [])
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     assert len(page.threads()) == 1
     first, _ = page.got()[0]
     assert (first["kind"], first["reset"], first["going"], first["to"]) == ("curves", True, True, ["a"])
@@ -88,7 +88,7 @@ def test_a_view_gets_all_first_and_then_what_is_new(live) -> None:
 def test_a_second_view_gets_all_and_the_first_nothing_twice(live) -> None:
     run, page = live()
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     page.say("hello", "b", number=1)
     until(lambda: page.got("b"))
     assert (len(page.got()), page.got("b")[0][0]["reset"]) == (1, True)
@@ -118,7 +118,7 @@ def test_a_run_that_has_ended_has_no_thread(live) -> None:
 def test_the_end_of_a_run_ends_the_thread_and_a_resume_goes_on(live) -> None:
     run, page = live()
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     run.update(state=State.STOPPED)
     until(lambda: not page.threads())
     assert page.got()[-1][0]["going"] is False
@@ -133,7 +133,7 @@ def test_the_end_of_a_run_ends_the_thread_and_a_resume_goes_on(live) -> None:
 def test_steps_that_a_resume_took_back_are_replaced(live) -> None:
     run, page = live()
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     writer = EventWriter(run)
     writer.write("state", state="running", step=20, total_steps=50)
     writer.write("step", step=21, metrics={"loss": 9.0})
@@ -145,7 +145,7 @@ def test_steps_that_a_resume_took_back_are_replaced(live) -> None:
 def test_a_view_that_no_longer_beats_is_taken_for_gone(live, monkeypatch) -> None:
     _, page = live()
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     monkeypatch.setattr(attached, "LOST_S", -1.0)
     until(lambda: not page.threads())
     monkeypatch.undo()
@@ -243,7 +243,7 @@ def test_several_runs_are_compared_while_one_goes_on(tmp_path, pages) -> None:
     page = Page(widget, widget.charts)
     pages.append(page)
     page.say("hello", number=1)
-    until(lambda: page.got())
+    until(page.got)
     names = list(widget.runs)
     assert page.curve(0, names[0])[0] == list(range(1, 21))
     synthetic.write_steps(second, 11, 11)

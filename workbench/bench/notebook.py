@@ -70,12 +70,7 @@ class Measured:
 
     @property
     def good(self) -> bool:
-        return (
-            self.append_s < APPEND_LIMIT_S
-            and self.redraw_s < REDRAW_LIMIT_S
-            and self.kernel_cores < CORES_LIMIT
-            and self.age_p99_s < AGE_LIMIT_S
-        )
+        return self.append_s < APPEND_LIMIT_S and self.redraw_s < REDRAW_LIMIT_S and self.kernel_cores < CORES_LIMIT and self.age_p99_s < AGE_LIMIT_S
 
 
 def measure(points: int, widgets: int, rate: float, seconds: float, as_json: bool, console: Console) -> bool:
@@ -109,7 +104,10 @@ class _Jupyter:
 
     def open(self, page: Page, name: str, cells: Sequence[str]) -> None:
         """Write a notebook, open it, and run its cells."""
-        nodes = [{"cell_type": "code", "id": f"c{n}", "source": cell, "metadata": {}, "outputs": [], "execution_count": None} for n, cell in enumerate(cells)]
+        nodes = [
+            {"cell_type": "code", "id": f"c{n}", "source": cell, "metadata": {}, "outputs": [], "execution_count": None}
+            for n, cell in enumerate(cells)
+        ]
         about = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
         (self.folder / name).write_text(json.dumps({"cells": nodes, "metadata": about, "nbformat": 4, "nbformat_minor": 5}))
         page.goto(f"{self.url}/lab/tree/{name}?token={self.token}&reset")
@@ -164,7 +162,9 @@ def _long_curve(jupyter: _Jupyter, page: Page, points: int) -> tuple[float, floa
     events.write("state", state="running", step=0, total_steps=points + REPEATS)
     with run.events_path().open("a") as file:
         for step in range(1, points + 1):
-            file.write(json.dumps({"seq": step, "time": time.time(), "kind": "step", "step": step, "metrics": {M.LOSS: 1 / step + step % 7 / 100}}) + "\n")
+            file.write(
+                json.dumps({"seq": step, "time": time.time(), "kind": "step", "step": step, "metrics": {M.LOSS: 1 / step + step % 7 / 100}}) + "\n"
+            )
     jupyter.open(page, "long.ipynb", [f"import workbench as wb\nview = wb.LiveRun(wb.get({run.id!r}))\nview"])
     page.locator(CHARTS).first.wait_for(timeout=SETTLE_S * 1e3)
     appends, redraws = [], []
