@@ -317,7 +317,7 @@ def launch(
     Raises:
         SpecError: a wrong setting, with the nearest there is; or other settings than those that the run of `once` was launched with.
 
-    >>> run = wb.launch("sft_demo", once="first run")  # doctest: +SKIP
+    >>> run = wb.launch("dpo_demo", once="first run")  # doctest: +SKIP
     """
     changes: dict[str, Settings] = {}
     if isinstance(backend, str) and not settings and not isinstance(experiment, specs.Experiment):
