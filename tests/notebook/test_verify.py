@@ -176,6 +176,17 @@ def test_to_the_digits_that_are_shown(saved: str, new: str, same: bool) -> None:
     assert Quoted(saved, "").comes_out_as(Quoted(new, "")) is same
 
 
+def test_widgets_and_errors_are_no_quotations() -> None:
+    cell = code("x")
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", {"text/plain": "step 3 of 7", verify.WIDGET: {"model_id": "5"}}),
+        nbformat.v4.new_output("execute_result", {"text/plain": "0.5", "text/html": "0.25"}),
+        nbformat.v4.new_output("stream", name="stderr", text="100 %"),
+        nbformat.v4.new_output("stream", name="stdout", text="loss 2"),
+    ]
+    assert [number.text for number in verify.quoted(cell)] == ["2", "0.5"]
+
+
 def test_more_or_fewer_numbers_are_reported_once() -> None:
     one, two, three = (Quoted(text, f"loss {text}") for text in "123")
     assert [*verify.differences([one, two], [one])] == ["saved 2 in “loss 2”, which no longer comes out: the cell now has 1 numbers of 2"]

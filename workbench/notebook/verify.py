@@ -3,7 +3,7 @@
 What is compared, cell by cell: the numbers in the standard output and in the `text/plain` results of code cells, in their order. A number is a run of
 digits with its sign, thousands separators, decimals and exponent that no letter, digit, dot or underscore precedes; `nan` and `inf` are numbers. The
 new one must equal the saved one to the digits that were saved: they differ by at most half a unit of its last digit. Cells tagged `varies` are
-executed and not compared.
+executed and not compared; nor are widgets, which show what was known when they were drawn.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from workbench.rundir.store import RunDir
 
 VARIES, MAY_RAISE = "varies", "raises-exception"
 """Tags of cells: outputs that are not compared; an error that is expected (nbclient's)."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBER = re.compile(
     r"(?<![\w.])[-+−]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|(?<![\w.])[-+−]?(?:nan|inf)(?!\w)", re.IGNORECASE
 )
@@ -95,7 +96,8 @@ def verify(path: Path, timeout_s: float = CELL_TIMEOUT_S) -> Verification:
 def quoted(cell: NotebookNode) -> list[Quoted]:
     """The numbers of a code cell's outputs: standard output first, then the results, so that their order does not depend on timing."""
     streams = ["".join(output.text) for output in cell.outputs if output.output_type == "stream" and output.name == "stdout"]
-    results = ["".join(output.data.get("text/plain", "")) for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
+    shown = [output.data for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
+    results = ["".join(data.get("text/plain", "")) for data in shown if WIDGET not in data]
     lines = [line for text in ("".join(streams), *results) for line in text.splitlines()]
     return [Quoted(match[0], line.strip()) for line in lines for match in NUMBER.finditer(line)]
 

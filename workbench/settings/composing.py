@@ -23,6 +23,10 @@ class SpecError(ValueError):
         self.problems = list(problems)
         super().__init__("\n".join(f"{key}: {what}" if key else what for key, what in self.problems))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback: a setting is wrong, no code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def shown(value: object) -> str:
     """A value in a message: its beginning where it is long."""
