@@ -191,14 +191,16 @@ def test_templates_give_what_transformers_gives(template: str, prompt: bool) -> 
 
 
 def test_a_check_has_limits(tmp_path: Path, tiny_model: Path) -> None:
-    """Of memory and of time; whoever asks goes on."""
+    """Of memory and of time, and it can be stopped; whoever asks goes on."""
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n" * 10)
-    assert check_data(str(path), "preference", model=str(tiny_model)).rows == 10
+    assert check_data(str(path), "preference", model=str(tiny_model), stopped=lambda: False).rows == 10
     with pytest.raises(ValueError, match=r"rows\.jsonl: .*; `workbench data check --memory` gives it more"):
         check_data(str(path), "preference", model=str(tiny_model), max_memory_gb=0.06)
     with pytest.raises(ValueError, match=r"takes more than 0\.01 s; `workbench data check --timeout` gives it longer"):
         check_data(str(path), "preference", model=str(tiny_model), timeout_s=0.01)
+    with pytest.raises(ValueError, match=r"rows\.jsonl: the check was stopped"):
+        check_data(str(path), "preference", model=str(tiny_model), stopped=lambda: True)
 
 
 def test_limits_are_lowered_and_never_raised() -> None:
