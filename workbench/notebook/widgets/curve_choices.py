@@ -16,7 +16,7 @@ def choices(charts: Charts, then: Callable[[], None]) -> Sequence[ipywidgets.Tog
     axis = ipywidgets.ToggleButtons(options=[("Step", "step"), ("Time", "time")], value=charts.axis, description="Axis")
 
     def chosen(_: object) -> None:
-        charts.choose(smoothing.value, axis.value)
+        charts.choose(float(smoothing.value or 0.0), "time" if axis.value == "time" else "step")
         then()
 
     for each in (smoothing, axis):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+import numpy as np
 import pandas as pd
 
 from workbench.notebook.widgets import parts
@@ -47,10 +48,8 @@ def tokens(rollout: Rollout, name: str | None) -> str:
 
 def over_steps(answers: pd.DataFrame) -> str:
     """The answers to one prompt, newest first, below a curve of their rewards."""
-    rewards = answers.groupby("step")["reward"].mean().dropna()
-    curve = (
-        pictures.curve([Line("reward", rewards.index.to_numpy(), rewards.to_numpy(), dots=True)], "Reward of this prompt") if len(rewards) > 1 else ""
-    )
+    means = answers.dropna(subset=["reward"]).groupby("step", as_index=False).agg({"reward": "mean"})
+    curve = pictures.curve([Line("reward", np.asarray(means["step"], float), np.asarray(means["reward"], float), dots=True)], "Reward of this prompt")
     cards = "".join(parts.rollout(row) for row in answers.iloc[::-1].head(FOLLOWED).to_dict("records"))
     more = f" · the newest {FOLLOWED}" if len(answers) > FOLLOWED else ""
     words = f"{len(answers):,} answers to this prompt at {answers['step'].nunique():,} steps{more}"

@@ -160,7 +160,7 @@ class Rollouts(Shown):
 def _columns(frame: pd.DataFrame) -> list[str]:
     """What people look for first; rewards where there are some."""
     rewards = [name for name in frame if name == "reward" or str(name).startswith(COMPONENT)]
-    valued = [str(name) for name in rewards if frame[name].notna().any()]
+    valued = [str(name) for name in rewards if frame[name].notna().to_numpy(bool).any()]
     return ["step", "rollout", "prompt", "response", *valued, "response_tokens", "finish_reason"]
 
 
