@@ -1,21 +1,129 @@
-"""The live widgets in a real JupyterLab 4 in Chromium."""
+"""Notebook 3 in a real JupyterLab 4 in Chromium, with a tiny model: live while cells run, drawn again after a reload, found again by a new kernel."""
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page, expect
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.notebook.jupyter import Jupyter, Notebook
+import nbformat
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.hold import Hold
+from tests.notebook.jupyter import ROOT, Jupyter, Notebook
+from tests.waiting import until
+from workbench import api
+from workbench.notebook.parameters import with_parameters
+from workbench.rundir.store import RunDir, State, list_runs
 
 pytestmark = pytest.mark.browser
+PICTURES = ROOT / "build" / "screenshots"
+CHART = '.wb-charts [data-chart="reward"]'
+LONG = "import time\n\nwhile True:\n    time.sleep(0.1)"
 
 
-def test_a_widget(jupyter: Jupyter, browser_page: Page) -> None:
-    jupyter.write("trivial.ipynb", ["import ipywidgets\nslider = ipywidgets.IntSlider(3)\nslider", "print(slider.value)"])
-    notebook = Notebook(browser_page, jupyter, "trivial.ipynb")
-    notebook.open()
-    notebook.run(0)
-    expect(notebook.output(0).locator(".widget-slider")).to_be_visible()
-    notebook.run(1)
-    expect(notebook.output(1)).to_contain_text("3")
-    browser_page.screenshot(path="/tmp/lab-trivial.png")
+@pytest.fixture
+def notebook_03(jupyter: Jupyter, browser_page: Page, tiny_model: Path) -> Notebook:
+    """Notebook 3 with more steps than anyone waits for; its last cells are one that is quick and one that runs until it is interrupted."""
+    path = ROOT / "notebooks" / "03_ppo_live_rollouts.ipynb"
+    values = {"MODEL": str(tiny_model), "STEPS": 100_000, "ROLLOUTS": 4}
+    notebook = with_parameters(nbformat.read(path, as_version=4), values, path)
+    notebook.cells += [nbformat.v4.new_code_cell("6 * 7"), nbformat.v4.new_code_cell(LONG)]
+    nbformat.write(notebook, jupyter.folder / path.name)
+    opened = Notebook(browser_page, jupyter, path.name)
+    opened.open()
+    return opened
+
+
+@pytest.fixture
+def run_root(jupyter: Jupyter) -> Iterator[Path]:
+    """The folder of runs; those that are still running are killed at the end."""
+    root = Path(jupyter.environment["WORKBENCH_RUNS"])
+    yield root
+    for run in map(api.Run, list_runs(root)):
+        if not run.status.state.ended:
+            run.kill()
+
+
+def charted(page: Page, step: int) -> None:
+    """Wait until the curve of the reward ends at this step or a later one."""
+    try:
+        page.wait_for_function("([chart, step]) => +document.querySelector(chart)?.dataset.last >= step", arg=[CHART, step], timeout=50_000)
+    except Exception:
+        page.screenshot(path="/tmp/lab-fail.png")
+        print([e.get_attribute("data-chart") + str(e.get_attribute("data-last")) for e in page.query_selector_all("[data-chart]")])
+        raise
+
+
+def points(page: Page) -> int:
+    return int(page.locator(CHART).get_attribute("data-points") or 0)
+
+
+def button(cell: Locator, name: str) -> Locator:
+    return cell.get_by_role("button", name=name, exact=True)
+
+
+def only_run(root: Path) -> RunDir:
+    (run,) = list_runs(root)
+    return run
+
+
+def test_a_run_is_live_while_cells_run_and_survives_reload_and_kernel(
+    notebook_03: Notebook, jupyter: Jupyter, run_root: Path, lab_hold: Hold, browser_page: Page
+) -> None:
+    page, cells = browser_page, notebook_03.numbers()
+    launch, quick, long = cells["run.live()"], cells["6 * 7"], cells[LONG.splitlines()[-1].strip()]
+    lab_hold.at(2)
+    for number in range(launch + 1):
+        notebook_03.run(number)
+    charted(page, 2)
+    assert points(page) == 2
+    notebook_03.run(quick)
+    expect(notebook_03.output(quick)).to_contain_text("42")
+
+    # the figure gains points while another cell runs
+    notebook_03.run(long, wait=False)
+    notebook_03.is_running(long)
+    lab_hold.at(4)
+    charted(page, 4)
+    notebook_03.is_running(long)
+    page.screenshot(path=PICTURES / "jupyterlab-live.png")
+    notebook_03.do("notebook:interrupt-kernel")
+    notebook_03.has_run(long)
+
+    # a page that is loaded again draws the whole history
+    notebook_03.save()
+    lab_hold.at(5)
+    notebook_03.reload()
+    charted(page, 5)
+    assert points(page) == 5
+
+    # a new kernel finds the run by its name, and continues to draw it
+    (kernel,) = jupyter.kernels()
+    os.kill(kernel.pid, signal.SIGKILL)
+    until(lambda: [each for each in jupyter.kernels() if each.pid != kernel.pid], what="a new kernel")
+    notebook_03.restarted()
+    lab_hold.at(6)
+    for number in range(launch + 1):
+        notebook_03.run(number)
+    charted(page, 6)
+    assert points(page) == 6
+    run = api.Run(only_run(run_root))
+    assert run.status.attempt == 1
+
+    # Stop is heard while a cell runs
+    notebook_03.run(long, wait=False)
+    notebook_03.is_running(long)
+    button(notebook_03.cell(launch), "Stop").click()
+    until(lambda: run.status.state == State.STOPPING, run=run)
+    notebook_03.is_running(long)
+    lab_hold.release()
+    assert run.wait(240).state == State.STOPPED
+    expect(notebook_03.cell(launch)).to_contain_text("Stopped")
+    notebook_03.is_running(long)
+    page.screenshot(path=PICTURES / "jupyterlab-stopped.png")
+    notebook_03.do("notebook:interrupt-kernel")
+    notebook_03.has_run(long)
+    assert only_run(run_root).id == run.id
