@@ -40,7 +40,8 @@ def api() -> Iterator[str]:
 
 def described(thing: object) -> str:
     """A docstring as Markdown: its examples as code, its Args and Raises as lists."""
-    lines, result = inspect.cleandoc(getattr(thing, "__doc__", None) or "").splitlines(), []
+    text = re.sub(r"\n {8,}", " ", inspect.cleandoc(getattr(thing, "__doc__", None) or ""))  # a line that goes on
+    lines, result = text.splitlines(), []
     within_example = False
     for line in lines:
         example = line.startswith((">>>", "...")) or (within_example and bool(line.strip()))
@@ -74,11 +75,17 @@ def _members(thing: type) -> Iterator[tuple[str, object]]:
             yield key, member
 
 
+class _Name(str):
+    """An annotation as it is written, without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def _signature(thing: object) -> str:
     assert callable(thing)
-    text = str(inspect.signature(thing))
-    return re.sub(
-        r"\b(?:workbench|collections|pathlib|typing|pandas|plotly)\.[\w.]*?(\w+)(?=[\[\],|) ]|$)",
-        r"\1",
-        text.replace("'", "").replace("(self, ", "(").replace("(self)", "()"),
-    )
+    whole = inspect.signature(thing)
+    own = [each.replace(annotation=_Name(each.annotation)) for name, each in whole.parameters.items() if name != "self"]
+    return str(whole.replace(parameters=own, return_annotation=whole.empty if whole.return_annotation == "None" else _Name(whole.return_annotation)))

@@ -10,7 +10,7 @@ import streamlit as st
 
 from ui import frame, run_panels
 from workbench.api import Run
-from workbench.rundir.lines import Request
+from workbench.rundir.lines import Event, Request
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import State
 from workbench.settings.stored import spec_tree
@@ -74,7 +74,7 @@ def _pausing(run: Run, asked: Sequence[Mapping[str, Any]], stopping: bool) -> No
                 run_panels.act(run.pause)
 
 
-def _waiting(run: Run, made: Sequence[Mapping[str, Any]]) -> list[Request]:
+def _waiting(run: Run, made: Sequence[Event]) -> list[Request]:
     """What was asked for and is not done yet."""
     try:
         return controls.waiting(run.dir, made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +9,10 @@ import streamlit as st
 
 from ui import frame
 from workbench import api
-from workbench.api import SCHEMAS, CheckReport, Kind, Piece, Sample
+from workbench.api import SCHEMAS, CheckReport, Kind, Sample
 from workbench.settings import spec
-from workbench.views import figures
-
-KINDS: dict[Kind, str] = {
-    "preference": "Preference pairs",
-    "conversation": "Conversations",
-    "rated": "Rated answers",
-    "unpaired": "Unpaired answers",
-    "prompt": "Prompts",
-}
-ROWS_A_PAGE = 10
+from workbench.views import datasets, figures
+from workbench.views.datasets import KINDS, ROWS_A_PAGE
 
 
 @dataclass(frozen=True)
@@ -94,18 +85,10 @@ def browse(asked: Asked, offset: int) -> api.DataPage:
 
 def counts(report: CheckReport) -> None:
     """The headline numbers."""
-    learnt = report.answer_tokens / max(1, report.answer_tokens + report.prompt_tokens)
-    figures_ = (
-        ("Rows", f"{report.rows:,}", report.format),
-        ("Malformed", f"{report.bad:,}", "left out" if report.bad else "none"),
-        (f"Over {report.max_length:,} tokens", f"{report.too_long:,}", f"longest {report.percentiles['p100']:,.0f}"),
-        ("Duplicates", f"{report.duplicates:,}", f"{report.repeated_prompts:,} prompts repeat"),
-        ("Identical pairs", f"{report.identical_pairs:,}", "chosen = rejected"),
-        ("Tokens in the loss", f"{report.answer_tokens:,}", f"{learnt:.0%} of all"),
-    )
+    figures_ = datasets.headline(report)
     with st.container(key="headline"):
-        for column, (label, value, note) in zip(st.columns(len(figures_), gap="small"), figures_, strict=True):
-            column.metric(label, value, note, delta_color="off", delta_arrow="off", border=True, height="stretch")
+        for column, figure in zip(st.columns(len(figures_), gap="small"), figures_, strict=True):
+            column.metric(figure.label, figure.value, figure.note, delta_color="off", delta_arrow="off", border=True, height="stretch")
 
 
 def lengths(report: CheckReport) -> None:
@@ -115,15 +98,14 @@ def lengths(report: CheckReport) -> None:
     with st.container(border=True):
         st.markdown("**Length** of a row in tokens: its prompt and its longer answer")
         st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key="lengths")
-    names = {"p0": "shortest", "p50": "median", "p100": "longest"}
-    st.caption(" · ".join(f"{names.get(name, f'{name[1:]} % up to')} {value:,.0f}" for name, value in report.percentiles.items()))
+    st.caption(datasets.percentiles(report))
 
 
 def rows(asked: Asked, report: CheckReport) -> None:
-    pages = max(1, -(-report.rows // ROWS_A_PAGE))
+    pages = datasets.pages(report.rows)
     with st.container(horizontal=True, vertical_alignment="center"):
         page = st.number_input(f"Page (of {pages:,})", 1, pages, key="data-page", width=160)
-        st.caption("Tokens in the loss are highlighted; the others are context.")
+        st.caption(datasets.LEGEND)
     for row in browse(asked, (page - 1) * ROWS_A_PAGE).rows:
         _row(row)
 
@@ -133,26 +115,17 @@ def malformed(report: CheckReport) -> None:
         st.success("Every row is valid.", icon=":material/check_circle:")
         return
     st.dataframe([bad.model_dump() for bad in report.bad_rows], hide_index=True, width="stretch")
-    st.caption(f"{len(report.bad_rows):,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`.")
+    st.caption(datasets.malformed(report, len(report.bad_rows)))
 
 
 def _row(row: Sample) -> None:
     with st.container(border=True):
-        st.caption(
-            f"{frame.code(Path(row.where).name)} · {row.tokens:,} tokens{' in all' if row.chosen else ''}"
-            + (f" · {frame.plain(row.note)}" if row.note else "")
-        )
-        st.html(f'<div class="wb-row">{_spans(row.pieces)}</div>')
+        st.caption(f"{frame.code(Path(row.where).name)} · {datasets.length_of(row)}" + (f" · {frame.plain(row.note)}" if row.note else ""))
+        st.html(f'<div class="wb-row">{datasets.spans(row.pieces)}</div>')
         if row.chosen is not None and row.rejected is not None:
             for column, label, pieces in zip(st.columns(2), ("Chosen", "Rejected"), (row.chosen, row.rejected), strict=True):
                 column.markdown(f"**{label}**")
-                column.html(f'<div class="wb-row {label.lower()}">{_spans(pieces)}</div>')
-
-
-def _spans(pieces: list[Piece]) -> str:
-    """Escaped text; the template's own is faint, what is learnt is marked."""
-    kinds = ["learnt" if piece.learnt else "given" if piece.role else "template" for piece in pieces]
-    return "".join(f'<span class="wb-{kind}">{html.escape(piece.text)}</span>' for kind, piece in zip(kinds, pieces, strict=True))
+                column.html(f'<div class="wb-row">{datasets.spans(pieces, rejected=label == "Rejected")}</div>')
 
 
 def _changed(source: str) -> float:

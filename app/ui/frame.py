@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from workbench.rundir.store import Status
-from workbench.views import figures, text
+from workbench.views import figures, live, text
 
 MARKUP = frozenset(r"\`*_{}[]()#+-.!|<>~:$&")
 
@@ -19,6 +19,7 @@ def draw(static: Path) -> None:
     """The logo in the theme's colours, and the style sheet."""
     st.logo(str(static / f"logo-{'dark' if dark() else 'light'}.svg"), size="large")
     st.html(Path(__file__).with_name("frame.css"))
+    st.html(live.STATIC / "tokens.css")
 
 
 def note_viewer(member: str | None) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import access, choose, compare_panels, frame
-from ui.rollout_reader import END_COLOURS, ENDS, chosen, key_of, sampled_answer, summary_of, valued_columns
+from ui.rollout_reader import chosen, key_of, sampled_answer, summary_of, valued_columns
 from workbench import api
 from workbench.api import Run
 from workbench.rundir import rollouts
@@ -19,14 +19,6 @@ from workbench.views import text
 
 ROWS_A_PAGE = 50
 PAIRS_A_PAGE = 10
-SORTS = {
-    "step": "Step",
-    "reward": "Reward",
-    "response_tokens": "Length",
-    "kl_sum": "KL",
-    "prompt_id": "Prompt",
-    "weights_version": "Weights",
-}
 
 
 def open_one(run: Run, step: int, number: int) -> None:
@@ -177,10 +169,10 @@ def _asked(run: Run) -> Query:
         search = st.text_input(
             "Search", key=key_of(run, "search"), placeholder="words in a prompt or a response", live=True, icon=":material/search:", width="stretch"
         )
-        ends = st.segmented_control("Answers", list(ENDS), format_func=ENDS.__getitem__, key=key_of(run, "ends"))
+        ends = st.segmented_control("Answers", list(views.ENDS), format_func=views.ENDS.__getitem__, key=key_of(run, "ends"))
         valued = valued_columns(run)
         names = [name for name in rollouts.columns(run.dir) if name in valued and _sortable(name)]
-        sorts = {name: SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in names}
+        sorts = {name: views.SORTS.get(name) or name.removeprefix(rollouts.COMPONENT) for name in names}
         sort = st.selectbox("Sort by", list(sorts), format_func=sorts.__getitem__, key=key_of(run, "sort"), width=150)
         order = st.segmented_control(
             "Order",
@@ -219,7 +211,7 @@ def _asked(run: Run) -> Query:
 
 
 def _sortable(name: str) -> bool:
-    return name in SORTS or name.startswith(rollouts.COMPONENT)
+    return name in views.SORTS or name.startswith(rollouts.COMPONENT)
 
 
 def _shown(rows: pd.DataFrame, valued: set[str]) -> pd.DataFrame:
@@ -228,7 +220,7 @@ def _shown(rows: pd.DataFrame, valued: set[str]) -> pd.DataFrame:
     shown = rows.reindex(columns=["step", "rollout", "prompt", "response", "reward", "response_tokens", "kl_sum", "finish_reason", *parts])
     shown["prompt"] = [text.visible(views.gist(prompt)) for prompt in rows["prompt"]]
     shown["response"] = [text.visible(" ".join(response.split())) for response in rows["response"]]
-    shown["finish_reason"] = [[ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
+    shown["finish_reason"] = [[views.ENDS.get(reason, reason)] for reason in rows["finish_reason"]]
     return shown.drop(columns=[name for name in ("reward", "kl_sum") if name not in valued])
 
 
@@ -248,7 +240,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
         **parts,
         "response_tokens": column.NumberColumn("Tokens", width=72),
         "kl_sum": column.NumberColumn("KL", format="%.3f", width=78, help="Nats an answer, to the reference policy"),
-        "finish_reason": column.MultiselectColumn("End", options=list(ENDS.values()), color=list(END_COLOURS.values()), width=100),
+        "finish_reason": column.MultiselectColumn("End", options=list(views.ENDS.values()), color=list(views.END_COLOURS.values()), width=100),
     }
 
 

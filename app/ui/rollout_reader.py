@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,6 @@ from workbench.views import rollouts as views
 from workbench.views import text
 
 FOLLOWED = 40
-ENDS = {"stop": "Ended", "length": "Truncated"}
-END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
 
 
 def chosen(run: Run) -> None:
@@ -127,7 +125,7 @@ def sampled_answer(answer: Mapping[Hashable, Any], valued: set[str]) -> None:
 
 
 def end_badge(reason: str) -> None:
-    st.badge(ENDS.get(reason) or frame.plain(reason), color=END_COLOURS.get(reason, "gray"))
+    st.badge(views.ENDS.get(reason) or frame.plain(reason), color=views.END_COLOURS.get(reason, "gray"))
 
 
 def valued_columns(run: Run) -> set[str]:

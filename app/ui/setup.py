@@ -13,7 +13,7 @@ from workbench.api import Run
 from workbench.settings import command_line, composing
 from workbench.settings import start as starts
 from workbench.settings.command_line import DEFAULT_JOB
-from workbench.settings.start import NO_EXPERIMENT, Start
+from workbench.settings.start import FIRST_EXPERIMENT, NO_EXPERIMENT, Start
 from workbench.settings.stored import spec_tree
 from workbench.views import text
 
@@ -55,7 +55,7 @@ def _chosen_job() -> str:
 
 def _chosen_experiment(experiments: Sequence[str]) -> str:
     listed = [NO_EXPERIMENT, *experiments]
-    wanted = st.query_params.get("experiment", "dpo_demo")
+    wanted = st.query_params.get("experiment", FIRST_EXPERIMENT)
     return st.selectbox(
         "Start from an experiment",
         listed,

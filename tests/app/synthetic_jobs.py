@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.app import synthetic, synthetic_rollouts
-from workbench.rundir import answers, rollouts, store
+from workbench.rundir import answers, rollout_files, rollouts, store
 from workbench.rundir.store import RunDir, State
 from workbench.settings.spec import compose
 
@@ -36,7 +36,7 @@ def generate(root: Path, prompts: int = 10, steps: int = 3, state: State = State
 
 def unrewarded(record: dict[str, Any]) -> dict[str, Any]:
     """A rollout as one that is only sampled has it."""
-    known = (*rollouts.TEXTS, *rollouts.COUNTS, "pieces", "tokens", "rollout_logprobs")
+    known = (*rollout_files.TEXTS, *rollout_files.COUNTS, "pieces", "tokens", "rollout_logprobs")
     return {name: value for name, value in record.items() if name in known}
 
 

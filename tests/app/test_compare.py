@@ -19,7 +19,7 @@ def test_differences_only(app, runs):
 def test_a_held_out_metric(app, runs):
     synthetic.make(runs, "one", 30)
     page = app("compare")
-    by_label(page.selectbox, "Metric").set_value(("held", "accuracy")).run()
+    by_label(page.selectbox, "Metric").set_value(("accuracy", True)).run()
     assert settled(page).dataframe[0].value["Last"][0] == text.number(synthetic.validation(30)["metrics"]["accuracy"])
 
 

@@ -15,9 +15,9 @@ def test_has_every_field_of_the_spec(app):
     help_texts = "\n".join(item.help or "" for kind in (page.number_input, page.text_input, page.selectbox, page.toggle) for item in kind)
     help_texts += "\n".join(str(item.proto.help) for item in page.get("button_group"))
     tree = spec.compose(["experiment=dpo_demo"]).model_dump()
-    from workbench.views.tables import leaves
+    from workbench.settings.composing import leaves
 
-    for key in leaves(tree).keys() - {"job.name", "algorithm.name", "backend.name"}:
+    for key in dict(leaves(tree)).keys() - {"job.name", "algorithm.name", "backend.name"}:
         assert f"`{key}`" in help_texts, key
 
 

@@ -10,11 +10,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import workbench as wb
 from tests.app import synthetic, synthetic_rollouts
 from workbench import api
 from workbench.jobs import launch as launching
+from workbench.machines import logins
 from workbench.rundir import store
 from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
@@ -63,6 +65,12 @@ def test_every_name_is_there_and_a_wrong_one_names_the_nearest() -> None:
 def test_a_wrong_setting_is_refused_with_its_place(settings, message) -> None:
     with pytest.raises(SpecError, match=message):
         wb.Experiment("dpo_demo", **settings)
+
+
+def test_a_notebook_shows_a_wrong_setting_without_a_traceback(capsys) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("import workbench as wb\nwb.Experiment('dpo_demo', algorithm={'betta': 1})")
+    assert capsys.readouterr().out.startswith("SpecError: algorithm.betta: there is no such key")
 
 
 def test_an_experiment_equals_the_terminals() -> None:
@@ -194,10 +202,23 @@ def test_a_picture_of_values_that_are_not_finite(runs) -> None:
 
 
 def test_a_damaged_run_names_its_file(runs) -> None:
-    run = wb.Run(synthetic.make(runs, "x", 3))
+    run, other = wb.Run(synthetic.make(runs, "x", 3)), wb.Run(synthetic.make(runs, "y", 3))
+    listed = wb.runs()
     (run.dir.path / "status.json").write_text("{")
     with pytest.raises(ValueError, match=r"status\.json"):
         _ = run.status
+    assert all(f"{run.dir.path}/status.json" in shown for shown in (repr(run), run._repr_html_(), repr(listed), listed._repr_html_()))
+    assert other.id in listed._repr_html_()
+
+
+def test_a_run_links_to_its_page_in_the_app(runs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WORKBENCH_STATE", str(tmp_path / "state"))
+    run = wb.Run(synthetic.make(runs, "x", 3))
+    assert run.link == ""
+    login = logins.register_app(8501, "http://127.0.0.1:8501", with_token=True)
+    assert run.link == f"http://127.0.0.1:8501/run?id={run.id}" and login.token not in run._repr_html_() and run.link in run._repr_html_()
+    (tmp_path / "state").chmod(0o755)
+    assert run.link == ""
 
 
 def test_an_export_that_is_refused_says_why(runs) -> None:

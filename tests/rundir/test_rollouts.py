@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.rundir.records import record
-from workbench.rundir import rollouts, store
+from workbench.rundir import rollout_files, rollouts, store
 from workbench.rundir.rollouts import Query
 
 
@@ -205,7 +205,7 @@ def fill(run, files=200, each=500, tokens=40):
     folder.mkdir()
     lists = lambda values: pa.ListArray.from_arrays(pa.array(np.arange(each + 1, dtype=np.int32) * tokens), values)  # noqa: E731
     floats = lists(pa.array(np.random.default_rng(0).normal(size=each * tokens).astype(np.float32)))
-    same = dict.fromkeys(rollouts.PER_TOKEN, floats)
+    same = dict.fromkeys(rollout_files.PER_TOKEN, floats)
     same["tokens"] = lists(pa.array(np.arange(each * tokens, dtype=np.int32)))
     same["pieces"] = lists(pa.array([f"w{n % 997} " for n in range(each * tokens)]))
     for step in range(1, files + 1):

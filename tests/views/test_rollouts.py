@@ -44,7 +44,7 @@ def test_signed_quantities_have_two_colours():
 @pytest.mark.parametrize("values", [[0.0, 0.0], [None, None], [float("inf"), float("nan")]])
 def test_nothing_to_tell_has_no_colour(values):
     assert grounds(views.coloured("ab", values)) == ["transparent"] * 2
-    assert "wb-legend" in views.legend(values)
+    assert "wb-scaled" in views.legend(values)
 
 
 def test_one_outlier_does_not_pale_the_rest():

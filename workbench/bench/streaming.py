@@ -32,7 +32,7 @@ from workbench.backends import local
 from workbench.backends.base import Job
 from workbench.bench.browser import Server, chromium, new_page
 from workbench.jobs.preflight import file_system
-from workbench.rundir import beats, rollouts, store
+from workbench.rundir import beats, lines, rollout_files, rollouts, store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import RunDir, State
 from workbench.settings import spec
@@ -184,7 +184,7 @@ def _ranks(run: RunDir, rate: float, seconds: float) -> Iterator[list[subprocess
         for rank in range(RANKS)
     ]
     job = Job("local", str(ranks[0].pid), os.uname().nodename, time.time(), local.mark(ranks[0].pid))
-    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(store.Job, asdict(job)))
+    run.update(state=State.RUNNING, attempt=1, total_steps=round(rate * seconds), job=cast(lines.Job, asdict(job)))
     try:
         yield ranks
     finally:
@@ -345,7 +345,7 @@ def _keep(run: RunDir, events: EventWriter, step: int) -> None:
 
 def _record(step: int, number: int) -> dict[str, Any]:
     pieces = [" word"] * ANSWER_TOKENS
-    arrays = {name: [random.gauss(0, 1) for _ in pieces] for name in rollouts.PER_TOKEN}
+    arrays = {name: [random.gauss(0, 1) for _ in pieces] for name in rollout_files.PER_TOKEN}
     return {
         **{"prompt_id": f"{number // 4:04x}", "sample": number % 4, "prompt": "Say something.", "response": "".join(pieces), "pieces": pieces},
         **{"prompt_tokens": 32, "response_tokens": len(pieces), "tokens": list(range(len(pieces))), "finish_reason": "stop"},

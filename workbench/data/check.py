@@ -57,7 +57,7 @@ class CheckReport(BaseModel):
     """What there is to know of a source. Lengths are in tokens: prompt and the longer answer."""
 
     source: str
-    kind: str
+    kind: Kind
     format: str
     rows: int
     bad: int

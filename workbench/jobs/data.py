@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 import psutil
 
@@ -18,6 +20,8 @@ from workbench.rundir.permission import changes
 
 TIMEOUT_S = 600.0
 """Longest check, in seconds."""
+LOOK_S = 0.2
+"""How often a check that can be stopped is looked at, in seconds."""
 
 
 def memory_gb() -> float:
@@ -35,18 +39,20 @@ def check_data(
     limits: Limits | None = None,
     timeout_s: float = TIMEOUT_S,
     max_memory_gb: float | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> CheckReport:
     """What there is to know of a source's rows as training would see them.
 
     Args:
         limits: on a row's length, on how far a compressed file may expand, and on its decoding's memory; None for those of `Data`.
         max_memory_gb: GiB that the check may write to; None for half of this machine's memory.
+        stopped: asked several times a second; once it is true the check ends.
 
     Raises:
-        ValueError: there is no such source, not one good row in it, or no such model; or it takes more time or memory.
+        ValueError: there is no such source, not one good row in it, or no such model; or it takes more time or memory, or was stopped.
     """
     question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"max_length": max_length})
-    return CheckReport.model_validate_json(_ask(question, timeout_s))
+    return CheckReport.model_validate_json(_ask(question, timeout_s, stopped))
 
 
 @changes
@@ -60,10 +66,11 @@ def browse_data(
     limits: Limits | None = None,
     timeout_s: float = TIMEOUT_S,
     max_memory_gb: float | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> Page:
     """Some good rows of a source as training sees them. Raises ValueError as `check_data` does."""
     question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"rows": (offset, count)})
-    return Page.model_validate_json(_ask(question, timeout_s))
+    return Page.model_validate_json(_ask(question, timeout_s, stopped))
 
 
 def _question(source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None) -> Question:
@@ -74,12 +81,12 @@ def _question(source: str, kind: Kind, format: str, model: str, limits: Limits |
     return Question(source=source, kind=kind, format=format, model=model, limits=limits or Limits(), memory_bytes=memory_bytes)
 
 
-def _ask(question: Question, timeout_s: float) -> str:
+def _ask(question: Question, timeout_s: float, stopped: Callable[[], bool] | None) -> str:
     command = [sys.executable, "-m", "workbench.processes.check_data"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
-        answer, message = process.communicate(question.model_dump_json(), timeout=timeout_s)
+        answer, message = _answer(process, question, timeout_s, stopped)
     except subprocess.TimeoutExpired:
         raise ValueError(
             f"{question.source}: checking it takes more than {timeout_s:g} s; `workbench data check --timeout` gives it longer"
@@ -94,3 +101,17 @@ def _ask(question: Question, timeout_s: float) -> str:
         raise ValueError(message.strip())
     ended, last = ended_by(process.returncode, 0, question.memory_bytes), message.strip().rpartition("\n")[2]
     raise ValueError(f"{question.source}: the check failed: {ended} {last[:500]}".strip() + (f"; {MORE_MEMORY}" if process.returncode < 0 else ""))
+
+
+def _answer(process: subprocess.Popen[str], question: Question, timeout_s: float, stopped: Callable[[], bool] | None) -> tuple[str, str]:
+    """What the process writes to its output and its errors. Raises TimeoutExpired, and ValueError once `stopped` is true."""
+    until, words = time.monotonic() + timeout_s, question.model_dump_json()
+    while True:
+        try:
+            left = until - time.monotonic()
+            return process.communicate(words, timeout=left if stopped is None else min(left, LOOK_S))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= until:
+                raise
+        if stopped is not None and stopped():
+            raise ValueError(f"{question.source}: the check was stopped")

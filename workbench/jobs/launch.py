@@ -15,10 +15,12 @@ from workbench.jobs.problems import needed
 from workbench.jobs.sources import check_sources
 from workbench.processes import WARM
 from workbench.processes.driver import task_of
+from workbench.rundir import once as onces
 from workbench.rundir import store
 from workbench.rundir.events import EventWriter
+from workbench.rundir.lines import Job
 from workbench.rundir.permission import changes
-from workbench.rundir.store import FORMAT, Job, RunDir, State
+from workbench.rundir.store import FORMAT, RunDir, State
 from workbench.settings import composing, placement, stored
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import RESUMABLE, Experiment, changed
@@ -39,8 +41,8 @@ def start(experiment: Experiment, once: str = "") -> RunDir:
     """
     if not once:
         return _start(experiment)
-    with store.only_launcher(store.runs_root()):
-        run = store.launched_once(store.runs_root(), once)
+    with onces.one_launcher(store.runs_root()):
+        run = onces.launched(store.runs_root(), once)
         if run is None:
             return _start(experiment, once)
         if differing := _differing(with_checkpoint(experiment).with_absolute_paths(), stored.experiment(run)):

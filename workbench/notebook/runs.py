@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -14,7 +13,8 @@ from workbench import api
 from workbench.notebook import progress, used_runs
 from workbench.notebook.experiments import Experiment, Settings, as_spec
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.rundir import answers, opening, store
+from workbench.rundir import answers, opening
+from workbench.rundir import once as onces
 from workbench.rundir.store import COMPLETE, ONCE, RunDir, Status
 from workbench.settings import composing, stored
 from workbench.settings import spec as specs
@@ -100,10 +100,13 @@ class Run(api.Run):
 
     @property
     def link(self) -> str:
-        """The address of its page in the app, where one is running on this machine; empty elsewhere. Who opens it logs in as usual."""
+        """The address of its page in the app, where one of this user's is running on this machine; empty elsewhere. Who opens it logs in as usual."""
         from workbench.machines import logins
 
-        apps = logins.running_apps()
+        try:
+            apps = logins.running_apps()
+        except PermissionError:  # the folder of logins is open to others: the app, which reads it, refuses it with the reason
+            return ""
         return f"{apps[-1].origin}/run?id={self.id}" if apps else ""
 
     def live(self) -> LiveRun:
@@ -174,7 +177,10 @@ class Run(api.Run):
         return generate(self.id if step is None else f"{self.id}:{step}", data, once=once, **settings)
 
     def __repr__(self) -> str:
-        status = self.status
+        try:
+            status = self.status
+        except api.Unreadable as error:
+            return f"Run({self.id!r}: unreadable: {error})"
         done = f"step {status.step} of {status.total_steps}" if status.total_steps else f"step {status.step}"
         return f"Run({self.id!r}: {status.state}, {done}{f', {status.message.splitlines()[0]}' if status.message else ''})"
 
@@ -183,8 +189,12 @@ class Run(api.Run):
 
     def picture(self, limit: int = 6) -> str:
         """The run as HTML without scripts: what a saved notebook keeps. `limit` is how many curves it has."""
+        try:
+            status = self.status
+        except api.Unreadable:
+            return pictures.table([{"": repr(self)}])
         with feed.history(self.dir) as history:
-            return pictures.run(self.name, self.id, history, self.status, self.link, limit)
+            return pictures.run(self.name, self.id, history, status, self.link, limit)
 
     def _progress(self) -> tuple[str, float | None]:
         status = self.status
@@ -233,26 +243,10 @@ class RunList(Sequence[Run]):
         return pd.DataFrame([_row(run) for run in self._runs], columns=pd.Index(COLUMNS))
 
     def __repr__(self) -> str:
-        return (
-            "\n".join(f"{row['id']}  {row['work']}  {row['state']}  {row['step']}/{row['total_steps'] or '?'}" for row in map(_row, self._runs))
-            or "no runs"
-        )
+        return "\n".join(map(repr, self._runs)) or "no runs"
 
     def _repr_html_(self) -> str:
-        rows = []
-        for run in self._runs:
-            row, glance = _row(run), feed.glance(run.dir, run.dir.status.total_steps)
-            shown = {"run": pictures.Html(f"<code>{html.escape(run.id)}</code>"), "does": row["work"]}
-            rows.append(
-                {
-                    **shown,
-                    "state": pictures.Html(pictures.badge(row["state"])),
-                    "step": f"{row['step']:,} / {row['total_steps'] or '?'}",
-                    "loss": pictures.Html(pictures.spark(glance.curve)),
-                    "began": text.clock(row["created"]),
-                }
-            )
-        return pictures.table(rows, f"{len(rows)} runs" if rows else f"no such runs in {api.runs_root()}")
+        return pictures.table([_cells(run) for run in self._runs], f"{len(self)} runs" if len(self) else f"no such runs in {api.runs_root()}")
 
 
 COLUMNS = ("id", "name", "work", "state", "step", "total_steps", "created")
@@ -262,6 +256,23 @@ def _row(run: Run) -> dict[str, Any]:
     tree, status = stored.spec_tree(run.dir), run.status
     fields = ("state", "step", "total_steps", "created")
     return {"id": run.id, "name": str(tree.get("name", run.id)), "work": stored.work(tree), **{name: getattr(status, name) for name in fields}}
+
+
+def _cells(run: Run) -> dict[str, object]:
+    """A row of a list's picture; what cannot be read says so in its own row."""
+    try:
+        row = _row(run)
+    except api.Unreadable as error:
+        return {"run": run.id, "does": "", "state": "unreadable", "step": "", "loss": "", "began": str(error)}
+    spark = pictures.spark(feed.glance(run.dir, row["total_steps"]).curve)
+    return {
+        "run": run.id,
+        "does": row["work"],
+        "state": pictures.Html(pictures.badge(row["state"])),
+        "step": f"{row['step']:,} / {row['total_steps'] or '?'}",
+        "loss": pictures.Html(spark),
+        "began": text.clock(row["created"]),
+    }
 
 
 def runs(*, state: str = "", name: str = "", algorithm: str = "", job: str = "") -> RunList:
@@ -306,7 +317,7 @@ def launch(
     Raises:
         SpecError: a wrong setting, with the nearest there is; or other settings than those that the run of `once` was launched with.
 
-    >>> run = wb.launch("sft_demo", once="first run")  # doctest: +SKIP
+    >>> run = wb.launch("dpo_demo", once="first run")  # doctest: +SKIP
     """
     changes: dict[str, Settings] = {}
     if isinstance(backend, str) and not settings and not isinstance(experiment, specs.Experiment):
@@ -343,7 +354,7 @@ def generate(source: Run | str, data: str, *, once: str = "", **settings: Settin
 
 def _launched(submit: Callable[[], api.Run], once: str) -> Run:
     """What `submit` launches, or the run that it finds by `once`. Raises NotVerifiable for a launch during a verification."""
-    if not once or store.launched_once(api.runs_root(), once) is None:
+    if not once or onces.launched(api.runs_root(), once) is None:
         used_runs.refuse_launch(f"a run with once={once!r}" if once else "a run without `once`")
     with progress.waiting("launching …"):
         run = Run(submit().dir)

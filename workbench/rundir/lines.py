@@ -1,4 +1,4 @@
-"""What the lines of a run's files are."""
+"""What the lines of a run's files are, and the job in its status."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import NotRequired, TypeAlias, TypedDict
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """What a JSON file can hold."""
+
+
+class Job(TypedDict):
+    """What a backend gave at the launch: `workbench.backends.base.Job`."""
+
+    backend: str
+    id: str
+    host: str
+    started: float
+    mark: NotRequired[str]
 
 
 class Calibration(TypedDict):

@@ -5,35 +5,36 @@ A file appears whole and stays as it is until a resumed run samples its step aga
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from workbench.rundir import opening
 from workbench.rundir.files import replacing
 from workbench.rundir.opening import Unreadable
+from workbench.rundir.rollout_files import (
+    COMPONENT,
+    COUNTS,
+    HEAVY,
+    TEXTS,
+    File,
+    components_in,
+    database,
+    files_of,
+    folder,
+    read_files,
+    schema,
+)
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    import pyarrow as pa
 
     from workbench.rundir.store import RunDir
 
-TEXTS = ("prompt_id", "prompt", "response", "finish_reason")
-COUNTS = ("step", "rollout", "sample", "prompt_tokens", "response_tokens", "weights_version")
-PER_TOKEN = ("logprobs", "rollout_logprobs", "reference_logprobs", "kl", "entropy", "values", "advantages", "returns")
-"""One value a token of the response; null where the algorithm has none. `logprobs` are the trainer's, `rollout_logprobs` the engine's."""
-HEAVY = ("pieces", "tokens", *PER_TOKEN)
-COMPONENT = "reward/"
 LAST = 2**31 - 1
-DIGITS = 9
-"""Of a step's number, at most."""
-T = TypeVar("T")
 
 
 class Rollout(TypedDict):
@@ -80,27 +81,6 @@ class Query:
     limit: int = 50
 
 
-def folder(run: RunDir) -> Path:
-    return run.path / "rollouts"
-
-
-def schema(components: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a file whose records have these `reward/<component>`."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            *((name, pa.int32()) for name in COUNTS),
-            *((name, pa.string()) for name in TEXTS),
-            ("pieces", pa.list_(pa.string())),
-            ("tokens", pa.list_(pa.int32())),
-            *((name, pa.list_(pa.float32())) for name in PER_TOKEN),
-            ("kl_sum", pa.float64()),
-            *((name, pa.float64()) for name in ("reward", *components)),
-        ]
-    )
-
-
 def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Path:
     """Put a step's file in place, whole, instead of an earlier attempt's. A rollout's number is its place in `records`.
 
@@ -125,7 +105,7 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Pa
 
 def steps(run: RunDir) -> list[int]:
     """The steps that have a readable file, ascending."""
-    return [file.step for file in _files(run) if file.valid]
+    return [file.step for file in files_of(run) if file.valid]
 
 
 def damaged(run: RunDir) -> list[Path]:
@@ -134,17 +114,17 @@ def damaged(run: RunDir) -> list[Path]:
         opening.names(folder(run))
     except Unreadable as error:
         return [error.path]
-    return [file.path for file in _files(run) if not file.valid]
+    return [file.path for file in files_of(run) if not file.valid]
 
 
 def version(run: RunDir) -> int:
     """Another number whenever a file came, went or was replaced."""
-    return hash(tuple(file for file in _files(run) if file.valid))
+    return hash(tuple(file for file in files_of(run) if file.valid))
 
 
 def columns(run: RunDir) -> list[str]:
     """The columns of `page`: what it can sort by."""
-    components = sorted({name for file in _files(run) if file.valid for name in _components(file) or ()})
+    components = sorted({name for file in files_of(run) if file.valid for name in components_in(file) or ()})
     return [name for name in schema(components).names if name not in HEAVY]
 
 
@@ -172,7 +152,7 @@ def one(run: RunDir, step: int, rollout: int) -> Rollout | None:
         table = database.sql("SELECT * FROM read_parquet(?) WHERE rollout = ?", params=[files, rollout]).to_arrow_table()
         return cast(list[Rollout], table.to_pylist())
 
-    frame = _read(run, step, step, read)
+    frame = read_files(run, step, step, read)
     return frame[0] if frame else None
 
 
@@ -187,7 +167,7 @@ def whole_step(run: RunDir, step: int) -> list[Rollout]:
         table = database.sql("SELECT * FROM read_parquet(?) ORDER BY rollout", params=[files]).to_arrow_table()
         return cast(list[Rollout], table.to_pylist())
 
-    frame = _read(run, step, step, read)
+    frame = read_files(run, step, step, read)
     if frame is None:
         raise ValueError(f"{folder(run) / f'{step}.parquet'} is missing or damaged")
     return frame
@@ -225,8 +205,8 @@ def query(run: RunDir, text: str, conditions: Sequence[str] = ()) -> pd.DataFram
         return answer.df()
 
     try:
-        frame = _read(run, 0, LAST, read)
-        return frame if frame is not None else picked(_database().cursor().from_arrow(schema().empty_table()))
+        frame = read_files(run, 0, LAST, read)
+        return frame if frame is not None else picked(database().cursor().from_arrow(schema().empty_table()))
     except duckdb.Error as error:
         raise ValueError(str(error)) from None
 
@@ -237,7 +217,7 @@ def shared(run: RunDir, step: int) -> dict[int, int]:
     text = """
 SELECT step, count(DISTINCT prompt_id) FROM read_parquet(?, union_by_name = true)
 WHERE prompt_id IN (SELECT prompt_id FROM read_parquet(?)) AND step <> ? GROUP BY step ORDER BY step"""
-    rows = _read(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
+    rows = read_files(run, 0, LAST, lambda database, files: database.execute(text, [files, file, step]).fetchall() if file in files else [])
     return dict(rows or [])
 
 
@@ -248,12 +228,12 @@ def summary(run: RunDir) -> pd.DataFrame:
     """
     import pandas as pd
 
-    files = [file for file in _files(run) if file.valid]
+    files = [file for file in files_of(run) if file.valid]
     with _summaries_lock:
         known = {file: _summaries[file] for file in files if file in _summaries}
     missing = {file.step: file for file in files if file not in known}
     if missing:
-        frame = _read(run, min(missing), max(missing), lambda database, names: database.execute(_SUMMARY, [names]).df())
+        frame = read_files(run, min(missing), max(missing), lambda database, names: database.execute(_SUMMARY, [names]).df())
         rows = [] if frame is None else frame.to_dict("records")
         fresh = {missing[row["step"]]: row for row in rows if row["step"] in missing}
         with _summaries_lock:
@@ -274,27 +254,8 @@ SELECT step, count(*) AS rollouts, count(DISTINCT prompt_id) AS prompts, count(r
 FROM read_parquet(?, union_by_name = true) GROUP BY step ORDER BY step"""
 
 
-@dataclass(frozen=True)
-class _File:
-    """One state of one file: a file that is replaced is another."""
-
-    path: Path
-    stamp: tuple[int, int, int] | None
-    """None for a file that is not opened."""
-
-    @property
-    def step(self) -> int:
-        return int(self.path.stem)
-
-    @property
-    def valid(self) -> bool:
-        return self.stamp is not None and self not in _unreadable and _components(self) is not None
-
-
-_summaries: dict[_File, dict[Hashable, object]] = {}
+_summaries: dict[File, dict[Hashable, object]] = {}
 _summaries_lock = threading.Lock()
-_unreadable: set[_File] = set()
-"""Files whose end is valid and whose pages are not."""
 
 
 def _row(step: int, number: int, record: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
@@ -310,56 +271,6 @@ def _row(step: int, number: int, record: Mapping[str, object], names: Sequence[s
     if (kl := cast(Sequence[float] | None, record.get("kl"))) is not None:
         given["kl_sum"] = float(sum(kl))
     return {**record, **given}
-
-
-def _files(run: RunDir) -> list[_File]:
-    """The files by step, damaged ones too."""
-    return sorted(_listed(folder(run)), key=lambda file: file.step)
-
-
-def _listed(directory: Path) -> Iterator[_File]:
-    try:
-        names = opening.names(directory)
-    except Unreadable:  # `damaged` names it
-        return
-    for name in names:
-        stem, _, suffix = name.partition(".")
-        if suffix == "parquet" and stem.isascii() and stem.isdigit() and len(stem) <= DIGITS:
-            try:
-                status = opening.stat(directory / name)
-            except Unreadable:  # a link, or somebody else's: named as damaged
-                yield _File(directory / name, None)
-            except FileNotFoundError:
-                continue
-            else:
-                yield _File(directory / name, (status.st_ino, status.st_mtime_ns, status.st_size))
-
-
-def _components(file: _File) -> tuple[str, ...] | None:
-    """The reward's components in a file; None where it is no rollout file, its end is damaged, or it cannot be opened now."""
-    try:
-        return _components_of(file)
-    except OSError:
-        return None
-
-
-@functools.lru_cache(maxsize=100_000)
-def _components_of(file: _File) -> tuple[str, ...] | None:
-    """As `_components`, once and for all. Raises OSError, with the system's number, where the next look may tell more."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        stored = pq.read_schema(file.path)
-    except pa.ArrowException:
-        return None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        return None
-    if not all(field.name in stored.names and stored.field(field.name).type == field.type for field in schema()):
-        return None
-    return tuple(name for name in stored.names if name.startswith(COMPONENT))
 
 
 def _select(run: RunDir, query: Query, where: str, values: list[object]) -> tuple[pd.DataFrame, int]:
@@ -380,47 +291,8 @@ def _select(run: RunDir, query: Query, where: str, values: list[object]) -> tupl
         text = f"SELECT * EXCLUDE ({', '.join(HEAVY)}) FROM {source} WHERE {where} ORDER BY {key} {direction}{ties} LIMIT ? OFFSET ?"
         return database.execute(text, [files, *values, query.limit, query.offset]).df(), total[0]
 
-    return _read(run, query.first_step, query.last_step, read) or (pd.DataFrame(columns=pd.Index(names)), 0)
+    return read_files(run, query.first_step, query.last_step, read) or (pd.DataFrame(columns=pd.Index(names)), 0)
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _read(run: RunDir, first_step: int, last_step: int, read: Callable[[duckdb.DuckDBPyConnection, list[str]], T]) -> T | None:
-    """What `read(database, files)` makes of the valid files of some steps; None where there are none. Damaged ones are found out and left out."""
-    import duckdb
-
-    while files := [file for file in _files(run) if first_step <= file.step <= last_step and file.valid]:
-        try:
-            return read(_database().cursor(), [str(file.path) for file in files])
-        except duckdb.Error:
-            broken = [file for file in files if not _whole(file)]
-            changed = set(files) - set(_files(run))
-            if not broken and not changed:
-                raise
-            _unreadable.update(broken)
-    return None
-
-
-def _whole(file: _File) -> bool:
-    """Whether every page of a file can be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        pq.read_table(file.path, page_checksum_verification=True)
-    except pa.ArrowException:
-        return False
-    except OSError as error:
-        return error.errno is not None  # the system's word, not the file's
-    return True
-
-
-@functools.cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """One in-memory database a process; each reader takes a cursor. It fetches no extensions, and caches no file that may be replaced."""
-    import duckdb
-
-    config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "enable_external_file_cache": "false"}
-    return duckdb.connect(":memory:", config={**config, "threads": str(min(4, os.cpu_count() or 1))})

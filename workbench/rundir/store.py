@@ -42,15 +42,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from workbench.rundir import checks, opening
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, read_json, tail, touch, write_atomic, write_once
-from workbench.rundir.lines import Event, Request
+from workbench.rundir.lines import Event, Job, Request
 from workbench.rundir.opening import ReadOnly, Unreadable, opener
 from workbench.rundir.permission import changes
 
@@ -90,16 +89,6 @@ class NewerFormat(Unreadable):
     def __init__(self, path: Path, format: int):
         super().__init__(path, f"made by a newer version (format {format}; this one reads up to {FORMAT})")
         self.args = (f"run {path.parent.name} was {self.reason}: open it with that version",)
-
-
-class Job(TypedDict):
-    """What a backend gave at the launch: `workbench.backends.base.Job`."""
-
-    backend: str
-    id: str
-    host: str
-    started: float
-    mark: NotRequired[str]
 
 
 class Changes(TypedDict, total=False):
@@ -326,7 +315,7 @@ def new_run_id(name: str) -> str:
 def create(root: Path, name: str, spec_yaml: str, once: str = "") -> RunDir:
     """A new run's folder, private to its owner, with its spec and a first status. It appears when all that is in it; else nothing is left.
 
-    `once` is the name that `launched_once` finds it by.
+    `once` is the name that `workbench.rundir.once` finds it by.
 
     Raises:
         OSError: the disk is full, or there are no rights.
@@ -357,20 +346,6 @@ def discard(run: RunDir) -> None:
     run.check_writable()
     assert run.status.attempt == 0, "a run that was launched stays"
     shutil.rmtree(run.path)
-
-
-def launched_once(root: Path, once: str) -> RunDir | None:
-    """The newest run of this user that was created under this name; None where there is none."""
-    own = (run for run in list_runs(root) if not run.read_only)
-    return next((run for run in own if ONCE in opening.names(run.path) and opening.read_text(run.path / ONCE) == once), None)
-
-
-@contextmanager
-def only_launcher(root: Path) -> Iterator[None]:
-    """Within, no other process of this user looks for a run by its name and launches it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with lock(root / f".once-{os.geteuid()}.lock"):
-        yield
 
 
 def runs_root() -> Path:

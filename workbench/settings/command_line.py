@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import yaml
@@ -38,8 +38,29 @@ def resolved(overrides: Sequence[str]) -> Tree:
 
 def command(overrides: Sequence[str], tree: Tree) -> str:
     """`workbench run …`: the choices, then what differs from them of the sections that the job reads."""
-    changed = composing.overrides_between(spec.filled(composed(tuple(overrides))), read_by_its_job(tree))
-    return " ".join(["workbench run", *map(_shell_word, (*overrides, *changed))])
+    return " ".join(["workbench run", *map(_shell_word, all_words(overrides, tree))])
+
+
+def all_words(overrides: Sequence[str], tree: Tree) -> list[str]:
+    """The words that `compose` takes for a tree: the choices, then what differs from them of the sections that the job reads."""
+    read = read_by_its_job(tree)
+    changed = composing.overrides_between(spec.filled(composed(tuple(overrides))), read)
+    return [*overrides, *removed(overrides, read), *changed]
+
+
+def removed(overrides: Sequence[str], tree: Tree) -> list[str]:
+    """`~key` for each setting that the choices have and the tree has not, as a reward of another name."""
+    start = composed(tuple(overrides))
+    return [f"~{key}" for section in start.keys() & tree.keys() for key in _missing(start[section], tree[section], section)]
+
+
+def _missing(was: object, now: object, path: str) -> Iterator[str]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key, value in was.items():
+            if key not in now:
+                yield f"{path}.{key}"
+            else:
+                yield from _missing(value, now[key], f"{path}.{key}")
 
 
 def _shell_word(word: str) -> str:
@@ -83,10 +104,14 @@ def groups(job: str) -> list[str]:
 
 
 def choice(overrides: Sequence[str], group: str) -> str | None:
-    """Which choice of a group the words come to; None where no choice gives what is in the tree."""
+    """Which choice of a group the words come to; None for a group that the job has none of."""
     words = tuple(overrides)
-    tree = composed(words).get(group)
-    return next((name for name in composing.choices(group) if composed((*words, f"{group}={name}")).get(group) == tree), None)
+    return _chosen(words).get(group) if composed(words).get(group) is not None else None
+
+
+@lru_cache(maxsize=512)
+def _chosen(overrides: tuple[str, ...]) -> Mapping[str, str]:
+    return composing.chosen(overrides)
 
 
 def experiments(job: str) -> list[str]:

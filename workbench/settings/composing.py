@@ -23,6 +23,10 @@ class SpecError(ValueError):
         self.problems = list(problems)
         super().__init__("\n".join(f"{key}: {what}" if key else what for key, what in self.problems))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback: a setting is wrong, no code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def shown(value: object) -> str:
     """A value in a message: its beginning where it is long."""
@@ -43,6 +47,11 @@ def compose_tree(overrides: Sequence[str] = ()) -> Tree:
         without = _hydra([word for word in overrides_given if word not in experiment])[0]
         tree |= {group: without[group] for group in own if group in tree and own[group] != choice[group]}
     return _without_what_the_job_does_not_read(tree, overrides_given)
+
+
+def chosen(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Which choice each group has in the tree that the words give. Raises SpecError as `compose_tree` does."""
+    return _hydra(_hydra_words(overrides))[1]
 
 
 def _without_what_the_job_does_not_read(tree: Tree, overrides: Sequence[str]) -> Tree:

@@ -11,23 +11,26 @@ from workbench.settings.command_line import DEFAULT_JOB
 from workbench.settings.upgrade import Tree
 
 NO_EXPERIMENT = "none"
+FIRST_EXPERIMENT = "dpo_demo"
+"""What a form begins with where nothing else is asked for: it runs anywhere and needs no download."""
 
 
 @dataclass(frozen=True)
 class Start:
     """Where a form begins: the kind of job, the words that give the tree, the choice of each group in it (None where no choice gives it), the
-    tree. `name` tells one beginning from another."""
+    tree. `name` tells one beginning from another; `experiment` is the file of conf/experiment, None for settings that were there already."""
 
     name: str
     job: str
     overrides: tuple[str, ...]
     chosen: Mapping[str, str | None]
     tree: Tree
+    experiment: str | None = None
 
     @property
     def where(self) -> str:
         """What the beginning is called where a group keeps what it has."""
-        return self.name if self.name in composing.choices("experiment") else "the run"
+        return "the run" if self.experiment in (None, NO_EXPERIMENT) else self.name
 
 
 def of_experiment(job: str = DEFAULT_JOB, experiment: str = NO_EXPERIMENT) -> Start:
@@ -39,7 +42,13 @@ def of_experiment(job: str = DEFAULT_JOB, experiment: str = NO_EXPERIMENT) -> St
     tree = command_line.resolved(overrides)
     if name == job:  # what the composition calls it is the project's word for any run
         tree["name"] = job
-    return Start(name, job, overrides, {group: command_line.choice(overrides, group) for group in command_line.groups(job)}, tree)
+    chosen = {group: command_line.choice(overrides, group) for group in command_line.groups(job)}
+    return Start(name, job, overrides, chosen, tree, experiment)
+
+
+def of_experiment_named(name: str) -> Start:
+    """The settings of a file in conf/experiment. Raises SpecError for one that is not there; it names the nearest."""
+    return of_experiment(stored.job(command_line.composed((f"experiment={name}",))), name)
 
 
 def of_tree(name: str, tree: Tree) -> Start:

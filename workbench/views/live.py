@@ -45,7 +45,7 @@ class Curve:
 class Update:
     """What a reader lacks. With `reset` it starts over, and `charts` says what it draws; None is nothing new."""
 
-    cursor: HistoryCursor
+    cursor: str
     reset: bool
     charts: Sequence[Chart] | None = None
     train: Mapping[str, Curve] | None = None
@@ -57,7 +57,7 @@ class Update:
 
     def json(self) -> dict[str, Json]:
         """As JSON: lists of numbers of six digits, null where a number is not finite."""
-        body: dict[str, Json] = {"cursor": str(self.cursor), "reset": self.reset}
+        body: dict[str, Json] = {"cursor": self.cursor, "reset": self.reset}
         if self.charts is not None:
             body["charts"] = [chart.__dict__ for chart in self.charts]
         if self.train is not None:
@@ -66,13 +66,13 @@ class Update:
             body["held_out"] = {name: _json_points(points) for name, points in self.held_out.items()}
         return body
 
-    def packed(self) -> tuple[dict[str, Json], list[bytes]]:
+    def packed(self) -> tuple[dict[str, object], list[bytes]]:
         """As a header and two buffers: every x as float64, every y as float32, NaN for a gap.
 
         In the header `[x, y, count]` stands for the points: where they begin in each buffer, in numbers.
         """
         pack = _Pack()
-        header: dict[str, Json] = {"cursor": str(self.cursor), "reset": self.reset}
+        header: dict[str, object] = {"cursor": self.cursor, "reset": self.reset}
         if self.charts is not None:
             header["charts"] = [chart.__dict__ for chart in self.charts]
         if self.train is not None:
@@ -96,7 +96,33 @@ def updates(run: RunDir, since: HistoryCursor | None, smoothing: float = 0.0, ax
             train = _train(history, kept.steps if kept else 0, smoothing, axis)
         if kept is None or kept.validations < now.validations:
             held_out = _held_out(history, kept.validations if kept else 0, axis)
-        return Update(now, kept is None, charts, train, held_out)
+        return Update(str(now), kept is None, charts, train, held_out)
+
+
+def compared(runs: Mapping[str, RunDir], metric: str, held_out: bool, since: str | None, smoothing: float = 0.0, axis: Axis = "step") -> Update:
+    """What a chart of one metric of several runs lacks, a line a run under its name in `runs`."""
+    cursors, curves, resets = [], {}, since is None
+    before = [HistoryCursor.parse(each) for each in since.split("|")] if since else [None] * len(runs)
+    for (name, run), cursor in zip(runs.items(), before, strict=True):
+        with feed.history(run) as history:
+            now = history.cursor
+            cursors.append(str(now))
+            kept = cursor if cursor and _continues(cursor, now) else None
+            resets = resets or kept is None
+            if held_out:
+                points = _held_out(history, kept.validations if kept else 0, axis).get(metric)
+                curve = points and Curve(points, None, points.y[-1])
+            else:
+                start = kept.steps if kept else 0
+                curve = _curve(history.metrics[metric], _x(history, start, axis), start, smoothing) if metric in history.metrics else None
+        if curve is not None and len(curve.raw.x):
+            curves[name] = curve
+    if resets and since is not None:
+        return compared(runs, metric, held_out, None, smoothing, axis)
+    known = catalogue.known(metric)
+    group = "Held-out rows" if held_out else "Training"
+    chart = Chart("compare", known.heading, known.unit, tuple((name, name) for name in runs), False, group, not held_out, True, known.help)
+    return Update("|".join(cursors), resets, [chart] if resets else None, curves or None)
 
 
 def text_of(name: str) -> str:
@@ -142,12 +168,17 @@ def _continues(since: HistoryCursor, now: HistoryCursor) -> bool:
 
 def _train(history: History, start: int, smoothing: float, axis: Axis) -> dict[str, Curve]:
     """By metric: raw and smooth points from step number `start` on."""
-    x = np.array(history.steps[start:], dtype=float) if axis == "step" else np.array(history.elapsed_s[start:]) / 60
-    curves = {}
-    for name, column in history.metrics.items():
-        smooth = _points(x, series.ema_since(column, start, smoothing), SMOOTH_POINTS) if smoothing else None
-        curves[name] = Curve(_points(x, np.array(column[start:]), series.POINTS), smooth, column[-1] if column else None)
-    return curves
+    x = _x(history, start, axis)
+    return {name: _curve(column, x, start, smoothing) for name, column in history.metrics.items()}
+
+
+def _x(history: History, start: int, axis: Axis) -> np.ndarray:
+    return np.array(history.steps[start:], dtype=float) if axis == "step" else np.array(history.elapsed_s[start:]) / 60
+
+
+def _curve(column: Sequence[float], x: np.ndarray, start: int, smoothing: float) -> Curve:
+    smooth = _points(x, series.ema_since(column, start, smoothing), SMOOTH_POINTS) if smoothing else None
+    return Curve(_points(x, np.array(column[start:]), series.POINTS), smooth, column[-1] if column else None)
 
 
 def _held_out(history: History, start: int, axis: Axis) -> dict[str, Points]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,20 @@ STRONGEST = 0.6
 """Opacity of the strongest colour: dark text on it, or light text in the dark theme, stays readable."""
 OUTLIERS = 98
 """The percentile of the magnitudes that has the strongest colour, so that one outlier does not pale the rest."""
+
+
+ENDS = {"stop": "Ended", "length": "Truncated"}
+END_COLOURS: dict[str, Literal["green", "orange"]] = {"stop": "green", "length": "orange"}
+"""Why an answer ended, for people."""
+SORTS = {
+    "step": "Step",
+    "reward": "Reward",
+    "response_tokens": "Length",
+    "kl_sum": "KL",
+    "prompt_id": "Prompt",
+    "weights_version": "Weights",
+}
+"""Columns to sort by, besides the rewards' components."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ def legend(values: Values, theme: Theme = LIGHT, signed: bool | None = None) -> 
     start = _colour(-top, (top, signed), theme) if signed else "transparent"
     middle = "transparent," if signed else ""
     bar = f'<span class="wb-scale" style="background: linear-gradient(90deg, {start}, {middle} {_colour(top, (top, signed), theme)})"></span>'
-    return f'<div class="wb-legend">{ends[0]}{bar}{ends[1]}</div>'
+    return f'<div class="wb-scaled">{ends[0]}{bar}{ends[1]}</div>'
 
 
 def reward(summary: pd.DataFrame, theme: Theme = LIGHT) -> go.Figure:

@@ -49,7 +49,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if value < 0:
         return f"−{number(-value, digits)}"
     if value == 0 or value >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
+        return f"{abs(value):,.0f}"
     if value < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

@@ -17,7 +17,7 @@ class Attached:
     """Which views are attached, and the one thread that serves them.
 
     `tick(fresh)` brings the views up to date, of which those in `fresh` know nothing yet, and returns whether anything will still change; `going` says
-    that before a thread is started for it. A view says hello when it is drawn, beats while something changes, and says bye when it goes. A view of what
+    that before a thread is started for it. A view says hello when it is drawn, with a number and until it is answered, beats while something changes, and says bye when it goes. A view of what
     has ended is served by the thread that brings the message.
     """
 
@@ -27,6 +27,7 @@ class Attached:
     every_s: float = EVERY_S
     clock: Callable[[], float] = time.monotonic
     _heard: dict[str, float] = field(default_factory=dict)
+    _hellos: dict[str, object] = field(default_factory=dict)
     _fresh: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ticking: threading.Lock = field(default_factory=threading.Lock)
@@ -51,15 +52,18 @@ class Attached:
                 return
             if kind == "bye":
                 self._heard.pop(view, None)
+                self._hellos.pop(view, None)
                 self._fresh.discard(view)
                 self._wake.set()
                 return
-            known = view in self._heard
+            known, number = view in self._heard, message.get("number", 0)
             self._heard[view] = self.clock()
-            if kind == "hello" or not known:  # one that was taken for gone knows too little
+            if not known or (kind == "hello" and number != self._hellos.get(view)):  # one that was taken for gone knows too little
                 self._fresh.add(view)
-            elif self._thread:
+            elif self._thread or kind == "hello":
                 return
+            if kind == "hello":
+                self._hellos[view] = number
         self.serve()
 
     def serve(self) -> None:
@@ -78,6 +82,11 @@ class Attached:
                 return
         self._tick()
 
+    def go_on(self) -> None:
+        """Start the thread again where something changes again."""
+        if self._thread is None and self._heard and self.going():
+            self.serve()
+
     def close(self) -> None:
         """End the thread, and listen no more."""
         with self._lock:
@@ -92,12 +101,21 @@ class Attached:
             return self.tick(fresh)
 
     def _run(self) -> None:
+        try:
+            self._serve_views()
+        except BaseException:
+            with self._lock:
+                self._thread = None
+            raise
+
+    def _serve_views(self) -> None:
         more = True
         while True:
             with self._lock:
                 lost = [view for view, heard in self._heard.items() if self.clock() - heard > LOST_S]
                 for view in lost:
                     del self._heard[view]
+                    self._hellos.pop(view, None)
                 if not self._heard or not (more or self._fresh):
                     self._thread = None
                     return

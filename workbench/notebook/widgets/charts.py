@@ -8,14 +8,12 @@ from pathlib import Path
 
 import anywidget
 
-from workbench.rundir.lines import Json
 from workbench.views import live
 from workbench.views.figures import Axis
-from workbench.views.history import HistoryCursor
 from workbench.views.live import Update
 
 STATIC = Path(__file__).parent / "static"
-Updates = Callable[[HistoryCursor | None, float, Axis], Update]
+Updates = Callable[[str | None, float, Axis], Update]
 """What a reader lacks since a cursor: `workbench.views.live.updates` of a run."""
 
 
@@ -30,20 +28,18 @@ class Charts(anywidget.AnyWidget):
 
     def __init__(self, updates: Updates, hear: Callable[[Mapping[str, object]], None], smoothing: float = 0.9, axis: Axis = "step"):
         self._updates, self._hear = updates, hear
-        self._smoothing: float = smoothing
-        self._axis: Axis = axis
-        self._cursor: HistoryCursor | None = None
+        self.smoothing: float = smoothing
+        self.axis: Axis = axis
+        self._cursor: str | None = None
         self._going: bool | None = None
         self._lock = threading.Lock()
         super().__init__()
         self.on_msg(self._on_message)
 
-    def choose(self, smoothing: float | None = None, axis: Axis | None = None) -> None:
+    def choose(self, smoothing: float, axis: Axis) -> None:
         """Smooth more or less, or draw over the other axis: all views start over with the next push."""
         with self._lock:
-            self._smoothing = self._smoothing if smoothing is None else smoothing
-            self._axis = axis or self._axis
-            self._cursor = None
+            self.smoothing, self.axis, self._cursor = smoothing, axis, None
 
     def restart(self) -> None:
         """Let all views start over with the next push."""
@@ -56,14 +52,14 @@ class Charts(anywidget.AnyWidget):
             old, changed = views - fresh, going != self._going
             self._going = going
             if old:
-                update = self._updates(self._cursor, self._smoothing, self._axis)
+                update = self._updates(self._cursor, self.smoothing, self.axis)
                 if update.reset:
                     old, fresh = frozenset(), views  # all start over
                 elif changed or not update.empty:
                     self._send_update(update, self._cursor, going, old)
                 self._cursor = update.cursor
             if fresh:
-                whole = self._updates(None, self._smoothing, self._axis)
+                whole = self._updates(None, self.smoothing, self.axis)
                 self._send_update(whole, None, going, fresh if whole.cursor == self._cursor else fresh | old)
                 self._cursor = whole.cursor
 
@@ -71,9 +67,9 @@ class Charts(anywidget.AnyWidget):
         """Show a sentence above the charts; the empty one takes it away."""
         self.send({"kind": "say", "words": words})
 
-    def _send_update(self, update: Update, since: HistoryCursor | None, going: bool, to: frozenset[str]) -> None:
+    def _send_update(self, update: Update, since: str | None, going: bool, to: frozenset[str]) -> None:
         header, buffers = update.packed()
-        about: dict[str, Json] = {"kind": "curves", "to": [*sorted(to)], "since": str(since or ""), "going": going, "axis": self._axis}
+        about = {"kind": "curves", "to": [*sorted(to)], "since": since or "", "going": going, "axis": self.axis}
         self.send({**about, **header}, buffers)
 
     def _on_message(self, _: object, content: Mapping[str, object], buffers: object) -> None:

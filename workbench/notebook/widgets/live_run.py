@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import ipywidgets
 
@@ -11,12 +11,14 @@ from workbench.jobs.runs import Run
 from workbench.notebook.widgets import parts
 from workbench.notebook.widgets.attached import Attached
 from workbench.notebook.widgets.charts import Charts
+from workbench.notebook.widgets.curve_choices import choices
 from workbench.notebook.widgets.live_settings import LiveSettings
 from workbench.notebook.widgets.newest import newest_answers
 from workbench.notebook.widgets.showing import Shown
 from workbench.rundir.store import State, Status
 from workbench.settings.stored import job, spec_tree
-from workbench.views import History, controls, feed, live, pictures, series, tables
+from workbench.views import History, controls, feed, live, pictures, tables
+from workbench.views.history import HistoryCursor
 from workbench.views.text import Figure
 
 LOG_LINES = 15
@@ -33,18 +35,22 @@ class LiveRun(Shown):
         self.run, self.link = run, link
         self._attached = Attached(f"live view of {run.id}", self._tick, self._going)
         self._acting = threading.Lock()
-        self.charts = Charts(lambda since, smoothing, axis: live.updates(run.dir, since, smoothing, axis), self._attached.hear)
-        self.title, self.head, self.said, self.answers = (ipywidgets.HTML() for _ in range(4))
+        self.charts = Charts(
+            lambda since, smoothing, axis: live.updates(run.dir, HistoryCursor.parse(since) if since else None, smoothing, axis), self._attached.hear
+        )
+        self.title, self.head, self.said, self.trouble, self.answers = (ipywidgets.HTML() for _ in range(5))
         self.buttons = _Buttons(run, self._act)
         self.settings = LiveSettings(run, self._act)
-        self.settings_button = ipywidgets.ToggleButton(description="Live settings", icon="sliders", tooltip="Settings that may change during the run")
+        self.settings_button = ipywidgets.ToggleButton(description="Live settings", tooltip="Settings that may change during the run")
         self.settings_button.observe(lambda _: self.settings.show(self.settings_button.value), "value")
         top = ipywidgets.HBox([self.title, *self.buttons.all])
-        options = ipywidgets.HBox([*self._choices(), self.settings_button])
+        options = ipywidgets.HBox([*choices(self.charts, self._attached.serve), self.settings_button])
         for bar in (top, options):
             bar.add_class("wb-bar")
-        super().__init__([top, self.buttons.confirm, self.said, self.head, options, self.settings, self.charts, self.answers])
-        self._show(self._checked(lambda: run.status))
+        super().__init__(
+            [top, self.buttons.confirm, self.said, self.trouble, self.head, options, self.settings, self.charts, self.answers], self._attached
+        )
+        self._show()
 
     def picture(self) -> str:
         try:
@@ -56,49 +62,39 @@ class LiveRun(Shown):
             return parts.message(str(error))
 
     def words(self) -> str:
-        status = self._checked(lambda: self.run.status)
-        return f"LiveRun({self.run.id}: {status.state}, step {status.step:,})" if status else f"LiveRun({self.run.id})"
+        return f"LiveRun({self.run.id})"
 
     def mark(self) -> object:
-        status = self._checked(lambda: self.run.status)
-        return status and (status.state, status.step, status.attempt)
-
-    def refresh(self) -> None:
-        """Also goes on with a view of a run that was resumed."""
-        super().refresh()
-        if self._attached.thread is None and self._going():
-            self._attached.serve()
-
-    def close(self) -> None:
-        """End the thread, and take the widget out of every notebook that shows it."""
-        self._attached.close()
-        super().close()
+        try:
+            status = self.run.status
+        except (ValueError, OSError) as error:
+            return str(error)
+        with feed.history(self.run.dir) as history:
+            return status.state, status.attempt, history.cursor
 
     def _going(self) -> bool:
-        status = self._checked(lambda: self.run.status)
-        return status is None or not status.state.ended  # one that cannot be read may be readable again
+        try:
+            return not self.run.status.state.ended
+        except (ValueError, OSError):
+            return True  # what cannot be read now may be readable again
 
     def _tick(self, fresh: frozenset[str]) -> bool:
-        status = self._checked(lambda: self.run.status)
-        going = status is None or not status.state.ended
-        self._show(status)
+        going = self._going()
+        self._show()
         self.charts.push(self._attached.views, fresh, going)
         if not going:
             self.refresh_picture()
         return going
 
-    def _checked(self, read: Callable[[], Status]) -> Status | None:
-        """What was read; nothing where it cannot be, which the widget then says."""
+    def _show(self) -> None:
+        """Everything but the curves, as it is now; or why that cannot be read."""
         try:
-            return read()
+            self._show_status(self.run.status)
+            self.trouble.value = ""
         except (ValueError, OSError) as error:
-            self.said.value = parts.message(f"The run cannot be read: {error}", "red")
-            return None
+            self.trouble.value = parts.message(f"The run cannot be read: {error}", "red")
 
-    def _show(self, status: Status | None) -> None:
-        """Everything but the curves, as it is now."""
-        if status is None:
-            return
+    def _show_status(self, status: Status) -> None:
         with feed.history(self.run.dir) as history:
             progress, notices = parts.progress(history, status), parts.notices(history, status)
             figures = parts.figures(_headline(self.run, history, status))
@@ -124,21 +120,7 @@ class LiveRun(Shown):
                 self.said.value = parts.message(str(error), "red")
             else:
                 self.said.value = parts.message(done)
-                self._show(self._checked(lambda: self.run.status))
-        self._attached.serve()
-
-    def _choices(self) -> Sequence[ipywidgets.Widget]:
-        """Smoothing and axis of the curves."""
-        smoothing = ipywidgets.ToggleButtons(
-            options=list(series.SMOOTHING.items()), value=0.9, description="Smoothing", tooltips=["Exponential moving average"] * 4
-        )
-        axis = ipywidgets.ToggleButtons(options=[("Step", "step"), ("Time", "time")], description="Axis")
-        smoothing.observe(lambda change: self._choose(smoothing=change["new"]), "value")
-        axis.observe(lambda change: self._choose(axis=change["new"]), "value")
-        return smoothing, axis
-
-    def _choose(self, **choice: object) -> None:
-        self.charts.choose(**choice)
+                self._show()
         self._attached.serve()
 
 
@@ -146,12 +128,12 @@ class _Buttons:
     """Stop, pause and kill, and the question before the last."""
 
     def __init__(self, run: Run, act: Callable[[Callable[[], None], str], None]):
-        self.stop = _button("Stop", "stop", "Save a checkpoint at the next step and end. The run can be resumed.")
-        self.pause = _button("Pause", "pause", "Hold the run before its next step; nothing is lost.")
-        self.unpause = _button("Continue", "play", "Go on with the paused run.")
-        self.resume = _button("Resume", "play", "Launch again from the latest valid checkpoint.")
-        self.kill = _button("Kill", "times", "End the run at once, without a checkpoint.")
-        self.kill_now, self.keep = _button("Kill now", "times", "End the run at once.", "danger"), _button("Keep it", "", "Do not kill the run.")
+        self.stop = _button("Stop", "Save a checkpoint at the next step and end. The run can be resumed.")
+        self.pause = _button("Pause", "Hold the run before its next step; nothing is lost.")
+        self.unpause = _button("Continue", "Go on with the paused run.")
+        self.resume = _button("Resume", "Launch again from the latest valid checkpoint.")
+        self.kill = _button("Kill", "End the run at once, without a checkpoint.")
+        self.kill_now, self.keep = _button("Kill now", "End the run at once.", "danger"), _button("Keep it", "Do not kill the run.")
         self.all = (self.stop, self.pause, self.unpause, self.resume, self.kill)
         question = ipywidgets.HTML(parts.message("Kill the run? Everything since its latest checkpoint is lost.", "red"))
         self.confirm = ipywidgets.HBox([question, self.kill_now, self.keep], layout={"display": "none"})
@@ -190,8 +172,8 @@ class _Buttons:
         self.confirm.layout.display = None if whether else "none"
 
 
-def _button(words: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Button:
-    return ipywidgets.Button(description=words, icon=icon, tooltip=tooltip, button_style=style)
+def _button(words: str, tooltip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(description=words, tooltip=tooltip, button_style=style)
 
 
 def _headline(run: Run, history: History, status: Status) -> list[Figure]:

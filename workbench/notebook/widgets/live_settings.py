@@ -22,7 +22,7 @@ class LiveSettings(ipywidgets.VBox):
         self._run, self._act = run, act
         self._known = _values(run)
         self.fields = {name: _field(name, value, run) for name, value in self._known.items()}
-        self.apply = ipywidgets.Button(description="Apply at the next step", icon="check", tooltip="On every rank, and kept as an event of the run")
+        self.apply = ipywidgets.Button(description="Apply at the next step", tooltip="On every rank, and kept as an event of the run")
         self.apply.on_click(lambda _: self._apply())
         super().__init__([*self.fields.values(), self.apply], layout={"display": "none"})
         self.add_class("wb-settings")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,11 +32,11 @@ def _newest_rollouts(run: RunDir) -> str:
 
 
 @lru_cache(maxsize=64)
-def _rows(run: Path, _changed_ns: int) -> tuple[int, list[Mapping[Hashable, object]]]:
+def _rows(run: Path, _changed_ns: int) -> tuple[int, list[dict[Hashable, object]]]:
     """The newest step, and some of its rollouts; read once for each change of the folder."""
     folder = RunDir(run)
     steps = rollouts.steps(folder)
     if not steps:
         return 0, []
     frame, _ = rollouts.page(folder, Query(first_step=steps[-1], last_step=steps[-1], sort="rollout", descending=False, limit=SHOWN))
-    return steps[-1], frame.to_dict("records")
+    return steps[-1], [dict(row) for row in frame.to_dict("records")]

@@ -10,10 +10,8 @@ from workbench.rundir.lines import Event
 from workbench.rundir.store import State, Status
 from workbench.settings.stored import spec_tree, work
 from workbench.views import History, text
-from workbench.views.rollouts import gist
+from workbench.views.rollouts import END_COLOURS, ENDS, gist
 from workbench.views.text import Figure
-
-ENDS = {"stop": ("ended", "green"), "length": ("truncated", "orange")}
 
 
 def plain(words: str) -> str:
@@ -23,6 +21,11 @@ def plain(words: str) -> str:
 
 def badge(words: str, colour: str = "gray") -> str:
     return f'<span class="wb-badge wb-{colour}">{plain(words)}</span>'
+
+
+def label(run: Run) -> str:
+    """A name that people know, with the end of the id that tells equal names apart."""
+    return text.visible(f"{spec_tree(run.dir).get('name', 'run')} · {run.id[-4:]}")
 
 
 def message(words: str, colour: str = "") -> str:
@@ -43,7 +46,7 @@ def title(run: Run, status: Status, link: str = "") -> str:
     about += [f"attempt {status.attempt}"] if status.attempt > 1 else []
     page = f' · <a href="{html.escape(link)}" target="_blank" rel="noopener">open in the app</a>' if link else ""
     name = f'<span class="wb-name" role="heading" aria-level="3">{plain(str(tree.get("name", run.id)))}</span>'
-    return f'<div class="wb-row">{name}{badges}</div><div class="wb-sub">{" · ".join(map(plain, about))}{page}</div>'
+    return f'<div class="wb-line">{name}{badges}</div><div class="wb-sub">{" · ".join(map(plain, about))}{page}</div>'
 
 
 def progress(history: History, status: Status) -> str:
@@ -71,10 +74,10 @@ def _bar(share: float, words: str) -> str:
 def figures(values: Iterable[Figure]) -> str:
     """The headline's numbers as cards."""
     cards = (
-        f'<div class="wb-figure" title="{plain(each.help)}"><dt>{plain(each.label)}</dt><dd>{plain(each.value)}</dd><dd class="wb-note">{plain(each.note)}</dd></div>'
+        f'<div class="wb-figure" title="{plain(each.help)}"><div class="wb-note">{plain(each.label)}</div><div class="wb-value">{plain(each.value)}</div><div class="wb-note">{plain(each.note)}</div></div>'
         for each in values
     )
-    return f'<dl class="wb-figures">{"".join(cards)}</dl>'
+    return f'<div class="wb-figures">{"".join(cards)}</div>'
 
 
 def notices(history: History, status: Status) -> str:
@@ -108,7 +111,7 @@ def log_tail(words: str) -> str:
 
 def rollouts(rows: Sequence[Mapping[Hashable, object]], step: int) -> str:
     """Some answers of the newest step, with their rewards."""
-    return _answers(f"Rollouts of step {step:,}", (_rollout(row) for row in rows))
+    return _answers(f"Rollouts of step {step:,}", (rollout(row) for row in rows))
 
 
 def samples(values: Sequence[Mapping[str, str]], step: int) -> str:
@@ -122,13 +125,15 @@ def _answers(heading: str, cards: Iterable[str]) -> str:
     )
 
 
-def _rollout(row: Mapping[Hashable, object]) -> str:
+def rollout(row: Mapping[Hashable, object]) -> str:
+    """A rollout as a card."""
     reward = row.get("reward")
     badges = [badge(f"reward {text.number(float(reward), 3)}", "blue")] if isinstance(reward, int | float) and reward == reward else []
-    words, colour = ENDS.get(str(row["finish_reason"]), (str(row["finish_reason"]), "gray"))
-    return _answer(str(row["prompt"]), str(row["response"]), "".join([*badges, badge(words, colour)]))
+    end, step = str(row["finish_reason"]), f"step {row['step']}"
+    badges.append(badge(ENDS.get(end, end), END_COLOURS.get(end, "gray")))
+    return _answer(str(row["prompt"]), str(row["response"]), "".join([badge(step), *badges]))
 
 
 def _answer(prompt: str, response: str, badges: str) -> str:
-    row = f'<div class="wb-row">{badges}</div>' if badges else ""
-    return f'<article class="wb-answer">{row}<p class="wb-prompt">{plain(gist(prompt))}</p><p>{plain(response) or "(empty answer)"}</p></article>'
+    row = f'<div class="wb-line">{badges}</div>' if badges else ""
+    return f'<article class="wb-answer">{row}<p class="wb-asked">{plain(gist(prompt))}</p><p>{plain(response) or "(empty answer)"}</p></article>'

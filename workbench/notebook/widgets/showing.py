@@ -9,29 +9,29 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import ipywidgets
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-if TYPE_CHECKING:
-    from workbench.rundir.lines import Json
+from workbench.notebook.widgets.attached import Attached
+from workbench.notebook.widgets.subshell import heard_while_a_cell_runs
 
-VIEW = "application/vnd.jupyter.widget-view+json"
-STYLE = f"""<style>
-.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *) + .jp-OutputArea-child:has(.wb-picture) {{ display: none; }}
-.jp-OutputArea-child:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"]):not(:has(> .jp-OutputArea-output[data-mime-type="{VIEW}"] *)):has(+ .jp-OutputArea-child .wb-picture) {{ display: none; }}
+STYLE = """<style>
+.jp-OutputArea-child:has(> .jp-OutputArea-output > .wb-notebook) + .jp-OutputArea-child:has(.wb-picture) { display: none; }
+.jp-OutputArea-child:not(:has(.wb-notebook)):has(+ .jp-OutputArea-child .wb-picture) { display: none; }
 </style>"""
 
 
 class Shown(ipywidgets.VBox):
     """A widget with a picture. Subclasses say what the picture and the plain text are."""
 
-    def __init__(self, children: Sequence[ipywidgets.Widget] = ()):
+    def __init__(self, children: Sequence[ipywidgets.Widget], attached: Attached | None = None) -> None:
         super().__init__(list(children))
+        self._attached_views = attached
         self.add_class("wb-notebook")
         self.add_class("wb-body")
+        heard_while_a_cell_runs(self)
         self._picture_id = f"workbench-{uuid.uuid4().hex}"
         self._drawn: object = None
 
@@ -48,8 +48,10 @@ class Shown(ipywidgets.VBox):
         raise NotImplementedError
 
     def refresh(self) -> None:
-        """After a cell was executed: replace the picture, where what it shows has changed."""
+        """After a cell was executed: replace the picture where what it shows has changed, and go on where something changes again, as after a resume."""
         self.refresh_picture()
+        if self._attached_views:
+            self._attached_views.go_on()
 
     def refresh_picture(self) -> None:
         """Bring the picture below the widget up to date. Without a display of it there is nothing to do."""
@@ -58,22 +60,24 @@ class Shown(ipywidgets.VBox):
             display(self._picture(self.picture()), raw=True, display_id=self._picture_id, update=True)
 
     def close(self) -> None:
+        """End the thread, and take the widget out of every notebook that shows it."""
         _displayed.discard(self)
+        if self._attached_views:
+            self._attached_views.close()
         super().close()
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Json]:
-        view: dict[str, Json] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {VIEW: view, "text/html": self.picture(), "text/plain": self.words()}
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle and {**bundle, "text/html": self.picture(), "text/plain": self.words()}
 
     def _ipython_display_(self) -> None:
-        bundle = self._repr_mimebundle_()
-        picture = str(bundle.pop("text/html"))
+        view = super()._repr_mimebundle_()
         self._drawn = self.mark()
-        display(bundle, raw=True)
-        display(self._picture(picture), raw=True, display_id=self._picture_id)
+        display({**(view or {}), "text/plain": self.words()}, raw=True)
+        display(self._picture(self.picture()), raw=True, display_id=self._picture_id)
         _follow(self)
 
-    def _picture(self, picture: str) -> dict[str, Json]:
+    def _picture(self, picture: str) -> dict[str, str]:
         return {"text/html": f'{STYLE}<div class="wb-picture">{picture}</div>', "text/plain": self.words()}
 
 

@@ -1,5 +1,5 @@
 // The notebook's charts get their points from the kernel as buffers. `runCharts` is in workbench/views/static/charts.js.
-const BEAT_MS = 15000, SILENT_MS = 60000, PLOTLY_MS = 60000;
+const BEAT_MS = 15000, SILENT_MS = 60000, PLOTLY_MS = 60000, RETRY_MS = 1000;
 
 // One plotly for all widgets of the page: the first view that needs it asks its kernel.
 function loadPlotly(ask) {
@@ -39,13 +39,24 @@ function render({ model, el }) {
   const root = element('div', 'wb-charts');
   el.classList.add('wb-notebook');
   el.append(root);
-  let cursor = '', axis = 'step', going = true, heard = Date.now(), stopped = false, turn = Promise.resolve(), given = null;
+  let cursor = '', axis = 'step', going = true, heard = Date.now(), stopped = false, turn = Promise.resolve(), given = null, hellos = 0, retry;
   const say = (kind, more = {}) => model.send({ kind, view, ...more });
+  // JupyterLab's first messages may wait behind a long cell, later ones go to a subshell of the kernel: hello is said until there is an answer.
+  function hello() {
+    cursor = '';
+    hellos += 1;
+    const again = () => { if (stopped) return; say('hello', { number: hellos }); clearTimeout(retry); retry = setTimeout(again, RETRY_MS); };
+    again();
+  }
   const charts = runCharts(root, {
     plotly: async () => {
       for (;;) {
         try {
-          return await loadPlotly(() => new Promise((done) => { given = done; say('plotly'); }));
+          return await loadPlotly(() => new Promise((done) => {
+            const asking = setInterval(() => { if (stopped) clearInterval(asking); else say('plotly'); }, 5 * RETRY_MS);
+            given = (packed) => { clearInterval(asking); done(packed); };
+            say('plotly');
+          }));
         } catch (error) {
           if (stopped) throw error;
           charts.say(`The curves wait for the kernel: ${error.message}.`);
@@ -68,7 +79,8 @@ function render({ model, el }) {
 
   async function onCurves(content, buffers) {
     if (stopped) return;
-    if (!content.reset && content.since !== cursor) { if (cursor) { cursor = ''; say('hello'); } return; }
+    if (!content.reset && content.since !== cursor) { if (cursor) hello(); return; }
+    clearTimeout(retry);
     ({ cursor, axis, going } = content);
     charts.say('');
     const began = performance.now();
@@ -76,7 +88,7 @@ function render({ model, el }) {
       root.dataset.cursor = content.cursor;
       root.dataset.drawnMs = (performance.now() - began).toFixed(1);
     }).catch((error) => { charts.say(`These curves cannot be drawn: ${error.message}.`); console.error(error); });
-    if (charts.long()) { cursor = ''; say('hello'); }
+    if (charts.long()) hello();
   }
 
   const beat = setInterval(() => {
@@ -89,9 +101,10 @@ function render({ model, el }) {
   const leave = () => say('bye');
   window.addEventListener('pagehide', leave);
   model.on('msg:custom', onMessage);
-  setTimeout(() => { if (!stopped) say('hello'); });
+  setTimeout(hello);
   return () => {
     stopped = true;
+    clearTimeout(retry);
     clearInterval(beat); themed.disconnect(); window.removeEventListener('pagehide', leave); model.off('msg:custom', onMessage);
     charts.stop();
     say('bye');
