@@ -9,8 +9,8 @@ import pytest
 
 from tests.notebook.executed import executed
 from workbench.chaos.lab import MAIN
-from workbench.notebook import runs as notebook_runs
 from workbench.chaos.scenarios import Stage
+from workbench.notebook import runs as notebook_runs
 
 
 def test_05_to_the_cluster(stage: Stage, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
