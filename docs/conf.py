@@ -45,7 +45,7 @@ def setup(app: Sphinx) -> None:
 def _with_root_files(app: Sphinx, name: str, source: list[str]) -> None:
     if name in BESIDE:
         source[0] = LINK.sub(_moved, (ROOT / BESIDE[name]).read_text()) + source[0]
-    source[0] = source[0].replace("../SECURITY.md", "security.md")
+    source[0] = source[0].replace("../SECURITY.md", "security.md").replace("](../../notebooks/", "](../notebooks/")
 
 
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)]+)\)")
