@@ -22,11 +22,12 @@ def lab_hold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hold]:
 
 
 @pytest.fixture(scope="module")
-def jupyter(tmp_path_factory: pytest.TempPathFactory, lab_hold: Hold) -> Iterator[Jupyter]:
-    """JupyterLab over an empty folder; the runs of its notebooks lie beside it."""
+def jupyter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lab_hold: Hold) -> Iterator[Jupyter]:
+    """JupyterLab, or what a test's parameter names, over an empty folder; the runs of its notebooks lie beside it."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "notebooks").mkdir()
-    server = Jupyter(folder / "notebooks", {"WORKBENCH_RUNS": str(folder / "runs"), "WORKBENCH_CACHE": str(folder / "cache")})
+    environment = {"WORKBENCH_RUNS": str(folder / "runs"), "WORKBENCH_CACHE": str(folder / "cache")}
+    server = Jupyter(folder / "notebooks", environment, getattr(request, "param", "lab"))
     server.start()
     yield server
     server.stop()

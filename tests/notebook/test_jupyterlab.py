@@ -11,9 +11,10 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.app import synthetic_rollouts
 from tests.hold import Hold
 from tests.notebook.jupyter import ROOT, Jupyter, Notebook
-from tests.waiting import until
+from tests.waiting import until, until_step
 from workbench import api
 from workbench.notebook.parameters import with_parameters
 from workbench.rundir.store import RunDir, State, list_runs
@@ -21,6 +22,9 @@ from workbench.rundir.store import RunDir, State, list_runs
 pytestmark = pytest.mark.browser
 PICTURES = ROOT / "build" / "screenshots"
 CHART = '.wb-charts [data-chart="reward"]'
+CUT = """() => [...document.querySelectorAll('.wb-notebook :is(dt, dd, button, .wb-badge)')]
+    .filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)"""
+"""Texts of a widget that are wider than what they are in."""
 LONG = "import time\n\nwhile True:\n    time.sleep(0.1)"
 
 
@@ -127,3 +131,42 @@ def test_a_run_is_live_while_cells_run_and_survives_reload_and_kernel(
     notebook_03.do("notebook:interrupt-kernel")
     notebook_03.has_run(long)
     assert only_run(run_root).id == run.id
+
+
+def test_the_form_launches(jupyter: Jupyter, run_root: Path, lab_hold: Hold, browser_page: Page, tiny_model: Path) -> None:
+    lab_hold.at(1)
+    experiment = f"wb.Experiment('dpo_demo', name='from the form', model={{'source': {str(tiny_model)!r}}}, algorithm={{'max_steps': 9}})"
+    before = {run.id for run in list_runs(run_root)}
+    jupyter.write("form.ipynb", [f"import workbench as wb\n\nform = wb.RunForm({experiment})\nform", "print(form.run.id, form.run.status.state)"])
+    notebook = Notebook(browser_page, jupyter, "form.ipynb")
+    notebook.open()
+    notebook.run(0)
+    launch = button(notebook.cell(0), "Launch run")
+    expect(launch).to_be_enabled()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    browser_page.screenshot(path=PICTURES / "jupyterlab-form.png")
+    launch.click()
+    expect(button(notebook.cell(0), "Stop")).to_be_visible()
+    (run,) = [api.Run(run) for run in list_runs(run_root) if run.id not in before]
+    until_step(run, 1)
+    notebook.run(1)
+    expect(notebook.output(1)).to_contain_text(f"{run.id} running")
+    run.kill()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("JupyterLab Dark", 1440), ("JupyterLab Light", 700)])
+def test_other_themes_and_widths(jupyter: Jupyter, run_root: Path, browser_page: Page, theme: str, width: int) -> None:
+    """Drawn without a text that is cut off; the pictures are for people."""
+    run = synthetic_rollouts.make(run_root, 40)
+    run.update(state=State.COMPLETED)
+    jupyter.write("theme.ipynb", [f"import workbench as wb\n\nview = wb.attach({run.id!r})\nview"])
+    notebook = Notebook(browser_page, jupyter, "theme.ipynb")
+    browser_page.set_viewport_size({"width": width, "height": 1600})
+    notebook.open()
+    notebook.do("apputils:change-theme", theme=theme)
+    notebook.do("application:toggle-left-area")
+    notebook.run(0)
+    charted(browser_page, 40)
+    assert browser_page.evaluate(CUT) == []
+    browser_page.screenshot(path=PICTURES / f"jupyterlab-{theme.split()[1].lower()}-{width}.png")
+    browser_page.set_viewport_size({"width": 1440, "height": 2400})
