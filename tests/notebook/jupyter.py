@@ -24,7 +24,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_MS = 240_000
+TIMEOUT_MS = 60_000
 IDLE = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
     return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';

@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.app import synthetic_rollouts
 from tests.hold import Hold
-from tests.notebook.jupyter import ROOT, Jupyter, Notebook
+from tests.notebook.jupyter import ROOT, TIMEOUT_MS, Jupyter, Notebook
 from tests.waiting import until, until_step
 from workbench import api
 from workbench.notebook.parameters import with_parameters
@@ -52,13 +52,9 @@ def run_root(jupyter: Jupyter) -> Iterator[Path]:
 
 
 def charted(page: Page, step: int) -> None:
-    """Wait until the curve of the reward ends at this step or a later one."""
-    try:
-        page.wait_for_function("([chart, step]) => +document.querySelector(chart)?.dataset.last >= step", arg=[CHART, step], timeout=50_000)
-    except Exception:
-        page.screenshot(path="/tmp/lab-fail.png")
-        print([e.get_attribute("data-chart") + str(e.get_attribute("data-last")) for e in page.query_selector_all("[data-chart]")])
-        raise
+    """Wait until the curve of the reward, which is drawn where it is seen, ends at this step or a later one."""
+    page.locator(CHART).scroll_into_view_if_needed()
+    page.wait_for_function("([chart, step]) => +document.querySelector(chart)?.dataset.last >= step", arg=[CHART, step], timeout=TIMEOUT_MS)
 
 
 def points(page: Page) -> int:
