@@ -37,7 +37,8 @@ notebooks: .venv/notebook
 notebooks-test: .venv/notebook
 	rm -rf build/notebooks
 	for file in $(NUMBERED); do \
-	    WORKBENCH_RUNS=$(CURDIR)/build/notebooks/runs .venv/bin/workbench notebook run $$file --out build/notebooks/$$(basename $$file) --timeout 300 || exit 1; \
+	    WORKBENCH_RUNS=$(CURDIR)/build/notebooks/runs .venv/bin/workbench notebook run $$file $$(case $$file in *05_*) echo LAB=true;; esac) \
+	        --out build/notebooks/$$(basename $$file) --timeout 300 || exit 1; \
 	done
 
 test: .venv/test lint
@@ -50,9 +51,10 @@ lint: .venv/test
 	$(PY) .ci/english.py
 	.venv/bin/pyright
 
-# The site, into build/docs: the reference from the types, then every page; a warning fails.
-docs: .venv/demo .venv-docs/made
+# The site, into build/docs: the reference from the types, the notebooks with their outputs, then every page; a warning fails.
+docs: .venv/notebook .venv-docs/made
 	$(PY) docs/reference.py build/reference
+	$(PY) docs/notebooks.py docs/notebooks
 	.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
 	@echo "open build/docs/index.html"
 
@@ -119,7 +121,7 @@ audit: .venv-audit/made
 	touch $@
 
 .venv/notebook: .venv/demo
-	$(PIP) --no-build-isolation -e .[serve,notebook]
+	$(PIP) --no-build-isolation -e .[serve,notebook,slurm]
 	touch $@
 
 .venv/test: .venv/demo
@@ -128,4 +130,4 @@ audit: .venv-audit/made
 	touch $@
 
 clean:
-	rm -rf .venv .venv-audit .venv-docs build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .venv-docs build dist docs/notebooks .pytest_cache .ruff_cache

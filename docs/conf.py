@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 project = "Alignment Workbench"
 release = re.findall(r'^__version__ = "(.+)"$', (ROOT / "workbench" / "__init__.py").read_text(), re.MULTILINE)[0]
 html_title = f"{project} {release}"
-extensions = ["myst_parser", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx_copybutton"]
+nb_execution_mode = "off"  # docs/notebooks.py has done it, where the project is installed
 myst_heading_anchors = 4
 exclude_patterns = ["requirements.txt"]
 
@@ -44,7 +45,7 @@ def setup(app: Sphinx) -> None:
 def _with_root_files(app: Sphinx, name: str, source: list[str]) -> None:
     if name in BESIDE:
         source[0] = LINK.sub(_moved, (ROOT / BESIDE[name]).read_text()) + source[0]
-    source[0] = source[0].replace("../SECURITY.md", "security.md")
+    source[0] = source[0].replace("../SECURITY.md", "security.md").replace("](../../notebooks/", "](../notebooks/")
 
 
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)]+)\)")

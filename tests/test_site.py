@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
 WRITTEN = "\n".join(TEXTS.values())
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = [(name, language, code) for name, text in TEXTS.items() for language, code in BLOCK.findall(text)]
 SHELL = [line for _, language, code in BLOCKS if language == "bash" for line in code.splitlines() if line.strip()]
@@ -83,7 +84,8 @@ def test_every_page_is_in_the_sites_contents() -> None:
         for entry in tree.splitlines()
         if entry and not entry.startswith(":")
     }
-    assert listed == {path for path in PAGES if path.is_relative_to(ROOT / "docs") and path != ROOT / "docs" / "index.md"}
+    notebooks = {ROOT / "docs" / "notebooks" / f"{path.stem}.md" for path in NOTEBOOKS}
+    assert listed == notebooks | {path for path in PAGES if path.is_relative_to(ROOT / "docs") and path != ROOT / "docs" / "index.md"}
 
 
 def test_tests_that_pages_name_are_there() -> None:
@@ -215,6 +217,7 @@ def test_whatever_there_is_is_named(kind: str) -> None:
 def test_every_command_page_and_make_target_is_named() -> None:
     assert [name for name, _ in commands() if f"workbench {name}" not in CODE] == []
     assert [target for target in phony() if target != "clean" and f"make {target}" not in CODE] == []
+    assert [path.name for path in NOTEBOOKS if f"(../../notebooks/{path.name})" not in TEXTS["docs/guides/notebooks.md"]] == []
     guide = TEXTS["docs/guides/app.md"]
     assert [path.stem for path in (ROOT / "app" / "pages").glob("*.py") if f"| {path.stem.capitalize()} |" not in guide] == []
 

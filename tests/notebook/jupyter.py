@@ -24,6 +24,11 @@ from playwright.sync_api import Locator, Page, expect
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+TIMEOUT_MS = 60_000
+IDLE = """() => {
+    const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -140,11 +145,12 @@ class Notebook:
         self.ready()
 
     def ready(self) -> None:
-        """Wait until the notebook is drawn and its kernel is idle."""
+        """Wait until the notebook is drawn and its kernel is connected and idle: what is run before that is not run at all."""
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        self.page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
+        self.page.wait_for_function(IDLE, timeout=TIMEOUT_MS)
 
     def reload(self) -> None:
+        """Load the page again, as F5 does."""
         self.page.reload()
         self.ready()
 
@@ -167,8 +173,29 @@ class Notebook:
     def has_run(self, number: int, before: str = "[ ]:") -> None:
         """Wait until the cell has another number than `before` and none is running in it."""
         prompt = self.cell(number).locator(".jp-InputPrompt")
-        expect(prompt).not_to_have_text(before, timeout=240_000)
-        expect(prompt).not_to_have_text("[*]:", timeout=240_000)
+        expect(prompt).not_to_have_text(before, timeout=TIMEOUT_MS)
+        expect(prompt).not_to_have_text("[*]:", timeout=TIMEOUT_MS)
+
+    def is_running(self, number: int) -> None:
+        """Wait until the cell is running."""
+        expect(self.cell(number).locator(".jp-InputPrompt")).to_have_text("[*]:")
+
+    def numbers(self) -> dict[str, int]:
+        """The number of each code cell by its last line."""
+        cells = [cell for cell in nbformat.read(self.server.folder / self.name, as_version=4).cells if cell.cell_type == "code"]
+        return {cell.source.splitlines()[-1].strip(): number for number, cell in enumerate(cells)}
+
+    def save(self) -> None:
+        """Write the notebook with its outputs; returns when it is on the disk."""
+        path = self.server.folder / self.name
+        before = path.stat().st_mtime_ns
+        self.do("docmanager:save")
+        until(lambda: path.stat().st_mtime_ns != before, what=f"{path} to be saved")
+
+    def restarted(self) -> None:
+        """Say that the death of the kernel was seen, and wait for the new one."""
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click()
+        self.ready()
 
     def do(self, name: str, **arguments: object) -> None:
         """One of Jupyter's own commands, as its menus call them."""

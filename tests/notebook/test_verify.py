@@ -180,6 +180,7 @@ def test_widgets_and_errors_are_no_quotations() -> None:
     cell = code("x")
     cell.outputs = [
         nbformat.v4.new_output("display_data", {"text/plain": "step 3 of 7", verify.WIDGET: {"model_id": "5"}}),
+        nbformat.v4.new_output("display_data", {"text/plain": "step 3", "text/html": '<div class="wb-picture">3</div>'}),
         nbformat.v4.new_output("execute_result", {"text/plain": "0.5", "text/html": "0.25"}),
         nbformat.v4.new_output("stream", name="stderr", text="100 %"),
         nbformat.v4.new_output("stream", name="stdout", text="loss 2"),

@@ -28,6 +28,8 @@ from workbench.rundir.store import RunDir
 VARIES, MAY_RAISE = "varies", "raises-exception"
 """Tags of cells: outputs that are not compared; an error that is expected (nbclient's)."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PICTURE = 'class="wb-picture"'
+"""In the HTML below a widget of ours, which shows what it showed."""
 NUMBER = re.compile(
     r"(?<![\w.])[-+−]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|(?<![\w.])[-+−]?(?:nan|inf)(?!\w)", re.IGNORECASE
 )
@@ -97,7 +99,7 @@ def quoted(cell: NotebookNode) -> list[Quoted]:
     """The numbers of a code cell's outputs: standard output first, then the results, so that their order does not depend on timing."""
     streams = ["".join(output.text) for output in cell.outputs if output.output_type == "stream" and output.name == "stdout"]
     shown = [output.data for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
-    results = ["".join(data.get("text/plain", "")) for data in shown if WIDGET not in data]
+    results = ["".join(data.get("text/plain", "")) for data in shown if WIDGET not in data and PICTURE not in "".join(data.get("text/html", ""))]
     lines = [line for text in ("".join(streams), *results) for line in text.splitlines()]
     return [Quoted(match[0], line.strip()) for line in lines for match in NUMBER.finditer(line)]
 
