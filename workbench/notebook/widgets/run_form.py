@@ -13,9 +13,9 @@ from workbench.notebook.experiments import Experiment, as_spec
 from workbench.notebook.runs import Run
 from workbench.notebook.widgets import parts
 from workbench.notebook.widgets.background import Background
-from workbench.notebook.widgets.form_choices import Choices
 from workbench.notebook.widgets.cluster_check import ClusterCheck
 from workbench.notebook.widgets.fields import Input, Section, close_all
+from workbench.notebook.widgets.form_choices import Choices
 from workbench.notebook.widgets.showing import Shown
 from workbench.notebook.widgets.style import style
 from workbench.settings import command_line, spec
