@@ -51,8 +51,8 @@ class Form:
 
     def show(self, problems: list[tuple[str, str]]) -> None:
         """Put each problem beside its field, or at the nearest section that holds it."""
-        for place, message in form.beside(problems, self.slots):
-            self.slots[place].caption(f":red[:material/error: {frame.plain(message)}]")
+        for slot, message in form.beside(problems, self.slots):
+            self.slots[slot].caption(f":red[:material/error: {frame.plain(message)}]")
 
     def _part(self, part: Part) -> dict[str, object]:
         """The plain fields as a grid, then each nested group of settings under a heading of its own, then what is folded away."""

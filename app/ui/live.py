@@ -60,7 +60,7 @@ def find(run_id: str) -> api.Run:
 
 
 def updates(run: api.Run, since: HistoryCursor | None, smoothing: float = 0.0, axis: figures.Axis = "step") -> dict[str, Json]:
-    """What a chart lacks, as JSON, and whether the run goes on."""
+    """What a chart lacks, as JSON, and whether the run is still running."""
     going = not run.status.state.ended
     return {**live.updates(run.dir, since, smoothing, axis).json(), "live": going}
 

@@ -121,7 +121,7 @@ def test_closing_stops_the_reading_and_leaves_no_thread(monkeypatch):
 
     monkeypatch.setattr(api, "check_data", check)
     preview = DataPreview("rows.jsonl")
-    assert "being read" in preview.words()
+    assert "being read" in preview.plain_text()
     assert begun.wait(PATIENCE_S)
     assert "Reading and encoding" in preview.busy.value
     preview.close()

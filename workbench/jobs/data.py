@@ -106,13 +106,13 @@ def _ask(question: Question, timeout_s: float, stopped: Callable[[], bool] | Non
 def _answer(process: subprocess.Popen[str], question: Question, timeout_s: float, stopped: Callable[[], bool] | None) -> tuple[str, str]:
     """What the process writes to its output and its errors. Raises TimeoutExpired, and ValueError once `stopped` is true."""
     until = time.monotonic() + timeout_s
-    words: str | None = question.model_dump_json()
+    given: str | None = question.model_dump_json()
     while True:
         try:
             left = until - time.monotonic()
-            return process.communicate(words, timeout=left if stopped is None else min(left, LOOK_S))
+            return process.communicate(given, timeout=left if stopped is None else min(left, LOOK_S))
         except subprocess.TimeoutExpired:
-            words = None  # the first call has given the question
+            given = None  # the first call has given the question
             if time.monotonic() >= until:
                 raise
         if stopped is not None and stopped():

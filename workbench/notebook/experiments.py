@@ -43,8 +43,8 @@ class Experiment:
     def __init__(self, experiment: str | None = None, /, **settings: Settings) -> None:
         self._given: dict[str, Settings] = dict(settings)
         self._base = experiment
-        self._words, changes = _split(experiment, settings)
-        self._spec = spec.parse(_merged(command_line.composed(tuple(self._words)), changes))
+        self._overrides, changes = _split(experiment, settings)
+        self._spec = spec.parse(_merged(command_line.composed(tuple(self._overrides)), changes))
 
     @property
     def spec(self) -> spec.Experiment:
@@ -102,7 +102,7 @@ class Experiment:
     @property
     def command(self) -> str:
         """The command line that launches the same: `workbench run …`."""
-        return command_line.command(self._words, self._spec.model_dump(mode="json"))
+        return command_line.command(self._overrides, self._spec.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
         """The settings that the job reads, as a run's folder keeps them."""
@@ -136,17 +136,17 @@ class Experiment:
 
 
 def _split(experiment: str | None, settings: Mapping[str, Settings]) -> tuple[list[str], dict[str, object]]:
-    """The choices as words of the command line, and what changes in the tree that they give."""
-    words = [f"experiment={experiment}"] if experiment else []
+    """The choices as overrides of the command line, and what changes in the tree that they give."""
+    overrides = [f"experiment={experiment}"] if experiment else []
     changes: dict[str, object] = {}
     for name, value in settings.items():
         known = name in composing.groups()
         chosen = value if isinstance(value, str) else value.get("name") if isinstance(value, Mapping) else None
         if known and name != "experiment" and isinstance(chosen, str) and (isinstance(value, str) or chosen in composing.choices(name)):
-            words.append(f"{name}={chosen}")
+            overrides.append(f"{name}={chosen}")
         if not (known and isinstance(value, str)):
             changes[name] = value
-    return words, changes
+    return overrides, changes
 
 
 def _merged(tree: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -134,7 +134,7 @@ class Run(api.Run):
         return self.status
 
     def __await__(self) -> Generator[Any, None, Status]:
-        """`await run`: its status when it has ended; the kernel's other tasks go on meanwhile."""
+        """`await run`: its status when it has ended; the kernel's other tasks continue meanwhile."""
 
         async def ended() -> Status:
             while not (status := self.status).state.ended:
@@ -305,7 +305,7 @@ def attach(run_id: str) -> LiveRun:
 def launch(
     experiment: Experiment | specs.Experiment | str, *, once: str = "", backend: str | Mapping[str, object] | None = None, **settings: Settings
 ) -> Run:
-    """Launch a run and return at once; it goes on when this kernel ends.
+    """Launch a run and return at once; it continues when this kernel ends.
 
     Args:
         experiment: what to run, or the name of a file in conf/experiment.
@@ -348,8 +348,8 @@ def generate(source: Run | str, data: str, *, once: str = "", **settings: Settin
     Raises:
         SpecError: a wrong setting; or no such checkpoint, data or model.
     """
-    words = [f"{key}={composing.quoted(value)}" for key, value in composing.leaves(dict(settings))]
-    return _launched(lambda: api.generate(source if isinstance(source, str) else source.id, data, words, once), once)
+    overrides = [f"{key}={composing.quoted(value)}" for key, value in composing.leaves(dict(settings))]
+    return _launched(lambda: api.generate(source if isinstance(source, str) else source.id, data, overrides, once), once)
 
 
 def _launched(submit: Callable[[], api.Run], once: str) -> Run:

@@ -105,8 +105,8 @@ def groups(job: str) -> list[str]:
 
 def choice(overrides: Sequence[str], group: str) -> str | None:
     """Which choice of a group the words come to; None for a group that the job has none of."""
-    words = tuple(overrides)
-    return _chosen(words).get(group) if composed(words).get(group) is not None else None
+    chosen = tuple(overrides)
+    return _chosen(chosen).get(group) if composed(chosen).get(group) is not None else None
 
 
 @lru_cache(maxsize=512)

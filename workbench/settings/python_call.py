@@ -16,11 +16,11 @@ NAMED = ("job", "algorithm", "backend")
 def python_call(overrides: Sequence[str], tree: Tree) -> str:
     """`wb.launch(wb.Experiment(…))`: the experiment, the choices, and what differs from them of the sections that the job reads.
 
-    Settings of the choices that the tree has not cannot be said so: then the words of the command line are composed.
+    Settings of the choices that the tree has not cannot be said so: then the arguments of the command line are composed.
     """
     if command_line.removed(overrides, command_line.read_by_its_job(tree)):
-        words = "".join(f"    {_literal(word)},\n" for word in command_line.all_words(overrides, tree))
-        return f"from workbench import api\n\nwb.launch(api.compose([\n{words}]))"
+        arguments = "".join(f"    {_literal(word)},\n" for word in command_line.all_words(overrides, tree))
+        return f"from workbench import api\n\nwb.launch(api.compose([\n{arguments}]))"
     arguments = _arguments(overrides, tree)
     short = f"wb.launch(wb.Experiment({', '.join(arguments)}))"
     if len(short) <= WIDTH:

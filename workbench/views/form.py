@@ -75,9 +75,9 @@ class Field:
         """The value of a mapping, as it is typed."""
         return yaml.safe_dump(self.value, sort_keys=False) if self.value else ""
 
-    def typed(self, words: str) -> str | None:
-        """What a text field that holds these words means: an optional one is None where it is empty."""
-        return words if words or not self.optional else None
+    def typed(self, entered: str) -> str | None:
+        """What a text field that holds this means: an optional one is None where it is empty."""
+        return entered if entered or not self.optional else None
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def beside(problems: Sequence[tuple[str, str]], places: Collection[str]) -> list
     """(place, message) of each problem: at its field, or at the nearest section that holds it; "" is that of the general settings."""
     placed = []
     for key, what in problems:
-        place = key
-        while place and place not in places:
-            place = place.rpartition(".")[0]
-        placed.append((place, what if place == key else f"{key}: {what}"))
+        slot = key
+        while slot and slot not in places:
+            slot = slot.rpartition(".")[0]
+        placed.append((slot, what if slot == key else f"{key}: {what}"))
     return placed
 
 

@@ -66,9 +66,9 @@ class Charts(anywidget.AnyWidget):
                 self._send_update(whole, None, going, fresh if whole.cursor == self._cursor else fresh | old, began)
                 self._cursor = whole.cursor
 
-    def tell(self, words: str) -> None:
+    def tell(self, message: str) -> None:
         """Show a sentence above the charts; the empty one takes it away."""
-        self.send({"kind": "say", "words": words})
+        self.send({"kind": "say", "message": message})
 
     def _send_update(self, update: Update, since: str | None, going: bool, to: frozenset[str], began: float) -> None:
         header, buffers = update.packed()

@@ -21,7 +21,7 @@ class _Question:
 
 
 class ClusterCheck(ipywidgets.VBox):
-    """A button, and what the checks of exactly these settings found. Launching makes the quick ones again by itself."""
+    """A button, and what the checks of exactly these settings shown. Launching makes the quick ones again by itself."""
 
     def __init__(self) -> None:
         self._experiment: api.Experiment | None = None
@@ -68,14 +68,14 @@ class ClusterCheck(ipywidgets.VBox):
 
     def _ask(self, question: _Question) -> bool:
         try:
-            found = "".join(
+            shown = "".join(
                 f"<div>{parts.badge(each.level, COLOURS[each.level])} <b>{parts.plain(each.name)}</b> {parts.plain(each.message)}</div>"
                 for each in Findings(api.preflight(question.experiment, question.on_node))
             )
         except (ValueError, OSError) as error:
-            found = parts.message(str(error), "red")
+            shown = parts.message(str(error), "red")
         if self._asking.newest(question):
-            self._known = question, found
+            self._known = question, shown
             self.button.disabled = False
             self._draw()
         return False

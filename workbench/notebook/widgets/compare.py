@@ -49,7 +49,7 @@ class Compare(Shown):
             rows = self._standings(histories)
         return pictures.curve(lines, comparison.label(self._choice)) + pictures.table(rows) + _differing(self.runs)
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         return f"Compare({', '.join(self.runs)})"
 
     def mark(self) -> object:

@@ -25,7 +25,7 @@ class _Wanted:
 
 
 class DataPreview(Shown):
-    """A look at a data set: `DataPreview("pairs.jsonl")`, `DataPreview("org/chats", "conversation", model="meta-llama/…")`.
+    """A data set as training sees it: `DataPreview("pairs.jsonl")`, `DataPreview("org/chats", "conversation", model="meta-llama/…")`.
 
     Args:
         source: a .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.
@@ -80,10 +80,10 @@ class DataPreview(Shown):
             if self.error:
                 return _refusal(self.error)
             if self.report is None:
-                return f'<p style="{pictures.FONT}">{parts.plain(self.words())}</p>'
+                return f'<p style="{pictures.FONT}">{parts.plain(self.plain_text())}</p>'
             return datasets.picture(self.report) + (datasets.rows(page.rows) if page else "")
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         if self.error:
             return f"DataPreview({self.source}: {self.error})"
         if self.report is None:

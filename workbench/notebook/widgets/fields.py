@@ -36,7 +36,7 @@ class Input:
         self.widget = _widget(of)
         self.problem = Problem()
         self.widget.observe(lambda _: changed(), "value")
-        labelled = [ipywidgets.Label(of.label)] if of.kind in ("choices", "words") else []  # a list of tags draws no label of its own
+        labelled = [ipywidgets.Label(of.label)] if of.kind in ("choices", "text") else []  # a list of tags draws no label of its own
         self.box = ipywidgets.VBox([*labelled, self.widget, self.problem.widget])
         self.box.add_class("wb-field")
         if of.kind in ("text", "mapping"):
@@ -48,7 +48,7 @@ class Input:
         value = self.widget.value
         if self.of.kind == "mapping":
             return form.mapping(value)
-        if self.of.kind in ("choices", "words"):
+        if self.of.kind in ("choices", "text"):
             return list(value)
         if isinstance(self.widget, ipywidgets.Text):
             return _counted(self.of, value) if self.of.kind in COUNTED else self.of.typed(value)
@@ -85,9 +85,9 @@ class Section:
     def show(self, problems: Mapping[str, list[str]]) -> None:
         """Put each message at its place, and their number into the title."""
         self._problems = problems
-        for place, problem in (*self._places.items(), *((key, each.problem) for key, each in self.made.items())):
-            problem.show(problems.get(place, []))
-        count = sum(len(problems.get(place, ())) for place in set(self.part.places()))
+        for slot, problem in (*self._places.items(), *((key, each.problem) for key, each in self.made.items())):
+            problem.show(problems.get(slot, []))
+        count = sum(len(problems.get(slot, ())) for slot in set(self.part.places()))
         title = self.part.title + (f" · {count} {'problem' if count == 1 else 'problems'}" if count else "")
         if self.widget.titles != (title,):
             self.widget.titles = (title,)
@@ -150,7 +150,7 @@ def _widget(of: Field) -> ipywidgets.ValueWidget:
         return ipywidgets.Dropdown(options=[(form.option(each), each) for each in of.options], value=value, **common)
     if of.kind == "choices":
         return ipywidgets.TagsInput(value=[each for each in of.named if each in of.options], allowed_tags=list(of.options), **common)
-    if of.kind == "words":
+    if of.kind == "text":
         return ipywidgets.TagsInput(value=list(map(str, of.named)), placeholder="type, then Enter", **common)
     if of.kind == "mapping":
         return ipywidgets.Textarea(value=of.yaml, rows=4, placeholder="name: value", **common)
@@ -169,9 +169,9 @@ def _number(of: Field, common: dict[str, str]) -> ipywidgets.ValueWidget:
 
 def _counted(of: Field, typed: str) -> object:
     """A number that was typed; what is none stays text, which the check refuses."""
-    words = typed.strip()
+    text = typed.strip()
     try:
-        return COUNTED[of.kind](words) if words else of.typed(words)
+        return COUNTED[of.kind](text) if text else of.typed(text)
     except ValueError:
         return typed
 

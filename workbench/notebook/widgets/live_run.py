@@ -27,7 +27,7 @@ LOG_LINES = 15
 class LiveRun(Shown):
     """A run's live view: `LiveRun(wb.get("latest"))`.
 
-    While it is to be seen in a browser and the run goes on, one thread reads what the run writes and sends what is new; else nothing is done. `link` is
+    While it is to be seen in a browser and the run is still running, one thread reads what the run writes and sends what is new; else nothing is done. `link` is
     the address of the run's page in the app.
     """
 
@@ -61,7 +61,7 @@ class LiveRun(Shown):
         except (ValueError, OSError) as error:
             return parts.message(str(error))
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         return f"LiveRun({self.run.id})"
 
     def mark(self) -> object:
@@ -130,7 +130,7 @@ class _Buttons:
     def __init__(self, run: Run, act: Callable[[Callable[[], None], str], None]):
         self.stop = _button("Stop", "Save a checkpoint at the next step and end. The run can be resumed.")
         self.pause = _button("Pause", "Hold the run before its next step; nothing is lost.")
-        self.unpause = _button("Continue", "Go on with the paused run.")
+        self.unpause = _button("Continue", "Resume the paused run.")
         self.resume = _button("Resume", "Launch again from the latest valid checkpoint.")
         self.kill = _button("Kill", "End the run at once, without a checkpoint.")
         self.kill_now, self.keep = _button("Kill now", "End the run at once.", "danger"), _button("Keep it", "Do not kill the run.")
@@ -172,8 +172,8 @@ class _Buttons:
         self.confirm.layout.display = None if whether else "none"
 
 
-def _button(words: str, tooltip: str, style: str = "") -> ipywidgets.Button:
-    return ipywidgets.Button(description=words, tooltip=tooltip, button_style=style)
+def _button(label: str, tooltip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(description=label, tooltip=tooltip, button_style=style)
 
 
 def _headline(run: Run, history: History, status: Status) -> list[Figure]:

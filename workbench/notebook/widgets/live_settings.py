@@ -16,7 +16,7 @@ from workbench.views import text
 
 
 class LiveSettings(ipywidgets.VBox):
-    """A field for each, and Apply. What was typed and not applied yet stays while the run goes on; a value that was changed elsewhere replaces it."""
+    """A field for each, and Apply. What was typed and not applied yet stays while the run is still running; a value that was changed elsewhere replaces it."""
 
     def __init__(self, run: Run, act: Callable[[Callable[[], None], str], None]) -> None:
         self._run, self._act = run, act

@@ -14,13 +14,13 @@ from workbench.views.rollouts import END_COLOURS, ENDS, gist
 from workbench.views.text import Figure
 
 
-def plain(words: str) -> str:
+def plain(content: str) -> str:
     """Text from elsewhere: nothing in it is markup, and no character hides."""
-    return html.escape(text.visible(words))
+    return html.escape(text.visible(content))
 
 
-def badge(words: str, colour: str = "gray") -> str:
-    return f'<span class="wb-badge wb-{colour}">{plain(words)}</span>'
+def badge(content: str, colour: str = "gray") -> str:
+    return f'<span class="wb-badge wb-{colour}">{plain(content)}</span>'
 
 
 def label(run: Run) -> str:
@@ -28,9 +28,9 @@ def label(run: Run) -> str:
     return text.visible(f"{spec_tree(run.dir).get('name', 'run')} · {run.id[-4:]}")
 
 
-def message(words: str, colour: str = "") -> str:
+def message(content: str, colour: str = "") -> str:
     """A box with a sentence; the empty one is none."""
-    return f'<div class="wb-message {colour and f"wb-{colour}"}" role="status">{plain(words)}</div>' if words else ""
+    return f'<div class="wb-message {colour and f"wb-{colour}"}" role="status">{plain(content)}</div>' if content else ""
 
 
 def title(run: Run, status: Status, link: str = "") -> str:
@@ -55,19 +55,19 @@ def progress(history: History, status: Status) -> str:
     if history.steps or status.state.ended:
         step, total = (history.steps[-1] if history.steps else status.step), history.total_steps or status.total_steps
         left = None if status.state.ended else text.eta_s(history.steps, history.elapsed_s, total)
-        words = f"Step {step:,}" + (f" of {total:,}" if total else "") + (f" · {text.duration(left)} left" if left is not None else "")
-        return _bar(step / total if total else 0.0, words)
+        content = f"Step {step:,}" + (f" of {total:,}" if total else "") + (f" · {text.duration(left)} left" if left is not None else "")
+        return _bar(step / total if total else 0.0, content)
     done, total = phase.get("done"), phase.get("total")
-    words = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
+    content = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
     counted = f" · {done:,} of {total:,}" if total else ""
-    return _bar(done / total if done is not None and total else 0.0, f"{words[:1].upper()}{words[1:]}{counted}")
+    return _bar(done / total if done is not None and total else 0.0, f"{content[:1].upper()}{content[1:]}{counted}")
 
 
-def _bar(share: float, words: str) -> str:
+def _bar(share: float, content: str) -> str:
     percent = round(100 * min(1.0, max(0.0, share)), 1)
     return (
-        f'<div class="wb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:g}" aria-label="{plain(words)}">'
-        f'<div style="width: {percent:g}%"></div></div><div class="wb-note">{plain(words)}</div>'
+        f'<div class="wb-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:g}" aria-label="{plain(content)}">'
+        f'<div style="width: {percent:g}%"></div></div><div class="wb-note">{plain(content)}</div>'
     )
 
 
@@ -89,7 +89,7 @@ def notices(history: History, status: Status) -> str:
         boxes.append(message(f"{status.message[:1].upper()}{status.message[1:]}."))
     if paused(history, status):
         boxes.append(message(f"{(history.phase or {})['message'].capitalize()}.", "orange"))
-    boxes += [message(words[:1].upper() + words[1:], "orange") for words in history.warnings]
+    boxes += [message(content[:1].upper() + content[1:], "orange") for content in history.warnings]
     return "".join([*boxes, *(_alarm(alarm) for alarm in reversed(history.alarms) if "over" not in alarm)])
 
 
@@ -105,8 +105,8 @@ def _alarm(alarm: Event) -> str:
     return message(f"{name[:1].upper()}{name[1:]} at step {alarm['step']:,}, {text.ago(alarm['time'])}: {alarm['message']}{look}", "red")
 
 
-def log_tail(words: str) -> str:
-    return f'<pre class="wb-log" tabindex="0" aria-label="The end of the log">{plain(words)}</pre>' if words else ""
+def log_tail(content: str) -> str:
+    return f'<pre class="wb-log" tabindex="0" aria-label="The end of the log">{plain(content)}</pre>' if content else ""
 
 
 def rollouts(rows: Sequence[Mapping[Hashable, object]], step: int) -> str:

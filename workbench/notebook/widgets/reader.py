@@ -52,5 +52,5 @@ def over_steps(answers: pd.DataFrame) -> str:
     curve = pictures.curve([Line("reward", np.asarray(means["step"], float), np.asarray(means["reward"], float), dots=True)], "Reward of this prompt")
     cards = "".join(parts.rollout(row) for row in answers.iloc[::-1].head(FOLLOWED).to_dict("records"))
     more = f" · the newest {FOLLOWED}" if len(answers) > FOLLOWED else ""
-    words = f"{len(answers):,} answers to this prompt at {answers['step'].nunique():,} steps{more}"
-    return f'<details><summary class="wb-title">{words}</summary>{curve}<div class="wb-answers">{cards}</div></details>'
+    counted = f"{len(answers):,} answers to this prompt at {answers['step'].nunique():,} steps{more}"
+    return f'<details><summary class="wb-title">{counted}</summary>{curve}<div class="wb-answers">{cards}</div></details>'

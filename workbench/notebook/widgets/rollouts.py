@@ -34,7 +34,7 @@ class Rollouts(Shown):
         self.chosen = ""
         self.search = ipywidgets.Text(placeholder="words in a prompt or an answer", description="Search")
         self.first, self.last = (
-            ipywidgets.IntText(value=value, description=words, layout={"width": "150px"}) for value, words in ((0, "Step from"), (0, "to"))
+            ipywidgets.IntText(value=value, description=label, layout={"width": "150px"}) for value, label in ((0, "Step from"), (0, "to"))
         )
         self.last.tooltip = "0 for the newest"
         self.ends = ipywidgets.Dropdown(options=[("all", ""), *((label, end) for end, label in views.ENDS.items())], description="Answers")
@@ -62,7 +62,7 @@ class Rollouts(Shown):
         rows = [dict(zip(titles, _cells(row, names), strict=True)) for row in frame.to_dict("records")]
         return pictures.table(rows, f"{total:,} rollouts of {self.run.id}")
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         return f"Rollouts({self.run.id})"
 
     def mark(self) -> object:

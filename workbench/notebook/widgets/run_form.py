@@ -120,7 +120,7 @@ class RunForm(Shown):
         return self.run
 
     def close(self) -> None:
-        """Take the form away. No thread of it is left; the run it launched goes on."""
+        """Take the form away. No thread of it is left; the run it launched continues."""
         self._sources.close()
         self._sources.wait(CLOSE_S)
         for child in self.children:
@@ -132,11 +132,11 @@ class RunForm(Shown):
     def picture(self) -> str:
         fields = [each for section in self._described.sections if section.path in OPENED for each in section.fields()]
         rows = [{"setting": each.key, "value": self._value(each)} for each in fields]
-        copied = "".join(f'<pre style="white-space:pre-wrap">{html.escape(words)}</pre>' for words in (self.command, self.python))
+        copied = "".join(f'<pre style="white-space:pre-wrap">{html.escape(each)}</pre>' for each in (self.command, self.python))
         ran = f"<p>Launched as <code>{html.escape(self.run.id)}</code>.</p>" if self.run else ""
         return f'<div style="{pictures.FONT}">{pictures.table(rows, "A form for an experiment")}{self._state()}{copied}{ran}</div>'
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         return f"RunForm({self.command})"
 
     def mark(self) -> object:
@@ -212,10 +212,10 @@ class RunForm(Shown):
     def _draw(self) -> None:
         """Put every problem beside its field, and what follows from them into the summary."""
         sections = list(self._shown_sections())
-        places = {place for section in sections for place in section.part.places()}
+        places = {slot for section in sections for slot in section.part.places()}
         beside: dict[str, list[str]] = {}
-        for place, message in form.beside(self.problems, places):
-            beside.setdefault(place, []).append(message)
+        for slot, message in form.beside(self.problems, places):
+            beside.setdefault(slot, []).append(message)
         for section in sections:
             section.show(beside)
         self.summary.value = self._state()
@@ -223,8 +223,8 @@ class RunForm(Shown):
         self.cluster.show_for(self.experiment)
         blocks = (("The same from a terminal", self.command), ("The same in Python", self.python))
         self.copied.value = "".join(
-            f'<div class="wb-title">{title}</div><pre class="wb-copy" tabindex="0" aria-label="{title}">{html.escape(words)}</pre>'
-            for title, words in blocks
+            f'<div class="wb-title">{title}</div><pre class="wb-copy" tabindex="0" aria-label="{title}">{html.escape(command)}</pre>'
+            for title, command in blocks
         )
 
     def _state(self) -> str:

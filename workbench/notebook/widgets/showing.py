@@ -39,7 +39,7 @@ class Shown(ipywidgets.VBox):
         """What is to be seen now, as HTML with inline SVG, without scripts."""
         raise NotImplementedError
 
-    def words(self) -> str:
+    def plain_text(self) -> str:
         """The same in a line."""
         raise NotImplementedError
 
@@ -48,7 +48,7 @@ class Shown(ipywidgets.VBox):
         raise NotImplementedError
 
     def refresh(self) -> None:
-        """After a cell was executed: replace the picture where what it shows has changed, and go on where something changes again, as after a resume."""
+        """After a cell was executed: replace the picture where what it shows has changed, and continue where something changes again, as after a resume."""
         self.refresh_picture()
         if self._attached_views:
             self._attached_views.go_on()
@@ -68,17 +68,17 @@ class Shown(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
-        return bundle and {**bundle, "text/html": self.picture(), "text/plain": self.words()}
+        return bundle and {**bundle, "text/html": self.picture(), "text/plain": self.plain_text()}
 
     def _ipython_display_(self) -> None:
         view = super()._repr_mimebundle_()
         self._drawn = self.mark()
-        display({**(view or {}), "text/plain": self.words()}, raw=True)
+        display({**(view or {}), "text/plain": self.plain_text()}, raw=True)
         display(self._picture(self.picture()), raw=True, display_id=self._picture_id)
         _follow(self)
 
     def _picture(self, picture: str) -> dict[str, str]:
-        return {"text/html": f'{STYLE}<div class="wb-picture">{picture}</div>', "text/plain": self.words()}
+        return {"text/html": f'{STYLE}<div class="wb-picture">{picture}</div>', "text/plain": self.plain_text()}
 
 
 _displayed: weakref.WeakSet[Shown] = weakref.WeakSet()
