@@ -21,13 +21,13 @@ import psutil
 from nbformat import NotebookNode
 from playwright.sync_api import Locator, Page, expect
 
-from tests.waiting import until
+from tests.waiting import ended, until
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_MS = 60_000
-IDLE = """() => {
-    const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+TIMEOUT_MS = 30_000
+IDLE = """(name) => {
+    const notebook = window.jupyterapp?.shell.currentWidget, kernel = notebook?.sessionContext?.session?.kernel;
+    return notebook?.context?.path === name && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
@@ -111,7 +111,8 @@ class Jupyter:
     def kernels(self) -> list[psutil.Process]:
         """The running kernels."""
         assert self.process
-        return [child for child in psutil.Process(self.process.pid).children() if "ipykernel_launcher" in child.cmdline()]
+        alive = [child for child in psutil.Process(self.process.pid).children() if not ended(child)]
+        return [child for child in alive if "ipykernel_launcher" in child.cmdline()]
 
     def stop(self) -> None:
         if self.process:
@@ -139,15 +140,15 @@ class Notebook:
     name: str
 
     def open(self) -> None:
-        """Open it, or load the page again; returns when its kernel is ready."""
+        """Open it alone; returns when its kernel is ready."""
         tree = "lab/tree" if self.server.application == "lab" else "notebooks"
-        self.page.goto(f"{self.server.url}/{tree}/{self.name}?token={self.server.token}")
+        self.page.goto(f"{self.server.url}/{tree}/{self.name}?reset&token={self.server.token}")
         self.ready()
 
     def ready(self) -> None:
         """Wait until the notebook is drawn and its kernel is connected and idle: what is run before that is not run at all."""
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        self.page.wait_for_function(IDLE, timeout=TIMEOUT_MS)
+        self.page.wait_for_function(IDLE, arg=self.name, timeout=TIMEOUT_MS)
 
     def reload(self) -> None:
         """Load the page again, as F5 does."""
