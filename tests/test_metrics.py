@@ -38,7 +38,7 @@ OTHER_THINGS = {
     "app/ui/run_table.py": {"rewards"},  # a setting
     "app/ui/rollout_panels.py": {"rewards"},  # a setting
     "workbench/models/roles/reward.py": {"rewards"},  # an array of an endpoint
-    "workbench/rundir/rollouts.py": {"reward/"},  # columns
+    "workbench/rundir/rollout_files.py": {"reward/"},  # columns
     "workbench/rollout/experience.py": {"reward/"},  # columns
     "workbench/bench/streaming.py": {"reward/helpful"},  # a column
 }

@@ -156,7 +156,7 @@ def check(rest: list[str]) -> None:
         command = command.commands[name]
     given = command.make_context(name, list(rest)).params
     match name:
-        case "run" | "preflight" | "ppo":
+        case "run" | "preflight" | "ppo" if "overrides" in given:
             spec.compose(given["overrides"] or [])
         case "evaluate":
             spec.compose(["experiment=dpo_demo", *(given["overrides"] or [])])

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "workbench/notebook/execution.py": "notebooks",
     "workbench/notebook/used_runs.py": "the list that a verification keeps",
     "workbench/notebook/verify.py": "notebooks",
+    "workbench/notebook/widgets/style.py": "the style sheets of the widgets",
     "app/ui/door.py": "the app's own login page, and what the browser is opened with",
     "app/ui/headers.py": "the page that Streamlit serves",
     "app/ui/navigation.py": "the app's own pages",

@@ -36,7 +36,7 @@ class Input:
         self.widget = _widget(of)
         self.problem = Problem()
         self.widget.observe(lambda _: changed(), "value")
-        labelled = [ipywidgets.Label(of.label)] if of.kind in ("choices", "text") else []  # a list of tags draws no label of its own
+        labelled = [ipywidgets.Label(of.label)] if of.kind in ("choices", "words") else []  # a list of tags draws no label of its own
         self.box = ipywidgets.VBox([*labelled, self.widget, self.problem.widget])
         self.box.add_class("wb-field")
         if of.kind in ("text", "mapping"):
@@ -48,7 +48,7 @@ class Input:
         value = self.widget.value
         if self.of.kind == "mapping":
             return form.mapping(value)
-        if self.of.kind in ("choices", "text"):
+        if self.of.kind in ("choices", "words"):
             return list(value)
         if isinstance(self.widget, ipywidgets.Text):
             return _counted(self.of, value) if self.of.kind in COUNTED else self.of.typed(value)
@@ -150,7 +150,7 @@ def _widget(of: Field) -> ipywidgets.ValueWidget:
         return ipywidgets.Dropdown(options=[(form.option(each), each) for each in of.options], value=value, **common)
     if of.kind == "choices":
         return ipywidgets.TagsInput(value=[each for each in of.named if each in of.options], allowed_tags=list(of.options), **common)
-    if of.kind == "text":
+    if of.kind == "words":
         return ipywidgets.TagsInput(value=list(map(str, of.named)), placeholder="type, then Enter", **common)
     if of.kind == "mapping":
         return ipywidgets.Textarea(value=of.yaml, rows=4, placeholder="name: value", **common)
