@@ -34,7 +34,8 @@ class Rollouts(Shown):
         self.chosen = ""
         self.search = ipywidgets.Text(placeholder="words in a prompt or an answer", description="Search")
         self.first, self.last = (
-            ipywidgets.IntText(value=value, description=label, layout={"width": "150px"}) for value, label in ((0, "Step from"), (0, "to"))
+            ipywidgets.IntText(value=value, description=label, layout={"width": "150px"})
+            for value, label in ((0, "Step from"), (0, "to (0: newest)"))
         )
         self.last.tooltip = "0 for the newest"
         self.ends = ipywidgets.Dropdown(options=[("all", ""), *((label, end) for end, label in views.ENDS.items())], description="Answers")
@@ -151,7 +152,9 @@ class Rollouts(Shown):
             quantities = {quantity.name: quantity for quantity in views.quantities(rollout)}
             options = [(quantity.label, name) for name, quantity in quantities.items()]
             if list(self.quantity.options) != options:
+                before = self.quantity.value
                 self.quantity.options = options  # which calls this again where the value is another
+                self.quantity.value = before if before in quantities else next(iter(quantities), None)
             self.one.value = reader.heading(rollout)
             self.tokens.value = reader.tokens(rollout, self.quantity.value)
             self.over_steps.value = reader.over_steps(rollouts.follow(self.run.dir, rollout["prompt_id"]))
