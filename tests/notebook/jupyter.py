@@ -148,7 +148,14 @@ class Notebook:
     def ready(self) -> None:
         """Wait until the notebook is drawn and its kernel is connected and idle: what is run before that is not run at all."""
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        self.page.wait_for_function(IDLE, arg=self.name, timeout=TIMEOUT_MS)
+        if self.server.application == "lab":
+            self.page.wait_for_function(IDLE, arg=self.name, timeout=TIMEOUT_MS)
+        else:  # its page tells nobody of its kernel
+            until(self._connected, what=f"the kernel of {self.name}")
+
+    def _connected(self) -> bool:
+        kernels = [session["kernel"] for session in self.server.ask("sessions") if session["path"] == self.name]
+        return any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels)
 
     def reload(self) -> None:
         """Load the page again, as F5 does."""
@@ -167,7 +174,7 @@ class Notebook:
         prompt = self.cell(number).locator(".jp-InputPrompt")
         before = prompt.inner_text()
         self.cell(number).locator(".jp-InputArea-editor").click()
-        self.do("notebook:run-cell")
+        self.page.keyboard.press("Control+Enter")
         if wait:
             self.has_run(number, before)
 
@@ -199,5 +206,5 @@ class Notebook:
         self.ready()
 
     def do(self, name: str, **arguments: object) -> None:
-        """One of Jupyter's own commands, as its menus call them."""
+        """One of JupyterLab's own commands, as its menus call them."""
         self.page.evaluate("([name, given]) => { window.jupyterapp.commands.execute(name, given) }", [name, arguments])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,9 @@ def points(page: Page) -> int:
     return int(page.locator(CHART).get_attribute("data-points") or 0)
 
 
-def button(cell: Locator, name: str) -> Locator:
-    return cell.get_by_role("button", name=name, exact=True)
+def button(cell: Locator, text: str) -> Locator:
+    """By its text: its accessible name has the icon's glyph before it."""
+    return cell.locator("button", has_text=re.compile(rf"^\s*{text}\s*$"))
 
 
 def only_run(root: Path) -> RunDir:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.app import synthetic
-from tests.notebook.jupyter import Jupyter, Notebook
+from tests.notebook.jupyter import TIMEOUT_MS, Jupyter, Notebook
 from workbench.rundir.store import State
 
 pytestmark = pytest.mark.browser
@@ -16,7 +16,8 @@ CHART = '.wb-charts [data-chart="loss"]'
 
 
 def drawn(page: Page, step: int) -> None:
-    page.wait_for_function("([chart, step]) => +document.querySelector(chart)?.dataset.last >= step", arg=[CHART, step], timeout=120_000)
+    page.locator(CHART).scroll_into_view_if_needed()  # what is not seen is not drawn
+    page.wait_for_function("([chart, step]) => +document.querySelector(chart)?.dataset.last >= step", arg=[CHART, step], timeout=TIMEOUT_MS)
 
 
 @pytest.mark.parametrize("jupyter", ["notebook"], indirect=True)
