@@ -39,7 +39,7 @@ APPEND_LIMIT_S, REDRAW_LIMIT_S, CORES_LIMIT, AGE_LIMIT_S = 0.02, 0.1, 0.5, 2.0
 WARM_UP, REPEATS = 5, 15
 """Drawings that are not counted, while the browser compiles what draws them; and those that are."""
 SETTLE_S = 120
-TOGETHER_S = 1.0
+TOGETHER_S = 1.2
 """So long points wait for others where they move a curve by less than half a pixel: TOGETHER_MS of charts.js."""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},

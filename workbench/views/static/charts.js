@@ -3,9 +3,9 @@
 //   host.key()      what the drawn answers are of; zoom is kept while it is the same
 //   host.axis()     'step' or 'time'
 //   host.empty()    what to say while there is no curve
-//   host.lazy       draw only the charts that are on the screen, and points that move a curve by less than half a pixel once a second together
+//   host.lazy       draw only the charts that are on the screen, and points that move a curve by less than half a pixel together, every TOGETHER_MS
 // Of points, x and y are both arrays of the same kind: plain or typed.
-const THIN_AGAIN = 3000, TOGETHER_MS = 1000;
+const THIN_AGAIN = 3000, TOGETHER_MS = 1200;
 const DASHES = ['solid', 'dash', 'dot', 'dashdot'];   // past the palette's end
 const SERIES_COLOUR = { chosen: 1, rejected: 4 };
 
