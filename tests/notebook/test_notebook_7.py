@@ -32,4 +32,4 @@ def test_a_run_is_drawn_and_followed(jupyter: Jupyter, browser_page: Page) -> No
     synthetic.write_steps(run, 31, 40)
     drawn(browser_page, 40)
     run.update(state=State.COMPLETED)
-    notebook.cell(0).get_by_text("Completed").wait_for()
+    notebook.cell(0).get_by_text("Completed").first.wait_for()
