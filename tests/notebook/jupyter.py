@@ -24,7 +24,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.waiting import ended, until
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 120_000
 IDLE = """(name) => {
     const notebook = window.jupyterapp?.shell.currentWidget, kernel = notebook?.sessionContext?.session?.kernel;
     return notebook?.context?.path === name && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
@@ -200,9 +200,11 @@ class Notebook:
         until(lambda: path.stat().st_mtime_ns != before, what=f"{path} to be saved")
 
     def restarted(self) -> None:
-        """Say that the death of the kernel was seen, and wait for the new one."""
+        """Say that the death of the kernel was seen, and wait for the new one. It counts from 1 again: numbers of before are taken away."""
         self.page.locator(".jp-Dialog button.jp-mod-accept").click()
         self.ready()
+        self.do("notebook:clear-all-cell-outputs")
+        expect(self.cell(0).locator(".jp-InputPrompt")).to_have_text("[ ]:")
 
     def do(self, name: str, **arguments: object) -> None:
         """One of JupyterLab's own commands, as its menus call them."""
