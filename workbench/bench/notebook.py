@@ -49,8 +49,8 @@ CHARTS = ".wb-charts[data-cursor]"
 RECORD = """() => {
   window.wbSeen = [];
   setInterval(() => {
-    [...document.querySelectorAll('[data-chart="loss"]')].forEach((chart, place) => {
-      const seen = window.wbSeen[place] ??= [], last = +chart.dataset.last;
+    [...document.querySelectorAll('[data-chart="loss"]')].forEach((chart, offset) => {
+      const seen = window.wbSeen[offset] ??= [], last = +chart.dataset.last;
       if (last && last !== seen.at(-1)?.[1]) seen.push([Date.now() / 1000, last]);
     });
   }, 5);
@@ -87,12 +87,12 @@ def measure(points: int, widgets: int, rate: float, seconds: float, as_json: boo
         status.update(f"a curve of {points:,} points")
         append_s, redraw_s = _long_curve(jupyter, new_page(browser), points)
         status.update(f"{widgets} live views")
-        found = Measured(points, append_s, redraw_s, widgets, *_many(jupyter, new_page(browser), widgets, rate, seconds))
+        measured = Measured(points, append_s, redraw_s, widgets, *_many(jupyter, new_page(browser), widgets, rate, seconds))
     if as_json:
-        print(json.dumps({**asdict(found), "good": found.good}, indent=2))
+        print(json.dumps({**asdict(measured), "good": measured.good}, indent=2))
     else:
-        _render(found, console)
-    return found.good
+        _render(measured, console)
+    return measured.good
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _long_curve(jupyter: _Jupyter, page: Page, points: int) -> tuple[float, floa
 
 def _busy_ms(page: Page) -> float:
     """Milliseconds that the page has spent on drawing."""
-    return float(page.evaluate("place => document.querySelector(place).wbBusyMs()", CHARTS))
+    return float(page.evaluate("offset => document.querySelector(offset).wbBusyMs()", CHARTS))
 
 
 def _drawn(page: Page) -> int:
@@ -199,8 +199,8 @@ def _drawn(page: Page) -> int:
 
 def _next(page: Page, before: int) -> tuple[float, float]:
     """Seconds that the next update takes: to make it, and to draw it."""
-    page.wait_for_function("([place, before]) => +document.querySelector(place).dataset.draws > before", arg=[CHARTS, before], polling=20)
-    made, drawn = page.evaluate("place => { const { madeMs, drawnMs } = document.querySelector(place).dataset; return [+madeMs, +drawnMs]; }", CHARTS)
+    page.wait_for_function("([offset, before]) => +document.querySelector(offset).dataset.draws > before", arg=[CHARTS, before], polling=20)
+    made, drawn = page.evaluate("offset => { const { madeMs, drawnMs } = document.querySelector(offset).dataset; return [+madeMs, +drawnMs]; }", CHARTS)
     return made / 1e3, drawn / 1e3
 
 
@@ -292,21 +292,21 @@ def main() -> None:
 
 
 def _step(events: EventWriter, step: int, number: int) -> None:
-    events.write("step", step=step, metrics={name: 1 / step + (number + place) % 5 / 50 for place, name in enumerate(METRICS)})
+    events.write("step", step=step, metrics={name: 1 / step + (number + offset) % 5 / 50 for offset, name in enumerate(METRICS)})
 
 
-def _render(found: Measured, console: Console) -> None:
-    table = Table("measured", "found", "limit", box=None, header_style="dim")
-    for words, value, limit in (
-        (f"append to a curve of {found.points:,} points", f"{1e3 * found.append_s:.1f} ms", f"{1e3 * APPEND_LIMIT_S:.0f} ms"),
-        ("redraw of the same", f"{1e3 * found.redraw_s:.1f} ms", f"{1e3 * REDRAW_LIMIT_S:.0f} ms"),
-        (f"kernel, {found.widgets} live views", f"{found.kernel_cores:.2f} cores", f"{CORES_LIMIT:g} cores"),
-        ("browser meanwhile", f"{found.browser_cores:.2f} cores", ""),
-        ("kernel when the runs have ended", f"{found.ended_cores:.3f} cores", ""),
-        ("from the write to the figure, p50", f"{1e3 * found.age_p50_s:.0f} ms", ""),
-        ("from the write to the figure, p99", f"{1e3 * found.age_p99_s:.0f} ms", f"{1e3 * AGE_LIMIT_S:.0f} ms"),
+def _render(measured: Measured, console: Console) -> None:
+    table = Table("what", "measured", "limit", box=None, header_style="dim")
+    for label, value, limit in (
+        (f"append to a curve of {measured.points:,} points", f"{1e3 * measured.append_s:.1f} ms", f"{1e3 * APPEND_LIMIT_S:.0f} ms"),
+        ("redraw of the same", f"{1e3 * measured.redraw_s:.1f} ms", f"{1e3 * REDRAW_LIMIT_S:.0f} ms"),
+        (f"kernel, {measured.widgets} live views", f"{measured.kernel_cores:.2f} cores", f"{CORES_LIMIT:g} cores"),
+        ("browser meanwhile", f"{measured.browser_cores:.2f} cores", ""),
+        ("kernel when the runs have ended", f"{measured.ended_cores:.3f} cores", ""),
+        ("from the write to the figure, p50", f"{1e3 * measured.age_p50_s:.0f} ms", ""),
+        ("from the write to the figure, p99", f"{1e3 * measured.age_p99_s:.0f} ms", f"{1e3 * AGE_LIMIT_S:.0f} ms"),
     ):
-        table.add_row(words, value, limit)
+        table.add_row(label, value, limit)
     console.print(table)
 
 
