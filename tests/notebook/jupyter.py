@@ -77,7 +77,6 @@ class Jupyter:
             **{f"JUPYTER_{part}_DIR": str(self.home / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")},
             **{f"JUPYTERLAB_{part}_DIR": str(self.home / part.lower()) for part in ("SETTINGS", "WORKSPACES")},
             "IPYTHONDIR": str(self.home / "ipython"),
-            "PYTHONPATH": str(ROOT),
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -39,6 +39,8 @@ APPEND_LIMIT_S, REDRAW_LIMIT_S, CORES_LIMIT, AGE_LIMIT_S = 0.02, 0.1, 0.5, 2.0
 WARM_UP, REPEATS = 5, 15
 """Drawings that are not counted, while the browser compiles what draws them; and those that are."""
 SETTLE_S = 120
+TOGETHER_S = 1.2
+"""So long points wait for others where they move a curve by less than half a pixel: TOGETHER_MS of charts.js."""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -58,7 +60,7 @@ RECORD = """() => {
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds and shares of a core. An append and a redraw are what the kernel takes to make and the browser to draw, of each the median."""
+    """Seconds and shares of a core. An append and a redraw are what the kernel takes to make and the browser to draw; drawn together, appends share it."""
 
     points: int
     append_s: float
@@ -170,28 +172,36 @@ def _long_curve(jupyter: _Jupyter, page: Page, points: int) -> tuple[float, floa
             )
     jupyter.open(page, "long.ipynb", [f"import workbench as wb\nview = wb.LiveRun(wb.get({run.id!r}))\nview"])
     page.locator(CHARTS).first.wait_for(timeout=SETTLE_S * 1e3)
-    appends, redraws = [], []
+    made, redraws, busy_ms = [], [], [0.0]
     for number in range(WARM_UP + REPEATS):
         before = _drawn(page)
         events.write("step", step=points + number + 1, metrics={M.LOSS: 0.5})
-        appends.append(_next(page, before))
+        made.append(_next(page, before)[0])
+        busy_ms.append(_busy_ms(page))
+    page.wait_for_timeout(2e3 * TOGETHER_S)  # the last are drawn too
+    drawing_s = (_busy_ms(page) - busy_ms[WARM_UP]) / REPEATS / 1e3
     for number in range(WARM_UP + REPEATS):
         before = _drawn(page)
         page.get_by_role("button", name=("Off", "Medium")[number % 2], exact=True).click()
-        redraws.append(_next(page, before))
+        redraws.append(sum(_next(page, before)))
     page.context.close()
-    return median(appends[WARM_UP:]), median(redraws[WARM_UP:])
+    return median(made[WARM_UP:]) + drawing_s, median(redraws[WARM_UP:])
+
+
+def _busy_ms(page: Page) -> float:
+    """Milliseconds that the page has spent on drawing."""
+    return float(page.evaluate("place => document.querySelector(place).wbBusyMs()", CHARTS))
 
 
 def _drawn(page: Page) -> int:
     return int(page.locator(CHARTS).first.get_attribute("data-draws") or 0)
 
 
-def _next(page: Page, before: int) -> float:
-    """Seconds that the next drawing takes: to make it, and to draw it."""
+def _next(page: Page, before: int) -> tuple[float, float]:
+    """Seconds that the next update takes: to make it, and to draw it."""
     page.wait_for_function("([place, before]) => +document.querySelector(place).dataset.draws > before", arg=[CHARTS, before], polling=20)
     made, drawn = page.evaluate("place => { const { madeMs, drawnMs } = document.querySelector(place).dataset; return [+madeMs, +drawnMs]; }", CHARTS)
-    return (made + drawn) / 1e3
+    return made / 1e3, drawn / 1e3
 
 
 def _many(jupyter: _Jupyter, page: Page, widgets: int, rate: float, seconds: float) -> tuple[float, float, float, float, float]:

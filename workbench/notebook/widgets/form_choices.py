@@ -14,6 +14,8 @@ from workbench.settings.upgrade import Tree
 from workbench.views import text
 
 GIVEN = "as given"
+KEPT = ""
+"""The value of a select that leaves its group as it is; of None ipywidgets would show no label."""
 
 
 class Choices(ipywidgets.Box):
@@ -39,7 +41,7 @@ class Choices(ipywidgets.Box):
 
     def made(self) -> tuple[list[str], Tree]:
         """The words and the tree with the choices in it."""
-        return starts.with_choices(self.start, {group: each.value for group, each in self.groups.items()})
+        return starts.with_choices(self.start, {group: each.value or None for group, each in self.groups.items()})
 
     def _job_changed(self) -> None:
         if not self._filling:
@@ -76,8 +78,8 @@ class Choices(ipywidgets.Box):
 
     def _group(self, group: str, now: str | None) -> ipywidgets.Dropdown:
         kept = f"as in {self.start.where}" if self.start.tree.get(group) else "none"
-        options = [*([(kept, None)] if now is None else []), *((choice, choice) for choice in composing.choices(group))]
-        made = ipywidgets.Dropdown(description=text.title(group), options=options, value=now, tooltip=f"A file in conf/{group}/.")
+        options = [*([(kept, KEPT)] if now is None else []), *((choice, choice) for choice in composing.choices(group))]
+        made = ipywidgets.Dropdown(description=text.title(group), options=options, value=now or KEPT, tooltip=f"A file in conf/{group}/.")
         made.observe(lambda _: self._chosen(), "value")
         return made
 

@@ -47,9 +47,8 @@ class LiveRun(Shown):
         options = ipywidgets.HBox([*choices(self.charts, self._attached.serve), self.settings_button])
         for bar in (top, options):
             bar.add_class("wb-bar")
-        super().__init__(
-            [top, self.buttons.confirm, self.said, self.trouble, self.head, options, self.settings, self.charts, self.answers], self._attached
-        )
+        tabs = ipywidgets.Tab([self.charts, self.answers], titles=("Curves", "Newest answers"))
+        super().__init__([top, self.buttons.confirm, self.said, self.trouble, self.head, options, self.settings, tabs], self._attached)
         self._show()
 
     def picture(self) -> str:
@@ -105,7 +104,7 @@ class LiveRun(Shown):
         log = parts.log_tail(self.run.log_tail("actor", LOG_LINES)) if status.state == State.FAILED else ""
         self.title.value = parts.title(self.run, status, self.link)
         self.head.value = progress + unread + notices + log + figures
-        self.answers.value = newest_answers(self.run.dir, validation)
+        self.answers.value = newest_answers(self.run.dir, validation) or parts.message("Nothing was sampled yet.")
         self.settings.update(values, status)
         self.settings_button.layout.display = None if self.settings.fields and not status.state.ended else "none"
         asked = [] if status.state.ended else controls.waiting(self.run.dir, made)

@@ -3,9 +3,9 @@
 //   host.key()      what the drawn answers are of; zoom is kept while it is the same
 //   host.axis()     'step' or 'time'
 //   host.empty()    what to say while there is no curve
-//   host.lazy       draw only the charts that are on the screen
+//   host.lazy       draw only the charts that are on the screen, and points that move a curve by less than half a pixel together, every TOGETHER_MS
 // Of points, x and y are both arrays of the same kind: plain or typed.
-const THIN_AGAIN = 3000;
+const THIN_AGAIN = 3000, TOGETHER_MS = 1200;
 const DASHES = ['solid', 'dash', 'dot', 'dashdot'];   // past the palette's end
 const SERIES_COLOUR = { chosen: 1, rejected: 4 };
 
@@ -15,7 +15,7 @@ function runCharts(root, host) {
   body.append(element('p', 'wb-empty', {}, 'Loading the curves…'));
   root.replaceChildren(banner, body);
   const charts = new Map();   // chart key -> {spec, card, plot, lines, index, values, points, seen, waiting}
-  let theme = colours(root);
+  let theme = colours(root), busyMs = 0;
   const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => target.wbDrawn && target.offsetWidth && window.Plotly.Plots.resize(target)));
   const looked = host.lazy ? new IntersectionObserver(onLooked, { rootMargin: '150px' }) : null;
 
@@ -35,9 +35,12 @@ function runCharts(root, host) {
       while (chart.waiting && visible(chart) && chart.card.isConnected) {
         const Plotly = await host.plotly(), { lines, more } = chart.waiting;
         chart.waiting = null;
+        clearTimeout(chart.later); chart.later = undefined;
+        const began = performance.now();
         if (lines) await react(Plotly, chart, lines);
         if (more.size) await Plotly.extendTraces(chart.plot, { x: [...more.values()].map(({ x }) => joined(x)), y: [...more.values()].map(({ y }) => joined(y)) }, [...more.keys()]);
         measure(chart);
+        busyMs += performance.now() - began;
       }
     });
     return chart.turn;
@@ -141,7 +144,17 @@ function runCharts(root, host) {
     chart.points += longest;
     chart.waiting ??= { lines: null, more };
     describe(chart);
-    return flush(chart);
+    if (!looked || chart.waiting.lines || moves(chart, more)) return flush(chart);
+    chart.later ??= setTimeout(() => flush(chart), TOGETHER_MS);
+    return undefined;
+  }
+
+  // Whether the points that wait can be seen: they lie outside the axes, or half a pixel on.
+  function moves(chart, more) {
+    const { xaxis, yaxis } = chart.plot._fullLayout ?? {};
+    if (!xaxis?.range || !yaxis?.range) return true;
+    const [left, right] = xaxis.range, pixel = (right - left) / chart.plot.clientWidth;
+    return [...more.values()].some(({ x, y }) => x.some((piece) => piece.at(-1) > right + pixel / 2) || y.some((piece) => piece.some((value) => value < yaxis.range[0] || value > yaxis.range[1])));
   }
 
   function describe(chart) {
@@ -183,6 +196,7 @@ function runCharts(root, host) {
     say(words) { banner.hidden = !words; if (banner.textContent !== words) banner.textContent = words; },
     // so many points came one by one that the whole is worth asking for again, thinned
     long: () => [...charts.values()].some((chart) => chart.points > THIN_AGAIN),
+    busyMs: () => busyMs,
     themed: () => JSON.stringify(colours(root)) === JSON.stringify(theme),
     async recolour() {
       theme = colours(root);
@@ -197,7 +211,7 @@ function runCharts(root, host) {
     },
     stop() {
       resized.disconnect(); looked?.disconnect(); document.removeEventListener('visibilitychange', onShown);
-      for (const { plot } of charts.values()) window.Plotly?.purge(plot);
+      for (const { plot, later } of charts.values()) { clearTimeout(later); window.Plotly?.purge(plot); }
     },
   };
 }

@@ -85,7 +85,8 @@ function render({ model, el }) {
     charts.say('');
     const began = performance.now();
     charts.draw(unpack(content, buffers)).then(() => {
-      const { dataset } = root;   // what was drawn, and what it took: for measurements
+      const { dataset } = root;   // what was drawn, and what it took, for measurements
+      root.wbBusyMs = charts.busyMs;
       Object.assign(dataset, { cursor: content.cursor, draws: +(dataset.draws ?? 0) + 1, madeMs: content.made_ms, drawnMs: performance.now() - began });
     }).catch((error) => { charts.say(`These curves cannot be drawn: ${error.message}.`); console.error(error); });
     if (charts.long()) hello();
