@@ -24,7 +24,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.waiting import ended, until
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_MS = 120_000
+TIMEOUT_MS = 240_000
 IDLE = """(name) => {
     const notebook = window.jupyterapp?.shell.currentWidget, kernel = notebook?.sessionContext?.session?.kernel;
     return notebook?.context?.path === name && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';

@@ -17,6 +17,7 @@ from tests.app import synthetic, synthetic_rollouts
 from workbench import api
 from workbench.jobs import launch as launching
 from workbench.machines import logins
+from workbench.notebook.experiments import as_spec
 from workbench.rundir import store
 from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
@@ -94,6 +95,14 @@ def test_but_keeps_what_was_given() -> None:
     assert (second.algorithm.model_dump()["beta"], second.algorithm.lr, second.name, first.name) == (0.3, 1e-5, "b", "dpo-demo")
     assert repr(second) == "Experiment('dpo_demo', algorithm={'beta': 0.3, 'lr': 1e-05}, name='b')"
     assert eval(repr(second), {"Experiment": wb.Experiment}) == second
+
+
+def test_another_choice_has_none_of_the_settings_of_the_first() -> None:
+    cluster = wb.Experiment("dpo_demo", backend={"name": "slurm", "partition": "gpu", "num_nodes": 2})
+    assert cluster.but(backend={"num_nodes": 4}).backend.model_dump()["partition"] == "gpu"
+    here = {"name": "local", "ranks_per_node": 2}
+    assert cluster.but(backend=here) == wb.Experiment("dpo_demo", backend=here)
+    assert as_spec(cluster.spec, {"backend": here}).backend == cluster.but(backend=here).backend
 
 
 def test_a_launch_goes_to_the_backend_that_is_named(unlaunched) -> None:

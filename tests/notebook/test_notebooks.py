@@ -10,11 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import workbench as wb
 from tests.extend import extended
 from tests.notebook.executed import NOTEBOOKS, Executed, executed
 from tests.rooms import ROOT
 from workbench.backends import forking
-from workbench.notebook import runs as notebook_runs
 from workbench.notebook.parameters import PARAMETERS, parameters, tags
 from workbench.notebook.verify import verify
 from workbench.rundir.store import State, list_runs
@@ -40,8 +40,8 @@ def run_notebook(folder: Path, tiny_model: Path) -> Run:
     return lambda number, **environment: executed(number, folder, values, environment)
 
 
-def run_of(once: str) -> notebook_runs.Run:
-    (run,) = [run for run in notebook_runs.runs() if run.once == once]
+def run_of(once: str) -> wb.Run:
+    (run,) = [run for run in wb.runs() if run.once == once]
     assert run.status.state == State.COMPLETED
     return run
 
@@ -119,7 +119,7 @@ def test_03_ppo_live_rollouts(run_notebook: Run) -> None:
     assert len(run.rollouts) == STEPS * 8
     assert [event["values"] for event in run.events() if event["kind"] == "control"] == [{"kl_coefficient": 0.03}]
     assert f"held-out reward: {run.held_out.rewards.iloc[0]:.3f} before" in done.text("held-out reward")
-    assert "<svg" in done.picture("run.live()") and "reward" in done.picture("run.rollouts.widget()")
+    assert "<svg" in done.picture("run.live()") and "reward" in done.picture("run.rollouts.widget()").lower()
 
 
 def test_04_dpo_family(run_notebook: Run) -> None:
@@ -149,7 +149,7 @@ def test_07_analyse_rollouts_with_duckdb(run_notebook: Run) -> None:
     """It finds notebook 3's run where that was executed; what it then quotes still comes out."""
     done = run_notebook("07")
     run = run_of("ppo rollouts")
-    assert [line.split()[:3] for line in done.text("count(*) AS answers, avg(reward) AS reward, stddev").splitlines()[1:]] == [
+    assert [line.split()[:3] for line in done.text("avg(kl_sum) AS kl").splitlines()[1:]] == [
         [str(step - 1), str(step), "8"] for step in range(1, STEPS + 1)
     ]
     tokens = sum(int(line.split()[-1]) for line in done.text("AS quarter").splitlines()[1:])

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import workbench as wb
 from tests.notebook.executed import executed
 from workbench.chaos.lab import MAIN
 from workbench.chaos.scenarios import Stage
-from workbench.notebook import runs as notebook_runs
 
 
 def test_05_to_the_cluster(stage: Stage, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("WORKBENCH_CACHE", str(stage.cache))
     done = executed("05", tmp_path, {"MODEL": str(tiny_model), "STEPS": 2, "PARTITION": MAIN, "NODES": 2})
-    run, here = (next(run for run in notebook_runs.runs() if run.once == once) for once in ("to the cluster", "to the cluster: at home"))
+    run, here = (next(run for run in wb.runs() if run.once == once) for once in ("to the cluster", "to the cluster: at home"))
     assert (run.spec.backend.name, run.spec.backend.num_nodes) == ("slurm", 2)
     assert here.spec.backend.name == "local"
     assert "#SBATCH" in done.text("api.script") and f"-p {MAIN}" in done.text("api.script")

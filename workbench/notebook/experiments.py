@@ -158,12 +158,13 @@ def _merged(tree: Mapping[str, object], changes: Mapping[str, object]) -> dict[s
 
 
 def _both(before: Settings, now: Settings) -> Settings:
-    """Settings of one section, one after the other: a mapping adds to what was given, anything else stands in its place."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return _merged(before, now)
-    if isinstance(before, str) and isinstance(now, Mapping):  # a choice by name, then some of its settings
-        return {"name": before, **now}
-    return now
+    """Settings of one section, one after the other: a mapping adds to what was given for the same choice, anything else stands in its place."""
+    if isinstance(before, str):
+        before = {"name": before}
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return now
+    another_choice = "name" in before and now.get("name", before["name"]) != before["name"]
+    return now if another_choice else _merged(before, now)
 
 
 def as_spec(experiment: Experiment | spec.Experiment | str, changes: Mapping[str, Settings] | None = None) -> spec.Experiment:
@@ -171,7 +172,8 @@ def as_spec(experiment: Experiment | spec.Experiment | str, changes: Mapping[str
     if isinstance(experiment, str):
         experiment = Experiment(experiment)
     if isinstance(experiment, spec.Experiment):
-        return spec.parse(_merged(experiment.model_dump(mode="json"), changes)) if changes else experiment
+        tree = experiment.model_dump(mode="json")
+        return spec.parse({**tree, **{name: _both(tree.get(name), value) for name, value in changes.items()}}) if changes else experiment
     return (experiment.but(**changes) if changes else experiment).spec
 
 
