@@ -200,7 +200,9 @@ def _drawn(page: Page) -> int:
 def _next(page: Page, before: int) -> tuple[float, float]:
     """Seconds that the next update takes: to make it, and to draw it."""
     page.wait_for_function("([offset, before]) => +document.querySelector(offset).dataset.draws > before", arg=[CHARTS, before], polling=20)
-    made, drawn = page.evaluate("offset => { const { madeMs, drawnMs } = document.querySelector(offset).dataset; return [+madeMs, +drawnMs]; }", CHARTS)
+    made, drawn = page.evaluate(
+        "offset => { const { madeMs, drawnMs } = document.querySelector(offset).dataset; return [+madeMs, +drawnMs]; }", CHARTS
+    )
     return made / 1e3, drawn / 1e3
 
 
