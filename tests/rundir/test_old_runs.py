@@ -120,9 +120,9 @@ def test_old_runs_are_compared_by_todays_names(restore: Restore) -> None:
 
 
 def leaf_names(run: api.Run) -> list[str]:
-    from workbench.views.tables import leaves
+    from workbench.settings.composing import leaves
 
-    return list(leaves(run.spec.model_dump(mode="json")))
+    return [key for key, _ in leaves(run.spec.model_dump(mode="json"))]
 
 
 def test_an_old_run_is_resumed_to_the_losses_of_the_undisturbed_one(restore: Restore, tmp_path: Path) -> None:
