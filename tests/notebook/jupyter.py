@@ -22,13 +22,10 @@ from nbformat import NotebookNode
 from playwright.sync_api import Locator, Page, expect
 
 from tests.waiting import ended, until
+from workbench.bench.notebook import IDLE
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_MS = 240_000
-IDLE = """(name) => {
-    const notebook = window.jupyterapp?.shell.currentWidget, kernel = notebook?.sessionContext?.session?.kernel;
-    return notebook?.context?.path === name && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
-}"""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},

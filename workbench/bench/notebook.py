@@ -95,6 +95,13 @@ def measure(points: int, widgets: int, rate: float, seconds: float, as_json: boo
     return measured.good
 
 
+IDLE = """(name) => {
+    const notebook = window.jupyterapp?.shell.currentWidget, kernel = notebook?.sessionContext?.session?.kernel;
+    return notebook?.context?.path === name && kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+"""Whether the notebook of this name is drawn and its kernel connected: what is run before that is not run at all."""
+
+
 @dataclass(frozen=True)
 class _Jupyter:
     folder: Path
@@ -115,7 +122,7 @@ class _Jupyter:
         about = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
         (self.folder / name).write_text(json.dumps({"cells": nodes, "metadata": about, "nbformat": 4, "nbformat_minor": 5}))
         page.goto(f"{self.url}/lab/tree/{name}?token={self.token}&reset")
-        page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(state="attached")
+        page.wait_for_function(IDLE, arg=name)
         page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-editor").first.click()
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
