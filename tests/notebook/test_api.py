@@ -240,7 +240,10 @@ def test_check_data_shows_bad_rows_with_their_lines(runs) -> None:
     data = runs / "rows.jsonl"
     good = json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"})
     data.write_text(f"{good}\n{{}}\n{good}\n")
-    report = wb.check_data(str(data))
+    report = wb.check_data(str(data), max_length=64)
+    preview = report.widget()
+    assert (preview.source, preview.max_length, preview.model) == (str(data), 64, "smollm2-135m-instruct")
+    preview.close()
     assert report.report.rows == 2 and report.bad_rows["where"].tolist() == [f"{data}:2"]
     assert f"{data}:2" in report._repr_html_() and "<svg" in report._repr_html_() and "2 rows" in repr(report)
 

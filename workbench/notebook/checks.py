@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from workbench import api
 from workbench.data.check import CheckReport
@@ -23,8 +23,9 @@ BAD_ROWS = 10
 class DataReport:
     """What there is to know of a data set's rows as training would see them; `report` has every number."""
 
-    def __init__(self, source: str, report: CheckReport) -> None:
+    def __init__(self, source: str, report: CheckReport, format: str, model: str) -> None:
         self.source, self.report = source, report
+        self._format, self._model = format, model
 
     @property
     def bad_rows(self) -> pd.DataFrame:
@@ -38,7 +39,7 @@ class DataReport:
         """To page through the rows with their loss mask."""
         from workbench.notebook.widgets.data_preview import DataPreview
 
-        return DataPreview(self.source, self.report.kind)
+        return DataPreview(self.source, self.report.kind, self._format, self._model, self.report.max_length)
 
     def __repr__(self) -> str:
         report = self.report
@@ -65,8 +66,12 @@ class Findings(Sequence[api.Finding]):
         """Whether nothing would keep the run from starting."""
         return all(each.level != "error" for each in self)
 
-    def __getitem__(self, index):
-        return self._findings[index]
+    @overload
+    def __getitem__(self, index: int) -> api.Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> Findings: ...
+    def __getitem__(self, index: int | slice) -> api.Finding | Findings:
+        return Findings(self._findings[index]) if isinstance(index, slice) else self._findings[index]
 
     def __len__(self) -> int:
         return len(self._findings)
@@ -93,7 +98,7 @@ def check_data(
         ValueError: there is no such source, not one good row in it, or no such model.
     """
     with progress.waiting(f"reading {source} …"):
-        return DataReport(source, api.check_data(source, kind, format, model, max_length))
+        return DataReport(source, api.check_data(source, kind, format, model, max_length), format, model)
 
 
 def preflight(experiment: Experiment | specs.Experiment | str, on_node: bool = False) -> Findings:
