@@ -36,7 +36,7 @@ SETTINGS = {
 
 def command(folder: Path) -> list[str]:
     """What `make notebooks` runs, over this folder instead of the project's notebooks."""
-    printed = subprocess.run(["make", "--dry-run", "notebooks"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    printed = subprocess.run(["make", "--no-print-directory", "--dry-run", "notebooks"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     _, *words = shlex.split(printed.splitlines()[-1])
     return [f"--ServerApp.root_dir={folder}" if word.startswith("--ServerApp.root_dir=") else word for word in words]
 

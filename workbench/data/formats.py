@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Role, TextRow, Unpaired
+from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, Role, TextRow, Unpaired
 
 SCHEMAS = {
     "hh": '{"chosen", "rejected"}: whole transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", equal up to the last answer (Anthropic HH)',
@@ -48,10 +48,6 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _RATING = re.compile(r"\s*([^\s:,][^:,]*?)\s*:\s*(-?\d+(?:\.\d+)?)\s*")
 _ANSWERS, _LABELS = ("response", "completion"), ("label", "preference")
 _ASKED = ("prompt", "question", "text")
-
-
-class Malformed(Exception):
-    """A row is not what its schema says: (what was expected, what was found)."""
 
 
 def detect(row: Mapping[str, object]) -> str:

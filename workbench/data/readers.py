@@ -13,10 +13,10 @@ from typing import Literal
 
 from workbench.data import decoding
 from workbench.data.decoding import Broken
-from workbench.data.formats import SCHEMAS, Malformed, detect, parse
+from workbench.data.formats import SCHEMAS, detect, parse
 from workbench.data.growth import Growth
 from workbench.data.limits import ROW_BYTES, Limits
-from workbench.data.rows import TextRow
+from workbench.data.rows import Malformed, TextRow
 from workbench.settings.sources import DATA_ENDINGS, DataError, locate
 
 Kind = Literal["preference", "conversation", "rated", "unpaired", "prompt"]
@@ -45,6 +45,16 @@ class Rows:
     bad: list[BadRow]
     format: str
     num_bad: int
+
+    def refuse(self, source: str, on_bad_row: str) -> None:
+        """Raises DataError: there are bad rows and `on_bad_row` is error, or there is no good row."""
+        if self.bad and (on_bad_row == "error" or not self.rows):
+            listed = "\n".join(f"  {row}" for row in self.bad[:_SHOWN])
+            more = f"\n  … and {self.num_bad - _SHOWN} more" if self.num_bad > _SHOWN else ""
+            advice = "mend them, or leave them out with data.on_bad_row=skip" if self.rows else f"no row is good; formats: {', '.join(SCHEMAS)}"
+            raise DataError(f"{source}: {self.num_bad} of {self.num_bad + len(self.rows)} rows are malformed ({advice}):\n{listed}{more}")
+        if not self.rows:
+            raise DataError(f"{source}: there are no rows in it")
 
 
 def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error", limit: int | None = None, limits: Limits | None = None) -> Rows:
@@ -78,14 +88,9 @@ def read(source: str, kind: Kind, format: str = "auto", on_bad_row: str = "error
                 num_bad += 1
                 if len(bad) < BAD_KEPT:
                     bad.append(BadRow(where, *(text[:_FOUND_CHARACTERS] for text in error.args)))
-    if bad and (on_bad_row == "error" or not rows):
-        listed = "\n".join(f"  {row}" for row in bad[:_SHOWN])
-        more = f"\n  … and {num_bad - _SHOWN} more" if num_bad > _SHOWN else ""
-        advice = "mend them, or leave them out with data.on_bad_row=skip" if rows else f"no row is good; formats: {', '.join(SCHEMAS)}"
-        raise DataError(f"{source}: {num_bad} of {taken} rows are malformed ({advice}):\n{listed}{more}")
-    if not rows:
-        raise DataError(f"{source}: there are no rows in it")
-    return Rows(rows, bad, name, num_bad)
+    result = Rows(rows, bad, name, num_bad)
+    result.refuse(source, on_bad_row)
+    return result
 
 
 def data_file(source: str) -> Path | None:

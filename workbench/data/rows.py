@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+EXTRA = ("reasoning_content", "tool_calls", "tool_call_id", "name")
+"""What a turn may have beside its role and content, by the names that chat templates know."""
+Tools = tuple[Mapping[str, object], ...]
+"""The tools a conversation may call, as JSON objects for the template."""
+
+
+class Malformed(Exception):
+    """A row is not what its schema says, or not what the model's chat template takes: (what was expected, what was found)."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `learn` is False for an assistant's turn that is not to be learnt from."""
+    """One turn. `learn` is False for an assistant's turn that is not to be learnt from; `extra` has values for some of `EXTRA`.
+
+    A turn that only calls tools has an empty content.
+    """
 
     role: Role
     content: str
     learn: bool = True
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Conversation:
 
     messages: tuple[Message, ...]
     where: str = ""
+    tools: Tools = ()
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -32,6 +45,23 @@ class Conversation:
     @property
     def answers(self) -> tuple[str, ...]:
         return (self.messages[-1].content,)
+
+
+@dataclass(frozen=True)
+class RawText:
+    """Text without turns, learnt whole as it is: no chat template is put around it. `where` is `file:line`."""
+
+    text: str
+    where: str = ""
+    tools: Tools = ()
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        return ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.text,)
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,7 @@ class Preference:
     chosen_reward: float | None = None
     rejected_reward: float | None = None
     where: str = ""
+    tools: Tools = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -58,6 +89,7 @@ class Rated:
     response: str
     attributes: Mapping[str, float]
     where: str = ""
+    tools: Tools = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -72,6 +104,7 @@ class Unpaired:
     response: str
     desirable: bool
     where: str = ""
+    tools: Tools = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -85,10 +118,11 @@ class PromptOnly:
     prompt: tuple[Message, ...]
     columns: Mapping[str, str]
     where: str = ""
+    tools: Tools = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
         return ()
 
 
-TextRow = Conversation | Preference | Rated | Unpaired | PromptOnly
+TextRow = Conversation | RawText | Preference | Rated | Unpaired | PromptOnly

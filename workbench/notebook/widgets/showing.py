@@ -26,6 +26,8 @@ STYLE = """<style>
 class Shown(ipywidgets.VBox):
     """A widget with a picture. Subclasses say what the picture and the plain text are."""
 
+    _attached_views: Attached | None = None
+
     def __init__(self, children: Sequence[ipywidgets.Widget], attached: Attached | None = None) -> None:
         super().__init__(list(children))
         self._attached_views = attached
