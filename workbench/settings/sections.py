@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from workbench import metrics as M
 from workbench.backends.base import Immutable
@@ -174,6 +174,9 @@ class Data(Frozen):
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
     format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
         default="auto", description="Schema of the rows; auto tells it from the first row's keys."
+    )
+    template_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Variables of the model's chat template, such as {enable_thinking: false}; a run and its samples have the same."
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(
