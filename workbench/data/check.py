@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.data.chat import Chat
+from workbench.data.chat import Chat, TooLong
 from workbench.data.chat import Piece as Tokens
 from workbench.data.dataset import encode_all, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
@@ -23,6 +23,8 @@ from workbench.data.tokenizer import decode
 
 BINS = 30
 SAMPLES = 3
+TOKENS_SHOWN = 16384
+"""A row with more tokens than this, and twice as many, is not shown."""
 BAD_SHOWN = 100
 
 
@@ -88,11 +90,13 @@ def check(source: str, kind: Kind, chat: Chat, format: str = "auto", max_length:
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits), chat)
-    lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
-    answers = sum(_answer_tokens(row) for row in encoded)
-    counts: Counter[str] = Counter()
-    for text, row in zip(read_rows.rows, encoded, strict=True):
+    read_rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits), chat, max_length)
+    whole = [(text, row) for text, row in zip(read_rows.rows, encoded, strict=True) if isinstance(row, Row)]
+    cut = len(encoded) - len(whole)
+    lengths = np.array([row.tokens if isinstance(row, TooLong) else len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
+    answers = sum(_answer_tokens(row) for _, row in whole)
+    counts: Counter[str] = Counter(dropped=cut)
+    for text, row in whole:
         fit(row, max_length, "drop", text.where, counts)
     edges = np.unique(np.linspace(0, lengths.max() + 1, BINS + 1).astype(int))
     heights, _ = np.histogram(lengths, edges)
@@ -108,40 +112,45 @@ def check(source: str, kind: Kind, chat: Chat, format: str = "auto", max_length:
         duplicates=_repeats([fingerprint(text) for text in read_rows.rows]),
         repeated_prompts=_repeats([prompt_text(text) for text in read_rows.rows]),
         identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in read_rows.rows),
-        prompt_tokens=sum(row.num_tokens for row in encoded) - answers,
+        prompt_tokens=sum(row.num_tokens for _, row in whole) - answers,
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, chat) for text in read_rows.rows[:SAMPLES]],
-        notes=chat.notes,
+        samples=[sample(text, chat) for text, _ in whole[:SAMPLES]],
+        notes=[*([f"{cut:,} rows are so long that only their beginning was counted, in the lengths and in the tokens"] if cut else []), *chat.notes],
     )
 
 
 def browse(source: str, kind: Kind, chat: Chat, offset: int, count: int, format: str = "auto", limits: Limits | None = None) -> Page:
-    """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits), chat)[0].rows
+    """Rows `offset` to `offset + count` of those that could be read, with their loss mask, or with why they have none."""
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits).rows
     return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
 
 
-def _encoded(source: str, rows: Rows, chat: Chat) -> tuple[Rows, list[Row]]:
+def _encoded(source: str, rows: Rows, chat: Chat, max_length: int) -> tuple[Rows, list[Row | TooLong]]:
     """The rows that the model's chat template takes, the others among the bad ones, and their tokens."""
     good: list[TextRow] = []
-    encoded: list[Row] = []
+    encoded: list[Row | TooLong] = []
     bad, num_bad = list(rows.bad), rows.num_bad
-    for text, result in encode_all(rows.rows, chat):
+    for text, result in encode_all(rows.rows, chat, max_length):
         if isinstance(result, Malformed):
             num_bad += 1
             bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
         else:
             good.append(text)
-            encoded.append(result.row)
+            encoded.append(result if isinstance(result, TooLong) else result.row)
     taken = dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad)
     taken.refuse(source, "skip")
     return taken, encoded
 
 
 def sample(text: TextRow, chat: Chat) -> Sample:
-    """A row as the tokens that training sees, decoded again."""
+    """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
+    (encoded,) = chat.encode([text], TOKENS_SHOWN)
+    if isinstance(encoded, Malformed):
+        return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {encoded.args[0]}; found {encoded.args[1]}")
+    if isinstance(encoded, TooLong):
+        return Sample(where=text.where, tokens=encoded.tokens, pieces=[], note=f"more than {encoded.tokens:,} tokens")
     parts = chat.pieces(text)
     prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
     tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)

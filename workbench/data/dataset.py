@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from workbench.data.chat import Chat, Encoded
+from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
 from workbench.data.readers import BAD_KEPT, BadRow, DataError, Kind, Rows, read
@@ -76,7 +76,7 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
         good: list[TextRow] = []
         bad = list(source.bad)
         num_bad = source.num_bad
-        for text, encoded in encode_all(source.rows, chat):
+        for text, encoded in encode_all(source.rows, chat, None if data.overlength == "truncate_left" else data.max_length):
             counts["done"] += 1
             if progress and (counts["done"] % CHUNK == 0 or counts["done"] == total):
                 progress(counts["done"], total)
@@ -85,8 +85,13 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
                 bad += [BadRow(text.where, *encoded.args)] if len(bad) < BAD_KEPT else []
                 continue
             good.append(text)
-            row = fit(encoded.row, data.max_length, data.overlength, text.where, counts)
             _count_text(text, seen, counts)
+            if isinstance(encoded, TooLong):
+                if data.overlength == "error":
+                    raise _overlong(text.where, f"more than {encoded.tokens}", data.max_length)
+                counts["dropped"] += 1
+                continue
+            row = fit(encoded.row, data.max_length, data.overlength, text.where, counts)
             if row is not None:
                 held_out = name == data.validation if data.validation else _held_out(text, data.validation_fraction)
                 cut = len(encoded.row.prefix) - len(row.prefix)
@@ -105,11 +110,11 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
     return Dataset(train, validation, prompts, report, [text for text, _ in kept])
 
 
-def encode_all(texts: Sequence[TextRow], chat: Chat) -> Iterator[tuple[TextRow, Encoded | Malformed]]:
-    """Each row of text with its tokens, or why it has none."""
+def encode_all(texts: Sequence[TextRow], chat: Chat, longest: int | None = None) -> Iterator[tuple[TextRow, Encoded | TooLong | Malformed]]:
+    """Each row of text with its tokens, or why it has none. Of rows that surely have more than `longest` tokens it is only said that they do."""
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
-        yield from zip(chunk, chat.encode(chunk), strict=True)
+        yield from zip(chunk, chat.encode(chunk, longest), strict=True)
 
 
 def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]) -> Row | None:
@@ -123,7 +128,7 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
     if excess <= 0:
         return row
     if policy == "error":
-        raise DataError(f"{where}: {max_length + excess} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
+        raise _overlong(where, str(max_length + excess), max_length)
     learnt = np.asarray(row.learn, bool)
     first_learnt = int(learnt.argmax()) if learnt.any() else len(row.prefix) - 1
     if policy == "drop" or excess > first_learnt - (0 if row.branches else 1):
@@ -131,6 +136,10 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
         return None
     counts["truncated"] += 1
     return dataclasses.replace(row, prefix=row.prefix[excess:], learn=row.learn[excess:] if len(learnt) else ())
+
+
+def _overlong(where: str, tokens: str, max_length: int) -> DataError:
+    return DataError(f"{where}: {tokens} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
 
 
 def with_mismatched(rows: Sequence[Row], donors: Sequence[Row], max_length: int) -> list[Row]:
