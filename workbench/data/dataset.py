@@ -14,7 +14,7 @@ import numpy as np
 from workbench.data.chat import encode_answer, encode_conversation, encode_preference, encode_prompt, prompt_tokens
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import DataError, Kind, read
+from workbench.data.readers import Changes, DataError, Kind, read
 from workbench.data.rows import Conversation, Preference, PromptOnly, TextRow
 from workbench.settings import Data
 
@@ -63,9 +63,9 @@ def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: P
         DataError: a source that cannot be read, or a row over `max_length` where the policy is error.
     """
     limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
-    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit, limits)]
+    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data))]
     if data.validation:
-        sources.append(read(data.validation, kind, data.format, data.on_bad_row, limits=limits))
+        sources.append(read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data)))
     total = sum(len(source.rows) for source in sources)
     kept: list[tuple[TextRow, Row]] = []
     held: list[tuple[TextRow, Row]] = []
