@@ -5,6 +5,7 @@
 """
 
 from workbench.backends.base import Finding
+from workbench.data.changes import Changes, as_columns
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
 from workbench.data.formats import SCHEMAS
@@ -27,6 +28,7 @@ from workbench.settings.spec import Experiment, compose
 __all__ = [
     "CHECK_TIMEOUT_S",
     "Allocation",
+    "Changes",
     "CheckReport",
     "Cluster",
     "DataPage",
@@ -43,6 +45,7 @@ __all__ = [
     "SpecError",
     "Unreadable",
     "Where",
+    "as_columns",
     "browse_data",
     "check_data",
     "check_sources",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from workbench.data.decoding import Broken
-from workbench.settings import Data, functions
+from workbench.data.formats import Pairs
+from workbench.settings import Data, functions, plain
 from workbench.settings.naming import nearest
 from workbench.settings.sources import DataError
 
@@ -20,7 +20,7 @@ class Changes:
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
     map: str | None = None
-    pairs: Literal["extremes", "all"] = "extremes"
+    pairs: Pairs = "extremes"
 
     @classmethod
     def of(cls, data: Data) -> Changes:
@@ -68,6 +68,14 @@ class Changes:
         taken = {theirs for theirs in self.columns.values() if theirs is not None}
         kept = {key: value for key, value in row.items() if key not in taken and key not in self.columns}
         return kept | {ours: _at(row, theirs) for ours, theirs in self.columns.items() if theirs is not None}
+
+
+def as_columns(text: str) -> dict[str, str | None]:
+    """`{prompt: query, label: null}` as a mapping, empty for an empty text. Raises ValueError: it is none of column names."""
+    given = plain.load(text) if text.strip() else {}
+    if not isinstance(given, dict) or not all(isinstance(name, str) and isinstance(column, str | None) for name, column in given.items()):
+        raise ValueError(f"data.columns: expected our names with the file's, such as {{prompt: query, label: null}}; got {text}")
+    return given
 
 
 def _at(row: Mapping[str, object], path: str) -> object:

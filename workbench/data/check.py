@@ -16,7 +16,7 @@ from workbench.data.chat import Span, prompt_tokens, spans
 from workbench.data.dataset import encode, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import Kind, read
+from workbench.data.readers import Changes, DataError, Kind, Rows, read
 from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
 
@@ -73,6 +73,10 @@ class CheckReport(BaseModel):
     histogram: list[tuple[int, int, int]]
     """(from, to, rows) of each bin; `to` is exclusive."""
     samples: list[Sample]
+    notes: list[str] = []
+    """What is not read, and what is likely not meant, in a sentence each."""
+    refused: str = ""
+    """What a run says that refuses these rows; empty where it takes them."""
 
 
 class Page(BaseModel):
@@ -84,14 +88,21 @@ class Page(BaseModel):
 
 
 def check(
-    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: str = "auto", max_length: int = 1024, limits: Limits | None = None
+    source: str,
+    kind: Kind,
+    tokenizer: PreTrainedTokenizerBase,
+    format: str = "auto",
+    max_length: int = 1024,
+    limits: Limits | None = None,
+    changes: Changes | None = None,
+    on_bad_row: str = "error",
 ) -> CheckReport:
-    """Read everything, skip nothing silently.
+    """Read everything, skip nothing silently. `on_bad_row` decides what `refused` says.
 
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows = read(source, kind, format, on_bad_row="skip", limits=limits)
+    read_rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes)
     encoded = [encode(text, tokenizer) for text in read_rows.rows]
     lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
     answers = sum(_answer_tokens(row) for row in encoded)
@@ -117,14 +128,23 @@ def check(
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
         samples=[sample(text, tokenizer) for text in read_rows.rows[:SAMPLES]],
+        notes=read_rows.notes,
+        refused=_refused(read_rows, source, on_bad_row),
     )
 
 
 def browse(
-    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, offset: int, count: int, format: str = "auto", limits: Limits | None = None
+    source: str,
+    kind: Kind,
+    tokenizer: PreTrainedTokenizerBase,
+    offset: int,
+    count: int,
+    format: str = "auto",
+    limits: Limits | None = None,
+    changes: Changes | None = None,
 ) -> Page:
     """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = read(source, kind, format, on_bad_row="skip", limits=limits).rows
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes).rows
     return Page(total=len(rows), offset=offset, rows=[sample(text, tokenizer) for text in rows[offset : offset + count]])
 
 
@@ -166,12 +186,24 @@ def render(report: CheckReport, console: Console) -> None:
     for bad in report.bad_rows[:10]:
         console.print(f"[red]{bad.where}[/]", highlight=False)
         console.print(f"    expected {bad.expected}\n    found    {bad.found}", markup=False, highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
     if report.samples:
         first = report.samples[0]
         note = f" ({first.note})" if first.note else ""
         console.print(f"\n{first.where}{note}: what is learnt is green", style="dim", markup=False)
         for pieces in (first.pieces, first.chosen, first.rejected):
             console.print(Text.assemble(*((piece.text, "green" if piece.learnt else "") for piece in pieces or [])))
+    if report.refused:
+        console.print(f"\na run refuses this: {report.refused}", style="red", markup=False, highlight=False)
+
+
+def _refused(rows: Rows, source: str, on_bad_row: str) -> str:
+    try:
+        rows.refuse(source, on_bad_row)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _note(text: Rated | Unpaired) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from workbench.data import contents, decoding
 from workbench.data.changes import Changes
 from workbench.data.decoding import Broken
-from workbench.data.formats import Asked, detect, parse
+from workbench.data.formats import Asked, brief, detect, parse
 from workbench.data.json_rows import json_rows
 from workbench.data.limits import Limits
 from workbench.data.markup import Markup
@@ -54,8 +54,6 @@ class Rows:
     def refuse(self, source: str, on_bad_row: str) -> None:
         """Raises DataError: there are bad rows and `on_bad_row` is error, or there is no good row."""
         total = self.num_bad + len(self.rows)
-        if self.bad and not self.rows and self.format == "auto":
-            raise DataError(f"{source}: no format is known for its {total:,} rows; the first: {self.bad[0]}")
         if self.bad and (on_bad_row == "error" or not self.rows):
             kinds = list({(row.expected, row.found): row for row in reversed(self.bad)}.values())[::-1][:_SHOWN]
             listed = "\n".join(f"  {row}" for row in kinds)
@@ -126,9 +124,9 @@ class _Reading:
             self.began = True
         renamed = [(where, self.changes.renamed(raw) if isinstance(raw, dict) else raw) for where, raw in given]
         unknown: Malformed | None = None
-        if self.format == "auto":
+        if self.format == "auto" and objects:
             try:
-                self.format = detect([raw for _, raw in renamed if isinstance(raw, dict)], self._asked(""))
+                self.format = detect([raw for _, raw in renamed if isinstance(raw, Mapping)], self._asked(""))
             except Malformed as error:
                 unknown = error
         for where, raw in renamed:
@@ -140,7 +138,9 @@ class _Reading:
     def _take(self, where: str, raw: object, unknown: Malformed | None) -> None:
         if isinstance(raw, Broken):
             raise Malformed(raw.expected, raw.found)
-        if unknown and isinstance(raw, dict):
+        if not isinstance(raw, Mapping):
+            raise Malformed("a JSON object", brief(raw))
+        if unknown:
             raise unknown
         asked = self._asked(where)
         rows, unread = parse(raw, self.format, asked)
@@ -148,8 +148,7 @@ class _Reading:
         self.num_read += 1
         self.unread.update(unread)
         self.unread_of_turns.update(asked.unread)
-        if isinstance(raw, Mapping):
-            self.unreadable.update({name: value for name in unread if isinstance(value := raw[name], Unreadable)})
+        self.unreadable.update({name: value for name in unread if isinstance(value := raw[name], Unreadable)})
         for row in rows:
             self.markup.look(row)
 

@@ -20,7 +20,7 @@ from workbench.data.formats._parts import Asked, Pairs, Parsed, Raw, brief
 from workbench.data.rows import Conversation, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
 from workbench.settings.naming import module_names
 
-__all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "detect", "find", "parse"]
+__all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse"]
 
 NAMES = tuple(module_names("data/formats"))
 WANTED: Mapping[Kind, str] = {
@@ -73,18 +73,17 @@ def detect(rows: Sequence[Raw], asked: Asked) -> str:
     columns = {key for row in rows for key, value in row.items() if value is not None}
     votes = Counter(name for row in rows if (name := _recognised(parts.present(row), columns & set(row), asked)))
     if not votes:
-        raise Malformed(*nearest({name: find(name).KEYS for name in NAMES if asked.kind in find(name).GIVES}, rows[0], asked.kind))
+        giving = [name for name in NAMES if asked.kind in find(name).GIVES and not _without(find(name)) & columns]
+        raise Malformed(*nearest({name: find(name).KEYS for name in giving}, rows[0], asked.kind))
     return max(votes, key=votes.__getitem__)
 
 
-def parse(row: object, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
+def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     """A row of format `name`, as the rows of the kind that is asked for (two for a pair read as unpaired), and the columns that were not read.
 
     Raises:
         Malformed: it is not of that format, has nothing of the kind, or a column that changes its meaning and that the format does not read.
     """
-    if not isinstance(row, Mapping):
-        raise Malformed("a JSON object", brief(row))
     for key in row:
         parts.clean(str(key), "a column's name")
     present = parts.present(row)
@@ -112,7 +111,7 @@ def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
     for name in NAMES:
         of = find(name)
         sizes = [len(keys) for keys in of.KEYS if keys <= columns]
-        if not sizes or getattr(of, "WITHOUT", frozenset()) & columns:
+        if not sizes or _without(of) & columns:
             continue
         fits = getattr(of, "fits", None)
         bonus = 0
@@ -121,6 +120,10 @@ def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
         if bonus >= 0:
             best = max(best, (max(sizes) + bonus, asked.kind in of.GIVES, name))
     return best[2]
+
+
+def _without(of: Format) -> frozenset[str]:
+    return getattr(of, "WITHOUT", frozenset())
 
 
 def _rewarded(row: TextRow, raw: Raw) -> TextRow:

@@ -68,6 +68,8 @@ def nearest(formats: Mapping[str, tuple[frozenset[str], ...]], row: Raw, kind: K
     best = (-1.0, 0.0, "", frozenset[str](), dict[str, str]())
     for name, keys in formats.items():
         for needed in keys:
+            if needed <= set(columns):  # the values are of another kind: `fits` has said no
+                continue
             named = _named(needed, columns)
             share = sum(1.0 if key in columns else 0.9 for key in named) / len(needed)
             if (share, len(named)) > best[:2]:

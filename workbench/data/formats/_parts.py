@@ -384,7 +384,8 @@ def prompt_or_conversation(turns: tuple[Message, ...], asked: Asked) -> TextRow:
 def ranked(prompt: tuple[Message, ...], answers: Sequence[tuple[float, str]], asked: Asked, as_rewards: bool = True) -> list[TextRow]:
     """Pairs of answers with a score each, the higher the better: best against worst, or all that differ in score."""
     order = sorted(answers, key=lambda answer: -answer[0])
-    pairs = [(order[0], order[-1])] if asked.pairs == "extremes" else [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
+    every = asked.pairs == "all" and asked.kind in ("preference", "unpaired")
+    pairs = [(order[0], order[-1])] if not every else [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
     made = [
         Preference(prompt, a, b, high if as_rewards else None, low if as_rewards else None, asked.where)
         for (high, a), (low, b) in pairs
