@@ -8,7 +8,7 @@ from workbench.backends.base import Finding
 from workbench.data.changes import Changes, as_columns
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
-from workbench.data.formats import SCHEMAS
+from workbench.data.formats import SCHEMAS, Pairs
 from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
@@ -35,6 +35,7 @@ __all__ = [
     "Experiment",
     "Finding",
     "Kind",
+    "Pairs",
     "Piece",
     "Problem",
     "ReadOnly",

@@ -50,7 +50,8 @@ def ask() -> Asked | None:
             four, five, six = st.columns(3)
             columns = four.text_input("Columns", key="data-columns", placeholder="{prompt: query}", help=limits["columns"].description)
             map_ = five.text_input("Map", key="data-map", placeholder="path/to/file.py:function", help=limits["map"].description)
-            pairs = six.selectbox("Pairs", ["extremes", "all"], help=limits["pairs"].description)
+            choices: list[api.Pairs] = ["extremes", "all"]
+            pairs = six.selectbox("Pairs", choices, help=limits["pairs"].description)
         pressed = button_column.form_submit_button("Check", icon=":material/fact_check:", type="primary", width="stretch")
     if pressed:
         st.session_state["data-checked"] = source.strip()

@@ -235,10 +235,15 @@ def kill(run_id: RunId) -> None:
 
 
 @app.command()
-def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
+def resume(
+    run_id: RunId,
+    overrides: ResumeOverrides = None,
+    follow: Follow = True,
+    changed_data: Annotated[bool, typer.Option("--changed-data", help="Continue although a data file is not as it was at the launch.")] = False,
+) -> None:
     """Continue from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     item = api.get(run_id)
-    item.resume(overrides or ())
+    item.resume(overrides or (), changed_data)
     out.print(f"[bold]{escape(item.id)}[/]  attempt {item.status.attempt}")
     if follow:
         follow_to_end(item)

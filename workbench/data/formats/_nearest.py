@@ -65,15 +65,16 @@ _OTHERS: Mapping[str, tuple[str, ...]] = {
 def nearest(formats: Mapping[str, tuple[frozenset[str], ...]], row: Raw, kind: Kind) -> tuple[str, str]:
     """(what was expected, what stood there) for a row that none of the `formats` recognises, each given by its sets of keys."""
     columns = sorted(map(str, present(row)))
-    best = (-1.0, 0.0, "", frozenset[str](), dict[str, str]())
+    best = (-1.0, 0, "", frozenset[str](), dict[str, str]())
     for name, keys in formats.items():
         for needed in keys:
             if needed <= set(columns):  # the values are of another kind: `fits` has said no
                 continue
             named = _named(needed, columns)
             share = sum(1.0 if key in columns else 0.9 for key in named) / len(needed)
-            if (share, len(named)) > best[:2]:
-                best = (share, len(named), name, needed, named)
+            rank = (share, -len("".join(needed)))  # of equals the plainer names
+            if rank > best[:2]:
+                best = (*rank, name, needed, named)
     _, _, name, needed, named = best
     renamed = {key: column for key, column in named.items() if key != column}
     lacking = [key for key in sorted(needed) if key not in named]

@@ -25,7 +25,7 @@ def parse(row: Raw, asked: Asked) -> Parsed:
         return prompt_or_conversation(turns, asked)
     asked.unread.discard("label")
     last = cast(Sequence[Mapping[str, object]], row["conversations"])[-1]
-    if len(turns) < 2 or turns[-1].role != "assistant":
+    if not turns[:-1] or turns[-1].role != "assistant":
         raise Malformed("a prompt and an assistant's answer, which is rated", f"{len(turns)} turns, the last of them {turns[-1].role}'s")
     if turns[-1].extra:
         raise Malformed("an answer that is text alone", f"one with {', '.join(turns[-1].extra)}")
