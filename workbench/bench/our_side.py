@@ -17,7 +17,7 @@ from typing import Any
 from workbench import algorithms
 from workbench import metrics as M
 from workbench.data.chat import Chat
-from workbench.data.formats import parse
+from workbench.data.formats import Asked, parse
 from workbench.data.packing import Row
 from workbench.engine import device, hf, parallel, products
 from workbench.engine.step import Policy
@@ -43,7 +43,7 @@ def _steps(settings: dict[str, Any]) -> dict[str, Any]:
     model = Model(source=str(directory), precision=settings["precision"], lora=Lora(rank=settings["rank"], alpha=settings["alpha"]))
     policy = Policy(model, cfg, directory, settings["steps"], outputs_of(cfg))
     if settings["kind"] == "dpo":
-        rows = [chat.one(text) for row in settings["rows"] for text in parse(row, "preference", "preference", "")]
+        rows = [chat.one(text) for row in settings["rows"] for text in parse(row, "preference", Asked("preference", ""))[0]]
     else:
         rows = [Row(row["input_ids"], learn=[bool(learn) for learn in row["completion_mask"]]) for row in settings["rows"]]
     seconds, first = [], {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -12,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.data.chat import Chat, TooLong
+from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.chat import Piece as Tokens
-from workbench.data.dataset import encode_all, fingerprint, fit, prompt_text
+from workbench.data.dataset import encoded, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import BAD_KEPT, BadRow, Kind, Rows, read
+from workbench.data.readers import Changes, DataError, Kind, Rows, read
 from workbench.data.rows import Malformed, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
 
@@ -74,6 +73,9 @@ class CheckReport(BaseModel):
     """(from, to, rows) of each bin; `to` is exclusive."""
     samples: list[Sample]
     notes: list[str] = []
+    """What is not read, and what is likely not meant, in a sentence each."""
+    refused: str = ""
+    """What a run says that refuses these rows; empty where it takes them."""
 
 
 class Page(BaseModel):
@@ -84,16 +86,26 @@ class Page(BaseModel):
     rows: list[Sample]
 
 
-def check(source: str, kind: Kind, chat: Chat, format: str = "auto", max_length: int = 1024, limits: Limits | None = None) -> CheckReport:
-    """Read everything, skip nothing silently.
+def check(
+    source: str,
+    kind: Kind,
+    chat: Chat,
+    format: str = "auto",
+    max_length: int = 1024,
+    limits: Limits | None = None,
+    changes: Changes | None = None,
+    on_bad_row: str = "error",
+) -> CheckReport:
+    """Read everything, skip nothing silently. `on_bad_row` decides what `refused` says.
 
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits), chat, max_length)
-    whole = [(text, row) for text, row in zip(read_rows.rows, encoded, strict=True) if isinstance(row, Row)]
-    cut = len(encoded) - len(whole)
-    lengths = np.array([row.tokens if isinstance(row, TooLong) else len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
+    rows, tokens = encoded(read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat, max_length)
+    rows.refuse(source, "skip")
+    whole = [(text, row.row) for text, row in zip(rows.rows, tokens, strict=True) if isinstance(row, Encoded)]
+    cut = len(tokens) - len(whole)
+    lengths = np.array([_length(row) for row in tokens])
     answers = sum(_answer_tokens(row) for _, row in whole)
     counts: Counter[str] = Counter(dropped=cut)
     for text, row in whole:
@@ -103,54 +115,51 @@ def check(source: str, kind: Kind, chat: Chat, format: str = "auto", max_length:
     return CheckReport(
         source=source,
         kind=kind,
-        format=read_rows.format,
-        rows=len(encoded),
-        bad=read_rows.num_bad,
-        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in read_rows.bad[:BAD_SHOWN]],
+        format=rows.format,
+        rows=len(rows.rows),
+        bad=rows.num_bad,
+        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in rows.bad[:BAD_SHOWN]],
         too_long=counts["dropped"],
         max_length=max_length,
-        duplicates=_repeats([fingerprint(text) for text in read_rows.rows]),
-        repeated_prompts=_repeats([prompt_text(text) for text in read_rows.rows]),
-        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in read_rows.rows),
+        duplicates=_repeats([fingerprint(text) for text in rows.rows]),
+        repeated_prompts=_repeats([prompt_text(text) for text in rows.rows]),
+        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in rows.rows),
         prompt_tokens=sum(row.num_tokens for _, row in whole) - answers,
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
         samples=[sample(text, chat) for text, _ in whole[:SAMPLES]],
-        notes=[*([f"{cut:,} rows are so long that only their beginning was counted, in the lengths and in the tokens"] if cut else []), *chat.notes],
+        notes=[
+            *rows.notes,
+            *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else []),
+            *chat.notes,
+        ],
+        refused=_refused(rows, source, on_bad_row),
     )
 
 
-def browse(source: str, kind: Kind, chat: Chat, offset: int, count: int, format: str = "auto", limits: Limits | None = None) -> Page:
+def browse(
+    source: str,
+    kind: Kind,
+    chat: Chat,
+    offset: int,
+    count: int,
+    format: str = "auto",
+    limits: Limits | None = None,
+    changes: Changes | None = None,
+) -> Page:
     """Rows `offset` to `offset + count` of those that could be read, with their loss mask, or with why they have none."""
-    rows = read(source, kind, format, on_bad_row="skip", limits=limits).rows
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes).rows
     return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
-
-
-def _encoded(source: str, rows: Rows, chat: Chat, max_length: int) -> tuple[Rows, list[Row | TooLong]]:
-    """The rows that the model's chat template takes, the others among the bad ones, and their tokens."""
-    good: list[TextRow] = []
-    encoded: list[Row | TooLong] = []
-    bad, num_bad = list(rows.bad), rows.num_bad
-    for text, result in encode_all(rows.rows, chat, max_length):
-        if isinstance(result, Malformed):
-            num_bad += 1
-            bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
-        else:
-            good.append(text)
-            encoded.append(result if isinstance(result, TooLong) else result.row)
-    taken = dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad)
-    taken.refuse(source, "skip")
-    return taken, encoded
 
 
 def sample(text: TextRow, chat: Chat) -> Sample:
     """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
-    (encoded,) = chat.encode([text], TOKENS_SHOWN)
-    if isinstance(encoded, Malformed):
-        return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {encoded.args[0]}; found {encoded.args[1]}")
-    if isinstance(encoded, TooLong):
-        return Sample(where=text.where, tokens=encoded.tokens, pieces=[], note=f"more than {encoded.tokens:,} tokens")
+    (result,) = chat.encode([text], TOKENS_SHOWN)
+    if isinstance(result, Malformed):
+        return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {result.args[0]}; found {result.args[1]}")
+    if isinstance(result, TooLong):
+        return Sample(where=text.where, tokens=result.tokens, pieces=[], note=f"more than {result.tokens:,} tokens")
     parts = chat.pieces(text)
     prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
     tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)
@@ -183,18 +192,34 @@ def render(report: CheckReport, console: Console) -> None:
     for bad in report.bad_rows[:10]:
         console.print(f"[red]{bad.where}[/]", highlight=False)
         console.print(f"    expected {bad.expected}\n    found    {bad.found}", markup=False, highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
     if report.samples:
         first = report.samples[0]
         note = f" ({first.note})" if first.note else ""
         console.print(f"\n{first.where}{note}: what is learnt is green", style="dim", markup=False)
         for pieces in (first.pieces, first.chosen, first.rejected):
             console.print(Text.assemble(*((piece.text, "green" if piece.learnt else "") for piece in pieces or [])))
+    if report.refused:
+        console.print(f"\na run refuses this: {report.refused}", style="red", markup=False, highlight=False)
+
+
+def _refused(rows: Rows, source: str, on_bad_row: str) -> str:
+    try:
+        rows.refuse(source, on_bad_row)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _note(text: Rated | Unpaired) -> str:
     if isinstance(text, Rated):
         return ", ".join(f"{name} {value:g}" for name, value in text.attributes.items())
     return "desirable" if text.desirable else "undesirable"
+
+
+def _length(row: Encoded | TooLong) -> int:
+    return row.tokens if isinstance(row, TooLong) else len(row.row.prefix) + max(map(len, row.row.branches), default=0)
 
 
 def _answer_tokens(row: Row) -> int:

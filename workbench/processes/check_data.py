@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue
 from workbench.data import limits as resources
 from workbench.data.check import CheckReport, Page
 from workbench.data.limits import Limits
-from workbench.data.readers import Kind
+from workbench.data.readers import Changes, Kind
 
 TOLD = 2
 """The exit code with which the standard error is a message for the user."""
@@ -35,6 +35,8 @@ class Question(BaseModel):
     max_length: int = 1024
     rows: tuple[int, int] | None = None
     limits: Limits = Limits()
+    changes: Changes = Changes()
+    on_bad_row: str = "error"
     memory_bytes: int
 
 
@@ -46,8 +48,9 @@ def answer(question: Question) -> CheckReport | Page:
 
     chat = Chat(hf.tokenizer(hf.local_directory(question.model)), question.template_kwargs)
     if question.rows:
-        return check.browse(question.source, question.kind, chat, *question.rows, question.format, question.limits)
-    return check.check(question.source, question.kind, chat, question.format, question.max_length, question.limits)
+        return check.browse(question.source, question.kind, chat, *question.rows, question.format, question.limits, question.changes)
+    asked = (question.format, question.max_length, question.limits, question.changes, question.on_bad_row)
+    return check.check(question.source, question.kind, chat, *asked)
 
 
 def main() -> int:
