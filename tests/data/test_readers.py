@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests import models
 from workbench.data import decoding
+from workbench.data.chat import Chat
 from workbench.data.check import check, render
 from workbench.data.dataset import load
 from workbench.data.limits import Limits
@@ -25,6 +26,7 @@ from workbench.data.rows import Conversation, Message, Preference, PromptOnly, R
 from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
+CHAT = Chat(TOKENIZER)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 HH, GSM8K = SHARED / "hh-rlhf" / "helpful-base.test.jsonl.gz", SHARED / "gsm8k" / "test.jsonl.gz"
 GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
@@ -191,7 +193,7 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
     """The prompt up to where the answer begins, and nothing to learn. The longest of 1 to 40 words is cut from the left, or left out."""
     questions = ["a" + " a" * n for n in range(40)]
     path = write(tmp_path, *({"question": question, "answer": f"#### {n}"} for n, question in enumerate(questions)))
-    found = load(Data(train=path, validation_fraction=0.2), "prompt", TOKENIZER)
+    found = load(Data(train=path, validation_fraction=0.2), "prompt", CHAT)
     rows = found.train + found.validation
     assert [list(row.prefix) for row in found.validation] == found.validation_prompts
     assert (len(rows), found.report.answer_tokens, found.report.prompt_tokens) == (40, 0, sum(row.num_tokens for row in rows))
@@ -199,8 +201,8 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
         f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n": f"#### {n}" for n, question in enumerate(questions)
     }
     longest = max(row.num_tokens for row in rows)
-    assert load(Data(train=path, max_length=longest - 1), "prompt", TOKENIZER).report.dropped == 1
-    cut = load(Data(train=path, max_length=longest - 1, overlength="truncate_left"), "prompt", TOKENIZER)
+    assert load(Data(train=path, max_length=longest - 1), "prompt", CHAT).report.dropped == 1
+    cut = load(Data(train=path, max_length=longest - 1, overlength="truncate_left"), "prompt", CHAT)
     assert (cut.report.truncated, cut.report.length["max"]) == (1, longest - 1)
     for part in (rows[:3], [Row(row.prefix) for row in rows[:3]]):
         packed = pack(part)
@@ -210,10 +212,11 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
 def test_prompts_are_checked(tmp_path: Path) -> None:
     """Two rows that ask the same and expect another answer are no duplicates."""
     rows = [{"question": "2 + 2?", "answer": "4"}, {"question": "2 + 2?", "answer": "5"}, {"question": "2 + 2?", "answer": "4"}]
-    report = check(write(tmp_path, *rows), "prompt", TOKENIZER)
+    report = check(write(tmp_path, *rows), "prompt", CHAT)
     assert (report.format, report.rows, report.duplicates, report.repeated_prompts, report.answer_tokens) == ("prompts", 3, 1, 2, 0)
-    (piece,) = report.samples[0].pieces
-    assert (piece.text, piece.learnt) == ("<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n", False)
+    pieces = report.samples[0].pieces
+    assert "".join(piece.text for piece in pieces) == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    assert [(piece.role, piece.learnt) for piece in pieces] == [("", False), ("user", False), ("", False)]
     assert report.samples[0].note == "answer: 4"
     render(report, Console(file=io.StringIO()))
 

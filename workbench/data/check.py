@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
@@ -12,16 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.data.chat import Span, prompt_tokens, spans
-from workbench.data.dataset import encode, fingerprint, fit, prompt_text
+from workbench.data.chat import Chat
+from workbench.data.chat import Piece as Tokens
+from workbench.data.dataset import encode_all, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import Changes, DataError, Kind, Rows, read
-from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
+from workbench.data.readers import BAD_KEPT, BadRow, Changes, DataError, Kind, Rows, read
+from workbench.data.rows import Malformed, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 BINS = 30
 SAMPLES = 3
@@ -90,7 +88,7 @@ class Page(BaseModel):
 def check(
     source: str,
     kind: Kind,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: Chat,
     format: str = "auto",
     max_length: int = 1024,
     limits: Limits | None = None,
@@ -102,8 +100,7 @@ def check(
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes)
-    encoded = [encode(text, tokenizer) for text in read_rows.rows]
+    read_rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)
     lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
     answers = sum(_answer_tokens(row) for row in encoded)
     counts: Counter[str] = Counter()
@@ -127,8 +124,8 @@ def check(
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, tokenizer) for text in read_rows.rows[:SAMPLES]],
-        notes=read_rows.notes,
+        samples=[sample(text, chat) for text in read_rows.rows[:SAMPLES]],
+        notes=[*read_rows.notes, *chat.notes],
         refused=_refused(read_rows, source, on_bad_row),
     )
 
@@ -136,7 +133,7 @@ def check(
 def browse(
     source: str,
     kind: Kind,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: Chat,
     offset: int,
     count: int,
     format: str = "auto",
@@ -144,25 +141,38 @@ def browse(
     changes: Changes | None = None,
 ) -> Page:
     """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes).rows
-    return Page(total=len(rows), offset=offset, rows=[sample(text, tokenizer) for text in rows[offset : offset + count]])
+    rows = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)[0].rows
+    return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
 
 
-def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
+def _encoded(source: str, rows: Rows, chat: Chat) -> tuple[Rows, list[Row]]:
+    """The rows that the model's chat template takes, the others among the bad ones, and their tokens."""
+    good: list[TextRow] = []
+    encoded: list[Row] = []
+    bad, num_bad = list(rows.bad), rows.num_bad
+    for text, result in encode_all(rows.rows, chat):
+        if isinstance(result, Malformed):
+            num_bad += 1
+            bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
+        else:
+            good.append(text)
+            encoded.append(result.row)
+    taken = dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad)
+    taken.refuse(source, "skip")
+    return taken, encoded
+
+
+def sample(text: TextRow, chat: Chat) -> Sample:
     """A row as the tokens that training sees, decoded again."""
-    row = encode(text, tokenizer)
-    if isinstance(text, Conversation):
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=_pieces(spans(text.messages, tokenizer), tokenizer))
-    opened = prompt_tokens(text.prompt, tokenizer)
-    if isinstance(text, PromptOnly):
-        note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items())
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=[Piece(text=decode(tokenizer, opened), role="user", learnt=False)], note=note)
-    closed = spans((*text.prompt, Message("assistant", text.answers[0])), tokenizer)
-    prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
-    answers = [[Piece(text=decode(tokenizer, branch), role="assistant", learnt=True)] for branch in row.branches]
+    parts = chat.pieces(text)
+    prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
+    tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)
     if isinstance(text, Preference):
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
-    return Sample(where=text.where, tokens=row.num_tokens, pieces=[*prompt, *answers[0]], note=_note(text))
+        return Sample(where=text.where, tokens=tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
+    if isinstance(text, Rated | Unpaired):
+        return Sample(where=text.where, tokens=tokens, pieces=[*prompt, *answers[0]], note=_note(text))
+    note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items()) if isinstance(text, PromptOnly) else ""
+    return Sample(where=text.where, tokens=tokens, pieces=prompt, note=note)
 
 
 def render(report: CheckReport, console: Console) -> None:
@@ -220,16 +230,5 @@ def _repeats(keys: Sequence[Hashable]) -> int:
     return len(keys) - len(set(keys))
 
 
-def _first(pieces: list[Span], tokens: int) -> list[Span]:
-    """The spans within the first `tokens` tokens."""
-    kept: list[Span] = []
-    for span in pieces:
-        if tokens <= 0:
-            break
-        kept.append(Span(span.tokens[:tokens], span.role, span.learn))
-        tokens -= len(span.tokens)
-    return kept
-
-
-def _pieces(parts: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    return [Piece(text=decode(tokenizer, span.tokens), role=span.role, learnt=span.learn) for span in parts]
+def _piece(piece: Tokens, chat: Chat) -> Piece:
+    return Piece(text=decode(chat.tokenizer, piece.tokens), role=piece.role, learnt=piece.learn)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from workbench.data import limits as resources
 from workbench.data.check import CheckReport, Page
@@ -31,6 +31,7 @@ class Question(BaseModel):
     kind: Kind
     format: str = "auto"
     model: str = "smollm2-135m-instruct"
+    template_kwargs: dict[str, JsonValue] = {}
     max_length: int = 1024
     rows: tuple[int, int] | None = None
     limits: Limits = Limits()
@@ -42,13 +43,14 @@ class Question(BaseModel):
 def answer(question: Question) -> CheckReport | Page:
     """Raises ValueError: there is no such source, not one good row in it, or no such model."""
     from workbench.data import check
+    from workbench.data.chat import Chat
     from workbench.engine import hf
 
-    tokenizer = hf.tokenizer(hf.local_directory(question.model))
+    chat = Chat(hf.tokenizer(hf.local_directory(question.model)), question.template_kwargs)
     if question.rows:
-        return check.browse(question.source, question.kind, tokenizer, *question.rows, question.format, question.limits, question.changes)
+        return check.browse(question.source, question.kind, chat, *question.rows, question.format, question.limits, question.changes)
     asked = (question.format, question.max_length, question.limits, question.changes, question.on_bad_row)
-    return check.check(question.source, question.kind, tokenizer, *asked)
+    return check.check(question.source, question.kind, chat, *asked)
 
 
 def main() -> int:

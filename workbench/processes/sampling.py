@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from workbench.data.packing import Row
-from workbench.engine import hf, parallel
+from workbench.engine import parallel
 from workbench.engine.step import Policy
 from workbench.processes.phases import PhaseTimes
 from workbench.rollout.ahead import Over
@@ -48,9 +48,9 @@ class Drawn(Protocol):
     def stop_strings(self) -> tuple[str, ...]: ...
 
 
-def sampling_of(cfg: Drawn, directory: Path) -> Sampling:
+def sampling_of(cfg: Drawn, end_tokens: frozenset[int]) -> Sampling:
     """As an engine takes it, with the tokens that end the model's answers."""
-    return Sampling(cfg.max_tokens, cfg.temperature, hf.end_tokens(directory), cfg.top_k, cfg.top_p, cfg.stop_strings)
+    return Sampling(cfg.max_tokens, cfg.temperature, end_tokens, cfg.top_k, cfg.top_p, cfg.stop_strings)
 
 
 class Sampler:

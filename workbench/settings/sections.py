@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from workbench import metrics as M
 from workbench.backends.base import Immutable
@@ -184,6 +184,9 @@ class Data(Frozen):
     )
     pairs: Literal["extremes", "all"] = Field(
         default="extremes", description="Of several ranked answers: the best against the worst, or every two that differ in rank."
+    )
+    template_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Variables of the model's chat template, such as {enable_thinking: false}; a run and its samples have the same."
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,12 +49,9 @@ class Training:
 
     def _load_data(self) -> None:
         from workbench import algorithms
-        from workbench.data.dataset import load
 
-        kind = algorithms.kind_of_rows(self._spec.algorithm)
-        self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
+        self._data = self._rank.read(self._spec.data, algorithms.kind_of_rows(self._spec.algorithm))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
-        self._rank.emit("data", report=dataclasses.asdict(self._data.report))
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
 
