@@ -64,15 +64,15 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
             row over `max_length` where the policy is error.
     """
     limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
-    sources = {data.train: read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data))}
+    sources = [(data.train, read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data)))]
     if data.validation:
-        sources[data.validation] = read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data))
+        sources.append((data.validation, read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data))))
     longest = None if data.overlength == "truncate_left" else data.max_length
     kept: list[tuple[TextRow, Encoded]] = []
     held: list[tuple[TextRow, Encoded]] = []
     counts: Counter[str] = Counter()
     seen: set[str] = set()
-    for name, source in sources.items():
+    for i, (name, source) in enumerate(sources):
         rows, tokens = encoded(source, chat, longest, progress)
         rows.refuse(name, data.on_bad_row)
         counts["rows"] += len(rows.rows)
@@ -81,7 +81,7 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
             _count_text(text, seen, counts)
             fitting = _fitted(row, data, text.where, counts)
             if fitting is not None:
-                held_out = name == data.validation if data.validation else _held_out(text, data.validation_fraction)
+                held_out = i == 1 if data.validation else _held_out(text, data.validation_fraction)
                 (held if held_out else kept).append((text, fitting))
     if not held and not data.validation and data.validation_fraction > 0 and len(kept) > 1:
         held.append(kept.pop())
@@ -91,7 +91,7 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
         **counts,
         train=len(kept),
         validation=len(held),
-        notes=[*(note for source in sources.values() for note in source.notes), *chat.notes],
+        notes=[*(note for _, source in sources for note in source.notes), *chat.notes],
         **_lengths(train + validation),
     )
     if kind == "unpaired" and train:
