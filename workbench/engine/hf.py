@@ -11,18 +11,16 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from workbench.engine import families, model_files
+from workbench.engine import families, model_files, preconditions
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
@@ -42,10 +40,12 @@ def local_directory(source: str) -> Path:
         source: a directory, a .gguf file, a hub id, or `smollm2-135m-instruct`.
 
     Raises:
-        ValueError: there is no such source, it is not a model directory, or it asks for code (see `model_files`); the message says what was tried.
+        ValueError: there is no such source, it is not a model directory, it asks for code (see `model_files`), or it is a model that the engine does not
+            read (see `preconditions`); the message says what was tried.
     """
     directory = _fetched(source)
     model_files.check(directory)
+    preconditions.check(directory)
     return directory
 
 
@@ -69,7 +69,10 @@ def config(directory: Path) -> PretrainedConfig:
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(directory, **NO_CODE)
+    """Raises ValueError where it has tokens that the model's embedding has no rows for."""
+    made = AutoTokenizer.from_pretrained(directory, **NO_CODE)
+    preconditions.check_tokens(made.get_vocab(), config(directory).vocab_size, directory)
+    return made
 
 
 def end_tokens(directory: Path) -> frozenset[int]:
@@ -78,61 +81,6 @@ def end_tokens(directory: Path) -> frozenset[int]:
     settings = directory / "generation_config.json"
     named = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
     return frozenset(end for end in [*ends, *(named if isinstance(named, list) else [named])] if isinstance(end, int))
-
-
-def digest(directory: Path) -> str:
-    """Names the weights: a hash of the configuration and of every shard's size and header (which lists its tensors' places)."""
-    hasher = hashlib.sha256((directory / "config.json").read_bytes())
-    for shard in sorted(directory.glob("*.safetensors")):
-        stat = shard.stat()
-        hasher.update(f"{shard.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return hasher.hexdigest()[:16]
-
-
-def load_weights(parameters: Iterable[tuple[str, Tensor]], directory: Path, rank: int = 0, ranks: int = 1) -> None:
-    """Fill parameters (by their names in the whole model) with this tensor-parallel rank's part of a Hugging Face directory's weights.
-
-    The directory's shards are opened one at a time and only what the rank needs is read.
-
-    Raises:
-        ValueError: a tensor is missing or has another shape; the message names it.
-    """
-    parts = {part.name: part for part in mapping(config(directory))}
-    places = _shard_of_tensor(directory)
-    shards = _Shards()
-    wanted = [(parts[name], parameter) for name, parameter in parameters if name in parts]
-    with torch.no_grad():
-        for part, parameter in sorted(wanted, key=lambda item: str(places.get(item[0].hf_names[0]))):
-            if part.name == SCORE_HEAD and part.hf_names[0] not in places:  # it keeps its first values
-                continue
-            missing = next((name for name in part.hf_names if name not in places), None)
-            if missing:
-                raise ValueError(f"{directory}: no tensor {missing!r}; the model is incomplete or of another architecture")
-            value = part.join([shards.read(places[name], name, part.dim, rank, ranks) for name in part.hf_names])
-            if part.name in PADDED:  # rows for tokens that there are not
-                value = F.pad(value, (0, 0, 0, len(parameter) - len(value)))
-            if value.shape != parameter.shape:
-                raise ValueError(f"{directory}: {', '.join(part.hf_names)} give {tuple(value.shape)}; {part.name} takes {tuple(parameter.shape)}")
-            parameter.copy_(value)
-
-
-class _Shards:
-    """Reads slices of safetensors files, of which one is open at a time: a file's pages that were read stay in memory until it is closed."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: Any = None
-
-    def read(self, path: Path, name: str, dim: int | None, rank: int, ranks: int) -> Tensor:
-        if path != self._path:
-            self._path, self._file = path, safe_open(path, framework="pt")
-        part = self._file.get_slice(name)
-        shape = part.get_shape()
-        if dim is None or ranks == 1:
-            return part[:]
-        size = -(-shape[dim] // ranks)
-        span = slice(min(rank * size, shape[dim]), min((rank + 1) * size, shape[dim]))
-        return part[span] if dim == 0 else part[:, span]
 
 
 def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple[str, Tensor, int | None]]:
@@ -176,17 +124,7 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
 
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:
     """Every parameter of the whole model, and the Hugging Face tensors that it is made of."""
-    return families.find(hf).parts(hf)
-
-
-def _shard_of_tensor(directory: Path) -> dict[str, Path]:
-    places = {}
-    for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            places.update(dict.fromkeys(file.keys(), shard))
-    if not places:
-        raise ValueError(f"{directory}: no .safetensors file; convert the model with transformers' save_pretrained first")
-    return places
+    return families.find(hf.model_type).parts(hf)
 
 
 def _save_sharded(tensors: dict[str, Tensor], folder: Path) -> None:
@@ -212,7 +150,8 @@ def _save_sharded(tensors: dict[str, Tensor], folder: Path) -> None:
 
 def _declare(path: Path, changes: Mapping[str, Any]) -> None:
     tree = json.loads(path.read_text())
-    tree.pop("torch_dtype", None)
+    for old in ("torch_dtype", "quantization_config"):  # the weights are plain now
+        tree.pop(old, None)
     path.write_text(json.dumps({**tree, **changes}, indent=2))
 
 
