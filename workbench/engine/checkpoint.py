@@ -34,7 +34,7 @@ from workbench.settings import Checkpoint
 
 device.adopt_megatron()
 
-_SAME_WEIGHTS = ("source", "precision", "lora")
+_SAME_WEIGHTS = ("source", "revision", "precision", "lora")
 """The model settings that decide what a checkpoint holds; the layout is not among them."""
 
 
@@ -204,7 +204,8 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     """
     path = folder / str(step)
     meta = _meta(path)
-    saved, ours = meta["model"], policy.settings.model_dump(mode="json")
+    ours = policy.settings.model_dump(mode="json")
+    saved = {"revision": ours["revision"], **meta["model"]}  # an older checkpoint does not tell
     different = [key for key in _SAME_WEIGHTS if saved[key] != ours[key]]
     if different:
         what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from workbench.engine import families, model_files, preconditions
+from workbench.engine import families, model_files, preconditions, weight_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
@@ -33,24 +33,27 @@ PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
 _SHARD_BYTES = 5 * 10**9
 
 
-def local_directory(source: str) -> Path:
+def local_directory(source: str, revision: str | None = None) -> Path:
     """A Hugging Face directory with the source's weights in safetensors, converted or downloaded once. Nothing in it is code that would be run.
 
     Args:
         source: a directory, a .gguf file, a hub id, or `smollm2-135m-instruct`.
+        revision: of a hub id: a branch, a tag or a commit; None for its main branch.
 
     Raises:
         ValueError: there is no such source, it is not a model directory, it asks for code (see `model_files`), or it is a model that the engine does not
             read (see `preconditions`); the message says what was tried.
     """
-    directory = _fetched(source)
+    directory = _fetched(source, revision)
     model_files.check(directory)
     preconditions.check(directory)
     return directory
 
 
-def _fetched(source: str) -> Path:
+def _fetched(source: str, revision: str | None) -> Path:
     path = Path(source).expanduser()
+    if revision and (source == EMBEDDED or path.suffix == ".gguf" or path.exists()):
+        raise ValueError(f"model.revision={revision}: {sources.NO_REVISION}, and {source} is none")
     if source == EMBEDDED:
         return _from_gguf(_embedded_file())
     if path.suffix == ".gguf":
@@ -61,7 +64,12 @@ def _fetched(source: str) -> Path:
         if not (path / "config.json").is_file():
             raise ValueError(f"model.source={source}: the directory has no config.json; expected a Hugging Face model directory")
         return path.resolve()
-    return _from_hub(source)
+    return _from_hub(source, revision)
+
+
+def commit_of(source: str, directory: Path) -> str | None:
+    """The commit that a hub model's directory is of; None for any other source."""
+    return None if source == EMBEDDED or Path(source).expanduser().exists() or directory.parent.name != "snapshots" else directory.name
 
 
 def config(directory: Path) -> PretrainedConfig:
@@ -171,6 +179,8 @@ def _from_gguf(file: Path) -> Path:
         return directory
     from transformers import AutoModelForCausalLM
 
+    settings = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
+    preconditions.check_config({**settings.to_dict(), "quantization_config": None}, str(file))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE).save_pretrained(temporary)
@@ -187,14 +197,27 @@ def _from_gguf(file: Path) -> Path:
     return directory
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, revision: str | None) -> Path:
+    """Its configuration first: what is refused for it is not downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+    at = f" at revision {revision}" if revision else ""
     try:
+        settings = Path(snapshot_download(source, revision=revision, allow_patterns=["config.json"]))
+        if not (settings / "config.json").is_file():
+            raise ValueError(f"model.source={source}{at}: there is no config.json in it; expected a Hugging Face model")
+        preconditions.check_config(preconditions.read_config(settings), f"{source}{at}, config.json")
         patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
-        return Path(snapshot_download(source, allow_patterns=patterns))
+        directory = Path(snapshot_download(source, revision=settings.name, allow_patterns=patterns))
+    except RevisionNotFoundError as error:
+        raise ValueError(f"model.revision={revision}: {source} has no such branch, tag or commit") from error
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError) as error:
         raise ValueError(
-            f"model.source={source}: neither a directory, a .gguf file nor a model on the Hugging Face hub that can be reached ({type(error).__name__})"
+            f"model.source={source}{at}: neither a directory, a .gguf file nor a model on the Hugging Face hub that can be reached ({type(error).__name__})"
         ) from error
+    if not weight_files.files(directory):
+        raise ValueError(
+            f"model.source={source}{at}: {directory} has no .safetensors file; fetch it where the hub can be reached: workbench model get {source}"
+        )
+    return directory

@@ -32,15 +32,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_kind(config: Mapping[str, Any], where: str) -> None:
+    """As `check_config`, of a configuration that is not whole, such as the hub tells of a model: its architecture, and how it is quantised."""
+    try:
+        families.find(config.get("model_type"))
+        quantisation.of(config)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
 def check_config(config: Mapping[str, Any], where: str) -> None:
     """Whether the engine computes what a config.json describes.
 
     Raises:
         ValueError: another architecture, a feature that the engine does not have, or quantised weights that it does not read; the message names it.
     """
+    check_kind(config, where)
     try:
-        families.find(config.get("model_type")).check(config)
-        quantisation.of(config)
+        families.find(config["model_type"]).check(config)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from workbench.engine import hf, parallel
+from workbench.processes import startup
 from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
@@ -30,7 +30,7 @@ class Rank:
         self.attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._log = Log()
-        self.directory: Path = self.made_by_first(lambda: hf.local_directory(spec.model.source), "fetching the model")
+        self.directory, self.spec = self.made_by_first(lambda: startup.fetched(run, spec), "fetching the model")
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
 
     def emit(self, kind: str, **values: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.rundir import opening
@@ -22,27 +23,52 @@ def join(run: RunDir, experiment: Experiment, layout: Layout) -> Experiment:
     from workbench.engine import parallel
 
     parallel.start(layout)
-    if parallel.rank() == 0 and not _settled(run):
-        mine = run.path / f".precision.{os.getpid()}"
-        write_atomic(mine, device.native_precision())
-        try:
-            os.link(mine, run.path / "precision")
-        except FileExistsError:
-            pass  # another gang was first
-        finally:
-            mine.unlink()
+    if parallel.rank() == 0 and not _settled(run, "precision"):
+        _settle(run, "precision", device.native_precision())
     parallel.from_first(None)
     return settled(run, experiment)
 
 
+def fetched(run: RunDir, experiment: Experiment) -> tuple[Path, Experiment]:
+    """The folder of the policy's first weights, and the experiment with the commit that a hub model's are of: the first gang that comes decides for all.
+
+    Raises as `workbench.engine.hf.local_directory` does.
+    """
+    from workbench.engine import hf
+
+    experiment = settled(run, experiment)
+    source = experiment.model.source
+    directory = hf.local_directory(source, experiment.model.revision)
+    commit = hf.commit_of(source, directory)
+    if commit is None:
+        return directory, experiment
+    if not _settled(run, "commit"):
+        _settle(run, "commit", commit)
+    experiment = settled(run, experiment)
+    return (directory if experiment.model.revision == commit else hf.local_directory(source, experiment.model.revision)), experiment
+
+
 def settled(run: RunDir, experiment: Experiment) -> Experiment:
-    """The experiment with the precision that the run began in. Unchanged where none is to be settled, or the run has not begun."""
-    precision = _settled(run)
-    if experiment.model.precision != "auto" or not precision:
-        return experiment
-    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"precision": precision})})
+    """The experiment with the precision that the run began in, and the commit of its hub model. Unchanged where none is to be settled, or the run has not begun."""
+    precision, commit = _settled(run, "precision"), _settled(run, "commit")
+    changes = {"precision": precision} if experiment.model.precision == "auto" and precision else {}
+    if commit:
+        changes["revision"] = commit
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update=changes)}) if changes else experiment
 
 
-def _settled(run: RunDir) -> str:
-    path = run.path / "precision"
+def _settle(run: RunDir, name: str, value: str) -> None:
+    """Write it as the run's file of this name, unless another gang was first."""
+    mine = run.path / f".{name}.{os.getpid()}"
+    write_atomic(mine, value)
+    try:
+        os.link(mine, run.path / name)
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink()
+
+
+def _settled(run: RunDir, name: str) -> str:
+    path = run.path / name
     return opening.read_text(path) if opening.is_file(path) else ""

@@ -47,7 +47,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
-from workbench.rundir import checks, opening
+from workbench.rundir import checks, creation, opening
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, read_json, tail, touch, write_atomic, write_once
 from workbench.rundir.lines import Event, Job, Request
 from workbench.rundir.opening import ReadOnly, Unreadable, opener
@@ -357,7 +357,7 @@ def list_runs(root: Path) -> list[RunDir]:
     """The runs of one folder, newest first: those that this user may read, their own and others', and their own that are damaged."""
     if not root.is_dir():
         return []
-    return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: run.id, reverse=True)
+    return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: (creation.time_of(run.path), run.id), reverse=True)
 
 
 def is_run(path: Path) -> bool:
