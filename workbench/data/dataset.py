@@ -86,10 +86,15 @@ def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: P
     rows = [row for _, row in kept + held]
     prompts = [_prompt(text, row, tokenizer) for text, row in held]
     report = Report(**counts, train=len(kept), validation=len(held), **_lengths(rows))
-    train, validation = [row for _, row in kept], [row for _, row in held]
+    train, validation = ([_with_prompt(text, row) for text, row in part] for part in (kept, held))
     if kind == "unpaired" and train:
         train, validation = (with_mismatched(part, train, data.max_length) for part in (train, validation))
     return Dataset(train, validation, prompts, report, [text for text, _ in kept])
+
+
+def _with_prompt(text: TextRow, row: Row) -> Row:
+    """A prompt's row with the prompt itself."""
+    return dataclasses.replace(row, asked=text) if isinstance(text, PromptOnly) else row
 
 
 def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:

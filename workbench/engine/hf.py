@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from workbench.engine import families, model_files, preconditions, weight_files
+from workbench.engine import families, model_files, padding, preconditions, weight_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
 from workbench.settings.sources import EMBEDDED
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SCORE_HEAD = "score_head.weight"
 PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
 """Their rows are tokens, and tensor-parallel ranks have equally many: the last may have some for tokens that there are not."""
@@ -104,7 +105,7 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
 
 def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
-    tokenizer. A model with a score head is written as a sequence classifier.
+    tokenizer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
     The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
@@ -123,11 +124,23 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
         if SCORE_HEAD in weights:
             kind = type(hf).__name__.removesuffix("Config")
             changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
+            changes |= _pad(folder, source, tensors, hf.vocab_size)
         _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
         (folder / "README.md").write_text(note)
         folder.rename(out)
     return out
+
+
+def _pad(folder: Path, source: Path, tensors: dict[str, Tensor], rows: int) -> dict[str, int]:
+    """Give a classifier's folder a padding token that ends no text, and the embedding a row for it where it has none. Returns what config.json says of it."""
+    words = tokenizer(source)
+    chosen = padding.of(words, end_tokens(source))
+    if chosen.token != words.pad_token:
+        padding.declare(words, chosen).save_pretrained(folder)
+    missing = max(0, chosen.number + 1 - rows)
+    tensors[EMBEDDING] = torch.nn.functional.pad(tensors[EMBEDDING], (0, 0, 0, missing))
+    return {"pad_token_id": chosen.number, "vocab_size": rows + missing}
 
 
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:

@@ -13,9 +13,9 @@ from transformers import PretrainedConfig
 
 from workbench.engine import hf, quantisation, weight_files
 from workbench.engine.families._parts import Part
+from workbench.engine.hf import EMBEDDING, HEAD
 from workbench.engine.preconditions import read_config
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 COMPUTED = ".rotary_emb.inv_freq"
 """Old files hold it; it is computed from the configuration."""
 

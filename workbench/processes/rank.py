@@ -30,8 +30,13 @@ class Rank:
         self.attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._log = Log()
-        self.directory, self.spec = self.made_by_first(lambda: startup.fetched(run, spec), "fetching the model")
+        self.directory, revision = self.made_by_first(self._fetched, "fetching the model")
+        self.spec = startup.at_revision(spec, revision)
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
+
+    def _fetched(self) -> tuple[Path, str | None]:
+        directory, spec = startup.fetched(self.run, self.spec)
+        return directory, spec.model.revision
 
     def emit(self, kind: str, **values: object) -> None:
         """An event of the run: a line in this rank's log, and written by rank 0."""

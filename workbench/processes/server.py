@@ -152,7 +152,7 @@ def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
         return
     check_tokens(arrays["tokens"], arrays["sequence_lengths"], vocabulary, longest)
     rows = len(arrays["tokens"])
-    for name in ("prompt_lengths", "columns"):
+    for name in ("prompt_lengths", "columns", "asked"):
         if name in arrays and len(arrays[name]) != rows:
             raise BadRequest(f"{name} has {len(arrays[name])} entries for {rows} rows of tokens")
     if not ((arrays["prompt_lengths"] >= 1) & (arrays["prompt_lengths"] < arrays["sequence_lengths"])).all():

@@ -48,6 +48,11 @@ def fetched(run: RunDir, experiment: Experiment) -> tuple[Path, Experiment]:
     return (directory if experiment.model.revision == commit else hf.local_directory(source, experiment.model.revision)), experiment
 
 
+def at_revision(experiment: Experiment, revision: str | None) -> Experiment:
+    """The experiment with its model at a revision."""
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"revision": revision})})
+
+
 def settled(run: RunDir, experiment: Experiment) -> Experiment:
     """The experiment with the precision that the run began in, and the commit of its hub model. Unchanged where none is to be settled, or the run has not begun."""
     precision, commit = _settled(run, "precision"), _settled(run, "commit")

@@ -59,7 +59,7 @@ def _model(directory: Path, dtype: torch.dtype) -> Generating:
     settings = hf.config(directory)
     if quantisation.of(settings.to_dict()) is None:
         return cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE))
-    del settings.quantization_config
+    vars(settings).pop("quantization_config")
     return cast(Generating, AutoModelForCausalLM.from_config(settings, dtype=dtype, **NO_CODE))
 
 
