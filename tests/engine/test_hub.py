@@ -75,10 +75,22 @@ def test_of_two_gangs_the_first_decides(hub: Path, run: RunDir, monkeypatch: pyt
     assert (directory.name, pinned.model.revision) == (OLD, OLD)
 
 
-def test_a_directory_has_no_commit(run: RunDir, tiny_model: Path) -> None:
-    spec = compose(["experiment=dpo_demo", f"model.source={tiny_model}"])
-    assert startup.fetched(run, spec) == (tiny_model, spec)
+def test_weights_that_were_replaced_are_refused_until_told(run: RunDir, tmp_path: Path) -> None:
+    """As under adapters, between a checkpoint and a resume. A directory has no commit."""
+    model = models.save(tmp_path / "model")
+    spec = compose(["experiment=dpo_demo", f"model.source={model}"])
+    for _ in range(2):
+        assert startup.fetched(run, spec) == (model, spec)
+    assert startup.changed_weights(run, spec) == []
     assert not (run.path / "commit").exists()
+    models.save(model, num_key_value_heads=4)
+    with pytest.raises(ValueError, match=r"has other weights than when the run began .*--changed-data"):
+        startup.fetched(run, spec)
+    (told,) = startup.changed_weights(run, spec)
+    assert "--changed-data" in told
+    startup.accept_other_weights(run)
+    assert startup.fetched(run, spec) == (model, spec)
+    assert startup.changed_weights(run, spec) == []
 
 
 def test_a_launch_looks_at_the_revision_and_at_what_it_is(hub: Path, tiny_model: Path) -> None:

@@ -17,6 +17,8 @@ INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 MAX_HEADER_BYTES = 100 << 20
 """As safetensors' own reader allows."""
 SAMPLE_BYTES = 256
+PASSING = ("transformers_version", "_name_or_path", "use_cache")
+"""Keys of a configuration that another writer of the same model writes otherwise."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def fingerprint(directory: Path) -> str:
 
     It costs some thousand short reads, whatever the model's size. Names and dates of files do not count.
     """
-    hasher = hashlib.sha256((directory / "config.json").read_bytes())
+    config = decoded((directory / "config.json").read_bytes())
+    hasher = hashlib.sha256(json.dumps({key: value for key, value in config.items() if key not in PASSING}, sort_keys=True).encode())
     for path in files(directory):
         found = sorted(_entries(path), key=lambda item: item[1].start)
         data = path.stat().st_size - max((entry.start + entry.size for _, entry in found), default=0)

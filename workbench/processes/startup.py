@@ -14,6 +14,9 @@ from workbench.settings.spec import Experiment
 if TYPE_CHECKING:
     from workbench.settings.layout import Layout
 
+WEIGHTS = "weights"
+"""The run's file with the fingerprint of its first weights (`workbench.engine.weight_files.fingerprint`)."""
+
 
 def join(run: RunDir, experiment: Experiment, layout: Layout) -> Experiment:
     """Start this process's gang. Returns the experiment with the run's precision in place of `auto`: the first gang that comes decides for all."""
@@ -32,20 +35,50 @@ def join(run: RunDir, experiment: Experiment, layout: Layout) -> Experiment:
 def fetched(run: RunDir, experiment: Experiment) -> tuple[Path, Experiment]:
     """The folder of the policy's first weights, and the experiment with the commit that a hub model's are of: the first gang that comes decides for all.
 
-    Raises as `workbench.engine.hf.local_directory` does.
+    Raises:
+        ValueError: as `workbench.engine.hf.local_directory`; or the weights are others than those that the run began with.
     """
-    from workbench.engine import hf
+    from workbench.engine import hf, weight_files
 
     experiment = settled(run, experiment)
     source = experiment.model.source
     directory = hf.local_directory(source, experiment.model.revision)
     commit = hf.commit_of(source, directory)
-    if commit is None:
-        return directory, experiment
-    if not _settled(run, "commit"):
-        _settle(run, "commit", commit)
-    experiment = settled(run, experiment)
-    return (directory if experiment.model.revision == commit else hf.local_directory(source, experiment.model.revision)), experiment
+    if commit is not None:
+        if not _settled(run, "commit"):
+            _settle(run, "commit", commit)
+        experiment = settled(run, experiment)
+        if experiment.model.revision != commit:
+            directory = hf.local_directory(source, experiment.model.revision)
+    now = weight_files.fingerprint(directory)
+    if not _settled(run, WEIGHTS):
+        _settle(run, WEIGHTS, now)
+    if _settled(run, WEIGHTS) != now:
+        raise ValueError(_other_weights(run, directory))
+    return directory, experiment
+
+
+def changed_weights(run: RunDir, experiment: Experiment) -> list[str]:
+    """What a resume is to be refused for: a model's directory, seen from here, with other weights than the run began with. Imports no torch."""
+    from workbench.engine import weight_files
+
+    directory, was = Path(experiment.model.source).expanduser(), _settled(run, WEIGHTS)
+    if not was or not (directory / "config.json").is_file() or weight_files.fingerprint(directory) == was:
+        return []
+    return [_other_weights(run, directory)]
+
+
+def accept_other_weights(run: RunDir) -> None:
+    """From the next start on the run is on the weights that its model has then."""
+    if opening.is_file(run.path / WEIGHTS):
+        opening.unlink(run.path / WEIGHTS)
+
+
+def _other_weights(run: RunDir, directory: Path) -> str:
+    return (
+        f"model.source: {directory} has other weights than when the run began ({run.path / WEIGHTS}): its adapters would be on another model, its reference"
+        " another one. Put the files back, or resume with --changed-data"
+    )
 
 
 def at_revision(experiment: Experiment, revision: str | None) -> Experiment:

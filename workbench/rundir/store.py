@@ -5,6 +5,7 @@
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
               once                       the name under which it is launched only once; not there where it has none
               precision                  what the first gang made of `auto`: fp32 or bf16
+              commit, weights            the first gang's: a hub model's commit; the fingerprint of the weights that the run began with
               events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
               beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
               control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary

@@ -44,6 +44,7 @@ class Generation:
     def __init__(self, rank: Rank):
         from workbench.data.dataset import load
         from workbench.engine import parallel
+        from workbench.processes.context import warn_of_context
         from workbench.processes.controls import Controls
         from workbench.processes.phases import PhaseTimes
         from workbench.processes.restored import restored_policy
@@ -56,6 +57,7 @@ class Generation:
         whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
         data = load(whole, "prompt", rank.tokenizer, rank.progress("reading the data"))
         rank.emit("data", report=dataclasses.asdict(data.report))
+        warn_of_context(rank, data.train, self._cfg.max_tokens)
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
         self._rows = data.train

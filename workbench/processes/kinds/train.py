@@ -51,11 +51,13 @@ class Training:
     def _load_data(self) -> None:
         from workbench import algorithms
         from workbench.data.dataset import load
+        from workbench.processes.context import warn_of_context
 
         kind = algorithms.kind_of_rows(self._spec.algorithm)
         self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         self._rank.emit("data", report=dataclasses.asdict(self._data.report))
+        warn_of_context(self._rank, [*self._train, *self._held_out], getattr(self._spec.algorithm, "max_tokens", 0))
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
 
