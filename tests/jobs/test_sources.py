@@ -50,7 +50,7 @@ def test_names_endings_and_first_rows_of_data(tmp_path: Path) -> None:
 def test_models_of_every_role(tmp_path: Path) -> None:
     (tmp_path / "no-model").mkdir()
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     rewards = (
         f"algorithm.rewards={{a: {{model: nobody/nothing}}, b: {{model: {tmp_path}/no-model}}, c: {{judge: {{model: '~nobody-here/x'}}}}, "
         f"d: {{model: {tmp_path}/model}}}}"

@@ -173,7 +173,7 @@ class Chat:
             good.append(text)
         if isinstance(row, PromptOnly):
             prompt = good[0].tokens[: good[0].prompt]
-            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns), len(prompt))
+            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns, asked=row), len(prompt))
         if isinstance(row, Conversation):
             learn = good[0].marked([span for spans in good[0].layout.learnt.values() for span in spans])
             tokens = good[0].tokens

@@ -24,6 +24,7 @@ from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatch
 from workbench.engine import columns, device, hf, lora, parallel
 from workbench.engine.attention import PackedRows, Span, spans_of
 from workbench.engine.batch import Batch, Given, Loss, Metrics
+from workbench.engine.loading import load_weights
 from workbench.engine.megatron_types import gradients, put
 from workbench.engine.mended import Interleaved, interleaved
 from workbench.engine.model import DTYPES, build, named_parameters
@@ -53,7 +54,7 @@ class Policy:
         for chunk in self.chunks:
             if wanted.per == "token" and chunk.score_head is not None:
                 torch.nn.init.zeros_(chunk.score_head.weight)  # a value function starts by expecting nothing
-        hf.load_weights(named_parameters(self.chunks), directory, parallel.tensor_rank(), parallel.tensor_size())
+        load_weights(named_parameters(self.chunks), directory, wanted.scores > 0, parallel.tensor_rank(), parallel.tensor_size())
         for chunk in self.chunks:
             if model.lora.rank:
                 lora.attach(chunk, model.lora, model.init_seed)

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from workbench.data.packing import Row
+from workbench.data.rows import Message, PromptOnly
 from workbench.rollout.experience import Experience
 
 
@@ -56,3 +58,26 @@ def by_token(arrays: Mapping[str, np.ndarray], values: Sequence[np.ndarray]) -> 
         out_BT[i, prompt:length] = flat[at : at + length - prompt]
         at += length - prompt
     return out_BT
+
+
+def prompt_text(asked: PromptOnly | None) -> str:
+    """A prompt's messages and tools as JSON; null where they are not known."""
+    if asked is None:
+        return "null"
+    messages = [{"role": message.role, "content": message.content, "extra": dict(message.extra)} for message in asked.prompt]
+    return json.dumps({"messages": messages, "tools": [dict(tool) for tool in asked.tools]})
+
+
+def prompt_of(text: bytes) -> PromptOnly | None:
+    """What `prompt_text` wrote. Raises ValueError for anything else."""
+    tree = json.loads(text)
+    if tree is None:
+        return None
+    try:
+        messages = tuple(Message(each["role"], each["content"], extra=dict(each["extra"])) for each in tree["messages"])
+        tools = tuple(dict(tool) for tool in tree["tools"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"got {text[:100]!r}") from None
+    if not all(isinstance(message.role, str) and isinstance(message.content, str) for message in messages):
+        raise ValueError(f"got {text[:100]!r}")
+    return PromptOnly(messages, {}, tools=tools)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from workbench.data.rows import PromptOnly
 from workbench.settings.online import Need, RewardKind
 
 Tally = tuple[float, float]
@@ -23,7 +24,7 @@ class Finished:
     """An answer to be scored. Answers with the same `prompt_index` answer the same prompt, and lie side by side.
 
     `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens. `columns` are
-    the data row's others, as text.
+    the data row's others, as text. `asked` is the prompt as it was read: its messages; None where they are not known.
     """
 
     prompt_index: int
@@ -32,6 +33,7 @@ class Finished:
     columns: Mapping[str, str]
     prefix: Sequence[int]
     tokens: Sequence[int]
+    asked: PromptOnly | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """What the roles that a component needs do for it: `score` gives its reward model's score of each answer, `judge` asks its judge."""
+    """What the roles that a component needs do for it: `score` gives its reward model's score of each answer (None: it cannot read it), `judge` asks its judge."""
 
-    score: Callable[[Sequence[Finished]], Sequence[float]]
+    score: Callable[[Sequence[Finished]], Sequence[float | None]]
     judge: Judge
 
 

@@ -123,6 +123,11 @@ class Model(Frozen):
         min_length=1,
         description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
     )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Of a hub model: the branch, tag or commit; empty: its main branch as it is when the run begins. The run keeps the commit.",
+    )
     precision: Literal["fp32", "bf16", "auto"] = Field(
         default="fp32",
         description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights; auto is bf16 where the machine computes it fast.",
@@ -166,7 +171,7 @@ class Model(Frozen):
         return self
 
 
-WEIGHTS = ("source", "precision", "lora", "init_seed")
+WEIGHTS = ("source", "revision", "precision", "lora", "init_seed")
 
 
 class Data(Frozen):

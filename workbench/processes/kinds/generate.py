@@ -52,7 +52,7 @@ class Generation:
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
         whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
-        data = rank.read(whole, "prompt")
+        data = rank.read(whole, "prompt", self._cfg.max_tokens)
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
         self._rows = data.train

@@ -27,7 +27,7 @@ from transformers import (
     StopStringCriteria,
 )
 
-from workbench.engine import device
+from workbench.engine import device, hf, quantisation
 from workbench.engine.gather import gathered
 from workbench.engine.model_files import NO_CODE
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
@@ -54,6 +54,15 @@ Asked = tuple[Prompt, int]
 """A prompt and the number of one of its samples."""
 
 
+def _model(directory: Path, dtype: torch.dtype) -> Generating:
+    """The model with the directory's weights; one whose weights are quantised with random ones, until the policy's are copied over them."""
+    settings = hf.config(directory)
+    if quantisation.of(settings.to_dict()) is None:
+        return cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE))
+    vars(settings).pop("quantization_config")
+    return cast(Generating, AutoModelForCausalLM.from_config(settings, dtype=dtype, **NO_CODE))
+
+
 class Engine:
     """A copy of the policy in transformers. `weights` gives the policy's, by Hugging Face names; `tokenizer` is needed for stop strings only."""
 
@@ -66,11 +75,7 @@ class Engine:
         dtype: torch.dtype = torch.float32,
     ):
         self.weights, self.tokenizer, self.slots = weights, tokenizer, slots
-        self.model = (
-            cast(Generating, AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, **NO_CODE))
-            .to(device.current())
-            .eval()
-        )
+        self.model = _model(directory, dtype).to(device.current()).eval()
         self.model.generation_config = GenerationConfig()  # the model's own would add to what is asked for (say, a repetition penalty)
         self.profile = Profile()
 

@@ -23,7 +23,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from transformers import PreTrainedTokenizerBase
 
 from workbench.data.tokenizer import decode
-from workbench.engine import device
+from workbench.engine import device, quantisation
 from workbench.engine.gather import gathered
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
 
@@ -259,4 +259,8 @@ def _says(text: str, strings: Sequence[str]) -> bool:
 
 def build(of: Ingredients) -> Engine:
     """On a copy of the policy's weights, gathered from all ranks."""
+    if quantisation.of(of.policy.hf_config.to_dict()) is not None:
+        raise ValueError(
+            f"rollout.name=tensorrt_llm: {of.directory} has quantised weights, which TensorRT-LLM would compute with; use rollout.name=megatron"
+        )
     return Engine(of.directory, lambda: gathered(of.policy.weights(), of.policy.hf_config), of.tokenizer, of.slots)
