@@ -14,12 +14,35 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The tokens that each of N targets was drawn among, where top-k or top-p left others out: `tokens` end to end, `counts_N` of each target."""
+
+    tokens: np.ndarray
+    counts_N: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each target's tokens begin, and where the last one's end: [N + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts_N)])
+
+    def of(self, places: np.ndarray) -> Kept:
+        """Those of some targets, in ascending order."""
+        return Kept(self.tokens[np.repeat(np.isin(np.arange(len(self.counts_N)), places), self.counts_N)], self.counts_N[places])
+
+    @staticmethod
+    def joined(parts: Sequence[Kept]) -> Kept:
+        return Kept(np.concatenate([part.tokens for part in parts]), np.concatenate([part.counts_N for part in parts]))
+
+
+@dataclass(frozen=True)
 class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
     `values` are the row's scalars by name, `columns` its texts that are not learnt from. `reference_logprobs_N` are the reference policy's
     log-probabilities of the row's targets, in their order, where an algorithm needs them; `arrays` are further values of the targets, by
     name (advantages, returns).
+
+    `temperature` and `kept` say how sampled branches were drawn: log-probabilities and entropies of the row's targets are those of that distribution.
     """
 
     prefix: Sequence[int]
@@ -29,6 +52,8 @@ class Row:
     columns: Mapping[str, str] = field(default_factory=dict)
     reference_logprobs_N: np.ndarray | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    temperature: float = 1.0
+    kept: Kept | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -49,7 +74,8 @@ class Pack:
     """One microbatch. T tokens, N targets, S sequences (one a branch; a row without branches is one sequence).
 
     `source_N` is the place whose hidden state predicts `target_N`; `sequence_N` is the sequence each target belongs to, in the order of
-    the rows and of their branches; `last_S` is the place of each sequence's last token.
+    the rows and of their branches; `last_S` is the place of each sequence's last token. `temperature_N` and `kept` say how each target was drawn; None:
+    at temperature 1, and among all tokens.
     """
 
     tokens_T: np.ndarray
@@ -60,6 +86,8 @@ class Pack:
     sequence_N: np.ndarray
     last_S: np.ndarray
     rows: tuple[Row, ...]
+    temperature_N: np.ndarray | None = None
+    kept: Kept | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -95,6 +123,8 @@ def pack(rows: Sequence[Row]) -> Pack:
         prefix_trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
         start = at
     tokens_T = np.concatenate(tokens)
+    kept = [row.kept for row in rows if row.kept is not None]
+    assert len(kept) in (0, len(rows)), "all rows of a microbatch were drawn among kept tokens, or none"
     return Pack(
         tokens_T=tokens_T,
         positions_T=np.concatenate(positions),
@@ -104,7 +134,16 @@ def pack(rows: Sequence[Row]) -> Pack:
         sequence_N=np.concatenate(sequences),
         last_S=np.array(last, np.int64),
         rows=tuple(rows),
+        temperature_N=_temperatures(rows),
+        kept=Kept.joined(kept) if kept else None,
     )
+
+
+def _temperatures(rows: Sequence[Row]) -> np.ndarray | None:
+    """Of each target; None where all are 1."""
+    if all(row.temperature == 1 for row in rows):
+        return None
+    return np.concatenate([np.full(len(targets(row)), row.temperature, np.float32) for row in rows])
 
 
 BLANK = Pack(

@@ -27,6 +27,8 @@ from workbench.settings.sections import AlgorithmConfig, Frozen, Model
 C = TypeVar("C", bound=AlgorithmConfig)
 TOGETHER = {"critic_reward": ("critic", "reward")}
 """Servers of several roles, whose models share the accelerator."""
+MEASURING = ("reference", "teacher")
+"""Roles that give log-probabilities of answers."""
 
 if TYPE_CHECKING:
     ServerName = str
@@ -173,9 +175,16 @@ class OnlineConfig(AlgorithmConfig):
     rollout_batch_size: int = Field(default=64, ge=1, description="Answers sampled in a step, all together.")
     samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature.")
+    temperature: float = Field(
+        default=1.0, gt=0, le=10, description="Sampling temperature, above 0; the policy that learns is softmax(logits / temperature), as sampled."
+    )
     top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
+    logprobs_of: Literal["kept", "policy"] = Field(
+        default="kept",
+        description="With top_k or top_p, whose log-probabilities are learnt: kept, among the tokens that the sampler kept, is what was sampled from;"
+        " policy, among all tokens, is biased, and what engines and servers can do that do not know the kept ones.",
+    )
     stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
     rewards: dict[str, AnyReward] = Field(
         default={}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
@@ -231,6 +240,20 @@ class OnlineConfig(AlgorithmConfig):
     @property
     def rows_per_step(self) -> int:
         return self.rollout_batch_size // self.samples_per_prompt
+
+    @property
+    def among_kept(self) -> bool:
+        """Log-probabilities are those among the tokens that top-k and top-p kept."""
+        return self.logprobs_of == "kept" and (self.top_k > 0 or self.top_p < 1)
+
+    @model_validator(mode="after")
+    def _kept_tokens_are_known(self) -> Self:
+        if self.among_kept and (served := [name for name in self.served if name in MEASURING]):
+            raise ValueError(
+                f"served={','.join(served)} with top_k={self.top_k}, top_p={self.top_p}: a server does not know which tokens were kept;"
+                " do not serve it, sample without top_k and top_p, or set logprobs_of=policy"
+            )
+        return self
 
     @model_validator(mode="after")
     def _judge_has_a_model(self) -> Self:
