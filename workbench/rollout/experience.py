@@ -168,6 +168,14 @@ def mean_rewards(experiences: Sequence[Experience], mean: Callable[[list[float]]
     return {**means, **({M.REWARDS_UNKNOWN: unknown / len(experiences)} if unknown else {})}
 
 
+def lengths(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Mean tokens of answers, of prompts, and of both together, as metrics."""
+    answers, prompts = (
+        _mean([float(len(tokens)) for tokens in each]) for each in ([e.tokens for e in experiences], [e.row.prefix for e in experiences])
+    )
+    return {M.GENERATION_LENGTH: answers, M.PROMPT_LENGTHS: prompts, M.RESPONSE_LENGTHS: prompts + answers}
+
+
 def group_into_rows(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:
     """The experiences as rows to learn from: a prompt with its answers as branches, and of each token the arrays (name in the loss: field).
 

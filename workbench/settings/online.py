@@ -208,8 +208,16 @@ class OnlineConfig(AlgorithmConfig):
     judge_server: Processes = Field(default=Processes(), description="The judge server's processes: for a judge with a model of its own.")
     kl_coefficient: float = Field(default=0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k1", description="How the KL of a token is estimated (Schulman 2020).")
+    kl_clamped: bool = Field(
+        default=False, description="Bound the estimate k3 as verl does: the log-ratio within 20, a token's KL within 10; beyond it has no gradient."
+    )
     clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
     clip_high: float = Field(default=0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    dual_clip: float = Field(
+        default=0.0,
+        ge=0,
+        description="c above 1: where the advantage is negative, a token's surrogate is c times it at least (dual clip, arXiv 1912.09729); 0: no bound.",
+    )
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
     update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
     truncated: Literal["keep", "mask", "penalty"] = Field(
@@ -221,6 +229,13 @@ class OnlineConfig(AlgorithmConfig):
         ge=0,
         description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
     )
+
+    @field_validator("dual_clip")
+    @classmethod
+    def _beyond_the_clip(cls, dual_clip: float) -> float:
+        if 0 < dual_clip <= 1:
+            raise ValueError("0 for no bound, or a number above 1, such as 3")
+        return dual_clip
 
     @field_validator("rewards")
     @classmethod

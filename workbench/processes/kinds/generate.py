@@ -117,11 +117,12 @@ class Generation:
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
+    from workbench.rollout.experience import lengths
+
     tokens = sum(len(e.tokens) for e in answers)
     return {
         M.ROLLOUT_SIZE: len(answers),
-        M.RESPONSE_LENGTHS: tokens / len(answers),
-        M.PROMPT_LENGTHS: sum(len(e.row.prefix) for e in answers) / len(answers),
+        **lengths(answers),
         M.PROPERLY_ENDED: sum(e.finish_reason == "stop" for e in answers) / len(answers),
         M.TOKENS_PER_S: tokens / seconds,
         M.SAMPLES_PER_S: len(answers) / seconds,
