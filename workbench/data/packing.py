@@ -167,26 +167,61 @@ def targets(row: Row) -> np.ndarray:
 
 
 def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows grouped so that no group exceeds `tokens` (a longer row is a group of its own): first fit, longest first."""
+    """Rows grouped so that no group exceeds `tokens` (a longer row is a group of its own): first fit, longest first, in n log n steps."""
     groups: list[list[Row]] = []
-    room: list[int] = []
+    room = _Room(len(rows), tokens)
     for row in sorted(rows, key=lambda row: -row.num_tokens):
         size = row.num_tokens
-        for i, free in enumerate(room):
-            if size <= free:
-                groups[i].append(row)
-                room[i] -= size
-                break
-        else:
-            groups.append([row])
-            room.append(tokens - size)
+        place = room.first(size) if size <= tokens else len(groups)
+        if place == len(groups):
+            groups.append([])
+        groups[place].append(row)
+        room.take(place, size)
     return groups
+
+
+class _Room:
+    """What is left in each of `count` groups that begin with `tokens`, as a tree of maxima: node i is above 2i and 2i + 1, the groups are its leaves."""
+
+    def __init__(self, count: int, tokens: int):
+        self._leaves = 1 << max(0, count - 1).bit_length()
+        self._most = [tokens] * (2 * self._leaves)
+
+    def first(self, size: int) -> int:
+        """The first group in which so many tokens have room; there is one."""
+        node = 1
+        while node < self._leaves:
+            node = 2 * node if self._most[2 * node] >= size else 2 * node + 1
+        return node - self._leaves
+
+    def take(self, group: int, size: int) -> None:
+        node = group + self._leaves
+        self._most[node] -= size
+        while node := node // 2:
+            self._most[node] = max(self._most[2 * node], self._most[2 * node + 1])
 
 
 def deal(rows: Sequence[Row], ranks: int, rank: int) -> list[Row]:
     """This rank's equal share of a global batch: dealt longest first, back and forth, so that each gets about the same work."""
     order = sorted(range(len(rows)), key=lambda i: (-rows[i].num_tokens, i))
     return [rows[i] for position, i in enumerate(order) if (position % ranks if position // ranks % 2 == 0 else ranks - 1 - position % ranks) == rank]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a run's steps go over its rows. `never` are the rows that no step learns from, `last_pass` those that the last, partial pass leaves out,
+    `repeated` the draws of a row after its first."""
+
+    drawn: int
+    never: int
+    last_pass: int
+    repeated: int
+
+
+def coverage(num_rows: int, batch_size: int, steps: int) -> Coverage:
+    """Of the batches that `batch_indices` draws."""
+    drawn = batch_size * steps
+    return Coverage(drawn, max(0, num_rows - drawn), -drawn % num_rows, max(0, drawn - num_rows))
 
 
 def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:
