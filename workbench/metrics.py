@@ -300,3 +300,13 @@ SQUARED_ERROR = metric("squared_error", "Squared error", "", "Of the critic's va
 KL_COEFFICIENT = metric("kl_coefficient", "KL coefficient", "", "Weight of the KL penalty, as a change or kl_target made it.", group=OTHER)
 SAMPLER_S = metric("sampler_s", "Sampler (s)", "s", "Seconds that sampling ahead took, beside training.", averaging=_SUM, group=OTHER)
 LOGPROBS = metric("logprobs", "Log-probs", "", "Mean log-probability of a learnt token, in nats.", group=OTHER, key="logprob")
+
+_BETTER_LARGER = (
+    *(REWARDS, REWARDS_MARGIN, REWARDS_CHOSEN_MEAN, LOGPROBS, LOGPROBS_CHOSEN, EXPLAINED_VARIANCE, PROPERLY_ENDED, ANSWERS_ENDED),
+    *(ACCURACY, ACCURACY_LONGER_CHOSEN, ACCURACY_SHORTER_CHOSEN),
+)
+
+
+def better_larger(name: str) -> bool:
+    """Whether the larger of two values of a metric is the better one; of those of which neither is, the smaller is taken to be."""
+    return name in _BETTER_LARGER or any(each.part(name) is not None for each in (REWARD_OF, SPEARMAN_OF))

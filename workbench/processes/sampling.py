@@ -15,6 +15,7 @@ from workbench.data.packing import Kept, Row
 from workbench.engine import hf, parallel
 from workbench.engine.step import Policy
 from workbench.processes.phases import PhaseTimes
+from workbench.rewards.base import before_stop
 from workbench.rollout.ahead import Over
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling, find_engine
 from workbench.rollout.experience import Experience
@@ -119,6 +120,7 @@ class Sampler:
         def decode(tokens: Sequence[int], **options: bool) -> str:
             return str(self._tokenizer.decode(list(tokens), **options))
 
+        response, scored = before_stop(rollout.tokens, lambda tokens: decode(tokens, skip_special_tokens=True), sampling.stop_strings)
         kept = None if rollout.kept is None else Kept(np.concatenate(rollout.kept), np.array([len(tokens) for tokens in rollout.kept]))
         return Experience(
             step=step,
@@ -129,11 +131,12 @@ class Sampler:
             rollout_logprobs=np.array(rollout.logprobs, np.float32),
             finish_reason=rollout.finish_reason,
             prompt=decode(row.prefix),
-            response=decode(rollout.tokens, skip_special_tokens=True),
+            response=response,
             pieces=[decode([token]) for token in rollout.tokens],
             weights_version=self._version,
             temperature=sampling.temperature or 1.0,  # greedy answers are measured at 1
             kept=kept,
+            scored_tokens=scored,
         )
 
     def profile(self) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer: its tokens (the stop token included), the log-probability of each under the distribution that it was drawn from, and why it ended.
+    """One answer: its tokens (a stop token or stop string included), the log-probability of each under the distribution that it was drawn from, and why it ended.
 
     That distribution is softmax(logits / temperature), at temperature 0 softmax(logits); with `Sampling.kept` among the `kept` tokens of each place alone.
     """

@@ -54,6 +54,7 @@ class Experience:
         learn: whether the policy learns from it.
         arrays: what other roles know of each token, by name; a loss finds them in its batch under these names.
         temperature: at which it was sampled; its log-probabilities, by whomever, are those at this temperature.
+        scored_tokens: those that are scored, where a stop string and what follows it are not.
         kept: the tokens that each of its tokens was drawn among, where log-probabilities are those among them.
     """
 
@@ -82,6 +83,7 @@ class Experience:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     temperature: float = 1.0
     kept: Kept | None = None
+    scored_tokens: list[int] | None = None
 
     @property
     def stage(self) -> Stage:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from workbench import metrics as M
 from workbench.settings.modules import find_algorithm_or_none
 from workbench.settings.naming import nearest
-from workbench.settings.sections import Checkpoint
-
-if TYPE_CHECKING:
-    from workbench.settings.spec import Experiment
+from workbench.settings.sections import AlgorithmConfig, Checkpoint, JobConfig, Validation
 
 AUTO = "auto"
-_LARGEST = ("reward", "accuracy", "spearman", "explained_variance", "logprobs_chosen", M.PROPERLY_ENDED, M.ANSWERS_ENDED)
-"""How the names of metrics begin of which more is better."""
+
+
+class Experiment(Protocol):
+    """What is read of `workbench.settings.spec.Experiment`."""
+
+    @property
+    def job(self) -> JobConfig: ...
+
+    @property
+    def algorithm(self) -> AlgorithmConfig: ...
+
+    @property
+    def validation(self) -> Validation: ...
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
 
 
 def metric(experiment: Experiment) -> str:
@@ -30,7 +41,7 @@ def settled(experiment: Experiment) -> Checkpoint:
     """The checkpoint's settings with what was left open decided."""
     name, mode = metric(experiment), experiment.checkpoint.best_mode
     if mode == AUTO:
-        mode = "max" if name.startswith(_LARGEST) else "min"
+        mode = "max" if M.better_larger(name) else "min"
     return experiment.checkpoint.model_copy(update={"best_metric": str(name), "best_mode": mode})
 
 

@@ -185,7 +185,9 @@ class OnlineConfig(AlgorithmConfig):
         description="With top_k or top_p, whose log-probabilities are learnt: kept, among the tokens that the sampler kept, is what was sampled from;"
         " policy, among all tokens, is biased, and what engines and servers can do that do not know the kept ones.",
     )
-    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    stop_strings: tuple[str, ...] = Field(
+        default=(), description="Texts that end an answer, beside the model's own end token; rewards are given what stands before."
+    )
     rewards: dict[str, AnyReward] = Field(
         default={}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
     )

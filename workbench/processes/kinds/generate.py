@@ -34,7 +34,7 @@ class Config(CheckpointJob):
     temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
     top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token; not in its text.")
     prompts_per_step: int = Field(default=64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
 
 
