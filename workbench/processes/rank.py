@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from workbench.data.chat import Chat
+from workbench.data.dataset import Dataset, load
+from workbench.data.readers import Kind
 from workbench.engine import hf, parallel
 from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import RunDir
+from workbench.settings import Data
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -32,6 +38,20 @@ class Rank:
         self._log = Log()
         self.directory: Path = self.made_by_first(lambda: hf.local_directory(spec.model.source), "fetching the model")
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
+        self.chat = Chat(self.tokenizer, spec.data.template_kwargs if spec.data else None)
+
+    @functools.cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """What ends an answer: what the model's files name, and what its chat template puts there."""
+        return hf.end_tokens(self.directory) | ({self.chat.end_token} if self.tokenizer.chat_template else set())
+
+    def read(self, data: Data, kind: Kind) -> Dataset:
+        """A run's data, reported, with a warning for each note of it. Raises DataError."""
+        result = load(data, kind, self.chat, self.progress("reading the data"))
+        self.emit("data", report=dataclasses.asdict(result.report))
+        for note in result.report.notes:
+            self.warn(note)
+        return result
 
     def emit(self, kind: str, **values: object) -> None:
         """An event of the run: a line in this rank's log, and written by rank 0."""

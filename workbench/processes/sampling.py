@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from workbench.data.packing import Kept, Row
-from workbench.engine import hf, parallel
+from workbench.engine import parallel
 from workbench.engine.step import Policy
 from workbench.processes.phases import PhaseTimes
 from workbench.rewards.base import before_stop
@@ -50,10 +50,10 @@ class Drawn(Protocol):
     def stop_strings(self) -> tuple[str, ...]: ...
 
 
-def sampling_of(cfg: Drawn, directory: Path) -> Sampling:
+def sampling_of(cfg: Drawn, end_tokens: frozenset[int]) -> Sampling:
     """As an engine takes it, with the tokens that end the model's answers."""
     kept = isinstance(cfg, OnlineConfig) and cfg.among_kept
-    return Sampling(cfg.max_tokens, cfg.temperature, hf.end_tokens(directory), cfg.top_k, cfg.top_p, cfg.stop_strings, kept)
+    return Sampling(cfg.max_tokens, cfg.temperature, end_tokens, cfg.top_k, cfg.top_p, cfg.stop_strings, kept)
 
 
 class Sampler:
@@ -67,7 +67,7 @@ class Sampler:
         beside_training = spec.rollout.max_staleness > 0
         self._group = parallel.twin_tensor_group() if beside_training else parallel.tensor_group()
         drawn = spec.algorithm if isinstance(spec.algorithm, OnlineConfig) else None
-        sampling = drawn and sampling_of(drawn, directory)
+        sampling = drawn and sampling_of(drawn, frozenset())
         ingredients = Ingredients(policy, directory, tokenizer, self._group, spec.rollout.slots, beside_training, sampling)
         self.engine = find_engine(spec.rollout.name).build(ingredients)
         self._queues = itertools.count()

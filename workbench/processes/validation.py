@@ -12,7 +12,7 @@ from workbench import metrics as M
 from workbench.algorithms import Algorithm
 from workbench.data.packing import Row
 from workbench.data.tokenizer import decode
-from workbench.engine import hf, parallel
+from workbench.engine import parallel
 from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
 from workbench.processes.online import Online
@@ -95,7 +95,7 @@ class Validation:
             return []
         self._policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
-        sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._rank.directory))
+        sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=self._rank.end_tokens)
         prompts = [Prompt(prompt, key) for key, prompt in enumerate(mine)]
         rollouts = sorted(Engine(self._policy.chunks[0]).generate(prompts, sampling, SEED), key=lambda rollout: rollout.key)
         answered: list[Sample] = [

@@ -9,6 +9,7 @@ import numpy as np
 
 from workbench.rewards import resolve
 from workbench.rewards.resolve import failed, finite
+from workbench.settings import functions
 
 Shaping = Callable[["Answer"], "float | Sequence[float]"]
 _SHOWN = 60
@@ -39,11 +40,11 @@ class Answer:
 
 def problems(name: str) -> list[str]:
     """What is wrong with the function that `algorithm.shaping` names, from its file's text alone."""
-    return resolve.problems(name, resolve.SHAPING)
+    return functions.problems(name, resolve.SHAPING)
 
 
 def with_absolute_paths(name: str, absolute: Callable[[str], str]) -> str:
-    return resolve.with_absolute_path(name, absolute)
+    return functions.with_absolute_path(name, absolute)
 
 
 def shaped(function: Shaping, name: str, answer: Answer) -> tuple[float, np.ndarray | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from workbench.backends.base import Immutable
 from workbench.settings.layout import Layout
@@ -13,7 +13,10 @@ from workbench.settings.naming import module_names
 
 if TYPE_CHECKING:
     EngineName = str
+    FormatName = str
 else:
+    FormatName = Literal[("auto", *module_names("data/formats"))]
+    """The formats of rows that there are."""
     EngineName = Literal[tuple(module_names("rollout/engines"))]
     """The rollout engines there are."""
 
@@ -171,8 +174,18 @@ class Data(Frozen):
     train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
     validation: str | None = Field(default=None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
-    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
-        default="auto", description="Schema of the rows; auto tells it from the first row's keys."
+    format: FormatName = Field(default="auto", description="Schema of the rows; auto tells it from the first rows' keys.")
+    columns: dict[str, str | None] = Field(
+        default={}, description="Our name of a column: the file's (`a.b` is b within a); null leaves the column out: {prompt: query, label: null}."
+    )
+    map: str | None = Field(
+        default=None, description="A function of yours, path/to/file.py:function, that makes of a row (a dict) the row to read, several, or None."
+    )
+    pairs: Literal["extremes", "all"] = Field(
+        default="extremes", description="Of several ranked answers: the best against the worst, or every two that differ in rank."
+    )
+    template_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Variables of the model's chat template, such as {enable_thinking: false}; a run and its samples have the same."
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(

@@ -30,6 +30,7 @@ from workbench.settings import (
     Validation,
     Watch,
     best,
+    functions,
     placement,
     plain,
     shipped,
@@ -132,6 +133,8 @@ class Experiment(Frozen):
         data = self.data.model_copy(
             update={key: value and _absolute(value) for key in ("train", "validation") for value in [getattr(self.data, key)]}
         )
+        if data.map:
+            data = data.model_copy(update={"map": functions.with_absolute_path(data.map, _absolute)})
         model = self.model.model_copy(update={"source": _absolute(self.model.source)})
         return self.model_copy(update={"data": data, "model": model, "algorithm": self.algorithm.with_absolute_paths(_absolute)})
 
@@ -144,6 +147,7 @@ class Experiment(Frozen):
             SpecError: with all that is not; the message names the nearest there is.
         """
         problems = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
+        problems += [("data.map", what) for what in functions.problems(self.data.map, functions.MAP)] if self.data.map else []
         if problems := [*problems, *(_missing_here(self) if self.backend.name == "local" else ())]:
             raise SpecError(problems)
 

@@ -6,7 +6,6 @@ answers.jsonl, answers.parquet   all of them, when the run is complete (`workben
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -42,7 +41,6 @@ class Generation:
     """One rank of it."""
 
     def __init__(self, rank: Rank):
-        from workbench.data.dataset import load
         from workbench.engine import parallel
         from workbench.processes.controls import Controls
         from workbench.processes.phases import PhaseTimes
@@ -54,8 +52,7 @@ class Generation:
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
         whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
-        data = load(whole, "prompt", rank.tokenizer, rank.progress("reading the data"))
-        rank.emit("data", report=dataclasses.asdict(data.report))
+        data = rank.read(whole, "prompt")
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
         self._rows = data.train
@@ -102,7 +99,7 @@ class Generation:
 
         began, cfg, step = time.perf_counter(), self._cfg, self.step + 1
         with self._times.timed("generate"):
-            sampling = sampling_of(cfg, self._rank.directory)
+            sampling = sampling_of(cfg, self._rank.end_tokens)
             mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
         answers = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
         if parallel.rank() == 0:

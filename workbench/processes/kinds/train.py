@@ -13,7 +13,7 @@ from workbench.settings import JobConfig, best
 
 if TYPE_CHECKING:
     from workbench.algorithms import Loss, Metrics, OnlineRuntime
-    from workbench.data.packing import Row
+    from workbench.data.packing import Coverage, Row
     from workbench.processes.online import Online
     from workbench.processes.rank import Rank
 
@@ -46,7 +46,7 @@ class Training:
         cfg = self._spec.algorithm
         by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
         self.total_steps = cfg.max_steps or by_epochs
-        self._report_data()
+        self._covered = self._coverage()
         best.check_steps(self._spec, self.total_steps, held_out=len(self._held_out))
         restored = self._load_policy()
         self._controls = Controls(rank, self._change, restored.get("obeyed", 0.0))
@@ -57,22 +57,18 @@ class Training:
 
     def _load_data(self) -> None:
         from workbench import algorithms
-        from workbench.data.dataset import load
 
-        kind = algorithms.kind_of_rows(self._spec.algorithm)
-        self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
+        self._data = self._rank.read(self._spec.data, algorithms.kind_of_rows(self._spec.algorithm))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         if not self._train:
-            self._rank.emit("data", report=dataclasses.asdict(self._data.report))
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
 
-    def _report_data(self) -> None:
-        """The data's report, with how the steps go over the rows; a warning where that is not what the settings ask for."""
+    def _coverage(self) -> Coverage:
+        """How the steps go over the rows; warned of where that is not what the settings ask for."""
         from workbench.data.packing import coverage
 
         cfg, rows = self._spec.algorithm, len(self._train)
         covered = coverage(rows, cfg.rows_per_step, self.total_steps)
-        self._rank.emit("data", report={**dataclasses.asdict(self._data.report), "coverage": dataclasses.asdict(covered)})
         if rows < cfg.rows_per_step:
             self._rank.warn(
                 f"a step takes {cfg.rows_per_step} rows, and there are {rows}: it learns from each of them {cfg.rows_per_step / rows:.3g} times"
@@ -80,6 +76,7 @@ class Training:
         elif covered.last_pass and cfg.max_steps is None:
             left_out = f"{covered.last_pass} of {rows} rows" + (" in the last pass" if cfg.epochs > 1 else "")
             self._rank.warn(f"{left_out} are not learnt from: they do not fill a batch of {cfg.rows_per_step}")
+        return covered
 
     def _load_policy(self) -> dict[str, Any]:
         """The policy as its newest checkpoint has it. Returns the run's state there."""
@@ -183,7 +180,9 @@ class Training:
         from workbench.rundir.store import COMPLETE
 
         rank = self._rank
-        rank.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live)
+        rank.emit(
+            "state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live, coverage=dataclasses.asdict(self._covered)
+        )
         beats.moved(self.step)
         try:
             reason = self._steps()
