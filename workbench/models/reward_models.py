@@ -67,7 +67,7 @@ class RewardModel:
             row = encode(Unpaired(answer.asked.prompt, answer.response, True, answer.asked.where, answer.asked.tools), self._own)
             prefix, tokens = tuple(row.prefix), tuple(row.branches[0])
         whole = (*prefix, *tokens)
-        end = next((place for place in range(len(whole), 1, -1) if whole[place - 1] != self._padding), len(whole))
+        end = next((last for last in range(len(whole), 1, -1) if whole[last - 1] != self._padding), len(whole))
         at = min(len(prefix), end - 1)
         return whole[:at], whole[at:end]
 

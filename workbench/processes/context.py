@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def warn_of_context(rank: Rank, rows: Sequence[Row], max_tokens: int = 0) -> None:
     """Where rows, or prompts with answers of `max_tokens` tokens, pass the model's context."""
-    if told := beyond_context(rank.directory, rows, max_tokens):
-        rank.warn(told)
+    if message := beyond_context(rank.directory, rows, max_tokens):
+        rank.warn(message)
 
 
 def beyond_context(directory: Path, rows: Sequence[Row], max_tokens: int) -> str:
