@@ -139,10 +139,10 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
 
 def _pad(folder: Path, source: Path, tensors: dict[str, Tensor], rows: int) -> dict[str, int]:
     """Give a classifier's folder a padding token that ends no text, and the embedding a row for it where it has none. Returns what config.json says of it."""
-    words = tokenizer(source)
-    chosen = padding.of(words, end_tokens(source))
-    if chosen.token != words.pad_token:
-        padding.declare(words, chosen).save_pretrained(folder)
+    loaded = tokenizer(source)
+    chosen = padding.of(loaded, end_tokens(source))
+    if chosen.token != loaded.pad_token:
+        padding.declare(loaded, chosen).save_pretrained(folder)
     missing = max(0, chosen.number + 1 - rows)
     tensors[EMBEDDING] = torch.nn.functional.pad(tensors[EMBEDDING], (0, 0, 0, missing))
     return {"pad_token_id": chosen.number, "vocab_size": rows + missing}

@@ -35,7 +35,7 @@ def load_weights(parameters: Iterable[tuple[str, Tensor]], directory: Path, scor
     tensors.check_all_are_read(parts.values(), settings, scores)
     wanted = [(parts[name], parameter) for name, parameter in parameters if name in parts]
     with torch.no_grad():
-        for part, parameter in sorted(wanted, key=lambda item: tensors.place(item[0].hf_names[0])):
+        for part, parameter in sorted(wanted, key=lambda item: tensors.file_of(item[0].hf_names[0])):
             if part.name == hf.SCORE_HEAD and part.hf_names[0] not in tensors.entries:
                 continue
             value = part.join([tensors.read(name, part.dim, rank, ranks) for name in part.hf_names])
@@ -61,7 +61,7 @@ class _Tensors:
         self._path: Path | None = None
         self._file: Any = None
 
-    def place(self, name: str) -> str:
+    def file_of(self, name: str) -> str:
         """The file of a tensor; they are read file by file."""
         return str(self.entries[name].path) if name in self.entries else ""
 

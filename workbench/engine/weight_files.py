@@ -95,10 +95,10 @@ def fingerprint(directory: Path) -> str:
     config = decoded((directory / "config.json").read_bytes())
     hasher = hashlib.sha256(json.dumps({key: value for key, value in config.items() if key not in PASSING}, sort_keys=True).encode())
     for path in files(directory):
-        found = sorted(_entries(path), key=lambda item: item[1].start)
-        data = path.stat().st_size - max((entry.start + entry.size for _, entry in found), default=0)
+        tensors = sorted(_entries(path), key=lambda item: item[1].start)
+        data = path.stat().st_size - max((entry.start + entry.size for _, entry in tensors), default=0)
         with path.open("rb") as file:
-            for name, entry in found:
+            for name, entry in tensors:
                 hasher.update(json.dumps([name, entry.dtype, entry.shape]).encode())
                 for at in (0, entry.size // 3, entry.size * 2 // 3, max(entry.size - SAMPLE_BYTES, 0)):
                     hasher.update(os.pread(file.fileno(), min(SAMPLE_BYTES, entry.size - at), data + entry.start + at))

@@ -78,15 +78,15 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
 
 
 def _tell_padding(directory: Path, out: Path) -> None:
-    """Beside a reward model's adapters: the tokenizer with a padding token that ends no text, which the base model's configuration cannot be told."""
-    words = hf.tokenizer(directory)
-    chosen = padding.of(words, hf.end_tokens(directory))
+    """Beside a reward model's adapters: the tokenizer with a padding token that ends no text, which the base model's configuration cannot be note."""
+    tokenizer = hf.tokenizer(directory)
+    chosen = padding.of(tokenizer, hf.end_tokens(directory))
     if chosen.is_new:
-        told = "No token of its tokenizer can pad a batch: score one text at a time, or export the merged model, which has one more."
+        note = "No token of its tokenizer can pad a batch: score one text at a time, or export the merged model, which has one more."
     else:
-        padding.declare(words, chosen).save_pretrained(out)
-        told = f"Before scoring a batch, set `model.config.pad_token_id = {chosen.number}` ({chosen.token}): no text ends with it."
-    (out / "README.md").write_text(f"# Adapters of a reward model\n\n{told}\n")
+        padding.declare(tokenizer, chosen).save_pretrained(out)
+        note = f"Before scoring a batch, set `model.config.pad_token_id = {chosen.number}` ({chosen.token}): no text ends with it."
+    (out / "README.md").write_text(f"# Adapters of a reward model\n\n{note}\n")
 
 
 @torch.no_grad()
@@ -94,23 +94,23 @@ def _difference(policy: Policy, directory: Path, out: Path, adapter: bool) -> fl
     kind = AutoModelForCausalLM if not policy.wanted.scores else AutoModelForSequenceClassification
     labels = {"num_labels": policy.wanted.scores} if policy.wanted.scores and adapter else {}
     theirs = kind.from_pretrained(directory if adapter else out, dtype=torch.float32, use_safetensors=True, **labels, **NO_CODE)
-    words = hf.tokenizer(directory)
+    tokenizer = hf.tokenizer(directory)
     if policy.wanted.scores and adapter:
-        chosen = padding.of(words, hf.end_tokens(directory))
+        chosen = padding.of(tokenizer, hf.end_tokens(directory))
         theirs.config.pad_token_id = None if chosen.is_new else chosen.number
     if adapter:
         theirs = lora.with_adapter(theirs, out)
     if policy.wanted.scores:
-        return score_difference(policy, theirs, [_as_trained(words, text) for text in (_CHECK_TEXT, _CHECK_TEXT[:20])])
-    ids = words(_CHECK_TEXT)["input_ids"]
+        return score_difference(policy, theirs, [_as_trained(tokenizer, text) for text in (_CHECK_TEXT, _CHECK_TEXT[:20])])
+    ids = tokenizer(_CHECK_TEXT)["input_ids"]
     return (policy.logits(ids) - theirs(torch.tensor([ids])).logits[0]).abs().max().item()
 
 
-def _as_trained(words: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _as_trained(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """An answer as a reward model learns it: after a prompt, and with the token that ends it."""
-    if not words.chat_template:
-        return [*words(text)["input_ids"], end_token(words)]
-    row = Chat(words).one(Unpaired((Message("user", text),), text, True))
+    if not tokenizer.chat_template:
+        return [*tokenizer(text)["input_ids"], end_token(tokenizer)]
+    row = Chat(tokenizer).one(Unpaired((Message("user", text),), text, True))
     return [*row.prefix, *row.branches[0]]
 
 
@@ -118,14 +118,14 @@ def score_difference(policy: Policy, theirs: Any, texts: Sequence[Sequence[int]]
     """The largest difference of the scores: each text alone, and all in a batch padded on the right and on the left."""
     ours = torch.stack([policy.logits(text) for text in texts])
     alone = torch.stack([theirs(torch.tensor([text])).logits[0] for text in texts])
-    found, pad, longest = [alone], theirs.config.pad_token_id, max(map(len, texts))
+    compared, pad, longest = [alone], theirs.config.pad_token_id, max(map(len, texts))
     if pad is not None:
         for left in (False, True):
             blank = [[pad] * (longest - len(text)) for text in texts]
             ids = [[*fill, *text] if left else [*text, *fill] for fill, text in zip(blank, texts, strict=True)]
             real = [[0] * len(f) + [1] * len(t) if left else [1] * len(t) + [0] * len(f) for f, t in zip(blank, texts, strict=True)]
-            found.append(theirs(torch.tensor(ids), attention_mask=torch.tensor(real)).logits)
-    return max((ours - scores).abs().max().item() for scores in found)
+            compared.append(theirs(torch.tensor(ids), attention_mask=torch.tensor(real)).logits)
+    return max((ours - scores).abs().max().item() for scores in compared)
 
 
 def _model_card(run: RunDir, experiment: Experiment, step: int) -> str:

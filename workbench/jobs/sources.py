@@ -175,7 +175,7 @@ def _model_problem(source: str, revision: str | None, scores: int) -> str:
     wrong, config = hub.look(source, "model", revision)
     if wrong or "model_type" not in config:
         return wrong and f"{shown}: {wrong}"
-    return _told(lambda: preconditions.check_kind(config, shown))
+    return _message_of(lambda: preconditions.check_kind(config, shown))
 
 
 def _path_problem(path: Path, shown: str, scores: int) -> str:
@@ -192,10 +192,10 @@ def _directory_problem(folder: Path, scores: int) -> str:
         if scores and weight_files.files(folder):
             preconditions.check_score_head(folder, scores)
 
-    return _told(check)
+    return _message_of(check)
 
 
-def _told(check: Callable[[], None]) -> str:
+def _message_of(check: Callable[[], None]) -> str:
     try:
         check()
     except (ValueError, OSError) as error:

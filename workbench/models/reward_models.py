@@ -72,7 +72,7 @@ class RewardModel:
 
     def _unpadded(self, prefix: tuple[int, ...], tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         whole = (*prefix, *tokens)
-        end = next((place for place in range(len(whole), 1, -1) if whole[place - 1] != self._padding), len(whole))
+        end = next((last for last in range(len(whole), 1, -1) if whole[last - 1] != self._padding), len(whole))
         at = min(len(prefix), end - 1)
         return whole[:at], whole[at:end]
 

@@ -16,13 +16,13 @@ def time_of(run: Path) -> float:
     """As the run's status says, in seconds since 1970; where that cannot be read when its spec was written, and 0 where that cannot be told either."""
     try:
         folder = run.lstat()
-        return _told(run, folder.st_dev, folder.st_ino)
+        return _recorded(run, folder.st_dev, folder.st_ino)
     except (Unreadable, OSError):
         return _written(run / "spec.yaml")
 
 
 @lru_cache(maxsize=KEPT)
-def _told(run: Path, device: int, inode: int) -> float:
+def _recorded(run: Path, device: int, inode: int) -> float:
     """It stays the same as long as the folder does. Raises Unreadable and FileNotFoundError."""
     created = read_json(run / "status.json").get("created")
     if isinstance(created, bool) or not isinstance(created, int | float) or not math.isfinite(created):
