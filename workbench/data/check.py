@@ -24,6 +24,7 @@ from workbench.data.tokenizer import decode
 BINS = 30
 SAMPLES = 3
 BAD_SHOWN = 100
+SHOWN_CHARACTERS = 200_000
 
 
 class Bad(BaseModel):
@@ -124,7 +125,7 @@ def check(
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, chat) for text in read_rows.rows[:SAMPLES]],
+        samples=[sample(text, chat, row) for text, row in zip(read_rows.rows[:SAMPLES], encoded, strict=False)],
         notes=[*read_rows.notes, *chat.notes],
         refused=_refused(read_rows, source, on_bad_row),
     )
@@ -141,8 +142,9 @@ def browse(
     changes: Changes | None = None,
 ) -> Page:
     """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)[0].rows
-    return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
+    rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)
+    shown = list(zip(rows.rows, encoded, strict=True))[offset : offset + count]
+    return Page(total=len(encoded), offset=offset, rows=[sample(text, chat, row) for text, row in shown])
 
 
 def _encoded(source: str, rows: Rows, chat: Chat) -> tuple[Rows, list[Row]]:
@@ -162,8 +164,14 @@ def _encoded(source: str, rows: Rows, chat: Chat) -> tuple[Rows, list[Row]]:
     return taken, encoded
 
 
-def sample(text: TextRow, chat: Chat) -> Sample:
-    """A row as the tokens that training sees, decoded again."""
+def sample(text: TextRow, chat: Chat, row: Row | None = None) -> Sample:
+    """A row as the tokens that training sees, decoded again; one that is too long to be looked at is said to be.
+
+    `row` has its tokens, where they are known."""
+    characters = sum(len(turn.content) for turn in text.prompt) + sum(map(len, text.answers))
+    if characters > SHOWN_CHARACTERS:
+        tokens = (row or chat.one(text)).num_tokens
+        return Sample(where=text.where, tokens=tokens, pieces=[], note=f"{characters:,} characters: too long to show")
     parts = chat.pieces(text)
     prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
     tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)
