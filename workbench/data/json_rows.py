@@ -16,10 +16,10 @@ from workbench.data.growth import Growth
 from workbench.data.limits import ROW_BYTES, Limits
 
 _BOM = b"\xef\xbb\xbf"
-_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]")
+_ARRAY, _ARRAY_OF_OBJECTS = (re.compile(rb"(?:\xef\xbb\xbf)?\s*\[" + more) for more in (rb"", rb"\s*[{\]]"))
 _SPACE = re.compile(r"[\s,]*")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
+_ITEM = re.compile(r"[,\s\[]\s*(?=\{)")
 _DECODER = json.JSONDecoder()
 _CHUNK = 1 << 18
 _EDGE = 16
@@ -37,7 +37,8 @@ def json_rows(path: Path, limits: Limits) -> Generator[tuple[str, object]]:
     with path.open("rb") as stored, gzip.GzipFile(fileobj=stored) if packed else stored as file:
         growth = Growth(limits.expansion if packed else None)
         try:
-            if _ARRAY.match(file.peek(_CHUNK)) and _closes(path, packed):
+            array = _ARRAY if path.name.endswith((".json", ".json.gz")) else _ARRAY_OF_OBJECTS
+            if array.match(file.peek(_CHUNK)) and _closes(path, packed):
                 given = _Text(file, lambda size, where: growth.check(size, stored.tell(), where))
                 for number, row in _items(given, str(path), limits):
                     yield f"{path}:{number}", row
@@ -126,9 +127,10 @@ class _Text:
 
 
 def _items(given: _Text, path: str, limits: Limits) -> Generator[tuple[int, object]]:
-    """(number, row) of each item of the array. Behind one that cannot be read, the next begins where an item does that begins as the first did."""
-    number, begins = 0, _ITEM
+    """(number, row) of each item of the array. Behind one that cannot be read, the next begins where an object does whose first key is the rows'."""
+    number = 0
     given.skip(re.compile(r"\["), path)
+    begins: re.Pattern[str] | None = None
     while True:
         where = f"{path}:{number + 1}"
         character = given.character(where)
@@ -138,17 +140,43 @@ def _items(given: _Text, path: str, limits: Limits) -> Generator[tuple[int, obje
         row, whole = _item(given, where, limits) if character != "]" else (None, False)
         if character == "]":
             given.at += 1
-            if not given.character(where):
+            if not (after := given.character(where)):
                 return
-            row = Broken("nothing after the array's end", repr(given.text[given.at : given.at + 40]))
+            row, whole = Broken("nothing after the array's end", repr(given.text[given.at : given.at + 40])), after == "{"
         number += 1
         yield number, row
+        if begins is None and isinstance(row, dict) and row:
+            begins = _beginning(json.dumps(next(iter(row)), ensure_ascii=False))
         if not whole:
             given.at += 1
-            if not given.skip(begins, where):
+            if not (given.skip(begins, where) if begins else _skip_first(given)):
                 return
-        elif begins is _ITEM and isinstance(row, dict) and row:
-            begins = re.compile(rf"[,\s](?=\{{\s*{re.escape(json.dumps(next(iter(row)), ensure_ascii=False))}\s*:)")
+
+
+def _skip_first(given: _Text) -> bool:
+    """Behind an item that cannot be read, where none could yet: go to where the longest row of whole objects begins. False where there is none."""
+    starts = [match.end() for match in _ITEM.finditer(given.text, given.at, given.at + _CHUNK)]
+    longest, start = max(((_extent(given.text, start), start) for start in starts), default=(0, 0))
+    given.at = start if longest else len(given.text)
+    return longest > 0
+
+
+def _extent(text: str, start: int) -> int:
+    """How many characters of objects with commas between them stand here."""
+    at = start
+    try:
+        while text[at : at + 1] == "{" and at - start < _CHUNK:
+            _, at = _DECODER.raw_decode(text, at)
+            found = _SPACE.match(text, at)
+            at = found.end() if found else at
+    except (ValueError, RecursionError):
+        pass
+    return at - start
+
+
+def _beginning(key: str) -> re.Pattern[str]:
+    """Where an item begins whose first key this is, as JSON."""
+    return re.compile(rf"[,\s\[](?=\{{\s*{re.escape(key)}\s*:)")
 
 
 def _item(given: _Text, where: str, limits: Limits) -> tuple[object, bool]:

@@ -170,6 +170,8 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     if not isinstance(item, Mapping):
         raise Malformed(f"{key}: a message object", brief(item))
     turn = present(cast(Raw, item))
+    for name in turn:
+        clean(name, f"{key}: a key")
     speaker_key, content_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
     speaker = string(value(turn, speaker_key), f"{key}.{speaker_key}")
     if speaker == _FUNCTION_CALL:
