@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from importlib import import_module
 
 MEMORY_BYTES = 2 << 30
 DIGITS = 12
@@ -17,7 +18,7 @@ DIGITS = 12
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
-        from math_verify import parse, verify
+        math_verify = import_module("math_verify")
     except ImportError as error:
         print(f"{error}; pip install math-verify", flush=True)
         return 1
@@ -25,9 +26,9 @@ def main() -> int:
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            expected = parse(f"\\boxed{{{asked['expected']}}}", parsing_timeout=None)
-            answer = parse(f"\\boxed{{{asked['answer']}}}" if asked["marked"] else asked["answer"], parsing_timeout=None)
-            equal = bool(expected and answer) and verify(expected, answer, float_rounding=DIGITS, timeout_seconds=None)
+            expected = math_verify.parse(f"\\boxed{{{asked['expected']}}}", parsing_timeout=None)
+            answer = math_verify.parse(f"\\boxed{{{asked['answer']}}}" if asked["marked"] else asked["answer"], parsing_timeout=None)
+            equal = bool(expected and answer) and math_verify.verify(expected, answer, float_rounding=DIGITS, timeout_seconds=None)
         except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError):  # sympy's, of what makes no sense
             equal = False
         print(json.dumps(bool(equal)), flush=True)
