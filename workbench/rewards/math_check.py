@@ -9,6 +9,8 @@ import json
 import resource
 import sys
 
+from math_verify import parse, verify
+
 MEMORY_BYTES = 2 << 30
 DIGITS = 12
 """Decimal places to which numbers that are not exact are compared."""
@@ -16,11 +18,6 @@ DIGITS = 12
 
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        print(f"{error}; pip install math-verify", flush=True)
-        return 1
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
