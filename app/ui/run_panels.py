@@ -99,8 +99,9 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
         notebook_panel.draw(run)
     attempt = f" · attempt {status.attempt}" if status.attempt > 1 else ""
     backend = spec.get("backend", {}).get("name", "?")
+    commit = f" at {run.commit[:12]}" if run.commit else ""
     st.caption(
-        f"{frame.code(run.id)} · {frame.plain(str(spec.get('model', {}).get('source', '?')))} · {frame.plain(str(backend))} · started {text.clock(status.created)}{attempt}"
+        f"{frame.code(run.id)} · {frame.plain(str(spec.get('model', {}).get('source', '?')) + commit)} · {frame.plain(str(backend))} · started {text.clock(status.created)}{attempt}"
     )
     if servers := run.servers():
         st.caption(" · ".join(f"**{frame.plain(server.role)}** {frame.plain(str(server))}" for server in servers))

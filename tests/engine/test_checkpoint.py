@@ -154,6 +154,15 @@ def test_best_may_be_the_largest(trained: Policy, tmp_path: Path) -> None:
     assert checkpoint.complete_steps(tmp_path) == [1, 3]
 
 
+def test_adapters_on_other_weights_are_refused(trained: Policy, tmp_path: Path) -> None:
+    """The files of the model were replaced after the checkpoint: what reads it would have its adapters on another model."""
+    saved(trained, tmp_path, {1: None})
+    meta = tmp_path / "1" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "weights": "0" * 32}))
+    with pytest.raises(ValueError, match="has adapters on other weights than .* has now"):
+        checkpoint.load_weights(trained, tmp_path, 1)
+
+
 def test_other_adapters_are_refused(trained: Policy, tmp_path: Path) -> None:
     saved(trained, tmp_path, {1: None})
     other = policy(trained.directory.parent, Layout(), Lora(rank=8))

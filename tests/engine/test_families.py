@@ -20,7 +20,7 @@ from transformers import LlamaConfig
 from workbench.engine import families, hf
 class Slow(LlamaConfig): model_type = "slow"
 config = Slow(num_hidden_layers=1, hidden_size=8, num_attention_heads=2, head_dim=4)
-print("slow" in families.names(), families.find(config).rope_frequencies(config).tolist()[0])
+print("slow" in families.names(), families.find(config.model_type).rope_frequencies(config).tolist()[0])
 print(next(hf.mapping(config)).name)
 """
 

@@ -12,6 +12,7 @@ from transformers import LlamaConfig
 
 from tests import gang
 from workbench.engine import hf, parallel
+from workbench.engine.loading import load_weights
 from workbench.engine.model import build, named_parameters
 from workbench.engine.vocabulary import target_logprobs
 from workbench.settings import Lora, Model
@@ -67,7 +68,7 @@ def read(folder: Path) -> None:
     chunks = build(hf.config(directory), Model(tensor_parallel=parallel.tensor_size(), lora=Lora(rank=0)))
     torch.ones(1024, 1024) @ torch.ones(1024, 1024)  # what torch sets up at its first product is not the reading's
     taken = Taken()
-    hf.load_weights(named_parameters(chunks), directory, parallel.tensor_rank(), parallel.tensor_size())
+    load_weights(named_parameters(chunks), directory, False, parallel.tensor_rank(), parallel.tensor_size())
     most = taken.bytes()
     partition = sum(parameter.nbytes for _, parameter in named_parameters(chunks))
     last = dict(named_parameters(chunks))[f"decoder.layers.{len(chunks[0].decoder.layers) - 1}.mlp.linear_fc2.weight"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from dataclasses import asdict
 from pathlib import Path
@@ -93,3 +94,16 @@ def test_logs_by_role_and_rank(run: api.Run) -> None:
     assert run.log_tail("driver", lines=2) == "driver.1\ndriver.1"
     assert run.log_tail("actor", lines=1, rank=10) == "actor-10.1"
     assert run.log_tail("critic") == ""
+
+
+def test_the_newest_run_is_the_one_created_last(root: Path) -> None:
+    """Whatever its name, as of two runs of one second, of a folder that was renamed, or of a clock in another zone."""
+    names = ("20260102-000000-zebra-aaaa", "20260102-000000-apple-bbbb", "my-best", "20260101-230000-west-cccc")
+    for name in names:
+        store.create(root, "x", "{}").path.rename(root / name)
+    assert [run.id for run in api.runs()] == list(reversed(names))
+    assert api.get("latest").id == names[-1]
+    shutil.copytree(root / names[0], root / "damaged")
+    (root / "damaged" / "status.json").write_text("damaged")
+    os.utime(root / "damaged" / "spec.yaml", (0, 0))
+    assert [run.id for run in api.runs()] == [*reversed(names), "damaged"]

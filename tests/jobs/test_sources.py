@@ -50,7 +50,7 @@ def test_names_endings_and_first_rows_of_data(tmp_path: Path) -> None:
 def test_models_of_every_role(tmp_path: Path) -> None:
     (tmp_path / "no-model").mkdir()
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     rewards = (
         f"algorithm.rewards={{a: {{model: nobody/nothing}}, b: {{model: {tmp_path}/no-model}}, c: {{judge: {{model: '~nobody-here/x'}}}}, "
         f"d: {{model: {tmp_path}/model}}}}"
@@ -112,3 +112,36 @@ def test_a_check_of_what_is_not_there_starts_no_process(source: str, model: str,
     with pytest.raises(ValueError, match="there is no file|a data file|no such") as caught:
         api.check_data(source, "preference", model=model)
     assert told in str(caught.value)
+
+
+def test_models_that_are_not_read_are_refused_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the launch, by a dry run and a preflight, and in the form, which asks the same. A directory's answer is of its files as they are."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
+    config = tmp_path / "config.json"
+    for settings, said in {
+        '{"model_type": "gpt2"}': "model_type 'gpt2' has no family",
+        '{"model_type": "qwen2", "use_sliding_window": true}': "use_sliding_window=True",
+        '{"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}}': "quant_method=awq, bits=4",
+        '{"model_type"': "is not JSON",
+    }.items():
+        config.write_text(settings)
+        for launch in (api.submit, api.script, api.preflight):
+            with pytest.raises(api.SpecError, match=r"model\.source: ") as caught:
+                launch(api.compose(["experiment=dpo_demo", f"model.source={tmp_path}"]))
+            assert said in str(caught.value)
+    config.write_text('{"model_type": "llama", "vocab_size": 2}')
+    assert problems(f"model.source={tmp_path}") == {}
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "content": "<new>"}]}')
+    assert "the first is '<new>' (2)" in problems(f"model.source={tmp_path}")["model.source"]
+    assert api.runs() == []
+
+
+def test_a_reward_model_has_a_trained_head(tiny_model: Path, tiny_reward: Path) -> None:
+    def told(reward: str) -> dict[str, str]:
+        return problems(
+            "algorithm=grpo", f"algorithm.rewards={{liked: {{model: {reward}}}}}", "algorithm.samples_per_prompt=2", "algorithm.served=[]"
+        )
+
+    assert "is no reward model: it has no trained score head" in told(str(tiny_model))["algorithm.rewards.liked.model"]
+    assert "is no reward model" in told("smollm2-135m-instruct")["algorithm.rewards.liked.model"]
+    assert told(str(tiny_reward)) == {}

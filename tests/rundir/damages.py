@@ -55,6 +55,8 @@ NAMED: dict[str, set[str]] = {
     "status.json": MUST,
     "spec.yaml": MUST,
     "precision": MUST - {"missing"},
+    "commit": MUST - {"missing"},
+    "weights": MUST - {"missing"},
     "events/actor.jsonl": LINES,
     "events/driver.jsonl": LINES,
     "control.jsonl": LINES,
@@ -95,6 +97,8 @@ def sound_run(folder: Path) -> Path:
         "dask/dask.crt": pem,
         "dask/dask.key": pem,
         ".beat": "",
+        "commit": "c" * 40,
+        "weights": "d" * 32,
     }
     for name, text in files.items():
         (run.path / name).parent.mkdir(exist_ok=True)

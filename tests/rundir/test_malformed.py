@@ -28,6 +28,8 @@ NEEDED = (
     "status.json",
     "spec.yaml",
     "precision",
+    "commit",
+    "weights",
     "events/actor.jsonl",
     "events/driver.jsonl",
     "checkpoints/2/COMPLETE",

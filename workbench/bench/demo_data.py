@@ -40,7 +40,7 @@ def build(out: Path) -> int:
     chat = Chat(tokenizer)
     policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, 1, Outputs(logprobs=True))
     engine = Engine(policy.chunks[0])
-    sampling = Sampling(MAX_TOKENS, TEMPERATURE, hf.end_tokens(directory) | {chat.end_token})
+    sampling = Sampling(MAX_TOKENS, TEMPERATURE, hf.end_tokens(directory))
     questions = sorted(prompts(), key=len)
 
     def sampled() -> Iterator[tuple[str, list[Rollout]]]:

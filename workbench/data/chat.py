@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+PART_CHARACTERS = 64
+"""Of a text of more than four times so many characters an allowed token, first a part of so many is encoded, to see whether it is far too long."""
 TO_BE_ANSWERED = Message("assistant", "Yes")
 """Stands for the answer of a prompt, to see where the prompt ends."""
 
@@ -34,6 +36,13 @@ class Encoded:
 
     row: Row
     prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """A row of which a small part alone has more than twice the tokens that are allowed, so that the whole was not encoded: at least so many."""
+
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -114,19 +123,24 @@ class Chat:
             more.append(f"{count:,} assistant turns before a last one are not ended with {self.template.ending!r}: their end is not learnt")
         return [*self.template.notes, *more]
 
-    def encode(self, rows: Sequence[TextRow]) -> list[Encoded | Malformed]:
-        """Each row as tokens, or why it cannot be: what its kind of row has as prefix and branches says `_row`."""
+    def encode(self, rows: Sequence[TextRow], longest: int | None = None) -> list[Encoded | TooLong | Malformed]:
+        """Each row as tokens, or why it cannot be: what its kind of row has as prefix and branches says `_row`.
+
+        Args:
+            longest: rows that surely have more tokens need not be encoded.
+        """
         asks: list[Ask] = []
         for row in rows:
             asks += _asks(row)
-        texts = iter(self._texts(asks) if asks else ())
-        return [self._raw(row) if isinstance(row, RawText) else self._row(row, [next(texts) for _ in _asks(row)]) for row in rows]
+        texts = iter(self._texts(asks, longest) if asks else ())
+        return [self._raw(row, longest) if isinstance(row, RawText) else self._row(row, [next(texts) for _ in _asks(row)]) for row in rows]
 
     def one(self, row: TextRow) -> Row:
         """One row as tokens. Raises Malformed."""
         (encoded,) = self.encode([row])
         if isinstance(encoded, Malformed):
             raise encoded
+        assert isinstance(encoded, Encoded)
         return encoded.row
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
@@ -139,8 +153,7 @@ class Chat:
         if isinstance(row, RawText):
             return [[Piece(list(encoded.prefix), "", True)]]
         text = self._texts(_asks(row)[:1])[0]
-        if isinstance(text, Malformed):
-            raise text
+        assert isinstance(text, _Text)
         roles = text.layout.contents
         names = [
             next((m.role for m, part in zip(_asks(row)[0].messages, roles, strict=True) if part and part[0] < e and s < part[1]), "")
@@ -150,17 +163,17 @@ class Chat:
         opened = _runs(encoded.prefix, names, learn)
         return [opened, *([Piece(list(branch), "assistant", True)] for branch in encoded.branches)]
 
-    def _row(self, row: TextRow, texts: Sequence[_Text | Malformed]) -> Encoded | Malformed:
+    def _row(self, row: TextRow, texts: Sequence[_Text | TooLong | Malformed]) -> Encoded | TooLong | Malformed:
         """A conversation is a prefix with its learnt tokens marked, up to the end of its last turn. A row with answers has the prompt as prefix and
         each answer, with what ends it, as a branch. A prompt has nothing to learn from yet."""
         good: list[_Text] = []
         for text in texts:
-            if isinstance(text, Malformed):
+            if not isinstance(text, _Text):
                 return text
             good.append(text)
         if isinstance(row, PromptOnly):
             prompt = good[0].tokens[: good[0].prompt]
-            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns), len(prompt))
+            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns, asked=row), len(prompt))
         if isinstance(row, Conversation):
             learn = good[0].marked([span for spans in good[0].layout.learnt.values() for span in spans])
             tokens = good[0].tokens
@@ -175,8 +188,10 @@ class Chat:
         branches = tuple([*text.tokens[shared:], *ending] for text in good)
         return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row)), shared)
 
-    def _raw(self, row: RawText) -> Encoded | Malformed:
+    def _raw(self, row: RawText, longest: int | None) -> Encoded | TooLong | Malformed:
         """Text as it is, with the tokens that the tokenizer puts around one, and the end of sequence; all is learnt."""
+        if too_long := self._far_too_long(row.text, longest):
+            return too_long
         tokens = self.tokenizer.encode(row.text)
         end = end_token(self.tokenizer)
         if len(tokens) > 1 and tokens[0] == tokens[1] == self.tokenizer.bos_token_id:  # the text spells it already
@@ -186,13 +201,15 @@ class Chat:
             return Malformed("text of a token or more", repr(row.text[:40]))
         return Encoded(Row(tokens, learn=[True] * len(tokens)), 0)
 
-    def _texts(self, asks: Sequence[Ask]) -> list[_Text | Malformed]:
+    def _texts(self, asks: Sequence[Ask], longest: int | None = None) -> list[_Text | TooLong | Malformed]:
         layouts = self.template.lay_out(asks)
         plain: list[tuple[int, Layout]] = []
-        texts: list[_Text | Malformed] = [Malformed()] * len(asks)
+        texts: list[_Text | TooLong | Malformed] = [Malformed()] * len(asks)
         for i, (ask, layout) in enumerate(zip(asks, layouts, strict=True)):
             if isinstance(layout, Malformed):
                 texts[i] = layout
+            elif too_long := self._far_too_long(layout.text, longest):
+                texts[i] = too_long
             elif spelled := self._spelled.within(ask):
                 self._spelled_first = self._spelled_first or spelled
                 texts[i] = self._kept_as_text(ask, layout)
@@ -201,6 +218,13 @@ class Chat:
         for (i, layout), (tokens, spans) in zip(plain, self._encode([layout.text for _, layout in plain]), strict=True):
             texts[i] = _up_to_end(layout, tokens, spans)
         return texts
+
+    def _far_too_long(self, text: str, longest: int | None) -> TooLong | None:
+        part = PART_CHARACTERS * (longest or 0)
+        if longest is None or len(text) <= 4 * part:
+            return None
+        ((tokens, _),) = self._encode([text[:part]])
+        return TooLong(len(tokens)) if len(tokens) > 2 * longest else None
 
     def _kept_as_text(self, ask: Ask, layout: Layout) -> _Text | Malformed:
         try:
@@ -252,27 +276,27 @@ class _Spelled:
 
     def within(self, ask: Ask) -> str:
         """The first special token that a message spells; empty where none does."""
-        found = self.pattern and next(filter(None, (self.pattern.search(_said(message)) for message in ask.messages)), None)
-        return found[0] if found else ""
+        spelled = self.pattern and next(filter(None, (self.pattern.search(_said(message)) for message in ask.messages)), None)
+        return spelled[0] if spelled else ""
 
     def encode(self, ask: Ask, layout: Layout) -> tuple[list[int], list[Span]]:
         """Tokens and their characters in the layout's text. Raises Malformed: it is not known where a message that spells one stands."""
         assert self.pattern
         for message, span in zip(ask.messages, layout.contents, strict=True):
-            found = self.pattern.search(_said(message))
-            if found and (span is None or self.pattern.search(json.dumps(message.extra, ensure_ascii=False, default=str))):
-                raise Malformed("a turn that spells no special token where the chat template rewrites it", found[0])
+            spelled = self.pattern.search(_said(message))
+            if spelled and (span is None or self.pattern.search(json.dumps(message.extra, ensure_ascii=False, default=str))):
+                raise Malformed("a turn that spells no special token where the chat template rewrites it", spelled[0])
         renamed, names, numbers = self._renamed
         kept = [span for span in layout.contents if span]
         pieces: list[str] = []
         places: list[tuple[int, int, int]] = []
         """(start, end) of each renamed token in the new text, and by how much the characters after it stand further on."""
         last = shift = 0
-        for found in self.pattern.finditer(layout.text):
-            start, end = found.span()
+        for match in self.pattern.finditer(layout.text):
+            start, end = match.span()
             if any(a < end and start < b for a, b in kept):
                 continue
-            name = names[found[0]]
+            name = names[match[0]]
             pieces += [layout.text[last:start], name]
             places.append((start + shift, start + shift + len(name), len(name) - (end - start)))
             shift += len(name) - (end - start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -12,19 +11,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.data.chat import Chat
+from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.chat import Piece as Tokens
-from workbench.data.dataset import encode_all, fingerprint, fit, prompt_text
+from workbench.data.dataset import encoded, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import BAD_KEPT, BadRow, Changes, DataError, Kind, Rows, read
+from workbench.data.readers import Changes, DataError, Kind, Rows, read
 from workbench.data.rows import Malformed, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
 
 BINS = 30
 SAMPLES = 3
+TOKENS_SHOWN = 16384
+"""A row with more tokens than this, and twice as many, is not shown."""
 BAD_SHOWN = 100
-SHOWN_CHARACTERS = 200_000
 
 
 class Bad(BaseModel):
@@ -101,33 +101,40 @@ def check(
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)
-    lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
-    answers = sum(_answer_tokens(row) for row in encoded)
-    counts: Counter[str] = Counter()
-    for text, row in zip(read_rows.rows, encoded, strict=True):
+    rows, tokens = encoded(read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat, max_length)
+    rows.refuse(source, "skip")
+    whole = [(text, row.row) for text, row in zip(rows.rows, tokens, strict=True) if isinstance(row, Encoded)]
+    cut = len(tokens) - len(whole)
+    lengths = np.array([_length(row) for row in tokens])
+    answers = sum(_answer_tokens(row) for _, row in whole)
+    counts: Counter[str] = Counter(dropped=cut)
+    for text, row in whole:
         fit(row, max_length, "drop", text.where, counts)
     edges = np.unique(np.linspace(0, lengths.max() + 1, BINS + 1).astype(int))
     heights, _ = np.histogram(lengths, edges)
     return CheckReport(
         source=source,
         kind=kind,
-        format=read_rows.format,
-        rows=len(encoded),
-        bad=read_rows.num_bad,
-        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in read_rows.bad[:BAD_SHOWN]],
+        format=rows.format,
+        rows=len(rows.rows),
+        bad=rows.num_bad,
+        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in rows.bad[:BAD_SHOWN]],
         too_long=counts["dropped"],
         max_length=max_length,
-        duplicates=_repeats([fingerprint(text) for text in read_rows.rows]),
-        repeated_prompts=_repeats([prompt_text(text) for text in read_rows.rows]),
-        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in read_rows.rows),
-        prompt_tokens=sum(row.num_tokens for row in encoded) - answers,
+        duplicates=_repeats([fingerprint(text) for text in rows.rows]),
+        repeated_prompts=_repeats([prompt_text(text) for text in rows.rows]),
+        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in rows.rows),
+        prompt_tokens=sum(row.num_tokens for _, row in whole) - answers,
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, chat, row) for text, row in zip(read_rows.rows[:SAMPLES], encoded, strict=False)],
-        notes=[*read_rows.notes, *chat.notes],
-        refused=_refused(read_rows, source, on_bad_row),
+        samples=[sample(text, chat) for text, _ in whole[:SAMPLES]],
+        notes=[
+            *rows.notes,
+            *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else []),
+            *chat.notes,
+        ],
+        refused=_refused(rows, source, on_bad_row),
     )
 
 
@@ -141,37 +148,18 @@ def browse(
     limits: Limits | None = None,
     changes: Changes | None = None,
 ) -> Page:
-    """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows, encoded = _encoded(source, read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat)
-    shown = list(zip(rows.rows, encoded, strict=True))[offset : offset + count]
-    return Page(total=len(encoded), offset=offset, rows=[sample(text, chat, row) for text, row in shown])
+    """Rows `offset` to `offset + count` of those that could be read, with their loss mask, or with why they have none."""
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes).rows
+    return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
 
 
-def _encoded(source: str, rows: Rows, chat: Chat) -> tuple[Rows, list[Row]]:
-    """The rows that the model's chat template takes, the others among the bad ones, and their tokens."""
-    good: list[TextRow] = []
-    encoded: list[Row] = []
-    bad, num_bad = list(rows.bad), rows.num_bad
-    for text, result in encode_all(rows.rows, chat):
-        if isinstance(result, Malformed):
-            num_bad += 1
-            bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
-        else:
-            good.append(text)
-            encoded.append(result.row)
-    taken = dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad)
-    taken.refuse(source, "skip")
-    return taken, encoded
-
-
-def sample(text: TextRow, chat: Chat, row: Row | None = None) -> Sample:
-    """A row as the tokens that training sees, decoded again; one that is too long to be looked at is said to be.
-
-    `row` has its tokens, where they are known."""
-    characters = sum(len(turn.content) for turn in text.prompt) + sum(map(len, text.answers))
-    if characters > SHOWN_CHARACTERS:
-        tokens = (row or chat.one(text)).num_tokens
-        return Sample(where=text.where, tokens=tokens, pieces=[], note=f"{characters:,} characters: too long to show")
+def sample(text: TextRow, chat: Chat) -> Sample:
+    """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
+    (result,) = chat.encode([text], TOKENS_SHOWN)
+    if isinstance(result, Malformed):
+        return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {result.args[0]}; found {result.args[1]}")
+    if isinstance(result, TooLong):
+        return Sample(where=text.where, tokens=result.tokens, pieces=[], note=f"more than {result.tokens:,} tokens")
     parts = chat.pieces(text)
     prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
     tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)
@@ -228,6 +216,10 @@ def _note(text: Rated | Unpaired) -> str:
     if isinstance(text, Rated):
         return ", ".join(f"{name} {value:g}" for name, value in text.attributes.items())
     return "desirable" if text.desirable else "undesirable"
+
+
+def _length(row: Encoded | TooLong) -> int:
+    return row.tokens if isinstance(row, TooLong) else len(row.row.prefix) + max(map(len, row.row.branches), default=0)
 
 
 def _answer_tokens(row: Row) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
 
-from workbench.data.chat import Chat, Encoded
+from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
 from workbench.data.readers import BAD_KEPT, BadRow, Changes, DataError, Kind, Rows, read
@@ -67,34 +67,22 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
     sources = [(data.train, read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data)))]
     if data.validation:
         sources.append((data.validation, read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data))))
-    total = sum(len(source.rows) for _, source in sources)
+    longest = None if data.overlength == "truncate_left" else data.max_length
     kept: list[tuple[TextRow, Encoded]] = []
     held: list[tuple[TextRow, Encoded]] = []
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for i, (name, source) in enumerate(sources):
-        good: list[TextRow] = []
-        bad = list(source.bad)
-        num_bad = source.num_bad
-        for text, encoded in encode_all(source.rows, chat):
-            counts["done"] += 1
-            if progress and (counts["done"] % CHUNK == 0 or counts["done"] == total):
-                progress(counts["done"], total)
-            if isinstance(encoded, Malformed):
-                num_bad += 1
-                bad += [BadRow(text.where, *encoded.args)] if len(bad) < BAD_KEPT else []
-                continue
-            good.append(text)
-            row = fit(encoded.row, data.max_length, data.overlength, text.where, counts)
+        rows, tokens = encoded(source, chat, longest, progress)
+        rows.refuse(name, data.on_bad_row)
+        counts["rows"] += len(rows.rows)
+        counts["bad"] += rows.num_bad
+        for text, row in zip(rows.rows, tokens, strict=True):
             _count_text(text, seen, counts)
-            if row is not None:
+            fitting = _fitted(row, data, text.where, counts)
+            if fitting is not None:
                 held_out = i == 1 if data.validation else _held_out(text, data.validation_fraction)
-                cut = len(encoded.row.prefix) - len(row.prefix)
-                (held if held_out else kept).append((text, Encoded(row, encoded.prompt_tokens - cut)))
-        Rows(good, bad, source.format, num_bad).refuse(name, data.on_bad_row)
-        counts["rows"] += len(good)
-        counts["bad"] += num_bad
-    del counts["done"]
+                (held if held_out else kept).append((text, fitting))
     if not held and not data.validation and data.validation_fraction > 0 and len(kept) > 1:
         held.append(kept.pop())
     train, validation = [each.row for _, each in kept], [each.row for _, each in held]
@@ -111,11 +99,37 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
     return Dataset(train, validation, prompts, report, [text for text, _ in kept])
 
 
-def encode_all(texts: Sequence[TextRow], chat: Chat) -> Iterator[tuple[TextRow, Encoded | Malformed]]:
-    """Each row of text with its tokens, or why it has none."""
-    for start in range(0, len(texts), CHUNK):
-        chunk = texts[start : start + CHUNK]
-        yield from zip(chunk, chat.encode(chunk), strict=True)
+def encoded(rows: Rows, chat: Chat, longest: int | None = None, progress: Progress | None = None) -> tuple[Rows, list[Encoded | TooLong]]:
+    """The rows that the model's chat template takes, with the others among the bad ones, and the tokens of each.
+
+    Args:
+        longest: of rows that surely have more tokens it is only said that they do.
+    """
+    good: list[TextRow] = []
+    tokens: list[Encoded | TooLong] = []
+    bad, num_bad = list(rows.bad), rows.num_bad
+    for start in range(0, len(rows.rows), CHUNK):
+        chunk = rows.rows[start : start + CHUNK]
+        for text, result in zip(chunk, chat.encode(chunk, longest), strict=True):
+            if isinstance(result, Malformed):
+                num_bad += 1
+                bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
+            else:
+                good.append(text)
+                tokens.append(result)
+        if progress:
+            progress(start + len(chunk), len(rows.rows))
+    return dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad), tokens
+
+
+def _fitted(row: Encoded | TooLong, data: Data, where: str, counts: Counter[str]) -> Encoded | None:
+    if isinstance(row, Encoded):
+        fitting = fit(row.row, data.max_length, data.overlength, where, counts)
+        return fitting and Encoded(fitting, row.prompt_tokens - (len(row.row.prefix) - len(fitting.prefix)))
+    if data.overlength == "error":
+        raise _overlong(where, f"more than {row.tokens}", data.max_length)
+    counts["dropped"] += 1
+    return None
 
 
 def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]) -> Row | None:
@@ -129,7 +143,7 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
     if excess <= 0:
         return row
     if policy == "error":
-        raise DataError(f"{where}: {max_length + excess} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
+        raise _overlong(where, str(max_length + excess), max_length)
     learnt = np.asarray(row.learn, bool)
     first_learnt = int(learnt.argmax()) if learnt.any() else len(row.prefix) - 1
     if policy == "drop" or excess > first_learnt - (0 if row.branches else 1):
@@ -137,6 +151,10 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
         return None
     counts["truncated"] += 1
     return dataclasses.replace(row, prefix=row.prefix[excess:], learn=row.learn[excess:] if len(learnt) else ())
+
+
+def _overlong(where: str, tokens: str, max_length: int) -> DataError:
+    return DataError(f"{where}: {tokens} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
 
 
 def with_mismatched(rows: Sequence[Row], donors: Sequence[Row], max_length: int) -> list[Row]:

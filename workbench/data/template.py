@@ -118,7 +118,7 @@ class Template:
         unmarked, marks, blocks = _unmarked(marked)
         if unmarked != whole:
             return _Rewritten(f"texts that the chat template leaves as they are, or trims; {WAY_OUT}", "one that it rewrites")
-        turns = [_Turn.found(message, marks.get(2 * k), marks.get(2 * k + 1), depth, whole) for k, message in enumerate(ask.messages)]
+        turns = [_Turn.at(message, marks.get(2 * k), marks.get(2 * k + 1), depth, whole) for k, message in enumerate(ask.messages)]
         try:
             return self._placed(turns, whole, asked, blocks)
         except Malformed as error:
@@ -185,8 +185,8 @@ class Template:
             if end is not None and whole.startswith(self.ending, end):
                 return end + len(self.ending)
         if turn.message.extra.get("tool_calls") or turn.end is None:
-            found = whole.find(self.ending, max(turn.end or start, start), limit)
-            return found + len(self.ending) if found >= 0 else None
+            at = whole.find(self.ending, max(turn.end or start, start), limit)
+            return at + len(self.ending) if at >= 0 else None
         return None
 
     def _refusal(self, ask: Ask) -> Malformed | None:
@@ -332,7 +332,7 @@ class _Turn:
         return None if self.start is None or self.end is None else (self.start, self.end)
 
     @classmethod
-    def found(cls, message: Message, first: int | None, last: int | None, depth: int, whole: str) -> _Turn:
+    def at(cls, message: Message, first: int | None, last: int | None, depth: int, whole: str) -> _Turn:
         core = message.content.strip()
         inside = min(depth, len(core) // 2)
         lead = message.content[: len(message.content) - len(message.content.lstrip())]

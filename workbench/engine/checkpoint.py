@@ -25,7 +25,7 @@ import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 
-from workbench.engine import device, mended, parallel, shards, state
+from workbench.engine import device, mended, parallel, shards, state, weight_files
 from workbench.engine.step import Policy
 from workbench.rundir.files import read_json, write_atomic
 from workbench.rundir.opening import check_name
@@ -34,7 +34,7 @@ from workbench.settings import Checkpoint
 
 device.adopt_megatron()
 
-_SAME_WEIGHTS = ("source", "precision", "lora")
+_SAME_WEIGHTS = ("source", "revision", "precision", "lora")
 """The model settings that decide what a checkpoint holds; the layout is not among them."""
 
 
@@ -76,6 +76,7 @@ class Checkpoints:
 
     def __init__(self, policy: Policy, folder: Path, settings: Checkpoint):
         self.policy, self.folder, self.settings = policy, folder, settings
+        self._weights = _first_weights(policy)
         self._pending: _Pending | None = None
 
     def save(self, step: int, metric: float | None = None, state: Mapping[str, object] | None = None) -> None:
@@ -169,7 +170,7 @@ class Checkpoints:
         partial, final = self._partial(pending.step), self.folder / str(pending.step)
         model = {key: value for key, value in self.policy.settings.model_dump(mode="json").items() if key in _SAME_WEIGHTS}
         kept = {name: getattr(pending, name) for name in ("step", "metric", "reference", "optimizer_steps")}
-        (partial / "meta.json").write_text(json.dumps({**kept, "model": model}))
+        (partial / "meta.json").write_text(json.dumps({**kept, "model": model, "weights": self._weights}))
         state.write(partial, pending.state)
         rest = [path for path in partial.rglob("*") if path.is_file() and path.name not in files]
         files |= {str(path.relative_to(partial)): _digest(path) for path in rest}
@@ -185,7 +186,7 @@ class Checkpoints:
     def _superfluous(self) -> list[int]:
         """Complete steps that are neither among the last nor among the best."""
         steps = complete_steps(self.folder)
-        sign = 1 if self.settings.best_mode == "min" else -1
+        sign = -1 if self.settings.best_mode == "max" else 1
         recorded = {step: _meta(self.folder / str(step))["metric"] for step in steps}
         metrics: dict[int, float] = {step: metric for step, metric in recorded.items() if metric is not None}
         ranked = sorted(metrics, key=lambda step: (sign * metrics[step], -step))
@@ -196,6 +197,13 @@ class Checkpoints:
         return self.folder / f".{step}.partial"
 
 
+def is_finite(policy: Policy) -> bool:
+    """Whether what learns of the policy is finite, on all ranks alike: what is not is never saved, so that it pushes out no other checkpoint."""
+    policy.settle()
+    learnt = [parameter for chunk in policy.chunks for parameter in chunk.parameters() if parameter.requires_grad]
+    return not parallel.max_over_all(not all(bool(torch.isfinite(parameter).all()) for parameter in learnt))
+
+
 def load(policy: Policy, folder: Path, step: int) -> None:
     """Fill the policy, its optimizer and its reference from a complete checkpoint, whatever the layout that it was saved at.
 
@@ -204,7 +212,8 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     """
     path = folder / str(step)
     meta = _meta(path)
-    saved, ours = meta["model"], policy.settings.model_dump(mode="json")
+    ours = policy.settings.model_dump(mode="json")
+    saved = {"revision": ours["revision"], **meta["model"]}  # an older checkpoint does not tell
     different = [key for key in _SAME_WEIGHTS if saved[key] != ours[key]]
     if different:
         what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)
@@ -239,10 +248,26 @@ def state_of(folder: Path, step: int) -> dict[str, Any]:
 
 
 def load_weights(policy: Policy, folder: Path, step: int) -> None:
-    """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train."""
-    loaded = shards.read({"model": shards.weights(policy), **shards.reference(policy)}, folder / str(step))
+    """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train.
+
+    Raises:
+        ValueError: the checkpoint has adapters, and was saved on other weights than the policy has.
+    """
+    path = folder / str(step)
+    known = _meta(path).get("weights")  # an older checkpoint does not tell
+    if policy.settings.lora.rank and known and known != _first_weights(policy):
+        raise ValueError(
+            f"{path} has adapters on other weights than {policy.directory} has now: the files of model.source were replaced since; put them back, or name"
+            " the model that the run was trained on"
+        )
+    loaded = shards.read({"model": shards.weights(policy), **shards.reference(policy)}, path)
     shards.fill(policy, loaded["model"])
     shards.fill_reference(policy, loaded)
+
+
+def _first_weights(policy: Policy) -> str:
+    """The fingerprint of the weights that the policy began with. Every rank calls it."""
+    return parallel.from_first(weight_files.fingerprint(policy.directory) if parallel.rank() == 0 else "")
 
 
 def complete_steps(folder: Path) -> list[int]:

@@ -11,46 +11,52 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from workbench.engine import families, model_files
+from workbench.data.chat import Chat
+from workbench.engine import families, model_files, padding, preconditions, weight_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
 from workbench.settings import sources
 from workbench.settings.sources import EMBEDDED
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SCORE_HEAD = "score_head.weight"
 PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
 """Their rows are tokens, and tensor-parallel ranks have equally many: the last may have some for tokens that there are not."""
 
+GENERATION = "generation_config.json"
 _SHARD_BYTES = 5 * 10**9
 
 
-def local_directory(source: str) -> Path:
+def local_directory(source: str, revision: str | None = None) -> Path:
     """A Hugging Face directory with the source's weights in safetensors, converted or downloaded once. Nothing in it is code that would be run.
 
     Args:
         source: a directory, a .gguf file, a hub id, or `smollm2-135m-instruct`.
+        revision: of a hub id: a branch, a tag or a commit; None for its main branch.
 
     Raises:
-        ValueError: there is no such source, it is not a model directory, or it asks for code (see `model_files`); the message says what was tried.
+        ValueError: there is no such source, it is not a model directory, it asks for code (see `model_files`), or it is a model that the engine does not
+            read (see `preconditions`); the message says what was tried.
     """
-    directory = _fetched(source)
+    directory = _fetched(source, revision)
     model_files.check(directory)
+    preconditions.check(directory)
     return directory
 
 
-def _fetched(source: str) -> Path:
+def _fetched(source: str, revision: str | None) -> Path:
     path = Path(source).expanduser()
+    if revision and (source == EMBEDDED or path.suffix == ".gguf" or path.exists()):
+        raise ValueError(f"model.revision={revision}: {sources.NO_REVISION}, and {source} is none")
     if source == EMBEDDED:
         return _from_gguf(_embedded_file())
     if path.suffix == ".gguf":
@@ -61,7 +67,12 @@ def _fetched(source: str) -> Path:
         if not (path / "config.json").is_file():
             raise ValueError(f"model.source={source}: the directory has no config.json; expected a Hugging Face model directory")
         return path.resolve()
-    return _from_hub(source)
+    return _from_hub(source, revision)
+
+
+def commit_of(source: str, directory: Path) -> str | None:
+    """The commit that a hub model's directory is of; None for any other source."""
+    return None if source == EMBEDDED or Path(source).expanduser().exists() or directory.parent.name != "snapshots" else directory.name
 
 
 def config(directory: Path) -> PretrainedConfig:
@@ -69,70 +80,18 @@ def config(directory: Path) -> PretrainedConfig:
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(directory, **NO_CODE)
+    """Raises ValueError where it has tokens that the model's embedding has no rows for."""
+    made = AutoTokenizer.from_pretrained(directory, **NO_CODE)
+    preconditions.check_tokens(made.get_vocab(), config(directory).vocab_size, directory)
+    return made
 
 
 def end_tokens(directory: Path) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's end of sequence and those that the generation settings name."""
-    ends = [tokenizer(directory).eos_token_id]
-    settings = directory / "generation_config.json"
-    named = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
+    """The tokens that end an answer: the tokenizer's end of sequence, those that the generation settings name, and what the chat template puts there."""
+    words = tokenizer(directory)
+    ends = [words.eos_token_id, *([Chat(words).end_token] if words.chat_template else [])]
+    named = _generation_settings(directory).get("eos_token_id")
     return frozenset(end for end in [*ends, *(named if isinstance(named, list) else [named])] if isinstance(end, int))
-
-
-def digest(directory: Path) -> str:
-    """Names the weights: a hash of the configuration and of every shard's size and header (which lists its tensors' places)."""
-    hasher = hashlib.sha256((directory / "config.json").read_bytes())
-    for shard in sorted(directory.glob("*.safetensors")):
-        stat = shard.stat()
-        hasher.update(f"{shard.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return hasher.hexdigest()[:16]
-
-
-def load_weights(parameters: Iterable[tuple[str, Tensor]], directory: Path, rank: int = 0, ranks: int = 1) -> None:
-    """Fill parameters (by their names in the whole model) with this tensor-parallel rank's part of a Hugging Face directory's weights.
-
-    The directory's shards are opened one at a time and only what the rank needs is read.
-
-    Raises:
-        ValueError: a tensor is missing or has another shape; the message names it.
-    """
-    parts = {part.name: part for part in mapping(config(directory))}
-    places = _shard_of_tensor(directory)
-    shards = _Shards()
-    wanted = [(parts[name], parameter) for name, parameter in parameters if name in parts]
-    with torch.no_grad():
-        for part, parameter in sorted(wanted, key=lambda item: str(places.get(item[0].hf_names[0]))):
-            if part.name == SCORE_HEAD and part.hf_names[0] not in places:  # it keeps its first values
-                continue
-            missing = next((name for name in part.hf_names if name not in places), None)
-            if missing:
-                raise ValueError(f"{directory}: no tensor {missing!r}; the model is incomplete or of another architecture")
-            value = part.join([shards.read(places[name], name, part.dim, rank, ranks) for name in part.hf_names])
-            if part.name in PADDED:  # rows for tokens that there are not
-                value = F.pad(value, (0, 0, 0, len(parameter) - len(value)))
-            if value.shape != parameter.shape:
-                raise ValueError(f"{directory}: {', '.join(part.hf_names)} give {tuple(value.shape)}; {part.name} takes {tuple(parameter.shape)}")
-            parameter.copy_(value)
-
-
-class _Shards:
-    """Reads slices of safetensors files, of which one is open at a time: a file's pages that were read stay in memory until it is closed."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: Any = None
-
-    def read(self, path: Path, name: str, dim: int | None, rank: int, ranks: int) -> Tensor:
-        if path != self._path:
-            self._path, self._file = path, safe_open(path, framework="pt")
-        part = self._file.get_slice(name)
-        shape = part.get_shape()
-        if dim is None or ranks == 1:
-            return part[:]
-        size = -(-shape[dim] // ranks)
-        span = slice(min(rank * size, shape[dim]), min((rank + 1) * size, shape[dim]))
-        return part[span] if dim == 0 else part[:, span]
 
 
 def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple[str, Tensor, int | None]]:
@@ -148,7 +107,7 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
 
 def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
-    tokenizer. A model with a score head is written as a sequence classifier.
+    tokenizer; its generation settings name all that ends an answer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
     The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
@@ -167,6 +126,10 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
         if SCORE_HEAD in weights:
             kind = type(hf).__name__.removesuffix("Config")
             changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
+            changes |= _pad(folder, source, tensors, hf.vocab_size)
+        else:
+            settings = {**_generation_settings(source), "eos_token_id": sorted(end_tokens(source))}
+            (folder / GENERATION).write_text(json.dumps(settings, indent=2))
         _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
         (folder / "README.md").write_text(note)
@@ -174,19 +137,25 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
     return out
 
 
+def _pad(folder: Path, source: Path, tensors: dict[str, Tensor], rows: int) -> dict[str, int]:
+    """Give a classifier's folder a padding token that ends no text, and the embedding a row for it where it has none. Returns what config.json says of it."""
+    loaded = tokenizer(source)
+    chosen = padding.of(loaded, end_tokens(source))
+    if chosen.token != loaded.pad_token:
+        padding.declare(loaded, chosen).save_pretrained(folder)
+    missing = max(0, chosen.number + 1 - rows)
+    tensors[EMBEDDING] = torch.nn.functional.pad(tensors[EMBEDDING], (0, 0, 0, missing))
+    return {"pad_token_id": chosen.number, "vocab_size": rows + missing}
+
+
+def _generation_settings(directory: Path) -> dict[str, Any]:
+    file = directory / GENERATION
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:
     """Every parameter of the whole model, and the Hugging Face tensors that it is made of."""
-    return families.find(hf).parts(hf)
-
-
-def _shard_of_tensor(directory: Path) -> dict[str, Path]:
-    places = {}
-    for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            places.update(dict.fromkeys(file.keys(), shard))
-    if not places:
-        raise ValueError(f"{directory}: no .safetensors file; convert the model with transformers' save_pretrained first")
-    return places
+    return families.find(hf.model_type).parts(hf)
 
 
 def _save_sharded(tensors: dict[str, Tensor], folder: Path) -> None:
@@ -212,7 +181,8 @@ def _save_sharded(tensors: dict[str, Tensor], folder: Path) -> None:
 
 def _declare(path: Path, changes: Mapping[str, Any]) -> None:
     tree = json.loads(path.read_text())
-    tree.pop("torch_dtype", None)
+    for old in ("torch_dtype", "quantization_config"):  # the weights are plain now
+        tree.pop(old, None)
     path.write_text(json.dumps({**tree, **changes}, indent=2))
 
 
@@ -232,6 +202,8 @@ def _from_gguf(file: Path) -> Path:
         return directory
     from transformers import AutoModelForCausalLM
 
+    settings = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
+    preconditions.check_config({**settings.to_dict(), "quantization_config": None}, str(file))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE).save_pretrained(temporary)
@@ -248,14 +220,27 @@ def _from_gguf(file: Path) -> Path:
     return directory
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, revision: str | None) -> Path:
+    """Its configuration first: what is refused for it is not downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+    at = f" at revision {revision}" if revision else ""
     try:
+        settings = Path(snapshot_download(source, revision=revision, allow_patterns=["config.json"]))
+        if not (settings / "config.json").is_file():
+            raise ValueError(f"model.source={source}{at}: there is no config.json in it; expected a Hugging Face model")
+        preconditions.check_config(preconditions.read_config(settings), f"{source}{at}, config.json")
         patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
-        return Path(snapshot_download(source, allow_patterns=patterns))
+        directory = Path(snapshot_download(source, revision=settings.name, allow_patterns=patterns))
+    except RevisionNotFoundError as error:
+        raise ValueError(f"model.revision={revision}: {source} has no such branch, tag or commit") from error
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError) as error:
         raise ValueError(
-            f"model.source={source}: neither a directory, a .gguf file nor a model on the Hugging Face hub that can be reached ({type(error).__name__})"
+            f"model.source={source}{at}: neither a directory, a .gguf file nor a model on the Hugging Face hub that can be reached ({type(error).__name__})"
         ) from error
+    if not weight_files.files(directory):
+        raise ValueError(
+            f"model.source={source}{at}: {directory} has no .safetensors file; fetch it where the hub can be reached: workbench model get {source}"
+        )
+    return directory

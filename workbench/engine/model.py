@@ -67,7 +67,7 @@ class PackedGPT(GPTModel):
             vp_stage=vp_stage,
             pg_collection=groups,
         )
-        self.inv_freq = families.find(hf).rope_frequencies(hf)
+        self.inv_freq = families.find(hf.model_type).rope_frequencies(hf)
         self.first_layer = get_transformer_layer_offset(config, vp_stage=vp_stage)
         self.score_head = ScoreHead(config.hidden_size, num_scores, seed) if num_scores and self.post_process else None
         if self.score_head is not None:
@@ -112,7 +112,7 @@ class PackedGPT(GPTModel):
             return self.logits(hidden_TD)
         hidden_ND = hidden_TD[asked.places_N]
         if self.score_head is None:
-            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK)
+            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK, asked.drawn)
         else:
             out = self.score_head(hidden_ND)
         return out if asked.slots_N is None else parallel.from_context(out, asked.slots_N, asked.total)
@@ -133,7 +133,7 @@ _FUSED_NORMS = {
 
 
 def build(hf: PretrainedConfig, settings: Model, num_scores: int = 0, groups: ProcessGroupCollection | None = None) -> list[PackedGPT]:
-    """This rank's chunks of the model with unfilled weights (see `hf.load_weights`): one, or one for each virtual pipeline stage.
+    """This rank's chunks of the model with unfilled weights (see `loading.load_weights`): one, or one for each virtual pipeline stage.
 
     Raises:
         ValueError: another architecture, a feature that the engine does not have, or a layout that does not fit; the message says which.
@@ -162,8 +162,8 @@ def transformer_config(hf: PretrainedConfig, settings: Model) -> TransformerConf
     Raises:
         ValueError: another architecture, or a feature that the engine does not have; the message names it.
     """
-    family = families.find(hf)
-    family.check(hf)
+    family = families.find(hf.model_type)
+    family.check(hf.to_dict())
     architecture = family.architecture(hf)
     dtype = DTYPES[settings.precision]
     if architecture.get("num_moe_experts") and settings.tensor_parallel > 1 and not (device.CUDA and settings.sequence_parallel):

@@ -13,11 +13,8 @@ from typing import TypedDict
 import transformers
 from transformers import CONFIG_MAPPING
 
-from workbench.rundir.files import decoded
+from workbench.engine.preconditions import read_json
 from workbench.rundir.opening import check_name
-
-MAX_JSON_BYTES = 256 << 20
-"""A tokenizer of a large vocabulary has 30 MB."""
 
 
 class _NoCode(TypedDict):
@@ -62,7 +59,7 @@ def _check_place(path: Path, directory: Path) -> None:
 
 def _check_settings(path: Path) -> None:
     """Where transformers has code of its own for what the settings name, it takes that, and `auto_map` is not looked at."""
-    settings = _json(path)
+    settings = read_json(path)
     known = str(settings.get("model_type")) in CONFIG_MAPPING or hasattr(transformers, str(settings.get("tokenizer_class")))
     for key, value in _nested(settings):
         if key == "auto_map" and value and not known:
@@ -75,24 +72,12 @@ def _check_settings(path: Path) -> None:
 
 
 def _check_index(path: Path) -> None:
-    places = _json(path).get("weight_map")
+    places = read_json(path).get("weight_map")
     if not isinstance(places, dict):
         raise ValueError(f"{path}: expected a weight_map, from tensors to files")
     for tensor, name in places.items():
         if not check_name(str(name), path).endswith((".safetensors", ".bin")):
             raise ValueError(f"{path} has {tensor!r} in {name!r}; expected a .safetensors file")
-
-
-def _json(path: Path) -> dict[str, object]:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; expected settings")
-    try:
-        content = decoded(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _nested(value: object) -> Iterator[tuple[str, object]]:

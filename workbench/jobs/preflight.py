@@ -13,10 +13,13 @@ import psutil
 from workbench.backends import base as backends
 from workbench.backends import slurm
 from workbench.backends.base import Finding, Task
+from workbench.data import hub
 from workbench.data.readers import locate
+from workbench.engine import preconditions
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
+from workbench.settings.sources import EMBEDDED
 from workbench.settings.spec import Experiment
 
 SHARED = frozenset(
@@ -62,7 +65,7 @@ def script(experiment: Experiment, root: Path) -> str:
 def quick(experiment: Experiment, root: Path) -> list[Finding]:
     """What can be told within seconds: the files, where they lie, and whether the backend's nodes fit. Nothing is started or queued."""
     far = experiment.backend.name != "local"
-    return [*_files(experiment, root, far), *backends.find(experiment.backend.name).check(planned(experiment, root))]
+    return [*_context(experiment), *_files(experiment, root, far), *backends.find(experiment.backend.name).check(planned(experiment, root))]
 
 
 def check(experiment: Experiment, root: Path, on_node: bool = False) -> list[Finding]:
@@ -81,6 +84,23 @@ def check(experiment: Experiment, root: Path, on_node: bool = False) -> list[Fin
     waits = any(each.level == "warning" and each.name.endswith("nodes") for each in problems)  # the test of a job refuses what the queue would take
     problems.append(replace(start, level="warning") if waits and start.level == "error" else start)
     return [*problems, *_on_node(experiment, root, task)] if on_node and problems[-1].level != "error" else problems
+
+
+def _context(experiment: Experiment) -> list[Finding]:
+    """Whether rows as long as the settings allow pass the model's context, where its configuration is at hand. The run's start counts those that do."""
+    source, longest = experiment.model.source, None
+    directory = (
+        Path(source) if (Path(source) / "config.json").is_file() else None if source == EMBEDDED else hub.cached(source, experiment.model.revision)
+    )
+    if directory:
+        longest = preconditions.context_length(preconditions.read_config(directory))
+    algorithm = experiment.algorithm if "algorithm" in experiment.job.sections else experiment.job
+    answer = getattr(algorithm, "max_tokens", 0)
+    if longest is None or experiment.data.max_length + answer <= longest:
+        return []
+    added = f" + max_tokens={answer}" if answer else ""
+    message = f"data.max_length={experiment.data.max_length}{added} tokens may pass the model's context of {longest}"
+    return [Finding("context", "warning", message, "data.max_length")]
 
 
 def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:

@@ -17,6 +17,7 @@ from workbench.settings import stored
 from workbench.settings.composing import SpecError
 
 PRECISIONS = ("fp32", "bf16")
+HASH = re.compile("[0-9a-f]{32,64}")
 PEM = re.compile(rb"-----BEGIN [A-Z ]+-----\n.+\n-----END [A-Z ]+-----\n", re.DOTALL)
 _AWAY = "move it away"
 
@@ -50,6 +51,8 @@ def needed(run: RunDir) -> list[Problem]:
 def _problems(run: RunDir) -> Iterator[Problem]:
     yield from _settings(run)
     yield from _of(run.path / "precision", _precision, "write fp32 or bf16 into it, as the run began")
+    yield from _of(run.path / "commit", _hash, "delete it: the run takes model.revision as it is now")
+    yield from _of(run.path / "weights", _hash, "delete it: the weights are taken as they are now")
     for path in _paths(run.path / "events", ".jsonl"):
         yield from _of(path, lambda path: _events(run, path), "cut the file before that byte: what comes after it is computed again or forgotten")
     yield from _of(run.path / "control.jsonl", lambda _: run.requests(ByteCursor()))
@@ -111,6 +114,11 @@ def _paths(folder: Path, suffix: str | tuple[str, ...]) -> list[Path]:
 def _precision(path: Path) -> None:
     if (text := opening.read_text(path)) not in PRECISIONS:
         raise Unreadable(path, f"expected one of {', '.join(PRECISIONS)}, got {text[:20]!r}" if text else "empty")
+
+
+def _hash(path: Path) -> None:
+    if not HASH.fullmatch(text := opening.read_text(path)):
+        raise Unreadable(path, f"expected a hash, got {text[:20]!r}" if text else "empty")
 
 
 def _events(run: RunDir, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from workbench.jobs.observe import backend_of, ended, job_of, observed_status
 from workbench.jobs.problems import Problem, problems
 from workbench.machines import usage
 from workbench.machines.usage import Cluster, Where
-from workbench.rundir import store
+from workbench.rundir import opening, store
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
+from workbench.rundir.opening import Unreadable
 from workbench.rundir.permission import changes
 from workbench.rundir.store import LIVE, RunDir, State, Status
 from workbench.serve.health import Report, reports
@@ -52,6 +54,14 @@ class Run:
     def read_only(self) -> str:
         """Why this user cannot change the run; empty where they can."""
         return self.dir.read_only
+
+    @property
+    def commit(self) -> str:
+        """The commit of the run's hub model; empty where its model is of no hub, or it has not begun. What cannot be read `problems` names."""
+        path = self.dir.path / "commit"
+        with contextlib.suppress(Unreadable):
+            return opening.read_text(path) if opening.is_file(path) else ""
+        return ""
 
     def problems(self) -> list[Problem]:
         """What of its folder cannot be read, file by file with the cause."""

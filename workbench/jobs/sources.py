@@ -19,11 +19,12 @@ from workbench.algorithms import kind_of_rows
 from workbench.data import hub
 from workbench.data.limits import Limits
 from workbench.data.readers import Changes, Kind, data_file, read
+from workbench.engine import preconditions, weight_files
 from workbench.settings import CheckpointJob, Data
 from workbench.settings.composing import SHOWN, SpecError
 from workbench.settings.modules import NO_ALGORITHM
 from workbench.settings.online import Reward, find_reward_kind
-from workbench.settings.sources import EMBEDDED, DataError, locate
+from workbench.settings.sources import EMBEDDED, NO_REVISION, DataError, locate
 from workbench.settings.spec import Experiment
 
 FIRST_ROWS = 16
@@ -68,7 +69,10 @@ def check_data_source(source: str) -> None:
 
 
 def check_model_source(source: str) -> None:
-    """Raises ValueError where a model is neither a directory, a .gguf file nor a model of the hub. Takes no longer than the hub's answer."""
+    """Raises ValueError where a model is neither a directory, a .gguf file nor a model of the hub, or is one that the engine does not read.
+
+    Takes no longer than the hub's answer.
+    """
     if wrong := _model(source).result():
         raise ValueError(wrong)
 
@@ -109,14 +113,24 @@ def _data_set(source: str) -> str:
 
 def _models(experiment: Experiment) -> Iterator[tuple[str, Future[str]]]:
     here, of_checkpoint = experiment.backend.name == "local", isinstance(experiment.job, CheckpointJob) and experiment.job.checkpoint is not None
-    named = [] if of_checkpoint else [("model.source", experiment.model.source)]
-    for key, source in (*named, *_sources_in("algorithm", experiment.algorithm)):
-        if here or _is_directory(source):
-            yield key, _model(source)
+    named = [] if of_checkpoint else [_Asked("model.source", experiment.model.source, experiment.model.revision)]
+    for asked in (*named, *_sources_in("algorithm", experiment.algorithm)):
+        if here or _is_directory(asked.source):
+            yield asked.key, _model(asked.source, asked.revision, asked.scores)
 
 
-def _sources_in(path: str, settings: BaseModel) -> Iterator[tuple[str, str]]:
-    """(key, source) of each model that settings name, at any depth: the rewards' and the judges', the critic's, the teacher's."""
+@dataclass(frozen=True)
+class _Asked:
+    """A model that settings name: under which key, and how many scores it has to give."""
+
+    key: str
+    source: str
+    revision: str | None = None
+    scores: int = 0
+
+
+def _sources_in(path: str, settings: BaseModel) -> Iterator[_Asked]:
+    """Each model that settings name, at any depth: the rewards' and the judges', the critic's, the teacher's."""
     for name, value in settings:
         key = f"{path}.{name}"
         if isinstance(value, dict):
@@ -124,34 +138,69 @@ def _sources_in(path: str, settings: BaseModel) -> Iterator[tuple[str, str]]:
             for of, reward in rewards:
                 for need in find_reward_kind(reward.kind).needs(reward.settings):
                     if need.source is not None:
-                        yield f"{of}.{reward.kind}", need.source
+                        yield _Asked(f"{of}.{reward.kind}", need.source, scores=int(need.role == "reward"))
         elif isinstance(value, BaseModel):
             source = getattr(value, "source", None)
             if isinstance(source, str):
-                yield f"{key}.source", source
+                yield _Asked(f"{key}.source", source, getattr(value, "revision", None))
             yield from _sources_in(key, value)
 
 
-def _model(source: str) -> Future[str]:
-    return _once(("model", source), lambda: _model_problem(source), HUB_ANSWER_S if not _is_directory(source) else 1.0)
+def _model(source: str, revision: str | None = None, scores: int = 0) -> Future[str]:
+    question = ("model", source, revision, scores, *_files_version(source))
+    return _once(question, lambda: _model_problem(source, revision, scores), math.inf if _is_directory(source) else HUB_ANSWER_S)
 
 
-def _model_problem(source: str) -> str:
-    if source == EMBEDDED:
-        return ""
+def _files_version(source: str) -> tuple[Hashable, ...]:
+    """What changes with a directory's files; nothing of any other source."""
+    if not _is_directory(source):
+        return ()
+    return tuple(_version(path) for path in sorted(Path(source).expanduser().iterdir()) if path.is_file())
+
+
+def _model_problem(source: str, revision: str | None, scores: int) -> str:
     shown = source[:SHOWN]
     try:
         path = Path(source).expanduser()
-        if path.is_dir():
-            return "" if (path / "config.json").is_file() else f"{shown} has no config.json; expected {MODEL}"
-        if path.is_file():
-            return "" if path.suffix == ".gguf" else f"{shown} is a file; expected {MODEL}"
+        if source == EMBEDDED or path.exists():
+            if revision:
+                return f"{NO_REVISION}, and {shown} is none; leave model.revision out"
+            return _path_problem(path, shown, scores)
     except (OSError, RuntimeError) as error:
         return f"{shown}: {error.args[-1]}; expected {MODEL}"
     if path.suffix == ".gguf" or source.startswith((".", "/", "~")):
         return f"there is no {shown}; expected {MODEL}"
-    wrong = hub.problem(source, "model")
-    return wrong and f"{shown}: {wrong}"
+    if folder := hub.cached(source, revision):
+        return _directory_problem(folder, scores)
+    wrong, config = hub.look(source, "model", revision)
+    if wrong or "model_type" not in config:
+        return wrong and f"{shown}: {wrong}"
+    return _message_of(lambda: preconditions.check_kind(config, shown))
+
+
+def _path_problem(path: Path, shown: str, scores: int) -> str:
+    if shown != EMBEDDED and path.is_dir():
+        return _directory_problem(path, scores) if (path / "config.json").is_file() else f"{shown} has no config.json; expected {MODEL}"
+    if shown != EMBEDDED and path.suffix != ".gguf":
+        return f"{shown} is a file; expected {MODEL}"
+    return f"{shown} is no reward model: a language model has no trained score head" if scores else ""
+
+
+def _directory_problem(folder: Path, scores: int) -> str:
+    def check() -> None:
+        preconditions.check(folder)
+        if scores and weight_files.files(folder):
+            preconditions.check_score_head(folder, scores)
+
+    return _message_of(check)
+
+
+def _message_of(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _is_directory(source: str) -> bool:

@@ -14,6 +14,8 @@ from workbench.data.chat import Chat
 from workbench.data.dataset import Dataset, load
 from workbench.data.readers import Kind
 from workbench.engine import hf, parallel
+from workbench.processes import startup
+from workbench.processes.context import beyond_context
 from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
@@ -36,22 +38,31 @@ class Rank:
         self.attempt = int(os.environ.get("WORKBENCH_ATTEMPT", "1"))
         self._events = EventWriter(run) if parallel.rank() == 0 else None
         self._log = Log()
-        self.directory: Path = self.made_by_first(lambda: hf.local_directory(spec.model.source), "fetching the model")
+        self.directory, revision = self.made_by_first(self._fetched, "fetching the model")
+        self.spec = startup.at_revision(spec, revision)
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
         self.chat = Chat(self.tokenizer, spec.data.template_kwargs if spec.data else None)
 
     @functools.cached_property
     def end_tokens(self) -> frozenset[int]:
-        """What ends an answer: what the model's files name, and what its chat template puts there."""
-        return hf.end_tokens(self.directory) | ({self.chat.end_token} if self.tokenizer.chat_template else set())
+        """What ends an answer."""
+        return hf.end_tokens(self.directory)
 
-    def read(self, data: Data, kind: Kind) -> Dataset:
-        """A run's data, reported, with a warning for each note of it. Raises DataError."""
+    def read(self, data: Data, kind: Kind, max_tokens: int = 0) -> Dataset:
+        """A run's data, reported, with a warning for each note of it, and where rows, or prompts with answers of `max_tokens`, pass the model's context.
+
+        Raises DataError.
+        """
         result = load(data, kind, self.chat, self.progress("reading the data"))
         self.emit("data", report=dataclasses.asdict(result.report))
-        for note in result.report.notes:
-            self.warn(note)
+        for note in [*result.report.notes, beyond_context(self.directory, [*result.train, *result.validation], max_tokens)]:
+            if note:
+                self.warn(note)
         return result
+
+    def _fetched(self) -> tuple[Path, str | None]:
+        directory, spec = startup.fetched(self.run, self.spec)
+        return directory, spec.model.revision
 
     def emit(self, kind: str, **values: object) -> None:
         """An event of the run: a line in this rank's log, and written by rank 0."""

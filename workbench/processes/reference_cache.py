@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from workbench.data.packing import Row, targets
-from workbench.engine import hf, parallel
+from workbench.engine import parallel, weight_files
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
 from workbench.settings import sources
@@ -22,7 +22,7 @@ def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -
     """The rows with the log-probabilities of the policy's first weights, from the disk where the same were computed before. `part` names the rows."""
     if not rows:  # such as those of a validation that is switched off
         return []
-    key = hashlib.sha256(f"{hf.digest(rank.directory)} {rank.spec.model.precision}".encode())
+    key = hashlib.sha256(f"{weight_files.digest(rank.directory)} {rank.spec.model.precision}".encode())
     for row in rows:
         key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
     path = sources.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.engine import checkpoint
+from workbench.engine import checkpoint, preconditions
 from workbench.engine.step import Policy
 from workbench.processes.rank import Rank
 from workbench.settings.modules import outputs_of
@@ -20,6 +20,8 @@ def restored_policy(rank: Rank, keeps_reference: bool = False) -> tuple[Policy, 
     if keeps_reference:
         policy.keep_reference()
     if spec.job.checkpoint is None:
+        if policy.wanted.scores:
+            preconditions.check_score_head(rank.directory, policy.wanted.scores)
         return policy, 0
     folder = Path(spec.job.checkpoint)
     rank.emit("phase", message=f"loading the checkpoint of step {folder.name}")

@@ -48,12 +48,14 @@ def serve(run: RunDir, spec: Experiment, placed: placement.Server) -> None:
     """Answer until SIGTERM."""
     from workbench.engine import parallel
 
+    directory, spec = start.fetched(run, spec)
+    around = Surroundings(run, spec, placed.layout, directory)
     stage = _stage(spec, placed)
     endpoints: dict[str, Served] = {}
     for role in placed.roles:
-        endpoints |= _endpoints(role, run, spec, placed, stage)
+        endpoints |= _endpoints(role, around, stage)
     if parallel.rank() == 0:
-        _lead(run, spec, placed, endpoints, stage)
+        _lead(around, placed, endpoints, stage)
     else:
         _follow(endpoints)
 
@@ -68,11 +70,8 @@ def _stage(spec: Experiment, placed: placement.Server) -> Stage | None:
     return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
 
 
-def _endpoints(role: str, run: RunDir, spec: Experiment, placed: placement.Server, stage: Stage | None) -> dict[str, Served]:
-    from workbench.engine import hf
-
+def _endpoints(role: str, around: Surroundings, stage: Stage | None) -> dict[str, Served]:
     module = find_role(role)
-    around = Surroundings(run, spec, placed.layout, hf.local_directory(spec.model.source))
     made = stage.build(role, lambda: module.serve(around), lambda served: served.models()) if stage else module.serve(around)
 
     def on_stage(compute: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
@@ -86,12 +85,13 @@ def _endpoints(role: str, run: RunDir, spec: Experiment, placed: placement.Serve
     return {name: Served(role, each.inputs, each.outputs, on_stage(each.compute)) for name, each in made.endpoints().items()}
 
 
-def _lead(run: RunDir, spec: Experiment, placed: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
+def _lead(around: Surroundings, placed: placement.Server, endpoints: dict[str, Served], stage: Stage | None) -> None:
     """Rank 0: refuse what is wrong, hand what is right to the other ranks, and compute with them."""
     from workbench.engine import hf, parallel
     from workbench.serve.server import Server
 
-    vocabulary = min(hf.config(hf.local_directory(source)).vocab_size for source in {spec.model.source, *placed.sources})
+    run, spec = around.run, around.spec
+    vocabulary = hf.config(around.directory).vocab_size
     longest = spec.data.max_length + require(spec.algorithm, OnlineConfig).max_tokens
     last = [time.monotonic()]
 
@@ -152,11 +152,13 @@ def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
         return
     check_tokens(arrays["tokens"], arrays["sequence_lengths"], vocabulary, longest)
     rows = len(arrays["tokens"])
-    for name in ("prompt_lengths", "columns"):
+    for name in ("prompt_lengths", "temperatures", "columns", "asked"):
         if name in arrays and len(arrays[name]) != rows:
             raise BadRequest(f"{name} has {len(arrays[name])} entries for {rows} rows of tokens")
     if not ((arrays["prompt_lengths"] >= 1) & (arrays["prompt_lengths"] < arrays["sequence_lengths"])).all():
         raise BadRequest("prompt_lengths: from 1 to below sequence_lengths")
+    if not (arrays["temperatures"] > 0).all():
+        raise BadRequest("temperatures: above 0")
     for name in ("returns", "values"):
         if name in arrays and (arrays[name].shape != arrays["tokens"].shape or not np.isfinite(arrays[name]).all()):
             raise BadRequest(f"{name}: finite numbers in the shape of tokens, {arrays['tokens'].shape}")

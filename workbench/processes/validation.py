@@ -20,7 +20,7 @@ from workbench.processes.rank import Rank
 from workbench.processes.reference_cache import measured_by_reference
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
-from workbench.rollout.experience import Experience, mean_rewards
+from workbench.rollout.experience import Experience, lengths, mean_rewards
 from workbench.rundir import beats
 
 SEED = 0
@@ -83,7 +83,7 @@ class Validation:
         if not self.rows:
             return {}, []
         experiences = online.held_out(self.rows, SEED)
-        metrics: Metrics = {**mean_rewards(experiences), M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in experiences) / len(experiences)}
+        metrics: Metrics = {**mean_rewards(experiences), **lengths(experiences)}
         metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in experiences) / len(experiences)
         shown = experiences[: self._rank.spec.validation.samples]
         return metrics, [_read(e) for e in shown]

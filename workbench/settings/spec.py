@@ -29,6 +29,7 @@ from workbench.settings import (
     Rollout,
     Validation,
     Watch,
+    best,
     functions,
     placement,
     plain,
@@ -108,6 +109,11 @@ class Experiment(Frozen):
     def _has_its_algorithm(self) -> Experiment:
         if "algorithm" in self.job.sections and self.algorithm.name == NO_ALGORITHM:
             raise ValueError(f"algorithm: job={self.job.name} needs one; there are: {', '.join(algorithm_names())}")
+        return self
+
+    @model_validator(mode="after")
+    def _best_can_be_told(self) -> Experiment:
+        best.check(self)
         return self
 
     @model_validator(mode="after")

@@ -115,6 +115,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         "metrics": {},
         "validation": {},
         "spec": spec_tree(item.dir),
+        "commit": item.commit,
         "problems": [str(each) for each in problems],
     }
     for event in readable_events(item):
@@ -133,6 +134,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         out.print(f"read-only: {report['read_only']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for each in problems:
         out.print(f"unreadable: {each}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if report["commit"]:
+        out.print(f"{report['model']} at commit {report['commit']}", markup=False, highlight=False, soft_wrap=True)
     if report["message"]:
         out.print(report["message"], style="red" if report["state"] == "failed" else "", markup=False)
     for server in servers:

@@ -1,27 +1,32 @@
 """Architectures, one file each, by the `model_type` of their Hugging Face configuration.
 
 A file says what it does not support (`check`), how megatron is to be configured (`architecture`), which tensors there are (`parts`) and how
-positions turn (`rope_frequencies`). How its layers compute is megatron's in training and `workbench.engine.layer` in decoding.
+positions turn (`rope_frequencies`). How its layers compute is megatron's in training and `workbench.engine.layer` in decoding. Importing one loads
+no torch: a launch asks `check` before any process starts that would load the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Protocol, cast
-
-from torch import Tensor
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from workbench.engine.families._parts import Part
+from workbench.settings.naming import module_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig
 
 
 class Family(Protocol):
     """A file of this folder."""
 
-    def check(self, hf: PretrainedConfig) -> None:
-        """Raises ValueError for a feature that the engine does not have; the message names it."""
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises ValueError for a feature that the engine does not have; the message names its key and value.
+
+        `config` is a config.json, or what transformers made of one. A key that is missing has transformers' default.
+        """
         ...
 
     def architecture(self, hf: PretrainedConfig) -> dict[str, Any]:
@@ -33,17 +38,17 @@ class Family(Protocol):
         ...
 
     def rope_frequencies(self, hf: PretrainedConfig) -> Tensor:
-        """The inverse frequencies [head_dim / 2] of RoPE. Raises ValueError for a scaling that the engine does not have."""
+        """The inverse frequencies [head_dim / 2] of RoPE."""
         ...
 
 
 def names() -> list[str]:
     """The families there are: the files of this folder."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+    return module_names("engine/families")
 
 
-def find(hf: PretrainedConfig) -> Family:
+def find(model_type: object) -> Family:
     """The family of a model. Raises ValueError for one that there is none for."""
-    if hf.model_type not in names():
-        raise ValueError(f"model_type {hf.model_type!r} has no family in workbench/engine/families; there are: {', '.join(names())}")
-    return cast(Family, import_module(f"{__name__}.{hf.model_type}"))
+    if model_type not in names():
+        raise ValueError(f"model_type {model_type!r} has no family in workbench/engine/families; there are: {', '.join(names())}")
+    return cast(Family, import_module(f"{__name__}.{model_type}"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from transformers import PretrainedConfig
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def qkv(name: str, hf_names: tuple[str, str, str], hf: PretrainedConfig) -> Part
     dim, queries = head_dim(hf), hf.num_attention_heads // hf.num_key_value_heads
 
     def join(tensors: list[Tensor]) -> Tensor:
+        import torch
+
         groups = len(tensors[1]) // dim
         q, k, v = (t.reshape(groups, -1, *t.shape[1:]) for t in tensors)
         return torch.cat([q, k, v], dim=1).flatten(0, 1)
@@ -46,4 +49,10 @@ def qkv(name: str, hf_names: tuple[str, str, str], hf: PretrainedConfig) -> Part
 
 def gate_and_up(name: str, gate: str, up: str) -> Part:
     """The gated MLP's first two products in one, the gate first."""
-    return Part(name, (gate, up), 0, torch.cat, lambda tensor: list(tensor.chunk(2)))
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        import torch
+
+        return torch.cat(tensors)
+
+    return Part(name, (gate, up), 0, join, lambda tensor: list(tensor.chunk(2)))

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
+from workbench.engine.families import _features
 from workbench.engine.families._parts import Part, gate_and_up, head_dim, qkv
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig
 
-def check(hf: PretrainedConfig) -> None:
-    if hf.hidden_act != "silu" or getattr(hf, "mlp_bias", False):
-        raise ValueError(
-            f"the engine's MLP is SwiGLU without bias; this model has hidden_act={hf.hidden_act!r}, mlp_bias={getattr(hf, 'mlp_bias', False)}"
-        )
-    if getattr(hf, "attention_bias", False):
-        raise ValueError("attention_bias=True (a bias on the output projection too) is not supported")
+
+def check(config: Mapping[str, Any]) -> None:
+    _features.refuse(config)
 
 
 def architecture(hf: PretrainedConfig) -> dict[str, Any]:
+    import torch.nn.functional as F
+
     return {
         "num_layers": hf.num_hidden_layers,
         "hidden_size": hf.hidden_size,
@@ -74,16 +70,14 @@ def mlp(layer: int) -> Iterator[Part]:
 
 
 def rope_frequencies(hf: PretrainedConfig) -> Tensor:
-    """With the model's own scaling (none, linear, llama3), as transformers computes them.
+    """With the model's own scaling (none, linear, llama3), as transformers computes them."""
+    import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    Raises:
-        ValueError: a scaling that depends on the length at hand or that rescales the attention (dynamic, yarn, longrope).
-    """
     rope = hf.rope_parameters
     kind = rope.get("rope_type", "default")
     if kind == "default":
         dim = head_dim(hf)
         return 1.0 / (rope["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim))
-    if kind not in ("linear", "llama3"):
-        raise ValueError(f"RoPE scaling {kind!r} is not supported; the engine knows: default, linear, llama3")
+    assert kind in _features.ROPE_TYPES, "`check` refuses the others"
     return ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))[0]

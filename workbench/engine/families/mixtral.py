@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from workbench.engine.families import llama
 from workbench.engine.families._parts import Part, gate_and_up
-from workbench.engine.families.llama import rope_frequencies
-from workbench.engine.families.mistral import check
+from workbench.engine.families.llama import check, rope_frequencies
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 __all__ = ["architecture", "check", "parts", "rope_frequencies"]
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
-
-from workbench.engine.families import llama
+from workbench.engine.families import _features, llama
 from workbench.engine.families._parts import Part
 from workbench.engine.families.llama import rope_frequencies
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 __all__ = ["architecture", "check", "parts", "rope_frequencies"]
 
 
-def check(hf: PretrainedConfig) -> None:
-    llama.check(hf)
-    if getattr(hf, "use_sliding_window", False):
-        raise ValueError("sliding-window attention is not supported; use a model whose config has use_sliding_window false")
+def check(config: Mapping[str, Any]) -> None:
+    _features.refuse(config, unread=() if config.get("use_sliding_window") else ("sliding_window",))
 
 
 def architecture(hf: PretrainedConfig) -> dict[str, Any]:

@@ -54,7 +54,6 @@ class CriticModel:
     """A critic's model in this gang: every rank makes the same calls."""
 
     def __init__(self, around: Surroundings):
-        from workbench.engine import hf
         from workbench.engine.checkpoint import Checkpoints
         from workbench.engine.step import Policy
 
@@ -63,8 +62,22 @@ class CriticModel:
         self.seed = spec.seed
         self.folder = around.run.path / "critic" / "checkpoints"
         model = self.cfg.model or spec.model
-        self.policy = Policy(model, self.cfg, hf.local_directory(model.source), 1, OUTPUTS)
+        self.policy = Policy(model, self.cfg, self._directory(around, model), 1, OUTPUTS)
         self._checkpoints = Checkpoints(self.policy, self.folder, Checkpoint(keep_last=spec.checkpoint.keep_last + 1, asynchronous=False))
+
+    def _directory(self, around: Surroundings, model: Model) -> Path:
+        """Of its first weights. Raises ValueError for a model that has no rows for some of the policy's tokens."""
+        from workbench.engine import hf
+
+        if self.cfg.model is None:
+            return around.directory
+        directory = hf.local_directory(model.source, model.revision)
+        rows, tokens = hf.config(directory).vocab_size, hf.config(around.directory).vocab_size
+        if rows < tokens:
+            raise ValueError(
+                f"algorithm.critic.model.source={model.source} has {rows} tokens and the policy {tokens}: a critic reads the policy's tokens"
+            )
+        return directory
 
     def values(self, rows: Sequence[Row]) -> list[Any]:
         return [given.of("scores_SK")[:, 0] for given in self.policy.outputs(rows)]
@@ -77,6 +90,13 @@ class CriticModel:
         return {name: sum(m[name] for m in metrics) / len(metrics) for name in metrics[0]}
 
     def save(self, step: int) -> None:
+        """Raises ValueError for weights that are not finite: there would be no critic to continue with."""
+        from workbench.engine import checkpoint
+
+        if not checkpoint.is_finite(self.policy):
+            raise ValueError(
+                f"the critic's weights are NaN or infinite at step {step}: no checkpoint is made; resume from an earlier one with a lower lr"
+            )
         self._checkpoints.save(step)
         self._checkpoints.finish()
 

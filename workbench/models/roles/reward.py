@@ -5,7 +5,6 @@ A component's score that is unknown and stays so is None, and so is then the sum
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +14,17 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from workbench.data.packing import Row
+from workbench.data.rows import PromptOnly
 from workbench.models import messages
 from workbench.models.asking import Asked
 from workbench.models.endpoint import TOKENS, Arrays, BadRequest, Field
-from workbench.models.frozen import frozen, laid_out
+from workbench.models.frozen import laid_out
 from workbench.models.protocol import Answers, Judging, Scoring, Served, Surroundings, Transport
-from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, Verdict, Waiting
+from workbench.models.reward_models import RewardModel
+from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, Verdict, Waiting, before_stop
 from workbench.rollout.experience import Experience
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, Reward, find_reward_kind, require, sources_of
-from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from workbench.engine.step import Policy
 
 ME = "reward"
-OUTPUTS = Outputs(scores=1)
 
 
 def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
@@ -89,20 +88,20 @@ class RewardModels:
         self.models = {name: self._model(need) for name, reward in rewards.items() for need in _needs(reward) if need.role == ME}
         self.components = [self._component(name, reward) for name, reward in rewards.items()]
 
-    def _model(self, need: Need) -> Policy:
+    def _model(self, need: Need) -> RewardModel:
         from workbench.engine import hf
 
         around = self._around
         assert need.source is not None
         model = laid_out(Model(source=need.source, precision=around.spec.model.precision), around.layout)
-        return frozen(model, hf.local_directory(need.source), around.online.micro_batch_tokens, OUTPUTS)
+        return RewardModel(model, hf.local_directory(need.source), around.directory, around.online.micro_batch_tokens)
 
     def _component(self, name: str, reward: Reward) -> Component:
         kind, needs = _kind(reward), _needs(reward)
         judge = cast(Judging, self._around.asked["judge"]).of(name) if any(need.role == "judge" for need in needs) else _no_judge
 
-        def score(answers: Sequence[Finished]) -> list[float]:
-            return [float(s) for given in self.models[name].outputs(_rows(answers)) for s in given.of("scores_SK")[:, 0]]
+        def score(answers: Sequence[Finished]) -> list[float | None]:
+            return self.models[name].score(answers)
 
         return Component(name, kind.EACH, bool(needs), kind.scorer(name, reward.settings, Given(score, judge)))
 
@@ -111,17 +110,10 @@ def _no_judge(questions: Sequence[str], options: Sequence[str]) -> Sequence[Verd
     raise TypeError('this kind asks a judge that it does not need: add Need("judge") to what its needs() returns')
 
 
-def _rows(answers: Sequence[Finished]) -> list[Row]:
-    """A prompt with its answers as branches, which share its prefix."""
-    result = []
-    for _, same in itertools.groupby(answers, key=lambda a: a.prompt_index):
-        branches = list(same)
-        result.append(Row(branches[0].prefix, tuple(a.tokens for a in branches)))
-    return result
-
-
 def _finished(experiences: Sequence[Experience]) -> list[Finished]:
-    return [Finished(e.prompt_index, e.prompt, e.response, e.row.columns, e.row.prefix, e.tokens) for e in experiences]
+    return [
+        Finished(e.prompt_index, e.prompt, e.response, e.row.columns, e.row.prefix, e.scored_tokens or e.tokens, e.row.asked) for e in experiences
+    ]
 
 
 class LocalReward:
@@ -175,7 +167,8 @@ class RemoteReward:
     def begin(self, experiences: Sequence[Experience]) -> None:
         if experiences and self._there:
             columns = np.array([json.dumps(dict(e.row.columns)).encode() for e in experiences])
-            self._asked.add(experiences, self._call("reward_model", columns=columns, **messages.request(experiences)))
+            asked = np.array([messages.prompt_text(e.row.asked).encode() for e in experiences])
+            self._asked.add(experiences, self._call("reward_model", columns=columns, asked=asked, **messages.request(experiences)))
 
     def fill(self, experiences: Sequence[Experience]) -> Waiting | None:
         if self._there and self._there[0] not in experiences[0].components:
@@ -209,7 +202,10 @@ def weighted_sum(components: Mapping[str, float | None], rewards: Mapping[str, R
 
 
 class Server:
-    """`reward_model`: the components of each answer's reward that depend on it alone, [B, K] in the settings' order; `known` is 0 where there is no score."""
+    """`reward_model`: the components of each answer's reward that depend on it alone, [B, K] in the settings' order; `known` is 0 where there is no score.
+
+    `asked` are the prompts' messages, for reward models that have other tokens than the policy.
+    """
 
     constant = True
 
@@ -217,14 +213,14 @@ class Server:
         from workbench.engine import hf
 
         self.reward = RewardModels(around, lambda kind: kind.EACH)
-        self._tokenizer = hf.tokenizer(around.directory)
+        self._tokenizer, self._stop_strings = hf.tokenizer(around.directory), around.online.stop_strings
 
     def endpoints(self) -> Mapping[str, Answers]:
         outputs = (Field("rewards", np.float32, 2), Field("known", np.uint8, 2))
-        return {"reward_model": Answers((*TOKENS, Field("columns", bytes, 1)), outputs, self.score)}
+        return {"reward_model": Answers((*TOKENS, Field("columns", bytes, 1), Field("asked", bytes, 1)), outputs, self.score)}
 
     def models(self) -> Sequence[Policy]:
-        return list(self.reward.models.values())
+        return [model.policy for model in self.reward.models.values()]
 
     def score(self, arrays: Arrays) -> Arrays:
         try:
@@ -233,21 +229,28 @@ class Server:
             raise BadRequest(f"columns: one JSON object a row; {error}") from None
         if wrong := next((text for text, column in zip(arrays["columns"], columns, strict=True) if not isinstance(column, dict)), None):
             raise BadRequest(f"columns: one JSON object a row; got {wrong[:100]!r}")
-        answers = self._answers(messages.rows(arrays), columns)
+        try:
+            asked = [messages.prompt_of(text) for text in arrays["asked"]]
+        except ValueError as error:
+            raise BadRequest(f"asked: a prompt's messages as JSON, or null; {error}") from None
+        answers = self._answers(messages.rows(arrays), columns, asked)
         by_component = [component.at_once(answers).values for component in self.reward.components]
         rows = list(zip(*by_component, strict=True)) or [()] * len(answers)
         scores_BK = np.array([[0.0 if value is None else value for value in row] for row in rows], np.float32)
         known_BK = np.array([[value is not None for value in row] for row in rows], np.uint8)
         return {"rewards": scores_BK.reshape(len(answers), -1), "known": known_BK.reshape(len(answers), -1)}
 
-    def _answers(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]]) -> list[Finished]:
+    def _answers(self, rows: Sequence[Row], columns: Sequence[Mapping[str, str]], asked: Sequence[PromptOnly | None]) -> list[Finished]:
         finished: list[Finished] = []
         for prompt_index, row in enumerate(rows):
             prompt = str(self._tokenizer.decode(list(row.prefix)))
             for tokens in row.branches:
-                response = str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-                finished.append(Finished(prompt_index, prompt, response, columns[len(finished)], row.prefix, tokens))
+                response, scored = before_stop(tokens, self._decode, self._stop_strings)
+                finished.append(Finished(prompt_index, prompt, response, columns[len(finished)], row.prefix, scored, asked[len(finished)]))
         return finished
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
 
 def local(around: Surroundings) -> Scoring:

@@ -33,7 +33,7 @@ class Config(CheckpointJob):
     temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
     top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token; not in its text.")
     prompts_per_step: int = Field(default=64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
 
 
@@ -52,7 +52,7 @@ class Generation:
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
         whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
-        data = rank.read(whole, "prompt")
+        data = rank.read(whole, "prompt", self._cfg.max_tokens)
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
         self._rows = data.train
@@ -114,11 +114,12 @@ class Generation:
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
+    from workbench.rollout.experience import lengths
+
     tokens = sum(len(e.tokens) for e in answers)
     return {
         M.ROLLOUT_SIZE: len(answers),
-        M.RESPONSE_LENGTHS: tokens / len(answers),
-        M.PROMPT_LENGTHS: sum(len(e.row.prefix) for e in answers) / len(answers),
+        **lengths(answers),
         M.PROPERLY_ENDED: sum(e.finish_reason == "stop" for e in answers) / len(answers),
         M.TOKENS_PER_S: tokens / seconds,
         M.SAMPLES_PER_S: len(answers) / seconds,
