@@ -126,6 +126,7 @@ audit: .venv-audit/made
 
 .venv/test: .venv/demo
 	$(PIP) --no-build-isolation -e .[serve,notebook,slurm,test]
+	$(PIP) --no-deps --upgrade --target .venv/trl trl==1.16.0
 	command -v chromium >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium; }
 	touch $@
 

@@ -251,7 +251,7 @@ def test_reward_kind_rollout_engine_and_role(served: str, folder: Path, tiny_mod
     first, second = launched(folder, tiny_model, *words)
     assert first["reward/same"] == second["reward/same"] == 0.5
     assert first["logprob_mismatch_max"] < 1e-4
-    assert first["response_lengths"] == first["fraction_of_samples_properly_ended"] == 1
+    assert first["generation_length"] == first["fraction_of_samples_properly_ended"] == 1
     assert max(first["apart"], second["apart"]) < 1e-4
 
 

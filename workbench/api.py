@@ -5,9 +5,10 @@
 """
 
 from workbench.backends.base import Finding
+from workbench.data.changes import Changes, as_columns
 from workbench.data.check import CheckReport, Piece, Sample
 from workbench.data.check import Page as DataPage
-from workbench.data.formats import SCHEMAS
+from workbench.data.formats import SCHEMAS, Pairs
 from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
@@ -27,12 +28,14 @@ from workbench.settings.spec import Experiment, compose
 __all__ = [
     "CHECK_TIMEOUT_S",
     "Allocation",
+    "Changes",
     "CheckReport",
     "Cluster",
     "DataPage",
     "Experiment",
     "Finding",
     "Kind",
+    "Pairs",
     "Piece",
     "Problem",
     "ReadOnly",
@@ -43,6 +46,7 @@ __all__ = [
     "SpecError",
     "Unreadable",
     "Where",
+    "as_columns",
     "browse_data",
     "check_data",
     "check_sources",

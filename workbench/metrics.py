@@ -212,14 +212,14 @@ _SUM, _MAX = Averaging.SUM, Averaging.MAX
 
 # Learning from rollouts. The names are NeMo-Aligner's where it has the number.
 REWARDS = metric("rewards", "Reward", "mean of the answers", "An answer's components, weighted and added up.", key="reward", brief="reward")
-INIT_POLICY_KL = metric("init_policy_kl", "KL to the reference", "nats an answer", "Summed over an answer's tokens.", label="answer", brief="KL")
+KL_PER_ANSWER = metric("kl_per_answer", "KL to the reference", "nats an answer", "Summed over an answer's tokens.", label="answer", brief="KL")
 LOSS = metric("loss", "Loss", "nats", "What the optimizer minimises: the mean over tokens, pairs or answers.", brief="loss", wide=True)
 ENTROPY = metric("entropy", "Entropy", "nats a token", "How undecided the policy is at a token of its answers; near 0 all are alike.", label="policy")
 _RATIO = Chart("ratio", "Ratio to the old policy", "")
 PPO_RATIO = _RATIO.metric("ppo_ratio", "ratio", "A token's probability now over that when it was sampled; 1: unchanged.")
 PPO_RATIO_CLAMPED = _RATIO.metric("ppo_ratio_clamped", "clamped", "The ratio within 1 - clip_low and 1 + clip_high.")
 CLIP_FRACTION = metric("clip_fraction", "Clipped tokens", "share", "Tokens whose ratio is beyond the clip, which teach nothing.", label="clipped")
-RESPONSE_LENGTHS = metric("response_lengths", "Answer length", "tokens", "Mean tokens of an answer, its end token included.", label="answers")
+GENERATION_LENGTH = metric("generation_length", "Answer length", "tokens", "Mean tokens of an answer, its end token included.", label="answers")
 PROPERLY_ENDED = metric("fraction_of_samples_properly_ended", "Answers that ended", "share", "The others met max_tokens.", label="ended")
 CRITIC_LOSS = metric("critic_loss", "Critic", "loss", "Half the squared error of the critic's values, clipped (value_clip).", label="loss")
 EXPLAINED_VARIANCE = metric("explained_variance", "Explained variance", "share of the returns'", "1: the critic foresees them.", label="critic")
@@ -291,7 +291,8 @@ JUDGE_UNDECIDED = metric("judge_undecided", "Undecided judge", "share", "Compari
 REWARDS_UNKNOWN = metric("rewards_unknown", "Unknown rewards", "share", "Answers without a known reward, left out of learning.", group=OTHER)
 REWARD_OF = family("reward/{}", "Reward/{}", "The component {}, before its weight.", Chart("components", "Reward", "", OTHER), apart=True)
 PROMPT_LENGTHS = metric("prompt_lengths", "Prompt lengths", "", "Mean tokens of a prompt.", group=OTHER)
-KL_PER_TOKEN = metric("kl_per_token", "KL per token", "", "To the reference, in nats, the mean over all tokens.", group=OTHER)
+RESPONSE_LENGTHS = metric("response_lengths", "Response lengths", "", "Mean tokens of a prompt and its answer together.", group=OTHER)
+INIT_POLICY_KL = metric("init_policy_kl", "KL per token", "", "To the reference, in nats: the mean over an answer's tokens.", group=OTHER)
 STALENESS = metric("staleness", "Staleness", "", "Updates between the sampling of an answer and learning from it.", group=OTHER)
 RETURNS_STD = metric("returns_std", "Returns std", "", "Standard deviation of the returns that the critic learns.", group=OTHER)
 CRITIC_GRAD_NORM = metric("critic_grad_norm", "Critic grad norm", "", "L2 norm of the critic's gradients, before clipping.", group=OTHER)
@@ -299,3 +300,13 @@ SQUARED_ERROR = metric("squared_error", "Squared error", "", "Of the critic's va
 KL_COEFFICIENT = metric("kl_coefficient", "KL coefficient", "", "Weight of the KL penalty, as a change or kl_target made it.", group=OTHER)
 SAMPLER_S = metric("sampler_s", "Sampler (s)", "s", "Seconds that sampling ahead took, beside training.", averaging=_SUM, group=OTHER)
 LOGPROBS = metric("logprobs", "Log-probs", "", "Mean log-probability of a learnt token, in nats.", group=OTHER, key="logprob")
+
+_BETTER_LARGER = (
+    *(REWARDS, REWARDS_MARGIN, REWARDS_CHOSEN_MEAN, LOGPROBS, LOGPROBS_CHOSEN, EXPLAINED_VARIANCE, PROPERLY_ENDED, ANSWERS_ENDED),
+    *(ACCURACY, ACCURACY_LONGER_CHOSEN, ACCURACY_SHORTER_CHOSEN),
+)
+
+
+def better_larger(name: str) -> bool:
+    """Whether the larger of two values of a metric is the better one; of those of which neither is, the smaller is taken to be."""
+    return name in _BETTER_LARGER or any(each.part(name) is not None for each in (REWARD_OF, SPEARMAN_OF))

@@ -6,7 +6,11 @@ from ui import data_panels, frame
 PAGE = {"title": "Datasets", "icon": "dataset", "section": "Data", "order": 70}
 
 st.markdown("## Datasets", anchors=False)
-asked = data_panels.ask()
+try:
+    asked = data_panels.ask()
+except ValueError as error:
+    data_panels.refused(str(error))
+    st.stop()
 if asked is None:
     data_panels.nothing_asked()
     st.stop()
@@ -19,6 +23,7 @@ except ValueError as error:
     st.stop()
 
 data_panels.counts(report)
+data_panels.notes(report)
 lengths, rows, bad = st.tabs(
     [":material/bar_chart: Lengths", ":material/forum: Rows", f":material/report: Malformed ({report.bad:,})"], key="data-tab", on_change="rerun"
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import streamlit as st
@@ -25,10 +25,11 @@ class Asked:
     model: str
     max_length: int
     changed: float
+    changes: api.Changes = field(default_factory=api.Changes)
 
 
 def ask() -> Asked | None:
-    """The form; None until it names a source."""
+    """The form; None until it names a source. Raises ValueError where the columns are none."""
     limits = spec.Data.model_fields
     with st.form("dataset", border=True):
         source_column, kind_column, button_column = st.columns([4, 2, 1], vertical_alignment="bottom")
@@ -46,6 +47,11 @@ def ask() -> Asked | None:
             format_ = one.selectbox("Format", ["auto", *SCHEMAS], help="\n\n".join(f"**{name}**: `{text}`" for name, text in SCHEMAS.items()))
             model = two.text_input("Tokenizer of", "smollm2-135m-instruct", help="The model whose tokenizer and chat template encode the rows.")
             max_length = three.number_input("Longest row (tokens)", 8, 1_000_000, 1024, help=limits["max_length"].description)
+            four, five, six = st.columns(3)
+            columns = four.text_input("Columns", key="data-columns", placeholder="{prompt: query}", help=limits["columns"].description)
+            map_ = five.text_input("Map", key="data-map", placeholder="path/to/file.py:function", help=limits["map"].description)
+            choices: list[api.Pairs] = ["extremes", "all"]
+            pairs = six.selectbox("Pairs", choices, help=limits["pairs"].description)
         pressed = button_column.form_submit_button("Check", icon=":material/fact_check:", type="primary", width="stretch")
     if pressed:
         st.session_state["data-checked"] = source.strip()
@@ -53,7 +59,8 @@ def ask() -> Asked | None:
     source = st.session_state.get("data-checked", "")
     if not source:
         return None
-    return Asked(source, kind, format_, model.strip(), int(max_length), _changed(source))
+    changes = api.Changes(api.as_columns(columns), map_.strip() or None, pairs)
+    return Asked(source, kind, format_, model.strip(), int(max_length), _changed(source), changes)
 
 
 def nothing_asked() -> None:
@@ -75,12 +82,12 @@ def refused(message: str) -> None:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def check(asked: Asked) -> CheckReport:
-    return api.check_data(asked.source, asked.kind, asked.format, asked.model, asked.max_length)
+    return api.check_data(asked.source, asked.kind, asked.format, asked.model, asked.max_length, changes=asked.changes)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
 def browse(asked: Asked, offset: int) -> api.DataPage:
-    return api.browse_data(asked.source, asked.kind, offset, ROWS_A_PAGE, asked.format, asked.model)
+    return api.browse_data(asked.source, asked.kind, offset, ROWS_A_PAGE, asked.format, asked.model, changes=asked.changes)
 
 
 def counts(report: CheckReport) -> None:
@@ -89,6 +96,14 @@ def counts(report: CheckReport) -> None:
     with st.container(key="headline"):
         for column, figure in zip(st.columns(len(figures_), gap="small"), figures_, strict=True):
             column.metric(figure.label, figure.value, figure.note, delta_color="off", delta_arrow="off", border=True, height="stretch")
+
+
+def notes(report: CheckReport) -> None:
+    """What is not read, and what keeps a run from starting."""
+    if report.refused:
+        st.error(frame.plain(datasets.refusal(report)), icon=":material/block:")
+    if report.notes:
+        st.warning("\n".join(f"- {frame.plain(note)}" for note in report.notes), icon=":material/visibility_off:")
 
 
 def lengths(report: CheckReport) -> None:

@@ -1,11 +1,16 @@
 """DPO's loss on a batch written out by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from workbench import api
 from workbench.algorithms import dpo, sft
-from workbench.data.packing import Row
+from workbench.data.packing import Row, batch_indices
 from workbench.engine.batch import Batch, Given
+from workbench.rundir.store import State
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import compose
 
@@ -74,3 +79,47 @@ def test_sft() -> None:
     loss, metrics = sft.loss(batch([-1, -2], [0, 0], [0, 0]), sft.Config())
     assert loss.tolist() == [1.0, 2.0]
     assert metrics["logprobs"].tolist() == [-1.0, -2.0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    """Three pairs, none held out, of which the second step's has a reward of 1e38, times eta infinite. The run fails and names the step, and
+    the checkpoint of the first step is still there; so it is where the run is to continue, whose weights are not saved any more.
+    """
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    bad = int(batch_indices(3, 1, 1, seed=0)[0])
+    rows = [
+        {
+            "prompt": f"What is {i}?",
+            "chosen_response": "A number.",
+            "rejected_response": "No.",
+            "chosen_reward": 1e38 if i == bad else 1,
+            "rejected_reward": 0,
+        }
+        for i in range(3)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (
+        "algorithm=dpo",
+        "algorithm.preference_loss=rpo_sq",
+        "algorithm.eta=100",
+        "algorithm.global_batch_size=1",
+        "algorithm.max_steps=3",
+        f"model.source={tiny_model}",
+        f"data.train={tmp_path / 'rows.jsonl'}",
+        "data.validation_fraction=0",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep_last=1",
+        "backend.threads_per_rank=1",
+    )
+    stopped = api.submit(api.compose(words))
+    assert stopped.wait(240).state == State.FAILED
+    assert "step 2: loss and grad_norm are NaN or infinite" in stopped.status.message
+    assert "resume from the checkpoint of step 1" in stopped.status.message
+    continued = api.submit(api.compose([*words, "watch.stop_on_nan=false"]))
+    assert continued.wait(240).state == State.COMPLETED
+    warnings = [event["message"] for event in continued.events() if event["kind"] == "warning"]
+    unsaved = [message.partition(":")[0] for message in warnings if "checkpoint" in message]
+    assert unsaved == ["no checkpoint of step 2", "no checkpoint of step 3"]
+    for run in (stopped, continued):
+        assert [path.name for path in run.dir.checkpoints.iterdir()] == ["1"]

@@ -11,8 +11,9 @@ import pytest
 from tests.algorithms.batches import REWARDS, answer, grpo_config, online_batch, ppo_config
 from workbench.algorithms import _online as online
 from workbench.algorithms import grpo, ppo, reinforce
+from workbench.models import messages
 from workbench.models.roles.reward import weighted_sum
-from workbench.rollout.experience import mean_rewards
+from workbench.rollout.experience import group_into_rows, mean_rewards
 from workbench.settings.online import reward_model
 
 
@@ -89,6 +90,47 @@ def test_advantages_of_groups() -> None:
     assert [e.advantages.tolist() for e in found] == [[1.5], [-1.5, -1.5], [-4], [4]]
     grpo.advantages(found, grpo_config())
     assert [e.advantages[0] for e in found] == pytest.approx([0.70706, -0.70706, -0.70709, 0.70709], abs=2e-5)
+
+
+def test_masked_answers_are_in_no_baseline() -> None:
+    """Rewards 3, 1 and a truncated 100: RLOO of the two others, 2 and -2; their GRPO advantages are those of 3 and 1. With two of three truncated there
+    is nothing to compare. KL: 0.5 + 0.3 by answer, 0.4 by token.
+    """
+    shared = {"rewards": REWARDS, "samples_per_prompt": 3, "rollout_batch_size": 3, "global_batch_size": 3, "truncated": "mask"}
+
+    def found() -> list[Any]:
+        return [answer(2, 3.0, kl=[0.5, 0.3]), answer(1, 1.0, sample=1), answer(1, 100.0, sample=2, finish_reason="length")]
+
+    for level, advantage in (("token", 2 - 0.4), ("answer", 2 - 0.8)):
+        cfg = reinforce.Config.model_validate({**shared, "kl_coefficient": 1.0, "kl_level": level})
+        answers = found()
+        online.decide_learning(answers, cfg)
+        reinforce.advantages(answers, cfg)
+        assert [e.advantages[0] for e in answers] == pytest.approx([advantage, -advantage, 0])
+        assert [e.learn for e in answers] == [True, True, False]
+    cfg = grpo_config(**shared)
+    answers = found()
+    online.decide_learning(answers, cfg)
+    grpo.advantages(answers, cfg)
+    assert [e.advantages[0] for e in answers] == pytest.approx([0.70706, -0.70706, 0], abs=2e-5)
+    answers[1].finish_reason = "length"
+    online.decide_learning(answers, cfg)
+    grpo.advantages(answers, cfg)
+    assert [(e.learn, float(e.advantages[0])) for e in answers] == [(False, 0.0)] * 3
+
+
+def test_metrics_mean_nemo_aligners_quantities() -> None:
+    """Answers of 2 and 1 tokens to prompts of 2, KL (0.5, 0.3) and (0.1): init_policy_kl is (0.4 + 0.1) / 2, an answer's KL (0.8 + 0.1) / 2."""
+    told = online.metrics([answer(2, 1.0, kl=[0.5, 0.3]), answer(1, 1.0, prompt_index=1, kl=[0.1])])
+    assert (told["init_policy_kl"], told["kl_per_answer"]) == pytest.approx((0.25, 0.45))
+    assert (told["generation_length"], told["prompt_lengths"], told["response_lengths"]) == (1.5, 2, 3.5)
+
+
+def test_a_temperature_travels_with_its_answers() -> None:
+    """To the trainer's rows, and to a server and back: neighbours at another temperature are another row."""
+    found = [answer(2, 1.0, temperature=0.6), answer(1, 1.0, sample=1, temperature=0.6), answer(1, 1.0, prompt_index=1, temperature=2.0)]
+    for rows in (group_into_rows(found, {}), messages.rows(messages.request(found))):
+        assert [(len(row.branches), row.temperature) for row in rows] == [(2, pytest.approx(0.6)), (1, 2.0)]
 
 
 def test_an_unknown_reward_teaches_nothing_and_is_in_no_mean() -> None:

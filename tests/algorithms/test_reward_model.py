@@ -55,9 +55,9 @@ def test_margin_without_rewards_says_what_is_missing() -> None:
 
 
 def test_ratings() -> None:
-    """Row 1: (3 - 4)^2 = 1 and (1 - 3)^2 = 4, mean 2.5. Row 2 is rated for humor alone: (2 - 1.5)^2 = 0.25. Errors 1, 2, 0.5."""
+    """Row 1: (3 - 4)^2 = 1 and (1 - 3)^2 = 4. Row 2 is rated for humor alone: (2 - 1.5)^2 = 0.25. Errors 1, 2, 0.5."""
     loss, metrics = reward_model.loss(score_batch([[3.0, 1.0], [9.0, 2.0]], {"helpfulness": 4, "humor": 3}, {"humor": 1.5, "other": 7}), REGRESSION)
-    assert loss.tolist() == [2.5, 0.25]
+    assert loss.tolist() == [1, 4, 0.25]
     assert metrics["mae"].tolist() == [1, 2, 0.5]
     assert metrics["mae_helpfulness"].tolist() == [1]
     assert metrics["mae_humor"].tolist() == [2, 0.5]

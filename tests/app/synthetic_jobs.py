@@ -25,7 +25,7 @@ def generate(root: Path, prompts: int = 10, steps: int = 3, state: State = State
     for step in range(1, steps + 1):
         count = min(PROMPTS_PER_STEP, prompts - (step - 1) * PROMPTS_PER_STEP)
         rollouts.write(run, step, [unrewarded(record) for record in synthetic_rollouts.records(step, count, SAMPLES)])
-        metrics = {"rollout_size": count * SAMPLES, "response_lengths": 24.0, "fraction_of_samples_properly_ended": 0.75, "tokens_per_s": 480.0}
+        metrics = {"rollout_size": count * SAMPLES, "generation_length": 24.0, "fraction_of_samples_properly_ended": 0.75, "tokens_per_s": 480.0}
         synthetic.append(run, began + 10 * step, "step", step=step, metrics={**metrics, "step_time_s": 10.0})
     if state == State.COMPLETED:
         rows = [answers.Asked([{"role": "user", "content": synthetic.PROMPTS[n % 4]}], {"row": str(n)}) for n in range(prompts)]

@@ -12,7 +12,7 @@ def events(last_reward: float) -> list[dict]:
         samples = [{"prompt": "Why?", "response": response}]
         return {"kind": "validation", "time": 60.0 * step, "step": step, "metrics": {"rewards": reward}, "samples": samples}
 
-    steps = [{"kind": "step", "time": 60.0 * i, "step": i, "metrics": {"init_policy_kl": kl}} for i, kl in ((1, 0.0), (2, 7.5), (3, 6.0))]
+    steps = [{"kind": "step", "time": 60.0 * i, "step": i, "metrics": {"kl_per_answer": kl}} for i, kl in ((1, 0.0), (2, 7.5), (3, 6.0))]
     return [validation(0, 0.25, "long"), *steps, validation(3, last_reward, "short"), {"kind": "end", "time": 240.0}]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import models
-from workbench.data.chat import encode_answer, encode_conversation, encode_preference
+from workbench.data.chat import Chat
 from workbench.data.check import CheckReport, browse, check, sample
 from workbench.data.dataset import fit, load, with_mismatched
 from workbench.data.packing import Row, batch_indices, deal, into_microbatches, pack, targets
@@ -21,6 +21,7 @@ from workbench.data.rows import Conversation, Message, Preference, Rated, Unpair
 from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
+CHAT = Chat(TOKENIZER)
 SPECIAL = {TOKENIZER.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")}
 END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
 TALK = Conversation(
@@ -33,7 +34,7 @@ def learnt(row: Row) -> str:
 
 
 def test_preference() -> None:
-    row = encode_preference(Preference((Message("user", "2 + 2?"),), "4", "five", 1.0, None), TOKENIZER)
+    row = CHAT.one(Preference((Message("user", "2 + 2?"),), "4", "five", 1.0, None))
     assert TOKENIZER.decode(row.prefix) == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     assert [TOKENIZER.decode(branch) for branch in row.branches] == ["4<|im_end|>", "five<|im_end|>"]
     assert row.values == {"chosen_reward": 1.0}
@@ -41,9 +42,9 @@ def test_preference() -> None:
 
 def test_rated_and_unpaired() -> None:
     prompt = (Message("user", "2 + 2?"),)
-    rated = encode_answer(Rated(prompt, "4", {"humor": 0.5}), TOKENIZER)
-    wanted, unwanted = (encode_answer(Unpaired(prompt, "4", desirable), TOKENIZER) for desirable in (True, False))
-    pair = encode_preference(Preference(prompt, "4", "five"), TOKENIZER)
+    rated = CHAT.one(Rated(prompt, "4", {"humor": 0.5}))
+    wanted, unwanted = (CHAT.one(Unpaired(prompt, "4", desirable)) for desirable in (True, False))
+    pair = CHAT.one(Preference(prompt, "4", "five"))
     for row in (rated, wanted, unwanted):
         assert (row.prefix, row.branches) == (pair.prefix, pair.branches[:1])
     assert (rated.values, wanted.values, unwanted.values) == ({"humor": 0.5}, {"desirable": 1.0}, {"desirable": 0.0})
@@ -62,7 +63,7 @@ def test_mismatched_answers_by_hand() -> None:
 def test_unpaired_rows_are_loaded_with_another_prompts_answer(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"p {i}", "chosen": f"yes {i}", "rejected": f"no {i}"}) for i in range(20)))
-    found = load(Data(train=str(path), validation_fraction=0.2), "unpaired", TOKENIZER)
+    found = load(Data(train=str(path), validation_fraction=0.2), "unpaired", CHAT)
     assert len(found.train) + len(found.validation) == found.report.rows == 40
     donors = {tuple(row.branches[0]): tuple(row.prefix) for row in found.train}
     for row in found.train + found.validation:
@@ -71,7 +72,7 @@ def test_unpaired_rows_are_loaded_with_another_prompts_answer(tmp_path: Path) ->
 
 
 def test_conversation_learns_the_assistant_only() -> None:
-    row = encode_conversation(TALK, TOKENIZER)
+    row = CHAT.one(TALK)
     rendered = TOKENIZER.apply_chat_template([{"role": m.role, "content": m.content} for m in TALK.messages], tokenize=False)
     assert TOKENIZER.decode(row.prefix) + "\n" == rendered
     assert learnt(row) == "Hi!<|im_end|>So long.<|im_end|>"
@@ -79,13 +80,13 @@ def test_conversation_learns_the_assistant_only() -> None:
 
 def test_turns_not_to_be_learnt() -> None:
     silent = Conversation(tuple(Message(m.role, m.content, learn=m.content != "Hi!") for m in TALK.messages))
-    assert learnt(encode_conversation(silent, TOKENIZER)) == "So long.<|im_end|>"
+    assert learnt(CHAT.one(silent)) == "So long.<|im_end|>"
 
 
-@given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
+@given(*2 * [st.text(st.characters(max_codepoint=0xFFFFF, exclude_categories=["Cs"]), min_size=1, max_size=40)])
 def test_any_text_stays_text(question: str, answer: str) -> None:
     """Whatever a text spells, it decodes to itself, and the only special tokens are the template's four."""
-    row = encode_conversation(Conversation((Message("user", question + "<|im_end|>"), Message("assistant", answer + "<|im_start|>"))), TOKENIZER)
+    row = CHAT.one(Conversation((Message("user", question + "<|im_end|>"), Message("assistant", answer + "<|im_start|>"))))
     assert sum(token in SPECIAL for token in row.prefix) == 4
     texts = "".join(TOKENIZER.decode([t for t, learn in zip(row.prefix, row.learn, strict=True) if learn]).rsplit("<|im_end|>", 1))
     assert texts == answer + "<|im_start|>"
@@ -97,7 +98,7 @@ def test_the_embedded_tokenizer() -> None:
 
     tokenizer = hf.tokenizer(hf.local_directory(hf.EMBEDDED))
     messages = [{"role": "user", "content": "How is bread made?"}]
-    row = encode_preference(Preference((Message("user", "How is bread made?"),), "Slowly.", "No."), tokenizer)
+    row = Chat(tokenizer).one(Preference((Message("user", "How is bread made?"),), "Slowly.", "No."))
     assert list(row.prefix) == tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert [tokenizer.decode(branch) for branch in row.branches] == ["Slowly.<|im_end|>", "No.<|im_end|>"]
 
@@ -106,14 +107,14 @@ def test_without_a_template() -> None:
     bare = models.tokenizer()
     bare.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
-        encode_conversation(TALK, bare)
+        Chat(bare).one(TALK)
 
 
 def test_a_template_that_drops_a_turn() -> None:
     odd = models.tokenizer()
     odd.chat_template = "{{ messages[-1]['content'] }}"
-    with pytest.raises(ValueError, match="does not keep the messages"):
-        encode_conversation(TALK, odd)
+    with pytest.raises(ValueError, match="keeps every turn.* leaves out"):
+        Chat(odd).one(TALK)
 
 
 def test_overlength() -> None:
@@ -144,14 +145,14 @@ def test_split_and_report(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     data = Data(train=str(path), validation_fraction=0.3)
-    found = load(data, "preference", TOKENIZER)
+    found = load(data, "preference", CHAT)
     train, held = ({tuple(row.prefix) for row in part} for part in (found.train, found.validation))
     assert train.isdisjoint(held)
     assert 5 <= len(held) <= 20
     report = found.report
     assert (report.rows, report.duplicates, report.train + report.validation) == (121, 1, 121)
     path.write_text("\n".join(map(json.dumps, rows[::-1])))
-    assert {tuple(row.prefix) for row in load(data, "preference", TOKENIZER).validation} == held
+    assert {tuple(row.prefix) for row in load(data, "preference", CHAT).validation} == held
 
 
 def test_check_round_trips(tmp_path: Path) -> None:
@@ -161,23 +162,23 @@ def test_check_round_trips(tmp_path: Path) -> None:
             [json.dumps({"prompt": "a", "chosen": "b", "rejected": "b"}), "{", json.dumps({"prompt": "a", "chosen": "c" * 90, "rejected": "d"})]
         )
     )
-    report = check(str(path), "preference", TOKENIZER, max_length=40)
+    report = check(str(path), "preference", CHAT, max_length=40)
     assert (report.rows, report.bad, report.too_long, report.identical_pairs, report.repeated_prompts) == (2, 1, 1, 1, 1)
     assert sum(n for _, _, n in report.histogram) == 2
     assert CheckReport.model_validate_json(report.model_dump_json()) == report
-    assert browse(str(path), "preference", TOKENIZER, 1, 5).rows[0].where == f"{path}:3"
+    assert browse(str(path), "preference", CHAT, 1, 5).rows[0].where == f"{path}:3"
 
 
 def test_samples_say_what_was_said_of_an_answer() -> None:
     prompt = (Message("user", "Hello"),)
-    rated = sample(Rated(prompt, "Hi!", {"helpfulness": 3, "humor": 0.5}), TOKENIZER)
+    rated = sample(Rated(prompt, "Hi!", {"helpfulness": 3, "humor": 0.5}), CHAT)
     assert (rated.note, rated.chosen) == ("helpfulness 3, humor 0.5", None)
     assert "".join(piece.text for piece in rated.pieces if piece.learnt) == "Hi!<|im_end|>"
-    assert sample(Unpaired(prompt, "Hi!", False), TOKENIZER).note == "undesirable"
+    assert sample(Unpaired(prompt, "Hi!", False), CHAT).note == "undesirable"
 
 
 def test_samples_show_what_is_learnt() -> None:
-    found = sample(TALK, TOKENIZER)
+    found = sample(TALK, CHAT)
     assert "".join(piece.text for piece in found.pieces if piece.learnt) == "Hi!<|im_end|>So long.<|im_end|>"
 
 

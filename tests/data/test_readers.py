@@ -16,9 +16,9 @@ from rich.console import Console
 
 from tests import models
 from workbench.data import decoding
+from workbench.data.chat import Chat
 from workbench.data.check import check, render
 from workbench.data.dataset import load
-from workbench.data.formats import SCHEMAS
 from workbench.data.limits import Limits
 from workbench.data.packing import Row, pack
 from workbench.data.readers import DataError, Kind, read
@@ -26,6 +26,7 @@ from workbench.data.rows import Conversation, Message, Preference, PromptOnly, R
 from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
+CHAT = Chat(TOKENIZER)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 HH, GSM8K = SHARED / "hh-rlhf" / "helpful-base.test.jsonl.gz", SHARED / "gsm8k" / "test.jsonl.gz"
 GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
@@ -154,10 +155,11 @@ SERVING = {
 
 @pytest.mark.parametrize("name", SERVING)
 def test_every_row_serves_as_a_prompt(tmp_path: Path, name: str) -> None:
-    """With its answer, of a pair the chosen one, as a column."""
+    """With its answer, of a pair the chosen one, as a column, beside those that its format does not read."""
     (row,) = read(write(tmp_path, SERVING[name]), "prompt").rows
     assert isinstance(row, PromptOnly)
-    assert ([(m.role, m.content) for m in row.prompt], row.columns) == ([("user", "2 + 2?")], {"answer": "4"})
+    kept = {"id": "x1"} if name == "rated: mapping" else {}
+    assert ([(m.role, m.content) for m in row.prompt], row.columns) == ([("user", "2 + 2?")], {"answer": "4", **kept})
 
 
 @pytest.mark.parametrize("extra", ["question", "text", "prompts"])
@@ -191,7 +193,7 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
     """The prompt up to where the answer begins, and nothing to learn. The longest of 1 to 40 words is cut from the left, or left out."""
     questions = ["a" + " a" * n for n in range(40)]
     path = write(tmp_path, *({"question": question, "answer": f"#### {n}"} for n, question in enumerate(questions)))
-    found = load(Data(train=path, validation_fraction=0.2), "prompt", TOKENIZER)
+    found = load(Data(train=path, validation_fraction=0.2), "prompt", CHAT)
     rows = found.train + found.validation
     assert [list(row.prefix) for row in found.validation] == found.validation_prompts
     assert (len(rows), found.report.answer_tokens, found.report.prompt_tokens) == (40, 0, sum(row.num_tokens for row in rows))
@@ -199,8 +201,8 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
         f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n": f"#### {n}" for n, question in enumerate(questions)
     }
     longest = max(row.num_tokens for row in rows)
-    assert load(Data(train=path, max_length=longest - 1), "prompt", TOKENIZER).report.dropped == 1
-    cut = load(Data(train=path, max_length=longest - 1, overlength="truncate_left"), "prompt", TOKENIZER)
+    assert load(Data(train=path, max_length=longest - 1), "prompt", CHAT).report.dropped == 1
+    cut = load(Data(train=path, max_length=longest - 1, overlength="truncate_left"), "prompt", CHAT)
     assert (cut.report.truncated, cut.report.length["max"]) == (1, longest - 1)
     for part in (rows[:3], [Row(row.prefix) for row in rows[:3]]):
         packed = pack(part)
@@ -210,10 +212,11 @@ def test_prompts_are_loaded_and_packed(tmp_path: Path) -> None:
 def test_prompts_are_checked(tmp_path: Path) -> None:
     """Two rows that ask the same and expect another answer are no duplicates."""
     rows = [{"question": "2 + 2?", "answer": "4"}, {"question": "2 + 2?", "answer": "5"}, {"question": "2 + 2?", "answer": "4"}]
-    report = check(write(tmp_path, *rows), "prompt", TOKENIZER)
+    report = check(write(tmp_path, *rows), "prompt", CHAT)
     assert (report.format, report.rows, report.duplicates, report.repeated_prompts, report.answer_tokens) == ("prompts", 3, 1, 2, 0)
-    (piece,) = report.samples[0].pieces
-    assert (piece.text, piece.learnt) == ("<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n", False)
+    pieces = report.samples[0].pieces
+    assert "".join(piece.text for piece in pieces) == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    assert [(piece.role, piece.learnt) for piece in pieces] == [("", False), ("user", False), ("", False)]
     assert report.samples[0].note == "answer: 4"
     render(report, Console(file=io.StringIO()))
 
@@ -222,24 +225,29 @@ REFUSED: dict[str, tuple[Kind, dict[str, Any], str, str]] = {
     "a word as rating": ("rated", {"prompt": "a", "response": "b", "helpfulness": "high"}, "helpfulness: a finite number, or null", "str 'high'"),
     "true as rating": ("rated", {"prompt": "a", "response": "b", "attributes": {"humor": True}}, "attributes.humor: a finite number", "bool True"),
     "not finite": ("rated", {"prompt": "a", "response": "b", "humor": float("inf")}, "humor: a finite number", "float inf"),
-    "nothing rated": ("rated", {"prompt": "a", "response": "b", "humor": None}, "at least one rating beside prompt", "['humor']"),
+    "nothing rated": ("rated", {"prompt": "a", "response": "b", "humor": None}, "at least one rating beside prompt", "keys ['prompt', 'response']"),
     "empty mapping": ("rated", {"prompt": "a", "response": "b", "attributes": {}}, "at least one rating in attributes", "[]"),
     "torn label": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,toxicity"}, '"quality:4,toxicity:0"', "quality:4,toxicity"),
     "label twice": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,quality:0"}, "names each once", "quality:4,quality:0"),
     "chat without label": ("rated", CONVERSATIONS["sharegpt"][1], "the last turn's label", "NoneType None"),
     "a pair as ratings": ("rated", GOOD, "a rated row", "a row of format preference"),
-    "a word as label": ("unpaired", {"prompt": "a", "response": "b", "label": "good"}, 'label: true, false, "chosen" or "rejected"', "str 'good'"),
-    "a number as label": ("unpaired", {"prompt": "a", "completion": "b", "label": 1}, "label: true, false", "int 1"),
+    "a word as label": (
+        "unpaired",
+        {"prompt": "a", "response": "b", "label": "good"},
+        'label: true, false, 1, 0, "chosen" or "rejected"',
+        "str 'good'",
+    ),
+    "a number as label": ("unpaired", {"prompt": "a", "completion": "b", "label": 2}, "label: true, false", "int 2"),
     "empty completion": ("unpaired", {"prompt": "a", "completion": " ", "label": True}, "completion: text", "white space only"),
     "ratings as unpaired": ("unpaired", RATED["HelpSteer"], "an unpaired row", "a row of format rated"),
     "a label as pair": ("preference", {"prompt": "a", "response": "b", "label": True}, "a preference row", "a row of format unpaired"),
-    "an answer without prompt": ("prompt", {"messages": [ANSWER]}, "a prompt that ends with a user's turn", "an answer without a prompt"),
+    "an answer without prompt": ("prompt", {"messages": [ANSWER]}, "a conversation with a user's turn", "1 turns without one"),
     "an answer last": ("prompt", {"prompt": [USER, ANSWER]}, "a prompt that ends with a user's turn", "one that ends with assistant"),
     "an answer before the answer": ("prompt", {"messages": [USER, ANSWER, ANSWER]}, "ends with a user's turn", "one that ends with assistant"),
     "an empty question": ("prompt", {"question": " ", "answer": "4"}, "question: text", "white space only"),
     "a number as text": ("prompt", {"text": 3}, "text: a string or a list of messages", "int 3"),
-    "half a pair": ("prompt", {"prompt": "a", "chosen": "b"}, "the keys of one of", "keys ['chosen', 'prompt']"),
-    "a prompt to imitate": ("conversation", PROMPTS["GSM8K"][0], "a conversation, or a preference row", "a row of format prompts"),
+    "half a pair": ("prompt", {"prompt": "a", "chosen": "b"}, "the nearest is preference with chosen, prompt, rejected", "keys ['chosen', 'prompt']"),
+    "a prompt to imitate": ("conversation", PROMPTS["messages"][0], "a conversation, or a preference row", "a row of format prompts"),
     "ratings to imitate": ("conversation", RATED["HelpSteer"], "a conversation, or a preference row", "a row of format rated"),
 }
 
@@ -282,7 +290,7 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
     "broken UTF-8": (b'{"prompt": "\xff"}', "UTF-8 text", "byte 0xff at 12"),
     "nested": (b"[" * 200_000, "JSON", "nested too deeply"),
     "long line": (b'{"prompt": "' + b"a" * (50 << 20) + b'"}', "at most 8 MiB", "50.0 MiB"),
-    "unknown role": (b'{"prompt": [{"role": "cat", "content": "a"}], "chosen": "b", "rejected": "c"}', "one of assistant", "cat"),
+    "unknown role": (b'{"prompt": [{"role": "cat", "content": "a"}], "chosen": "b", "rejected": "c"}', "one of ai, assistant", "cat"),
 }
 
 
@@ -398,7 +406,3 @@ def test_human_preferences() -> None:
     rows = read(str(HH), "preference", on_bad_row="skip")
     assert (rows.format, len(rows.rows), len(rows.bad)) == ("hh", 2350, 4)
     assert all("text" in bad.expected for bad in rows.bad)
-
-
-def test_every_schema_is_documented() -> None:
-    assert set(SCHEMAS) == {"hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"}

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests import gang
 from workbench.engine import parallel
 from workbench.engine.batch import TopK
+from workbench.engine.drawn import Drawn
 from workbench.engine.vocabulary import logprobs_at, target_logprobs, target_logprobs_and_entropy, top_k
 from workbench.functional.sequences import count_by_sequence, sum_by_sequence
 from workbench.settings.layout import Layout
@@ -38,6 +40,43 @@ def test_equals_log_softmax(learn_weight: bool, chunk: int, entropy: bool) -> No
     for grad, tensor in zip(grads, (hidden, weight), strict=False):
         torch.testing.assert_close(grad, tensor.grad)
     assert len(grads) == 1 + learn_weight
+
+
+def drawn_among(kept: list[list[int]], temperatures: list[float]) -> Drawn:
+    starts = np.cumsum([0, *map(len, kept)])
+    return Drawn(1 / torch.tensor(temperatures), torch.tensor([token for tokens in kept for token in tokens]), starts)
+
+
+KEPT = [[0, 3, 16], [5], [1, 2, 9, 10, 11], list(range(17)), [7, 8]]
+KEPT_TARGETS, TEMPERATURES = torch.tensor([3, 5, 10, 16, 7]), [0.5, 1.0, 2.0, 0.3, 0.7]
+
+
+@pytest.mark.parametrize("learn_weight", [False, True])
+def test_what_was_drawn_at_a_temperature_among_kept_tokens(learn_weight: bool) -> None:
+    """softmax(logits / temperature) among each target's tokens: values, entropies and gradients of torch's own."""
+    torch.manual_seed(4)
+    hidden, weight, scale = torch.randn(5, 6).requires_grad_(), torch.randn(17, 6, requires_grad=learn_weight), torch.randn(2, 5)
+    leaves = [leaf for leaf in (hidden, weight) if leaf.requires_grad]
+    logits = (hidden @ weight.T) / torch.tensor(TEMPERATURES)[:, None]
+    among = torch.stack([torch.zeros(17).index_fill(0, torch.tensor(tokens), 1.0) for tokens in KEPT]) > 0
+    theirs = logits.masked_fill(~among, -1e9).log_softmax(-1)
+    expected = theirs.gather(1, KEPT_TARGETS[:, None])[:, 0], -(theirs.exp() * theirs).sum(-1)
+    how = drawn_among(KEPT, TEMPERATURES)
+    found = target_logprobs_and_entropy(hidden, weight, KEPT_TARGETS, chunk=2, drawn=how)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    alone = target_logprobs(hidden, weight, KEPT_TARGETS, chunk=2, drawn=how)
+    for ours, whole in (((torch.stack(found) * scale).sum(), (torch.stack(expected) * scale).sum()), (alone.sum(), expected[0].sum())):
+        torch.testing.assert_close(torch.autograd.grad(ours, leaves), torch.autograd.grad(whole, leaves, retain_graph=True), atol=1e-4, rtol=1e-4)
+
+
+def test_likeliest_tokens_at_a_temperature() -> None:
+    torch.manual_seed(5)
+    hidden, weight, scales = torch.randn(4, 6).requires_grad_(), torch.randn(17, 6).requires_grad_(), torch.randn(4, 4)
+    inverse = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    ours = top_k(hidden, weight, 3, drawn=Drawn(inverse))
+    theirs = naive(hidden * inverse[:, None], weight, ours.tokens_NK)
+    torch.testing.assert_close((ours.logprobs_NK, ours.rest_N), theirs)
+    torch.testing.assert_close(gradients((ours.logprobs_NK, ours.rest_N), scales, hidden, weight), gradients(theirs, scales, hidden, weight))
 
 
 def naive(hidden: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,6 +200,10 @@ def split_vocabulary(folder: Path) -> None:
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(hidden.grad, whole_hidden.grad)
     torch.testing.assert_close(part.grad, whole_weight.grad[span])
+    how = drawn_among(KEPT, TEMPERATURES)
+    whole = target_logprobs_and_entropy(whole_hidden[:5], whole_weight, KEPT_TARGETS, chunk=2, drawn=how)
+    where = {"first": span.start, "group": parallel.tensor_group(), "chunk": 2}
+    torch.testing.assert_close(target_logprobs_and_entropy(hidden[:5], part, KEPT_TARGETS, **where, drawn=how), whole)
 
 
 def test_split_vocabulary(tmp_path: Path) -> None:

@@ -117,6 +117,17 @@ def test_kl(estimator: str, expected: list[float]) -> None:
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_kl_clamped_as_verl_does() -> None:
+    """k3 alone: d = -4 is exp(4) - 1 - 4 = 49.6, bounded to 10; d = 50 to 20, exp(-20) + 19, bounded to 10; d = 1 is 0.367879. No gradient at a bound."""
+    logprobs = torch.tensor([-5.0, 49.0, 0.0]).requires_grad_()
+    found = kl.kl(logprobs, torch.tensor([-1.0, -1.0, -1.0]), "k3", clamped=True)
+    assert found.tolist() == pytest.approx([10.0, 10.0, 0.367879], abs=1e-6)
+    found.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([0.0, 0.0, 1 - 0.367879], abs=1e-5)
+    assert kl.kl(torch.tensor([-50.0]), torch.zeros(1), "k2", clamped=True).item() == 1250
+
+
 @pytest.mark.parametrize("estimator", ["k1", "abs", "k2", "k3"])
 def test_no_divergence_from_oneself(estimator: str) -> None:
     same = random(5)

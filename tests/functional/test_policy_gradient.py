@@ -30,6 +30,21 @@ def test_clip_higher() -> None:
     assert clipped.tolist() == [False, False, False, True, False]
 
 
+def test_dual_clip() -> None:
+    """c 3, clip 0.2. rho 5, A -2: min(-10, -2.4) = -10, but at least 3 * -2 = -6: loss 6, clipped. rho 2, A -2: -4 is above -6: loss 4.
+
+    rho 5, A 2: as without, 1.2 * 2: -2.4, clipped.
+    """
+    logprobs = torch.tensor([5.0, 2.0, 5.0]).log().requires_grad_()
+    gains = torch.tensor([-2.0, -2.0, 2.0])
+    loss, _, clipped = policy_gradient.clipped(logprobs, torch.zeros(3), gains, 0.2, 0.2, dual_clip=3.0)
+    assert loss.tolist() == pytest.approx([6.0, 4.0, -2.4])
+    assert clipped.tolist() == [True, False, True]
+    loss.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([0.0, 4.0, 0.0])
+
+
 def test_clipped_tokens_have_no_gradient() -> None:
     """Elsewhere it is that of rho A: -rho A."""
     logprobs = RATIOS.log().requires_grad_()

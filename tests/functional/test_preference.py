@@ -38,11 +38,11 @@ def test_rpo_sq() -> None:
 def test_rpo_kl() -> None:
     """p = sigmoid(eta Dr) = sigmoid(2) = 0.880797, q = sigmoid(beta D) = sigmoid(1) = 0.731059.
 
-    KL(p||q) = 0.880797 ln(0.880797 / 0.731059) + 0.119203 ln(0.119203 / 0.268941) = 0.067131; KL(q||p) = 0.082608.
+    KL(p||q) = 0.880797 ln(0.880797 / 0.731059) + 0.119203 ln(0.119203 / 0.268941) = 0.067131, NeMo-Aligner's backward; KL(q||p) = 0.082608.
     """
     args = (DELTA[:1], torch.tensor([1.0]), 0.5, 2.0)
-    assert preference.rpo_kl(*args, forward=True).item() == pytest.approx(0.067131, abs=1e-6)
-    assert preference.rpo_kl(*args, forward=False).item() == pytest.approx(0.082608, abs=1e-6)
+    assert preference.rpo_kl(*args, forward=False).item() == pytest.approx(0.067131, abs=1e-6)
+    assert preference.rpo_kl(*args, forward=True).item() == pytest.approx(0.082608, abs=1e-6)
 
 
 @given(st.floats(-20, 20), st.floats(0.01, 2))

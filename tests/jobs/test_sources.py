@@ -33,7 +33,7 @@ def test_names_endings_and_first_rows_of_data(tmp_path: Path) -> None:
         str(tmp_path / "nothing.jsonl"): "there is no file",
         str(rows): f"{rows}:4: expected",
         str(tmp_path / "empty.jsonl"): "there are no rows in it",
-        str(tmp_path / "none.parquet"): "a whole parquet file",
+        str(tmp_path / "none.parquet"): "is not a Parquet file, as its name says",
         str(tmp_path / "cut.jsonl.gz"): "a whole gzip file",
         "nobody/nothing": "HF_HUB_OFFLINE",
         "no such thing": "not the id of a data set",

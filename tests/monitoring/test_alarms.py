@@ -6,7 +6,7 @@ import math
 
 from workbench.monitoring import alarms
 
-CALM = {"init_policy_kl": 1.0, "response_lengths": 30.0, "rewards": 0.1, "entropy": 2.0, "logprob_mismatch_mean": 1e-6, "loss": 0.1}
+CALM = {"kl_per_answer": 1.0, "generation_length": 30.0, "rewards": 0.1, "entropy": 2.0, "logprob_mismatch_mean": 1e-6, "loss": 0.1}
 
 
 def names(*steps: dict[str, float]) -> list[str]:
@@ -20,12 +20,12 @@ def test_a_calm_run_has_none() -> None:
 
 def test_each_alarm_has_its_cause() -> None:
     assert names({**CALM, "loss": math.nan}) == ["not a number"]
-    assert names({**CALM, "init_policy_kl": 60.0}) == ["KL blow-up"]
+    assert names({**CALM, "kl_per_answer": 60.0}) == ["KL blow-up"]
     assert names({**CALM, "logprob_mismatch_mean": 0.1}) == ["mismatch"]
 
 
 def test_length_alone_is_no_alarm_but_with_reward_it_is() -> None:
-    longer = {**CALM, "response_lengths": 50.0}
+    longer = {**CALM, "generation_length": 50.0}
     assert names(*[CALM] * 5, *[longer] * 5) == []
     assert names(*[CALM] * 5, *[{**longer, "rewards": 0.5}] * 5) == ["length"]
 
@@ -36,8 +36,8 @@ def test_entropy_collapse_is_a_fall_to_a_fifth() -> None:
 
 
 def test_what_is_no_number_neither_rises_nor_falls() -> None:
-    for name in ("rewards", "response_lengths", "entropy"):
-        steps = [*[CALM] * 5, *[{**CALM, "response_lengths": 60.0, "rewards": 0.05, name: math.nan}] * 5]
+    for name in ("rewards", "generation_length", "entropy"):
+        steps = [*[CALM] * 5, *[{**CALM, "generation_length": 60.0, "rewards": 0.05, name: math.nan}] * 5]
         assert names(*steps) == ["not a number"], name
     assert names(*[{**CALM, "entropy": 0.0}] * 10) == []
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.rewards import programs, resolve
+from workbench.rewards import mathematics, programs, resolve
 from workbench.rewards.example import concise
 from workbench.rewards.programs import PROGRAMS
 from workbench.rewards.shaping import Answer, shaped
@@ -49,12 +49,14 @@ RESULTS = [
 
 @pytest.mark.parametrize(("text", "number"), RESULTS)
 def test_the_result_of_a_text(text: str, number: str) -> None:
-    assert programs.result_of(text) == Decimal(number)
+    found = mathematics.result_of(text)
+    assert found is not None
+    assert found.number == Decimal(number)
 
 
 @pytest.mark.parametrize("text", ["", "no number", "- $ .", "1/0"])
 def test_texts_without_a_result(text: str) -> None:
-    assert programs.result_of(text) is None
+    assert mathematics.result_of(text) is None
     assert programs.math("", text, {"answer": "#### 1"}) == 0
 
 
@@ -225,7 +227,7 @@ def test_what_is_no_reward(value: object) -> None:
 def test_a_program_that_fails() -> None:
     with pytest.raises(ValueError, match=r"reward solved failed on the prompt 'aaa.*'…: ValueError: the row has no column 'answer' .columns: text."):
         resolve.score(programs.math, "solved", "a" * 200, "3", {"text": "b"})
-    with pytest.raises(ValueError, match="the row's answer has no number: 'none'"):
+    with pytest.raises(ValueError, match="the row's answer has no number and is no formula: 'none'"):
         programs.math("?", "3", {"answer": "none"})
     with pytest.raises(ValueError, match="reward regex failed on .*: error: "):
         resolve.score(programs.regex, "regex", "?", "3", {"pattern": "("})

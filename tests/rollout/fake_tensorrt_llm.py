@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 import pytest
@@ -34,6 +35,7 @@ class SamplingParams:
     pad_id: int
     logprobs: int
     temperature: float
+    logprobs_mode: Literal["raw", "processed"] = "raw"
     n: int = 1
     top_p: float | None = None
     top_k: int | None = None
@@ -41,6 +43,11 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         assert self.n == 1 or not (self.top_k is None and self.top_p is None), "greedy decoding does not allow multiple returns"
+
+
+class LogprobMode(StrEnum):
+    RAW = "raw"
+    PROCESSED = "processed"
 
 
 @dataclass
@@ -160,6 +167,7 @@ def install(monkeypatch: pytest.MonkeyPatch, newer: bool = False) -> World:
 
     modules = {
         "tensorrt_llm": {"AsyncLLM": AsyncLLM, "SamplingParams": SamplingParams},
+        "tensorrt_llm.sampling_params": {"LogprobMode": LogprobMode},
         "tensorrt_llm.llmapi": {"KvCacheConfig": KvCacheConfig},
         "tensorrt_llm.llmapi.llm_args": {"SleepConfig": SleepConfig} if newer else {},
     }

@@ -112,7 +112,7 @@ def test_two_stages_of_two_ranks_do_what_one_rank_does(tmp_path: Path, monkeypat
     for run in (shared, whole):
         assert run.wait(240).state == State.COMPLETED, run.status.message
     for ours, theirs in zip(steps(shared), steps(whole), strict=True):
-        for name in ("rewards", "response_lengths", "loss", "grad_norm", "entropy", "logprob_mismatch_mean"):
+        for name in ("rewards", "generation_length", "loss", "grad_norm", "entropy", "logprob_mismatch_mean"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
 
 

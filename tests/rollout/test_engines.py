@@ -72,11 +72,14 @@ def reference(tiny_model: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
 
-def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> list[float]:
-    """By one plain forward pass over prompt and answer."""
+def logprobs_of(model: torch.nn.Module, prompt: list[int], answer: list[int], sampling: Sampling, kept: Sequence[Any] | None = None) -> list[float]:
+    """By one plain forward pass over prompt and answer, at the sampling's temperature, among the kept tokens alone."""
     with torch.no_grad():
-        logits_TV = model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
-    return [logits_TV[len(prompt) + i - 1, token].item() for i, token in enumerate(answer)]
+        logits_TV = model(torch.tensor([[*prompt, *answer]])).logits[0][len(prompt) - 1 :] / (sampling.temperature or 1)
+    for i in range(len(answer) if kept else 0):
+        left_out = torch.ones(logits_TV.shape[1], dtype=torch.bool).index_fill(0, torch.from_numpy(kept[i]).long(), False)
+        logits_TV[i].masked_fill_(left_out, -torch.inf)
+    return [logits_TV[i].log_softmax(-1)[token].item() for i, token in enumerate(answer)]
 
 
 def test_greedy_answers_are_transformers_own(engine: RolloutEngine, reference: torch.nn.Module) -> None:
@@ -88,10 +91,25 @@ def test_greedy_answers_are_transformers_own(engine: RolloutEngine, reference: t
         assert rollout.finish_reason == "length"
 
 
-@pytest.mark.parametrize("sampling", [Sampling(10), Sampling(10, temperature=0.7, top_k=20), Sampling(10, temperature=0), Sampling(10, top_p=0.5)])
-def test_logprobs_are_a_plain_forward_passes_at_temperature_1(engine: RolloutEngine, reference: torch.nn.Module, sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(10),
+        Sampling(10, temperature=0.7, top_k=20),
+        Sampling(10, temperature=0),
+        Sampling(10, top_p=0.5),
+        Sampling(10, temperature=0.7, top_k=20, kept=True),
+        Sampling(10, top_p=0.5, kept=True),
+    ],
+)
+def test_logprobs_are_a_plain_forward_passes_of_what_was_drawn_from(engine: RolloutEngine, reference: torch.nn.Module, sampling: Sampling) -> None:
     for rollout in sorted_answers(engine, [Prompt(tokens, key, samples=2) for key, tokens in enumerate(PROMPTS)], sampling):
-        assert rollout.logprobs == pytest.approx(logprobs_of(reference, PROMPTS[rollout.key], rollout.tokens), abs=1e-4)
+        expected = logprobs_of(reference, PROMPTS[rollout.key], rollout.tokens, sampling, rollout.kept)
+        assert rollout.logprobs == pytest.approx(expected, abs=1e-4)
+        assert (rollout.kept is not None) == sampling.kept
+        if rollout.kept:
+            assert all(token in kept for token, kept in zip(rollout.tokens, rollout.kept, strict=True))
+            assert not sampling.top_k or {len(kept) for kept in rollout.kept} == {20}
 
 
 def test_a_seed_and_a_key_give_an_answer_whatever_the_batch(engine: RolloutEngine) -> None:
@@ -162,7 +180,7 @@ def test_transformers_weights_are_refitted(tmp_path: Path, kind: str) -> None:
     second = sorted_answers(engine, prompts, Sampling(10))
     assert [r.tokens for r in second] != [r.tokens for r in first]
     for rollout in second:
-        assert rollout.logprobs == pytest.approx(logprobs_of(other, PROMPTS[rollout.key], rollout.tokens), abs=1e-4)
+        assert rollout.logprobs == pytest.approx(logprobs_of(other, PROMPTS[rollout.key], rollout.tokens, Sampling(10)), abs=1e-4)
     assert engine.profile.refits == 1
     engine.weights = lambda: list(weights.items())[1:]
     with pytest.raises(ValueError, match="have nothing for"):

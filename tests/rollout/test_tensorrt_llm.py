@@ -109,14 +109,14 @@ def test_answers_come_with_their_own_tokens_logprobs(world: fake.World, start: C
 
 def test_what_is_asked_for(world: fake.World, start: Callable[..., Engine]) -> None:
     engine = start()
-    sampling = Sampling(5, temperature=0.5, top_k=3, top_p=0.9, stop_tokens=frozenset({9, 2}), stop_strings=("END",))
+    sampling = Sampling(5, temperature=1.0, top_k=3, top_p=0.9, stop_tokens=frozenset({9, 2}), stop_strings=("END",))
     for seed in (1, 1, 2):
         list(engine.generate([Prompt([1, 2], key=4, samples=2)], sampling, seed))
     first, again, other = (call[2] for call in world.calls[1:])
     assert world.calls[1][1] == [1, 2]
     assert {**vars(first), "seed": None} == {
         "n": 2,
-        "temperature": 0.5,
+        "temperature": 1.0,
         "top_k": 3,
         "top_p": 0.9,
         "seed": None,
@@ -128,9 +128,32 @@ def test_what_is_asked_for(world: fake.World, start: Callable[..., Engine]) -> N
         "end_id": -1,
         "pad_id": WORDS.pad_token_id or 0,
         "logprobs": 1,
+        "logprobs_mode": "raw",
     }
     assert first == again
     assert first.seed != other.seed
+
+
+@pytest.mark.parametrize(
+    "sampling, modes, said",
+    [
+        (Sampling(5, temperature=0.5), False, "no log-probabilities at temperature=0.5 top_k=0 top_p=1 in the version installed here"),
+        (Sampling(5, temperature=0.5, top_k=3), True, "no log-probabilities at temperature=0.5 top_k=3 top_p=1 with top_k or top_p"),
+        (Sampling(5, top_p=0.9, kept=True), True, "does not say which tokens temperature=1 top_k=0 top_p=0.9 kept"),
+    ],
+)
+def test_log_probabilities_of_another_distribution_are_refused(
+    world: fake.World, start: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, sampling: Sampling, modes: bool, said: str
+) -> None:
+    """What the library reports must be of what it drew from; a temperature goes with the mode that says so, in versions that have it."""
+    if not modes:
+        monkeypatch.delitem(sys.modules, "tensorrt_llm.sampling_params")
+    engine = start()
+    with pytest.raises(ValueError, match=said):
+        list(engine.generate([Prompt([1, 2])], sampling, 0))
+    if modes:
+        list(engine.generate([Prompt([1, 2])], Sampling(5, temperature=0.5), 0))
+        assert world.calls[-1][2].logprobs_mode == "processed"
 
 
 def test_greedy_answers_are_asked_for_once(world: fake.World, start: Callable[..., Engine]) -> None:

@@ -85,11 +85,13 @@ def test_a_critic_of_two_tensor_parallel_processes(
     with knocked(intruder, run) as places:
         assert {process.pid for process in first.values()} & {process.pid for process in places.values()}
     client = Client(run.dir.path, "critic")
-    good = {"tokens": np.full((1, 4), 5, np.int32), "sequence_lengths": np.array([4], np.int32), "prompt_lengths": np.array([2], np.int32)}
+    lengths = {"sequence_lengths": np.array([4], np.int32), "prompt_lengths": np.array([2], np.int32)}
+    good = {"tokens": np.full((1, 4), 5, np.int32), **lengths, "temperatures": np.ones(1, np.float32)}
     for changes, said in (
         ({"tokens": np.full((1, 4), 4000, np.int32)}, "tokens lie between 0 and"),
         ({"prompt_lengths": np.array([4], np.int32)}, "prompt_lengths: from 1 to below"),
         ({"prompt_lengths": np.array([1, 1], np.int32)}, "prompt_lengths has 2 entries for 1 rows"),
+        ({"temperatures": np.zeros(1, np.float32)}, "temperatures: above 0"),
     ):
         with pytest.raises(BadRequest, match=said):
             client.call("critic_infer", **{**good, **changes}).result(240)

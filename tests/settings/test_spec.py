@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.settings import Model, placement
+from workbench.settings import best as checkpoints
 from workbench.settings.composing import SpecError, choices, compose_tree, overrides_between
 from workbench.settings.modules import algorithm_names, find_algorithm
 from workbench.settings.online import OnlineConfig, require
@@ -161,3 +162,40 @@ def test_a_role_that_advances_is_not_served() -> None:
     algorithm = compose(["experiment=ppo_demo", "algorithm.served=[reference]"]).algorithm
     with pytest.raises(ValueError, match="it advances with the policy"):
         placement.check_served(algorithm, Model(), {"reward": "frozen", "reference": "advancing"})
+
+
+def test_the_best_checkpoints_can_be_told() -> None:
+    """By a metric that there is, at steps that have both a validation and a checkpoint; where they do not, nothing is asked."""
+    best = "checkpoint.keep_best=1"
+    assert "no such metric; did you mean 'accuracy'?" in problem(best, "checkpoint.best_metric=acuracy")
+    assert "only the last step would have both; set validation.every_steps above 0" in problem(best, "validation.every_steps=0")
+    assert "every 7 steps and checkpoints every 20 meet at step 140, and the run has 100" in problem(
+        best, "validation.every_steps=7", "algorithm.max_steps=100"
+    )
+    compose([best, "validation.every_steps=7", "algorithm.max_steps=140"])
+    compose(["checkpoint.best_metric=acuracy", "validation.every_steps=0"])
+    with pytest.raises(ValueError, match="there are none: set data.validation"):
+        checkpoints.check_steps(compose([best]), 100, held_out=0)
+    with pytest.raises(ValueError, match="is not measured on held-out rows; did you mean 'loss'.*these are: accuracy, loss"):
+        checkpoints.check_measured(compose([best, "checkpoint.best_metric=sft_loss"]), {"loss": 1.0, "accuracy": 0.5})
+
+
+def test_what_is_best_follows_the_algorithm() -> None:
+    def settled(*overrides: str) -> tuple[str, str]:
+        found = checkpoints.settled(compose(overrides))
+        return found.best_metric, found.best_mode
+
+    rewards = "algorithm.rewards={short: {program: brevity}}"
+    assert settled("algorithm=dpo") == ("loss", "min")
+    assert settled("algorithm=dpo", "checkpoint.best_metric=accuracy") == ("accuracy", "max")
+    assert settled("algorithm=grpo", rewards) == ("rewards", "max")
+    assert settled("algorithm=grpo", rewards, "checkpoint.best_metric=kl_per_answer", "checkpoint.best_mode=max") == ("kl_per_answer", "max")
+
+
+def test_sampling_that_cannot_be_learnt_from_is_refused() -> None:
+    rewards = ("algorithm=grpo", "algorithm.rewards={short: {program: brevity}}")
+    assert "greater than 0" in problem(*rewards, "algorithm.temperature=0")
+    assert "above 1, such as 3" in problem(*rewards, "algorithm.dual_clip=0.5")
+    served = ("algorithm.served=[reference]", "algorithm.top_p=0.9")
+    assert "a server does not know which tokens were kept" in problem(*rewards, *served)
+    compose([*rewards, *served, "algorithm.logprobs_of=policy"])

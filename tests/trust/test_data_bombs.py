@@ -17,9 +17,12 @@ import pytest
 from tests import models
 from workbench.chaos.tiny import CHATML
 from workbench.data import decoding, growth, limits, templating
+from workbench.data.chat import Chat, Encoded
 from workbench.data.limits import Limits
 from workbench.data.readers import DataError, read
-from workbench.data.tokenizer import rendered
+from workbench.data.rows import Conversation, Malformed, Message
+from workbench.data.template import Template
+from workbench.data.template_process import Rendering
 from workbench.jobs.data import check_data
 
 MB, GB = 1 << 20, 1 << 30
@@ -139,6 +142,7 @@ def test_deep_json_is_malformed(tmp_path: Path, text: str) -> None:
     assert (len(rows.rows), rows.bad[0].where) == (1, f"{path}:1")
 
 
+RENDERING: Rendering = {"messages": TURNS, "add_generation_prompt": False, "tools": None, "variables": {}, "mark_generation": False}
 TEMPLATES = {
     "loops": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "1 s of processor time"),
     "product": ('{{ "a" * 10**10 }}', "MemoryError"),
@@ -156,9 +160,26 @@ TEMPLATES = {
 def test_a_template_is_refused(template: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, which the next template finds well again."""
     monkeypatch.setattr(templating, "RENDER_CPU_S", 1)
-    with pytest.raises(ValueError, match=rf"the chat template of someone/model is refused: .*{said}.*put a chat_template\.jinja without that"):
-        templating.render(template, TURNS, False, {}, "someone/model")
-    assert templating.render("{{ messages | length }}", TURNS, False, {}, "someone/model") == "2"
+    tokenizer = models.tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=rf"the chat template of the tokenizer is refused: .*{said}.*put a chat_template\.jinja without that"):
+        Template(tokenizer)
+    assert templating.render("{{ messages | length }}", [RENDERING], {}, "someone/model") == ["2"]
+
+
+def test_rows_that_make_a_template_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad row, whatever stands beside it; where there are many such rows the template is refused."""
+    monkeypatch.setattr(templating, "RENDER_CPU_S", 1)
+    tokenizer = models.tokenizer()
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    tokenizer.chat_template = f"{{% if 'loop' in messages[0].content %}}{loop}{{% endif %}}{CHATML}"
+    talks = [Conversation((Message("user", text), Message("assistant", "Yes"))) for text in ("a", "loop", "b")]
+    good, bad, other = Chat(tokenizer).encode(talks)
+    assert isinstance(good, Encoded) and isinstance(other, Encoded) and isinstance(bad, Malformed)
+    assert "1 s of processor time" in bad.args[1]
+    monkeypatch.setattr(templating, "TIMEOUTS", 1)
+    with pytest.raises(ValueError, match="the chat template of the tokenizer is refused: it was ended 1 times"):
+        Chat(tokenizer).encode(talks)
 
 
 LLAMA = """{{- bos_token }}{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] | trim %}{%- set messages = messages[1:] %}
@@ -187,7 +208,8 @@ def test_templates_give_what_transformers_gives(template: str, prompt: bool) -> 
     tokenizer = models.tokenizer()
     tokenizer.chat_template = template
     expected = tokenizer.apply_chat_template(TURNS, tokenize=False, add_generation_prompt=prompt)
-    assert rendered(tokenizer, TURNS, prompt) == expected
+    names = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    assert templating.render(template, [{**RENDERING, "add_generation_prompt": prompt}], names, "") == [expected]
 
 
 def test_a_check_has_limits(tmp_path: Path, tiny_model: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import functional as F
 from workbench import metrics as M
-from workbench.rollout.experience import mean_rewards, rewarded
+from workbench.rollout.experience import lengths, mean_rewards, rewarded
 from workbench.settings.online import OnlineConfig
 from workbench.settings.outputs import Outputs
 
@@ -39,7 +39,7 @@ def loss(batch: Batch, cfg: OnlineConfig) -> tuple[Tensor, Metrics]:
     """
     learn_N = batch.arrays["learn"]
     loss_N, ratio_N, clipped_N = F.policy_gradient.clipped(
-        batch.logprobs_N, batch.arrays["old_logprobs"], batch.arrays["advantages"], cfg.clip_low, cfg.clip_high
+        batch.logprobs_N, batch.arrays["old_logprobs"], batch.arrays["advantages"], cfg.clip_low, cfg.clip_high, cfg.dual_clip
     )
     if cfg.importance_cap:
         loss_N = loss_N * F.policy_gradient.truncated_importance(batch.arrays["old_logprobs"], batch.arrays["rollout_logprobs"], cfg.importance_cap)
@@ -98,7 +98,7 @@ def column(experiences: Sequence[Experience], name: str) -> list[Tensor]:
 def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
     """Fill each token's KL to the reference policy."""
     for e, own, reference in zip(experiences, column(experiences, "logprobs"), column(experiences, "reference_logprobs"), strict=True):
-        e.kl = F.kl.kl(own, reference, cfg.kl_estimator).float().numpy()
+        e.kl = F.kl.kl(own, reference, cfg.kl_estimator, cfg.kl_clamped).float().numpy()
 
 
 def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
@@ -113,22 +113,23 @@ def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> Non
 
 
 def against_prompt(experiences: Sequence[Experience], value: Callable[[Experience], float], advantages: Callable[[Tensor], Tensor]) -> None:
-    """Fill each token's advantage with its answer's against its prompt's other known answers, which lie side by side.
+    """Fill each token's advantage with its answer's against its prompt's other answers that are learnt from, which lie side by side.
 
     Args:
-        value: what a known answer is worth.
-        advantages: of the values [P, K] of P prompts with K known answers each, their advantages [P, K].
+        value: what an answer is worth.
+        advantages: of the values [P, K] of P prompts with K such answers each, their advantages [P, K].
 
-    Prompts with equally many known answers are computed together. One with fewer than two teaches nothing: there is nothing to compare.
+    An answer that is masked, as one without a known reward is and a truncated one may be, is in no other's baseline (as in NeMo-Aligner). Prompts
+    with equally many others are computed together. One with fewer than two teaches nothing: there is nothing to compare.
     """
     import torch
 
     groups: dict[int, list[list[Experience]]] = {}
     for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index):
         answers = list(same)
-        alike = rewarded(answers)
+        alike = [e for e in rewarded(answers) if e.known("learn")]
         groups.setdefault(len(alike), []).append(alike)
-        mute([e for e in answers if e.reward is None])
+        mute([e for e in answers if e.reward is None or not e.known("learn")])
     for count, prompts in groups.items():
         flat = [e for answers in prompts for e in answers]
         if count < 2:
@@ -157,11 +158,9 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
     """NeMo-Aligner's numbers of a step's rollouts, by their names, and what else tells how it goes. What is not known yet is left out."""
     import numpy as np
 
-    lengths = np.array([len(e.tokens) for e in experiences])
     result: Metrics = {
         M.ROLLOUT_SIZE: len(experiences),
-        M.RESPONSE_LENGTHS: float(lengths.mean()),
-        M.PROMPT_LENGTHS: float(np.mean([len(e.row.prefix) for e in experiences])),
+        **lengths(experiences),
         M.PROPERLY_ENDED: float(np.mean([e.finish_reason == "stop" for e in experiences])),
         M.STALENESS: float(np.mean([e.step - 1 - e.weights_version for e in experiences])),
     }
@@ -171,7 +170,7 @@ def metrics(experiences: Sequence[Experience]) -> Metrics:
             M.REWARDS_STD: float(np.std([e.known("reward") for e in scored])),
         }
     if kl := [e.kl for e in experiences if e.kl is not None]:
-        result |= {M.INIT_POLICY_KL: float(np.mean([each.sum() for each in kl])), M.KL_PER_TOKEN: float(np.concatenate(kl).mean())}
+        result |= {M.INIT_POLICY_KL: float(np.mean([each.mean() for each in kl])), M.KL_PER_ANSWER: float(np.mean([each.sum() for each in kl]))}
     if entropy := [e.entropy for e in experiences if e.entropy is not None]:
         result[M.ENTROPY] = float(np.concatenate(entropy).mean())
     if advantages := [e.advantages for e in experiences if e.advantages is not None]:

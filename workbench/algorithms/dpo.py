@@ -26,13 +26,17 @@ class Config(AlgorithmConfig):
     name: Literal["dpo"] = "dpo"
     lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     preference_loss: Literal["dpo", "cdpo", "ipo", "rpo_fwd_kl", "rpo_bwd_kl", "rpo_sq", "hinge"] = Field(
-        default="dpo", description="Which loss of the family; the rpo ones learn from the rows' rewards as well."
+        default="dpo",
+        description="Which loss of the family; the rpo ones learn from the rows' rewards as well. rpo_fwd_kl is, as in NeMo-Aligner, the KL from"
+        " the learnt preference to the given one, rpo_bwd_kl the reverse.",
     )
     beta: float = Field(default=0.1, gt=0, le=100, description="How strongly the policy is held to the reference.")
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="cdpo: the probability that a preference label is flipped.")
     eta: float = Field(default=1.0, gt=0, description="rpo: scale of the difference of the given rewards.")
     sft_loss_weight: float = Field(default=0.0, ge=0, description="Weight of the chosen answer's negative log-likelihood, added to the loss.")
-    length_normalized: bool = Field(default=False, description="Use log-probabilities per token instead of per answer.")
+    length_normalized: bool = Field(
+        default=False, description="Use log-probabilities per token instead of per answer; with ipo that is IPO as its authors and TRL compute it."
+    )
 
     @model_validator(mode="after")
     def _smoothing_goes_with_cdpo(self) -> Config:

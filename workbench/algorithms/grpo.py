@@ -38,7 +38,7 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     learn_N = batch.arrays["learn"]
     loss_N, metrics = online.loss(batch, cfg)
     kept = learn_N > 0
-    kl_N = F.kl.kl(batch.logprobs_N, batch.arrays["reference_logprobs"], cfg.kl_estimator)[kept]
+    kl_N = F.kl.kl(batch.logprobs_N, batch.arrays["reference_logprobs"], cfg.kl_estimator, cfg.kl_clamped)[kept]
     loss_N = loss_N + cfg.kl_coefficient * kl_N
     if cfg.loss_level == "sequence":
         sequence_N = batch.sequence_N[kept]

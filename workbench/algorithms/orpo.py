@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -26,18 +27,29 @@ class Config(AlgorithmConfig):
     name: Literal["orpo"] = "orpo"
     lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     odds_weight: float = Field(default=0.1, ge=0, description="lambda: weight of the odds-ratio term beside the chosen answer's likelihood.")
+    length_normalized: bool = Field(default=True, description="Odds of an answer's probability per token, as in TRL; false: of the whole answer's.")
+    sft_level: Literal["answer", "token"] = Field(
+        default="answer", description="Whether every chosen answer or, as in TRL, every token of them weighs the same in the likelihood."
+    )
 
 
-def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
-    """-mean log p(chosen) - lambda log sigmoid(log odds(chosen) - log odds(rejected)), one value a pair (eq. 6).
+def loss(batch: Batch, cfg: Config, chosen_tokens: float | None = None) -> tuple[Tensor, Metrics]:
+    """-log p(chosen) per token - lambda log sigmoid(log odds(chosen) - log odds(rejected)), one value a pair (eq. 6).
 
     p is an answer's probability per token, its odds p / (1 - p).
+
+    Args:
+        chosen_tokens: for sft_level=token the mean tokens of the global batch's chosen answers; without it (held-out rows) the microbatch's.
     """
     tokens_S = F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences)
-    mean_S = F.sequences.sum_by_sequence(batch.logprobs_N, batch.sequence_N, batch.num_sequences) / tokens_S
-    odds_S = mean_S - (-mean_S.exp().clamp(max=1 - 1e-6)).log1p()
+    sum_S = F.sequences.sum_by_sequence(batch.logprobs_N, batch.sequence_N, batch.num_sequences)
+    odds_S = F.preference.log_odds(sum_S / tokens_S if cfg.length_normalized else sum_S)
     margin_B = odds_S[0::2] - odds_S[1::2]
-    odds_B, sft_B = F.preference.dpo(margin_B, beta=1.0), -mean_S[0::2]
+    if cfg.sft_level == "answer":
+        sft_B = -sum_S[0::2] / tokens_S[0::2]
+    else:
+        sft_B = -sum_S[0::2] / (chosen_tokens or tokens_S[0::2].double().mean().item())
+    odds_B = F.preference.dpo(margin_B, beta=1.0)
     loss_B = sft_B + cfg.odds_weight * odds_B
     accuracy_B = (margin_B > 0).float() + 0.5 * (margin_B == 0)
     return loss_B, {M.LOSS: loss_B, M.SFT_LOSS: sft_B, M.PREFERENCE_LOSS: odds_B, M.ACCURACY: accuracy_B, M.REWARDS_MARGIN: margin_B}
@@ -45,4 +57,5 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
     for rows in rt.batches():
-        yield rt.update(rows, loss)
+        mean = sum(len(row.branches[0]) for row in rows) / len(rows)
+        yield rt.update(rows, functools.partial(loss, chosen_tokens=mean))

@@ -25,11 +25,15 @@ __all__ = ["OUTPUTS", "Config", "loss", "train"]
 class Config(OnlineConfig):
     name: Literal["reinforce"] = "reinforce"
     samples_per_prompt: int = Field(default=4, ge=2, le=256, description="Answers to each prompt; the baseline of each is the others' mean.")
+    kl_level: Literal["token", "answer"] = Field(
+        default="token", description="The KL penalty of an answer: the mean over its tokens, as in NeMo-Aligner, or their sum, as in RLOO and TRL."
+    )
 
 
 def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
     def with_kl(e: Experience) -> float:
-        return e.known("reward") - cfg.kl_coefficient * float(e.known("kl").sum())
+        kl = e.known("kl")
+        return e.known("reward") - cfg.kl_coefficient * float(kl.mean() if cfg.kl_level == "token" else kl.sum())
 
     online.against_prompt(experiences, with_kl, F.advantages.leave_one_out)
 

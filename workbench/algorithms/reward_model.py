@@ -55,7 +55,7 @@ def OUTPUTS(cfg: Config) -> Outputs:
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
-    """One value a pair, or one a rated answer."""
+    """One value a pair, or one a rating."""
     return _ranking(batch.scores_SK, batch, cfg) if cfg.objective == "ranking" else _regression(batch.scores_SK, batch, cfg)
 
 
@@ -79,10 +79,10 @@ def _ranking(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metr
 def _regression(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     ratings_SK = scores_SK.new_tensor(_ratings(batch.rows, cfg.attributes))
     present_SK = ~ratings_SK.isnan()
-    loss_S = F.reward.masked_squared_error(scores_SK, ratings_SK, present_SK)
+    loss_R = F.reward.masked_squared_error(scores_SK, ratings_SK, present_SK)
     error_SK = (scores_SK - ratings_SK).abs()
     by_attribute = {M.MAE_OF(name): error_SK[present_SK[:, k], k] for k, name in enumerate(cfg.attributes)}
-    return loss_S, {M.LOSS: loss_S, M.MAE: error_SK[present_SK], **by_attribute}
+    return loss_R, {M.LOSS: loss_R, M.MAE: error_SK[present_SK], **by_attribute}
 
 
 def _ratings(rows: Sequence[Row], attributes: Sequence[str]) -> list[list[float]]:

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench import metrics as M
 from workbench.bench import processor
-from workbench.data.chat import encode_conversation, encode_preference
+from workbench.data.chat import Chat
 from workbench.data.readers import read
 from workbench.data.rows import Conversation, Message, Preference
 from workbench.engine import hf
@@ -110,10 +110,10 @@ def trl_python(console: Console) -> Path:
 
 def _short(data: str, tokenizer: PreTrainedTokenizerBase, count: int, max_tokens: int) -> tuple[list[Preference], float]:
     """The first pairs within `max_tokens`, and their mean tokens a side."""
-    pairs, lengths = [], []
+    pairs, lengths, chat = [], [], Chat(tokenizer)
     for row in read(data, "preference", on_bad_row="skip").rows:
         assert isinstance(row, Preference)
-        encoded = encode_preference(row, tokenizer)
+        encoded = chat.one(row)
         sides = [len(encoded.prefix) + len(branch) for branch in encoded.branches]
         if max(sides) <= max_tokens and len(pairs) < count:
             pairs.append(row)
@@ -132,9 +132,8 @@ def _row(pair: Preference, kind: str, tokenizer: PreTrainedTokenizerBase) -> dic
     prompt = [{"role": message.role, "content": message.content} for message in pair.prompt]
     if kind == "dpo":
         return {"prompt": prompt, "chosen": answer(pair.chosen), "rejected": answer(pair.rejected)}
-    row = encode_conversation(
-        Conversation((*(Message(m.role, m.content, learn=False) for m in pair.prompt), Message("assistant", pair.chosen))), tokenizer
-    )
+    turns = (*(Message(m.role, m.content, learn=False) for m in pair.prompt), Message("assistant", pair.chosen))
+    row = Chat(tokenizer).one(Conversation(turns))
     first = list(row.learn).index(True)
     return {"input_ids": list(row.prefix), "completion_mask": [int(i >= first) for i in range(len(row.prefix))]}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import track
 
-from workbench.data.chat import prompt_tokens
+from workbench.data.chat import Chat
 from workbench.data.demo.prompts import prompts
 from workbench.data.rows import Message
 from workbench.settings.shipped import PACKAGE
@@ -37,6 +37,7 @@ def build(out: Path) -> int:
     parallel.start()
     directory = hf.local_directory(hf.EMBEDDED)
     tokenizer: Any = hf.tokenizer(directory)
+    chat = Chat(tokenizer)
     policy = Policy(Model(precision="auto", lora=Lora(rank=1)), AlgorithmConfig(name="none"), directory, 1, Outputs(logprobs=True))
     engine = Engine(policy.chunks[0])
     sampling = Sampling(MAX_TOKENS, TEMPERATURE, hf.end_tokens(directory))
@@ -45,7 +46,7 @@ def build(out: Path) -> int:
     def sampled() -> Iterator[tuple[str, list[Rollout]]]:
         for seed, start in enumerate(track(range(0, len(questions), PROMPTS_AT_ONCE), "sampling")):
             group = questions[start : start + PROMPTS_AT_ONCE]
-            tokens = [prompt_tokens((Message("user", question + hint),), tokenizer) for question in group for hint in HINTS]
+            tokens = [chat.prompt((Message("user", question + hint),)) for question in group for hint in HINTS]
             asked_for = [Prompt(tokens_of_prompt, key) for key, tokens_of_prompt in enumerate(tokens)]
             rollouts = sorted(engine.generate(asked_for, sampling, seed), key=lambda rollout: rollout.key)
             yield from ((q, rollouts[i * len(HINTS) : (i + 1) * len(HINTS)]) for i, q in enumerate(group))

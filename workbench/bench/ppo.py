@@ -49,7 +49,7 @@ def measure(seeds: int, overrides: Sequence[str], as_json: bool, console: Consol
     else:
         _render(outcomes, console)
     return min(each.rise for each in outcomes) > spread(outcomes) and not any(
-        alarms.raised([{M.INIT_POLICY_KL: each.highest_kl}]) for each in outcomes
+        alarms.raised([{M.KL_PER_ANSWER: each.highest_kl}]) for each in outcomes
     )
 
 
@@ -61,7 +61,7 @@ def outcome(run: str, events: Sequence[Event]) -> Outcome:
         run=run,
         minutes=(events[-1]["time"] - events[0]["time"]) / 60,
         rewards={event["step"]: event["metrics"][M.REWARDS] for event in validations},
-        highest_kl=max(event["metrics"][M.INIT_POLICY_KL] for event in events if event["kind"] == "step"),
+        highest_kl=max(event["metrics"][M.KL_PER_ANSWER] for event in events if event["kind"] == "step"),
         samples=[(a["prompt"], a["response"], b["response"]) for a, b in zip(first["samples"], last["samples"], strict=True)],
     )
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from workbench import api
 from workbench import metrics as M
-from workbench.data.chat import encode_preference
+from workbench.data.chat import Chat
 from workbench.data.dataset import prompt_text
 from workbench.data.readers import read
 from workbench.data.rows import Preference
@@ -156,9 +156,9 @@ def experiment(folder: Path, held: int, seed: int, steps: int | None) -> Experim
 
 
 def _pairs(data: str, limit: int | None) -> tuple[list[Preference], int]:
-    tokenizer = hf.tokenizer(hf.local_directory(hf.EMBEDDED))
+    chat = Chat(hf.tokenizer(hf.local_directory(hf.EMBEDDED)))
     rows = [row for row in read(data, "preference", on_bad_row="skip", limit=limit).rows if isinstance(row, Preference)]
-    encoded = [encode_preference(row, tokenizer) for row in rows]
+    encoded = [chat.one(row) for row in rows]
     pairs = [row for row, tokens in zip(rows, encoded, strict=True) if len(tokens.prefix) + max(map(len, tokens.branches)) <= MAX_LENGTH]
     if len(pairs) < 20:
         raise ValueError(f"{data}: {len(pairs)} pairs of at most {MAX_LENGTH} tokens; a comparison needs at least 20")

@@ -26,7 +26,7 @@ STEPS = 40
 AT_STEP = 8
 PATIENCE_S = 420.0
 LIMIT = 1e-4
-CURVES = {"dpo": (M.LOSS, M.GRAD_NORM), "ppo": (M.CRITIC_LOSS, M.REWARDS, M.INIT_POLICY_KL, M.GRAD_NORM)}
+CURVES = {"dpo": (M.LOSS, M.GRAD_NORM), "ppo": (M.CRITIC_LOSS, M.REWARDS, M.KL_PER_ANSWER, M.GRAD_NORM)}
 """The curves that must be the same. PPO's own loss is zero but for rounding: advantages are whitened, and at a step's one update the ratio is 1."""
 REWARD = "def short(prompt, response, row): return -len(response) / 50\n"
 

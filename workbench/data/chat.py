@@ -1,31 +1,52 @@
 """From text to tokens, by the tokenizer's own chat template.
 
-The template is rendered around marks that stand for the messages' texts; what lies between the marks is encoded with its special tokens,
-the texts without any (so a text that spells "<|im_end|>" stays text). No token spans a boundary, so what is learnt is exact at token
-level: each assistant turn that is to be learnt, and the token that ends it.
+A conversation is rendered once and its whole text encoded once, so that a row's tokens are those of `apply_chat_template(tokenize=True)` with every
+tokenizer. What is learnt is known in characters (`template.Layout`); a token that overlaps such a part is learnt. A special token that a message
+spells (`<|im_end|>`) stays text: see `_Spelled`.
 """
 
 from __future__ import annotations
 
-import functools
+import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 from workbench.data.packing import Row
-from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, Unpaired
-from workbench.data.tokenizer import added_vocabulary, end_token, rendered
+from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
+from workbench.data.template import Ask, Layout, Span, Template
+from workbench.data.tokenizer import end_token
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\ue000{}\ue001"
-_FIND = re.compile("\ue000([0-9]+)\ue001")
+PART_CHARACTERS = 64
+"""Of a text of more than four times so many characters an allowed token, first a part of so many is encoded, to see whether it is far too long."""
+TO_BE_ANSWERED = Message("assistant", "Yes")
+"""Stands for the answer of a prompt, to see where the prompt ends."""
 
 
 @dataclass(frozen=True)
-class Span:
+class Encoded:
+    """A row, and how many tokens of its prefix are the prompt of its last answer."""
+
+    row: Row
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """A row of which a small part alone has more than twice the tokens that are allowed, so that the whole was not encoded: at least so many."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Piece:
     """Consecutive tokens of one origin. `role` is empty for what the template adds."""
 
     tokens: list[int]
@@ -33,133 +54,300 @@ class Span:
     learn: bool
 
 
-def encode_preference(row: Preference, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """The prompt, with the template's opening of the answer, as prefix; each answer with the token that ends a turn as a branch."""
-    rewards = {"chosen_reward": row.chosen_reward, "rejected_reward": row.rejected_reward}
-    return _tree(row, {name: value for name, value in rewards.items() if value is not None}, tokenizer)
+@dataclass(frozen=True)
+class _Text:
+    """A layout with its tokens up to its end; `spans` are their characters."""
+
+    layout: Layout
+    tokens: list[int]
+    spans: list[Span]
+
+    @property
+    def prompt(self) -> int:
+        """How many tokens lie in the prompt; one that reaches into the answer does not."""
+        return next((i for i, (_, end) in enumerate(self.spans) if end > self.layout.prompt), len(self.tokens))
+
+    def marked(self, parts: Sequence[Span]) -> list[bool]:
+        """The tokens that overlap any of these parts, which are in order and apart."""
+        ends = [end for _, end in parts]
+        result = []
+        for start, end in self.spans:
+            i = bisect_left(ends, start + 1)
+            result.append(i < len(parts) and parts[i][0] < max(end, start + 1))
+        return result
 
 
-def encode_answer(row: Rated | Unpaired, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """As a pair with one branch; its values are the ratings by attribute, or `desirable`, 1 or 0."""
-    return _tree(row, row.attributes if isinstance(row, Rated) else {"desirable": float(row.desirable)}, tokenizer)
-
-
-def encode_prompt(row: PromptOnly, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """The prompt with the template's opening of the answer; nothing to learn from yet."""
-    tokens = prompt_tokens(row.prompt, tokenizer)
-    return Row(tokens, learn=[False] * len(tokens), columns=row.columns)
-
-
-def _tree(row: Preference | Rated | Unpaired, values: Mapping[str, float], tokenizer: PreTrainedTokenizerBase) -> Row:
-    ending = _ending(tokenizer)
-    return Row(prompt_tokens(row.prompt, tokenizer), tuple([*_plain(tokenizer, text), *ending] for text in row.answers), values=dict(values))
-
-
-def encode_conversation(row: Conversation, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """All turns up to the end of the last assistant's; `learn` marks the tokens to learn."""
-    tokens: list[int] = []
-    learn: list[bool] = []
-    for span in spans(row.messages, tokenizer):
-        tokens += span.tokens
-        learn += [span.learn] * len(span.tokens)
-    return Row(tokens, learn=learn)
-
-
-def prompt_tokens(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The messages and the template's opening of the assistant's turn."""
-    shape = tuple(message.role for message in messages)
-    tokens: list[int] = []
-    for i, piece in enumerate(_pieces(tokenizer, shape, True)):
-        tokens += _plain(tokenizer, messages[i // 2].content) if i % 2 else _special(tokenizer, piece)
-    return tokens
-
-
-def spans(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[Span]:
-    """A conversation as spans of tokens, with the end token of each learnt turn learnt too. What follows the last turn's end is left out."""
-    pieces = _pieces(tokenizer, tuple(message.role for message in messages), False)
-    ending = _ending(tokenizer)
-    result: list[Span] = []
-    for i, message in enumerate(messages):
-        result.append(Span(_special(tokenizer, pieces[2 * i]), "", False))
-        learnt = message.role == "assistant" and message.learn
-        result.append(Span(_plain(tokenizer, message.content), message.role, learnt))
-        if message.role == "assistant":
-            after = _special(tokenizer, pieces[2 * i + 2])
-            if after[: len(ending)] != ending:
-                raise ValueError(
-                    f"the chat template ends an earlier assistant turn with {tokenizer.decode(after)!r}, the last with {tokenizer.decode(ending)!r}"
-                )
-            result.append(Span(ending, message.role, learnt))
-            if i + 1 < len(messages):
-                pieces[2 * i + 2] = pieces[2 * i + 2][len(_ending_text(tokenizer)) :]
-    return [span for span in result if span.tokens]
-
-
-def _pieces(tokenizer: PreTrainedTokenizerBase, roles: tuple[str, ...], generation: bool) -> list[str]:
-    return list(_rendered(_key(tokenizer), roles, generation))
-
-
-def _ending_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template puts after an answer, up to and with its first special token: what the model must say to end its turn."""
-    if not tokenizer.eos_token:
-        raise ValueError("the tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json")
-    after = _rendered(_key(tokenizer), ("user", "assistant"), False)[-1]
-    token = next((t for t in _closers(tokenizer) if after.lstrip().startswith(t)), None)
-    return after[: after.index(token) + len(token)] if token else ""
-
-
-def _closers(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    added = [str(token) for token in added_vocabulary(tokenizer)]
-    return sorted({*added, str(tokenizer.eos_token)}, key=len, reverse=True)
-
-
-def _ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the template's, or the tokenizer's end of sequence where the template adds none."""
-    text = _ending_text(tokenizer)
-    return _special(tokenizer, text) if text else [end_token(tokenizer)]
-
-
-class _key:
-    """A tokenizer as a cache key: the same object, the same template."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
-        self.identity = (id(tokenizer), tokenizer.chat_template)
-
-    def __hash__(self) -> int:
-        return hash(self.identity[0])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _key) and other.identity == self.identity
-
-
-@functools.lru_cache(maxsize=4096)
-def _rendered(key: _key, roles: tuple[str, ...], generation: bool) -> tuple[str, ...]:
-    """The template's own text before, between and after the messages of these roles: 2 n + 1 pieces, the odd ones being the marks.
+class Chat:
+    """A tokenizer with its chat template and the template's variables (`data.template_kwargs`).
 
     Raises:
-        ValueError: there is no template, or it changes or reorders the messages.
+        ValueError: there is no template, it does not take a question with an answer, or the tokenizer does not say where its tokens stand.
     """
-    if not key.tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template; put a chat_template.jinja beside the model (an instruct model has one)")
-    messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
-    text = rendered(key.tokenizer, messages, generation)
-    pieces = tuple(_FIND.split(text))
-    if list(pieces[1::2]) != [str(i) for i in range(len(roles))]:
-        raise ValueError(f"the chat template does not keep the messages {', '.join(roles)} as they are; it gives {text!r}")
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, object] | None = None):
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"{type(tokenizer).__name__} does not say which characters a token stands for; save the model with a tokenizer.json (a fast tokenizer)"
+            )
+        if not tokenizer.eos_token:
+            raise ValueError("the tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json")
+        self.tokenizer = tokenizer
+        self._variables = variables
+        self._spelled_rows, self._spelled_first = 0, ""
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(self.tokenizer, self._variables)
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an assistant's turn: the template's, or the tokenizer's end of sequence where the template has none."""
+        ending = self.template.ending
+        return self._encode([ending])[0][0][-1] if ending else end_token(self.tokenizer)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is peculiar about the template, and about the rows that were encoded."""
+        if "template" not in vars(self):  # only texts without turns
+            return []
+        more = []
+        if self._spelled_rows:
+            more.append(
+                f"{self._spelled_rows:,} texts spell special tokens of the tokenizer ({self._spelled_first}): these stay text, and end no turn"
+            )
+        if count := self.template.opened_otherwise:
+            more.append(
+                f"{count:,} answers do not begin as the chat template's generation prompt ends: their prompts end sooner than those of samples"
+            )
+        if count := self.template.ended_otherwise:
+            more.append(f"{count:,} assistant turns before a last one are not ended with {self.template.ending!r}: their end is not learnt")
+        return [*self.template.notes, *more]
+
+    def encode(self, rows: Sequence[TextRow], longest: int | None = None) -> list[Encoded | TooLong | Malformed]:
+        """Each row as tokens, or why it cannot be: what its kind of row has as prefix and branches says `_row`.
+
+        Args:
+            longest: rows that surely have more tokens need not be encoded.
+        """
+        asks: list[Ask] = []
+        for row in rows:
+            asks += _asks(row)
+        texts = iter(self._texts(asks, longest) if asks else ())
+        return [self._raw(row, longest) if isinstance(row, RawText) else self._row(row, [next(texts) for _ in _asks(row)]) for row in rows]
+
+    def one(self, row: TextRow) -> Row:
+        """One row as tokens. Raises Malformed."""
+        (encoded,) = self.encode([row])
+        if isinstance(encoded, Malformed):
+            raise encoded
+        assert isinstance(encoded, Encoded)
+        return encoded.row
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
+        """The messages up to where the assistant answers. Raises Malformed."""
+        return list(self.one(PromptOnly(tuple(messages), {}, tools=tools)).prefix)
+
+    def pieces(self, row: TextRow) -> list[list[Piece]]:
+        """A row for people: the prompt or conversation, then each answer of one that has branches. Raises Malformed."""
+        encoded = self.one(row)
+        if isinstance(row, RawText):
+            return [[Piece(list(encoded.prefix), "", True)]]
+        text = self._texts(_asks(row)[:1])[0]
+        assert isinstance(text, _Text)
+        roles = text.layout.contents
+        names = [
+            next((m.role for m, part in zip(_asks(row)[0].messages, roles, strict=True) if part and part[0] < e and s < part[1]), "")
+            for s, e in text.spans
+        ]
+        learn = encoded.learn if encoded.learn else [False] * len(encoded.prefix)
+        opened = _runs(encoded.prefix, names, learn)
+        return [opened, *([Piece(list(branch), "assistant", True)] for branch in encoded.branches)]
+
+    def _row(self, row: TextRow, texts: Sequence[_Text | TooLong | Malformed]) -> Encoded | TooLong | Malformed:
+        """A conversation is a prefix with its learnt tokens marked, up to the end of its last turn. A row with answers has the prompt as prefix and
+        each answer, with what ends it, as a branch. A prompt has nothing to learn from yet."""
+        good: list[_Text] = []
+        for text in texts:
+            if not isinstance(text, _Text):
+                return text
+            good.append(text)
+        if isinstance(row, PromptOnly):
+            prompt = good[0].tokens[: good[0].prompt]
+            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns, asked=row), len(prompt))
+        if isinstance(row, Conversation):
+            learn = good[0].marked([span for spans in good[0].layout.learnt.values() for span in spans])
+            tokens = good[0].tokens
+            if not self.template.ending and row.messages[-1].learn:
+                tokens, learn = [*tokens, end_token(self.tokenizer)], [*learn, True]
+            if not any(learn[1:]):
+                return Malformed("a conversation with something to learn", "one of which the chat template marks nothing as the assistant's")
+            return Encoded(Row(tokens, learn=learn), good[0].prompt)
+        shared = min(text.prompt for text in good)
+        shared = next((i for i in range(shared) if len({text.tokens[i] for text in good}) > 1), shared)
+        ending = [] if self.template.ending else [end_token(self.tokenizer)]
+        branches = tuple([*text.tokens[shared:], *ending] for text in good)
+        return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row)), shared)
+
+    def _raw(self, row: RawText, longest: int | None) -> Encoded | TooLong | Malformed:
+        """Text as it is, with the tokens that the tokenizer puts around one, and the end of sequence; all is learnt."""
+        if too_long := self._far_too_long(row.text, longest):
+            return too_long
+        tokens = self.tokenizer.encode(row.text)
+        end = end_token(self.tokenizer)
+        if len(tokens) > 1 and tokens[0] == tokens[1] == self.tokenizer.bos_token_id:  # the text spells it already
+            tokens = tokens[1:]
+        tokens = tokens if tokens[-1:] == [end] else [*tokens, end]
+        if len(tokens) < 2:
+            return Malformed("text of a token or more", repr(row.text[:40]))
+        return Encoded(Row(tokens, learn=[True] * len(tokens)), 0)
+
+    def _texts(self, asks: Sequence[Ask], longest: int | None = None) -> list[_Text | TooLong | Malformed]:
+        layouts = self.template.lay_out(asks)
+        plain: list[tuple[int, Layout]] = []
+        texts: list[_Text | TooLong | Malformed] = [Malformed()] * len(asks)
+        for i, (ask, layout) in enumerate(zip(asks, layouts, strict=True)):
+            if isinstance(layout, Malformed):
+                texts[i] = layout
+            elif too_long := self._far_too_long(layout.text, longest):
+                texts[i] = too_long
+            elif spelled := self._spelled.within(ask):
+                self._spelled_first = self._spelled_first or spelled
+                texts[i] = self._kept_as_text(ask, layout)
+            else:
+                plain.append((i, layout))
+        for (i, layout), (tokens, spans) in zip(plain, self._encode([layout.text for _, layout in plain]), strict=True):
+            texts[i] = _up_to_end(layout, tokens, spans)
+        return texts
+
+    def _far_too_long(self, text: str, longest: int | None) -> TooLong | None:
+        part = PART_CHARACTERS * (longest or 0)
+        if longest is None or len(text) <= 4 * part:
+            return None
+        ((tokens, _),) = self._encode([text[:part]])
+        return TooLong(len(tokens)) if len(tokens) > 2 * longest else None
+
+    def _kept_as_text(self, ask: Ask, layout: Layout) -> _Text | Malformed:
+        try:
+            self._spelled_rows += 1
+            tokens, spans = self._spelled.encode(ask, layout)
+        except Malformed as error:
+            return error
+        return _up_to_end(layout, tokens, spans)
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[Span]]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+    @cached_property
+    def _spelled(self) -> _Spelled:
+        return _Spelled(self.tokenizer)
+
+
+class _Spelled:
+    """Keeps special tokens that a message spells as text, so that no text can end a turn or begin another.
+
+    A second tokenizer knows the special tokens by other names, private characters. In the template's text its own special tokens get those names,
+    and the texts stay as they are.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._tokenizer = tokenizer
+        self._special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        names = sorted(self._special, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, names))) if names else None
+
+    @cached_property
+    def _renamed(self) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
+        """The tokenizer, its names by the special tokens', and the tokens' own numbers by its numbers."""
+        from tokenizers import Tokenizer
+
+        tree = json.loads(cast("Tokenizer", self._tokenizer.backend_tokenizer).to_str())
+        names = {content: f"\U0010f000{i}\U0010f001" for i, content in enumerate(self._special)}
+        for token in tree["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        tree["post_processor"] = None
+        renamed = Tokenizer.from_str(json.dumps(tree))
+        renamed.no_padding()
+        renamed.no_truncation()
+        numbers = {name: number for name, number in renamed.get_vocab().items() if name in names.values()}
+        return renamed, names, {numbers[name]: self._special[content] for content, name in names.items()}
+
+    def within(self, ask: Ask) -> str:
+        """The first special token that a message spells; empty where none does."""
+        spelled = self.pattern and next(filter(None, (self.pattern.search(_said(message)) for message in ask.messages)), None)
+        return spelled[0] if spelled else ""
+
+    def encode(self, ask: Ask, layout: Layout) -> tuple[list[int], list[Span]]:
+        """Tokens and their characters in the layout's text. Raises Malformed: it is not known where a message that spells one stands."""
+        assert self.pattern
+        for message, span in zip(ask.messages, layout.contents, strict=True):
+            spelled = self.pattern.search(_said(message))
+            if spelled and (span is None or self.pattern.search(json.dumps(message.extra, ensure_ascii=False, default=str))):
+                raise Malformed("a turn that spells no special token where the chat template rewrites it", spelled[0])
+        renamed, names, numbers = self._renamed
+        kept = [span for span in layout.contents if span]
+        pieces: list[str] = []
+        places: list[tuple[int, int, int]] = []
+        """(start, end) of each renamed token in the new text, and by how much the characters after it stand further on."""
+        last = shift = 0
+        for match in self.pattern.finditer(layout.text):
+            start, end = match.span()
+            if any(a < end and start < b for a, b in kept):
+                continue
+            name = names[match[0]]
+            pieces += [layout.text[last:start], name]
+            places.append((start + shift, start + shift + len(name), len(name) - (end - start)))
+            shift += len(name) - (end - start)
+            last = end
+        encoding = renamed.encode("".join([*pieces, layout.text[last:]]), add_special_tokens=False)
+        spans = [(_back(a, places), _back(b, places)) for a, b in encoding.offsets]
+        return [numbers.get(token, token) for token in encoding.ids], spans
+
+
+def _back(position: int, places: Sequence[tuple[int, int, int]]) -> int:
+    """A character of the renamed text in the layout's."""
+    return position - sum(growth for _, end, growth in places if end <= position)
+
+
+def _asks(row: TextRow) -> list[Ask]:
+    """The conversations whose texts make the row."""
+    if isinstance(row, RawText):
+        return []
+    if isinstance(row, Conversation):
+        return [Ask(row.messages, row.tools)]
+    if isinstance(row, PromptOnly):
+        return [Ask((*row.prompt, TO_BE_ANSWERED), row.tools)]
+    return [Ask((*row.prompt, Message("assistant", answer)), row.tools) for answer in row.answers]
+
+
+def _values(row: TextRow) -> dict[str, float]:
+    """The row's numbers: the rewards that the source has, the ratings by attribute, or `desirable`, 1 or 0."""
+    if isinstance(row, Preference):
+        rewards = {"chosen_reward": row.chosen_reward, "rejected_reward": row.rejected_reward}
+        return {name: value for name, value in rewards.items() if value is not None}
+    if isinstance(row, Unpaired):
+        return {"desirable": float(row.desirable)}
+    return dict(row.attributes) if isinstance(row, Rated) else {}
+
+
+def _said(message: Message) -> str:
+    return message.content + json.dumps(message.extra, ensure_ascii=False, default=str) if message.extra else message.content
+
+
+def _up_to_end(layout: Layout, tokens: list[int], spans: list[Span]) -> _Text:
+    """Without what follows the last turn's end."""
+    count = next((i for i, (start, _) in enumerate(spans) if start >= layout.end), len(tokens))
+    return _Text(layout, tokens[:count], spans[:count])
+
+
+def _runs(tokens: Sequence[int], roles: Sequence[str], learn: Sequence[bool]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for i, token in enumerate(tokens):
+        role = roles[i] if i < len(roles) else "assistant"
+        if pieces and (pieces[-1].role, pieces[-1].learn) == (role, learn[i]):
+            pieces[-1].tokens.append(token)
+        else:
+            pieces.append(Piece([token], role, learn[i]))
     return pieces
-
-
-@functools.lru_cache(maxsize=4096)
-def _special_cached(key: _key, text: str) -> tuple[int, ...]:
-    return tuple(key.tokenizer.encode(text, add_special_tokens=False))
-
-
-def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The template's own text: its special tokens count."""
-    return list(_special_cached(_key(tokenizer), text)) if text else []
-
-
-def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A message's text: whatever it spells, it is text."""
-    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
@@ -12,19 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.data.chat import Span, prompt_tokens, spans
-from workbench.data.dataset import encode, fingerprint, fit, prompt_text
+from workbench.data.chat import Chat, Encoded, TooLong
+from workbench.data.chat import Piece as Tokens
+from workbench.data.dataset import encoded, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import Kind, read
-from workbench.data.rows import Conversation, Message, Preference, PromptOnly, Rated, TextRow, Unpaired
+from workbench.data.readers import Changes, DataError, Kind, Rows, read
+from workbench.data.rows import Malformed, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 BINS = 30
 SAMPLES = 3
+TOKENS_SHOWN = 16384
+"""A row with more tokens than this, and twice as many, is not shown."""
 BAD_SHOWN = 100
 
 
@@ -73,6 +72,10 @@ class CheckReport(BaseModel):
     histogram: list[tuple[int, int, int]]
     """(from, to, rows) of each bin; `to` is exclusive."""
     samples: list[Sample]
+    notes: list[str] = []
+    """What is not read, and what is likely not meant, in a sentence each."""
+    refused: str = ""
+    """What a run says that refuses these rows; empty where it takes them."""
 
 
 class Page(BaseModel):
@@ -84,65 +87,88 @@ class Page(BaseModel):
 
 
 def check(
-    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, format: str = "auto", max_length: int = 1024, limits: Limits | None = None
+    source: str,
+    kind: Kind,
+    chat: Chat,
+    format: str = "auto",
+    max_length: int = 1024,
+    limits: Limits | None = None,
+    changes: Changes | None = None,
+    on_bad_row: str = "error",
 ) -> CheckReport:
-    """Read everything, skip nothing silently.
+    """Read everything, skip nothing silently. `on_bad_row` decides what `refused` says.
 
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    read_rows = read(source, kind, format, on_bad_row="skip", limits=limits)
-    encoded = [encode(text, tokenizer) for text in read_rows.rows]
-    lengths = np.array([len(row.prefix) + max(map(len, row.branches), default=0) for row in encoded])
-    answers = sum(_answer_tokens(row) for row in encoded)
-    counts: Counter[str] = Counter()
-    for text, row in zip(read_rows.rows, encoded, strict=True):
+    rows, tokens = encoded(read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat, max_length)
+    rows.refuse(source, "skip")
+    whole = [(text, row.row) for text, row in zip(rows.rows, tokens, strict=True) if isinstance(row, Encoded)]
+    cut = len(tokens) - len(whole)
+    lengths = np.array([_length(row) for row in tokens])
+    answers = sum(_answer_tokens(row) for _, row in whole)
+    counts: Counter[str] = Counter(dropped=cut)
+    for text, row in whole:
         fit(row, max_length, "drop", text.where, counts)
     edges = np.unique(np.linspace(0, lengths.max() + 1, BINS + 1).astype(int))
     heights, _ = np.histogram(lengths, edges)
     return CheckReport(
         source=source,
         kind=kind,
-        format=read_rows.format,
-        rows=len(encoded),
-        bad=read_rows.num_bad,
-        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in read_rows.bad[:BAD_SHOWN]],
+        format=rows.format,
+        rows=len(rows.rows),
+        bad=rows.num_bad,
+        bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in rows.bad[:BAD_SHOWN]],
         too_long=counts["dropped"],
         max_length=max_length,
-        duplicates=_repeats([fingerprint(text) for text in read_rows.rows]),
-        repeated_prompts=_repeats([prompt_text(text) for text in read_rows.rows]),
-        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in read_rows.rows),
-        prompt_tokens=sum(row.num_tokens for row in encoded) - answers,
+        duplicates=_repeats([fingerprint(text) for text in rows.rows]),
+        repeated_prompts=_repeats([prompt_text(text) for text in rows.rows]),
+        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in rows.rows),
+        prompt_tokens=sum(row.num_tokens for _, row in whole) - answers,
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, tokenizer) for text in read_rows.rows[:SAMPLES]],
+        samples=[sample(text, chat) for text, _ in whole[:SAMPLES]],
+        notes=[
+            *rows.notes,
+            *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else []),
+            *chat.notes,
+        ],
+        refused=_refused(rows, source, on_bad_row),
     )
 
 
 def browse(
-    source: str, kind: Kind, tokenizer: PreTrainedTokenizerBase, offset: int, count: int, format: str = "auto", limits: Limits | None = None
+    source: str,
+    kind: Kind,
+    chat: Chat,
+    offset: int,
+    count: int,
+    format: str = "auto",
+    limits: Limits | None = None,
+    changes: Changes | None = None,
 ) -> Page:
-    """Rows `offset` to `offset + count` of the good ones, with their loss mask."""
-    rows = read(source, kind, format, on_bad_row="skip", limits=limits).rows
-    return Page(total=len(rows), offset=offset, rows=[sample(text, tokenizer) for text in rows[offset : offset + count]])
+    """Rows `offset` to `offset + count` of those that could be read, with their loss mask, or with why they have none."""
+    rows = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes).rows
+    return Page(total=len(rows), offset=offset, rows=[sample(text, chat) for text in rows[offset : offset + count]])
 
 
-def sample(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
-    """A row as the tokens that training sees, decoded again."""
-    row = encode(text, tokenizer)
-    if isinstance(text, Conversation):
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=_pieces(spans(text.messages, tokenizer), tokenizer))
-    opened = prompt_tokens(text.prompt, tokenizer)
-    if isinstance(text, PromptOnly):
-        note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items())
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=[Piece(text=decode(tokenizer, opened), role="user", learnt=False)], note=note)
-    closed = spans((*text.prompt, Message("assistant", text.answers[0])), tokenizer)
-    prompt = [Piece(text=piece.text, role=piece.role, learnt=False) for piece in _pieces(_first(closed, len(opened)), tokenizer)]
-    answers = [[Piece(text=decode(tokenizer, branch), role="assistant", learnt=True)] for branch in row.branches]
+def sample(text: TextRow, chat: Chat) -> Sample:
+    """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
+    (result,) = chat.encode([text], TOKENS_SHOWN)
+    if isinstance(result, Malformed):
+        return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {result.args[0]}; found {result.args[1]}")
+    if isinstance(result, TooLong):
+        return Sample(where=text.where, tokens=result.tokens, pieces=[], note=f"more than {result.tokens:,} tokens")
+    parts = chat.pieces(text)
+    prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
+    tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)
     if isinstance(text, Preference):
-        return Sample(where=text.where, tokens=row.num_tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
-    return Sample(where=text.where, tokens=row.num_tokens, pieces=[*prompt, *answers[0]], note=_note(text))
+        return Sample(where=text.where, tokens=tokens, pieces=prompt, chosen=answers[0], rejected=answers[1])
+    if isinstance(text, Rated | Unpaired):
+        return Sample(where=text.where, tokens=tokens, pieces=[*prompt, *answers[0]], note=_note(text))
+    note = ", ".join(f"{name}: {value[:80]}" for name, value in text.columns.items()) if isinstance(text, PromptOnly) else ""
+    return Sample(where=text.where, tokens=tokens, pieces=prompt, note=note)
 
 
 def render(report: CheckReport, console: Console) -> None:
@@ -166,18 +192,34 @@ def render(report: CheckReport, console: Console) -> None:
     for bad in report.bad_rows[:10]:
         console.print(f"[red]{bad.where}[/]", highlight=False)
         console.print(f"    expected {bad.expected}\n    found    {bad.found}", markup=False, highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
     if report.samples:
         first = report.samples[0]
         note = f" ({first.note})" if first.note else ""
         console.print(f"\n{first.where}{note}: what is learnt is green", style="dim", markup=False)
         for pieces in (first.pieces, first.chosen, first.rejected):
             console.print(Text.assemble(*((piece.text, "green" if piece.learnt else "") for piece in pieces or [])))
+    if report.refused:
+        console.print(f"\na run refuses this: {report.refused}", style="red", markup=False, highlight=False)
+
+
+def _refused(rows: Rows, source: str, on_bad_row: str) -> str:
+    try:
+        rows.refuse(source, on_bad_row)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _note(text: Rated | Unpaired) -> str:
     if isinstance(text, Rated):
         return ", ".join(f"{name} {value:g}" for name, value in text.attributes.items())
     return "desirable" if text.desirable else "undesirable"
+
+
+def _length(row: Encoded | TooLong) -> int:
+    return row.tokens if isinstance(row, TooLong) else len(row.row.prefix) + max(map(len, row.row.branches), default=0)
 
 
 def _answer_tokens(row: Row) -> int:
@@ -188,16 +230,5 @@ def _repeats(keys: Sequence[Hashable]) -> int:
     return len(keys) - len(set(keys))
 
 
-def _first(pieces: list[Span], tokens: int) -> list[Span]:
-    """The spans within the first `tokens` tokens."""
-    kept: list[Span] = []
-    for span in pieces:
-        if tokens <= 0:
-            break
-        kept.append(Span(span.tokens[:tokens], span.role, span.learn))
-        tokens -= len(span.tokens)
-    return kept
-
-
-def _pieces(parts: list[Span], tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    return [Piece(text=decode(tokenizer, span.tokens), role=span.role, learnt=span.learn) for span in parts]
+def _piece(piece: Tokens, chat: Chat) -> Piece:
+    return Piece(text=decode(chat.tokenizer, piece.tokens), role=piece.role, learnt=piece.learn)

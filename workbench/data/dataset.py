@@ -7,26 +7,25 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
-from workbench.data.chat import encode_answer, encode_conversation, encode_preference, encode_prompt, prompt_tokens
+from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.limits import Limits
 from workbench.data.packing import Row
-from workbench.data.readers import DataError, Kind, read
-from workbench.data.rows import Conversation, Preference, PromptOnly, TextRow
+from workbench.data.readers import BAD_KEPT, BadRow, Changes, DataError, Kind, Rows, read
+from workbench.data.rows import Malformed, Preference, PromptOnly, TextRow
 from workbench.settings import Data
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+CHUNK = 64
+"""Rows that are encoded together."""
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a source's rows. Lengths are in tokens, prompt and answers together."""
+    """What became of a source's rows. Lengths are in tokens, prompt and answers together; `notes` say what a reader of the report should know."""
 
     rows: int = 0
     bad: int = 0
@@ -39,6 +38,7 @@ class Report:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     length: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,57 +53,83 @@ class Dataset:
     texts: list[TextRow]
 
 
-def load(data: Data, kind: Kind, tokenizer: PreTrainedTokenizerBase, progress: Progress | None = None) -> Dataset:
+def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -> Dataset:
     """Everything that a run needs of its data.
 
     Rows are held out by a hash of their prompt where no validation file is named, so that the split does not change with the order of the
     rows and no prompt is on both sides.
 
     Raises:
-        DataError: a source that cannot be read, or a row over `max_length` where the policy is error.
+        DataError: a source that cannot be read, a malformed row or one that the model's chat template does not take where bad rows are not skipped, or a
+            row over `max_length` where the policy is error.
     """
     limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
-    sources = [read(data.train, kind, data.format, data.on_bad_row, data.limit, limits)]
+    sources = [(data.train, read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data)))]
     if data.validation:
-        sources.append(read(data.validation, kind, data.format, data.on_bad_row, limits=limits))
-    total = sum(len(source.rows) for source in sources)
-    kept: list[tuple[TextRow, Row]] = []
-    held: list[tuple[TextRow, Row]] = []
-    counts: Counter[str] = Counter(bad=sum(source.num_bad for source in sources))
+        sources.append((data.validation, read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data))))
+    longest = None if data.overlength == "truncate_left" else data.max_length
+    kept: list[tuple[TextRow, Encoded]] = []
+    held: list[tuple[TextRow, Encoded]] = []
+    counts: Counter[str] = Counter()
     seen: set[str] = set()
-    for i, source in enumerate(sources):
-        for text in source.rows:
-            counts["rows"] += 1
-            row = fit(encode(text, tokenizer), data.max_length, data.overlength, text.where, counts)
+    for i, (name, source) in enumerate(sources):
+        rows, tokens = encoded(source, chat, longest, progress)
+        rows.refuse(name, data.on_bad_row)
+        counts["rows"] += len(rows.rows)
+        counts["bad"] += rows.num_bad
+        for text, row in zip(rows.rows, tokens, strict=True):
             _count_text(text, seen, counts)
-            if row is not None:
+            fitting = _fitted(row, data, text.where, counts)
+            if fitting is not None:
                 held_out = i == 1 if data.validation else _held_out(text, data.validation_fraction)
-                (held if held_out else kept).append((text, row))
-            if progress and (counts["rows"] % 64 == 0 or counts["rows"] == total):
-                progress(counts["rows"], total)
+                (held if held_out else kept).append((text, fitting))
     if not held and not data.validation and data.validation_fraction > 0 and len(kept) > 1:
         held.append(kept.pop())
-    rows = [row for _, row in kept + held]
-    prompts = [_prompt(text, row, tokenizer) for text, row in held]
-    report = Report(**counts, train=len(kept), validation=len(held), **_lengths(rows))
-    train, validation = ([_with_prompt(text, row) for text, row in part] for part in (kept, held))
+    train, validation = [each.row for _, each in kept], [each.row for _, each in held]
+    prompts = [list(each.row.prefix[: each.prompt_tokens]) for _, each in held]
+    report = Report(
+        **counts,
+        train=len(kept),
+        validation=len(held),
+        notes=[*(note for _, source in sources for note in source.notes), *chat.notes],
+        **_lengths(train + validation),
+    )
     if kind == "unpaired" and train:
         train, validation = (with_mismatched(part, train, data.max_length) for part in (train, validation))
     return Dataset(train, validation, prompts, report, [text for text, _ in kept])
 
 
-def _with_prompt(text: TextRow, row: Row) -> Row:
-    """A prompt's row with the prompt itself."""
-    return dataclasses.replace(row, asked=text) if isinstance(text, PromptOnly) else row
+def encoded(rows: Rows, chat: Chat, longest: int | None = None, progress: Progress | None = None) -> tuple[Rows, list[Encoded | TooLong]]:
+    """The rows that the model's chat template takes, with the others among the bad ones, and the tokens of each.
+
+    Args:
+        longest: of rows that surely have more tokens it is only said that they do.
+    """
+    good: list[TextRow] = []
+    tokens: list[Encoded | TooLong] = []
+    bad, num_bad = list(rows.bad), rows.num_bad
+    for start in range(0, len(rows.rows), CHUNK):
+        chunk = rows.rows[start : start + CHUNK]
+        for text, result in zip(chunk, chat.encode(chunk, longest), strict=True):
+            if isinstance(result, Malformed):
+                num_bad += 1
+                bad += [BadRow(text.where, *result.args)] if len(bad) < BAD_KEPT else []
+            else:
+                good.append(text)
+                tokens.append(result)
+        if progress:
+            progress(start + len(chunk), len(rows.rows))
+    return dataclasses.replace(rows, rows=good, bad=bad, num_bad=num_bad), tokens
 
 
-def encode(text: TextRow, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """A row of text as tokens; see `workbench.data.chat`."""
-    if isinstance(text, Conversation):
-        return encode_conversation(text, tokenizer)
-    if isinstance(text, PromptOnly):
-        return encode_prompt(text, tokenizer)
-    return encode_preference(text, tokenizer) if isinstance(text, Preference) else encode_answer(text, tokenizer)
+def _fitted(row: Encoded | TooLong, data: Data, where: str, counts: Counter[str]) -> Encoded | None:
+    if isinstance(row, Encoded):
+        fitting = fit(row.row, data.max_length, data.overlength, where, counts)
+        return fitting and Encoded(fitting, row.prompt_tokens - (len(row.row.prefix) - len(fitting.prefix)))
+    if data.overlength == "error":
+        raise _overlong(where, f"more than {row.tokens}", data.max_length)
+    counts["dropped"] += 1
+    return None
 
 
 def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]) -> Row | None:
@@ -117,7 +143,7 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
     if excess <= 0:
         return row
     if policy == "error":
-        raise DataError(f"{where}: {max_length + excess} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
+        raise _overlong(where, str(max_length + excess), max_length)
     learnt = np.asarray(row.learn, bool)
     first_learnt = int(learnt.argmax()) if learnt.any() else len(row.prefix) - 1
     if policy == "drop" or excess > first_learnt - (0 if row.branches else 1):
@@ -125,6 +151,10 @@ def fit(row: Row, max_length: int, policy: str, where: str, counts: Counter[str]
         return None
     counts["truncated"] += 1
     return dataclasses.replace(row, prefix=row.prefix[excess:], learn=row.learn[excess:] if len(learnt) else ())
+
+
+def _overlong(where: str, tokens: str, max_length: int) -> DataError:
+    return DataError(f"{where}: {tokens} tokens, data.max_length is {max_length}; raise it or set data.overlength=drop")
 
 
 def with_mismatched(rows: Sequence[Row], donors: Sequence[Row], max_length: int) -> list[Row]:
@@ -168,12 +198,6 @@ def _count_text(text: TextRow, seen: set[str], counts: Counter[str]) -> None:
 def _held_out(text: TextRow, fraction: float) -> bool:
     digest = hashlib.sha256(prompt_text(text).encode()).digest()
     return int.from_bytes(digest[:8]) < fraction * 2**64
-
-
-def _prompt(text: TextRow, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    if isinstance(text, Conversation):
-        return prompt_tokens(text.prompt, tokenizer)
-    return list(row.prefix)
 
 
 class _Lengths(TypedDict, total=False):

@@ -13,6 +13,7 @@ from typing import IO
 
 from workbench.data.growth import Growth
 from workbench.data.limits import BATCH_CPU_S, ROW_BYTES, Limits, ended_by
+from workbench.data.rows import NotJson, Unreadable
 from workbench.settings.sources import DataError
 
 _NOT_JSON = "$not_json"
@@ -24,20 +25,6 @@ class Broken:
 
     expected: str
     found: str
-
-
-@dataclass(frozen=True)
-class NotJson:
-    """A value that JSON has not, such as a date: text where any value may stand, and not what a schema asks for elsewhere."""
-
-    type: str
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __repr__(self) -> str:
-        return f"{self.type} {self.text}"
 
 
 def parquet_rows(path: Path, limits: Limits) -> Generator[tuple[str, object]]:
@@ -99,7 +86,9 @@ def _row(line: bytes) -> object:
 
 def _untagged(value: dict[str, object]) -> object:
     tagged = value.get(_NOT_JSON) if len(value) == 1 else None
-    return NotJson(str(tagged[0]), str(tagged[1])) if isinstance(tagged, list) and len(tagged) == 2 else value
+    if not isinstance(tagged, list) or len(tagged) not in (2, 3):
+        return value
+    return (NotJson if len(tagged) == 2 else Unreadable)(str(tagged[0]), str(tagged[1]))
 
 
 def _why(process: subprocess.Popen[bytes], errors: IO[bytes], limits: Limits) -> str:

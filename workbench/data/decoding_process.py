@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from pydantic import BaseModel
 
 from workbench.data import limits
+from workbench.data.rows import Unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NOT_JSON = "$not_json"
 _BATCH_BYTES = 16 << 20
@@ -57,7 +61,7 @@ def _write(rows: Iterator[dict[str, object]], job: Job, out: BinaryIO) -> bytes:
                 out.write(b"+" + line + b"\n")
     except MemoryError:
         return _encoded("!", f"its decoding takes more than {job.memory_bytes / 2**30:g} GiB of memory; raise data.reader_memory_gb if you trust it")
-    except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError, RecursionError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError, OverflowError, KeyError) as error:
         message = f"{type(error).__name__}: {error}"
         if job.kind == "parquet":
             return b"-" + json.dumps(["a whole parquet file", message[:160]]).encode() + b"\n=\n"
@@ -73,13 +77,31 @@ def _parquet(job: Job) -> Iterator[dict[str, object]]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(job.source, buffer_size=_STREAM_BYTES, pre_buffer=False)
+    names = file.schema_arrow.names
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two columns are named {doubled[0]!r}")
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     average = sum(group.total_byte_size for group in groups) // max(1, file.metadata.num_rows)
     limits.processor_time(limits.BATCH_CPU_S)
     for batch in file.iter_batches(batch_size=min(4096, max(16, _BATCH_BYTES // max(1, average)))):
         for start in range(0, batch.num_rows, 16):
-            yield from batch.slice(start, 16).to_pylist()
+            yield from _rows(batch.slice(start, 16))
         limits.processor_time(limits.BATCH_CPU_S)
+
+
+def _rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    """The rows of a batch. A value that Python has not (a far date, one of an unknown time zone, broken UTF-8) spoils itself alone."""
+    try:
+        return batch.to_pylist()
+    except (OverflowError, KeyError, ValueError):
+        return [{name: _cell(batch.column(name), i) for name in batch.schema.names} for i in range(batch.num_rows)]
+
+
+def _cell(column: pa.Array, i: int) -> object:
+    try:
+        return column[i].as_py()
+    except (OverflowError, KeyError, ValueError) as error:
+        return Unreadable(str(column.type), f"{type(error).__name__}: {error}")
 
 
 def _hub(job: Job) -> Iterator[dict[str, object]]:
@@ -93,6 +115,8 @@ def _hub(job: Job) -> Iterator[dict[str, object]]:
 
 
 def _tagged(value: object) -> dict[str, list[str]]:
+    if isinstance(value, Unreadable):
+        return {NOT_JSON: [value.type, value.reason, "unreadable"]}
     return {NOT_JSON: [type(value).__name__, str(value)]}
 
 

@@ -16,6 +16,27 @@ from workbench.data.rows import PromptOnly
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The tokens that each of N targets was drawn among, where top-k or top-p left others out: `tokens` end to end, `counts_N` of each target."""
+
+    tokens: np.ndarray
+    counts_N: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each target's tokens begin, and where the last one's end: [N + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts_N)])
+
+    def of(self, places: np.ndarray) -> Kept:
+        """Those of some targets, in ascending order."""
+        return Kept(self.tokens[np.repeat(np.isin(np.arange(len(self.counts_N)), places), self.counts_N)], self.counts_N[places])
+
+    @staticmethod
+    def joined(parts: Sequence[Kept]) -> Kept:
+        return Kept(np.concatenate([part.tokens for part in parts]), np.concatenate([part.counts_N for part in parts]))
+
+
+@dataclass(frozen=True)
 class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
@@ -23,6 +44,8 @@ class Row:
     which models with other tokens are asked about. `reference_logprobs_N` are the reference policy's
     log-probabilities of the row's targets, in their order, where an algorithm needs them; `arrays` are further values of the targets, by
     name (advantages, returns).
+
+    `temperature` and `kept` say how sampled branches were drawn: log-probabilities and entropies of the row's targets are those of that distribution.
     """
 
     prefix: Sequence[int]
@@ -33,6 +56,8 @@ class Row:
     asked: PromptOnly | None = None
     reference_logprobs_N: np.ndarray | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    temperature: float = 1.0
+    kept: Kept | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -53,7 +78,8 @@ class Pack:
     """One microbatch. T tokens, N targets, S sequences (one a branch; a row without branches is one sequence).
 
     `source_N` is the place whose hidden state predicts `target_N`; `sequence_N` is the sequence each target belongs to, in the order of
-    the rows and of their branches; `last_S` is the place of each sequence's last token.
+    the rows and of their branches; `last_S` is the place of each sequence's last token. `temperature_N` and `kept` say how each target was drawn; None:
+    at temperature 1, and among all tokens.
     """
 
     tokens_T: np.ndarray
@@ -64,6 +90,8 @@ class Pack:
     sequence_N: np.ndarray
     last_S: np.ndarray
     rows: tuple[Row, ...]
+    temperature_N: np.ndarray | None = None
+    kept: Kept | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -99,6 +127,8 @@ def pack(rows: Sequence[Row]) -> Pack:
         prefix_trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
         start = at
     tokens_T = np.concatenate(tokens)
+    kept = [row.kept for row in rows if row.kept is not None]
+    assert len(kept) in (0, len(rows)), "all rows of a microbatch were drawn among kept tokens, or none"
     return Pack(
         tokens_T=tokens_T,
         positions_T=np.concatenate(positions),
@@ -108,7 +138,16 @@ def pack(rows: Sequence[Row]) -> Pack:
         sequence_N=np.concatenate(sequences),
         last_S=np.array(last, np.int64),
         rows=tuple(rows),
+        temperature_N=_temperatures(rows),
+        kept=Kept.joined(kept) if kept else None,
     )
+
+
+def _temperatures(rows: Sequence[Row]) -> np.ndarray | None:
+    """Of each target; None where all are 1."""
+    if all(row.temperature == 1 for row in rows):
+        return None
+    return np.concatenate([np.full(len(targets(row)), row.temperature, np.float32) for row in rows])
 
 
 BLANK = Pack(
@@ -132,26 +171,61 @@ def targets(row: Row) -> np.ndarray:
 
 
 def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows grouped so that no group exceeds `tokens` (a longer row is a group of its own): first fit, longest first."""
+    """Rows grouped so that no group exceeds `tokens` (a longer row is a group of its own): first fit, longest first, in n log n steps."""
     groups: list[list[Row]] = []
-    room: list[int] = []
+    room = _Room(len(rows), tokens)
     for row in sorted(rows, key=lambda row: -row.num_tokens):
         size = row.num_tokens
-        for i, free in enumerate(room):
-            if size <= free:
-                groups[i].append(row)
-                room[i] -= size
-                break
-        else:
-            groups.append([row])
-            room.append(tokens - size)
+        place = room.first(size) if size <= tokens else len(groups)
+        if place == len(groups):
+            groups.append([])
+        groups[place].append(row)
+        room.take(place, size)
     return groups
+
+
+class _Room:
+    """What is left in each of `count` groups that begin with `tokens`, as a tree of maxima: node i is above 2i and 2i + 1, the groups are its leaves."""
+
+    def __init__(self, count: int, tokens: int):
+        self._leaves = 1 << max(0, count - 1).bit_length()
+        self._most = [tokens] * (2 * self._leaves)
+
+    def first(self, size: int) -> int:
+        """The first group in which so many tokens have room; there is one."""
+        node = 1
+        while node < self._leaves:
+            node = 2 * node if self._most[2 * node] >= size else 2 * node + 1
+        return node - self._leaves
+
+    def take(self, group: int, size: int) -> None:
+        node = group + self._leaves
+        self._most[node] -= size
+        while node := node // 2:
+            self._most[node] = max(self._most[2 * node], self._most[2 * node + 1])
 
 
 def deal(rows: Sequence[Row], ranks: int, rank: int) -> list[Row]:
     """This rank's equal share of a global batch: dealt longest first, back and forth, so that each gets about the same work."""
     order = sorted(range(len(rows)), key=lambda i: (-rows[i].num_tokens, i))
     return [rows[i] for position, i in enumerate(order) if (position % ranks if position // ranks % 2 == 0 else ranks - 1 - position % ranks) == rank]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a run's steps go over its rows. `never` are the rows that no step learns from, `last_pass` those that the last, partial pass leaves out,
+    `repeated` the draws of a row after its first."""
+
+    drawn: int
+    never: int
+    last_pass: int
+    repeated: int
+
+
+def coverage(num_rows: int, batch_size: int, steps: int) -> Coverage:
+    """Of the batches that `batch_indices` draws."""
+    drawn = batch_size * steps
+    return Coverage(drawn, max(0, num_rows - drawn), -drawn % num_rows, max(0, drawn - num_rows))
 
 
 def batch_indices(num_rows: int, batch_size: int, step: int, seed: int) -> np.ndarray:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Kind = Literal["preference", "conversation", "rated", "unpaired", "prompt"]
+"""What an algorithm reads rows as."""
 Role = Literal["system", "user", "assistant", "tool"]
 EXTRA = ("reasoning_content", "tool_calls", "tool_call_id", "name")
 """What a turn may have beside its role and content, by the names that chat templates know."""
@@ -15,6 +17,31 @@ Tools = tuple[Mapping[str, object], ...]
 
 class Malformed(Exception):
     """A row is not what its schema says, or not what the model's chat template takes: (what was expected, what was found)."""
+
+
+@dataclass(frozen=True)
+class NotJson:
+    """A value that JSON has not, such as a date: text where any value may stand, and not what a schema asks for elsewhere."""
+
+    type: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"{self.type} {self.text}"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A value of a column that could not be decoded, such as a date beyond Python's: its type, and why."""
+
+    type: str
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"{self.type} that cannot be decoded ({self.reason})"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Renders chat templates in a process of its own, with a limit on memory and on processor time each: a template is a program of the model's author.
 
-`python -m workbench.data.template_process` answers each line, a `Request` as JSON, with a line `{"text": …}` or `{"error": …}`. The environment
-is the one that chat templates are written for (https://huggingface.co/docs/transformers/chat_templating): Jinja2's immutable sandbox with
-blocks trimmed, loop controls, `generation` blocks, `tojson` as JSON, `raise_exception` and `strftime_now`.
+`python -m workbench.data.template_process` answers each line, a `Request` as JSON, with a line: a list with `{"text": …}` or `{"error": …}` for each
+of its renderings. The environment is the one that chat templates are written for (https://huggingface.co/docs/transformers/chat_templating): Jinja2's
+immutable sandbox with blocks trimmed, loop controls, `generation` blocks, `tojson` as JSON, `raise_exception` and `strftime_now`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict
 
@@ -30,26 +30,49 @@ ERRORS = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, Me
 """What a template can raise."""
 
 
+GENERATION = "\U0010fffc", "\U0010fffd"
+"""Marks around what stands in a `generation` block, where a rendering asks for them."""
+
+
+class Rendering(TypedDict):
+    """One text to make of the template. `variables` are further ones that the template knows (`enable_thinking`)."""
+
+    messages: Sequence[Mapping[str, object]]
+    add_generation_prompt: bool
+    tools: Sequence[Mapping[str, object]] | None
+    variables: Mapping[str, object]
+    mark_generation: bool
+
+
 class Request(TypedDict):
     template: str
-    messages: list[dict[str, str]]
-    add_generation_prompt: bool
     names: dict[str, object]
     """The special tokens by their names (`bos_token`), as the template knows them."""
     cpu_s: int
-    """Processor time that the rendering may take, in seconds."""
+    """Processor time that each rendering may take, in seconds."""
+    renderings: Sequence[Rendering]
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what an assistant said; its text is written as it is."""
+    """`{% generation %}` encloses what an assistant said."""
 
     def __init__(self, environment: jinja2.Environment):
         super().__init__(environment)
         self.tags = {"generation"}
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        marks = nodes.Name(MARKED, "load")
+        return nodes.CallBlock(self.call_method("_enclosed", [marks]), [], [], body).set_lineno(line)
+
+    def _enclosed(self, marked: object, caller: Callable[[], str]) -> str:
+        before, after = GENERATION if marked is True else ("", "")
+        return f"{before}{caller()}{after}"
+
+
+MARKED = "workbench_mark_generation"
+"""The variable by which a `generation` block knows whether to mark its text."""
 
 
 class _Namespace(Namespace):
@@ -70,25 +93,35 @@ def main() -> int:
     limits.of_memory(MEMORY_BYTES)
     for line in sys.stdin.buffer:
         request: Request = json.loads(line)
-        limits.processor_time(request["cpu_s"])
-        sys.stdout.buffer.write(json.dumps(answer(request)).encode() + b"\n")
+        answers = []
+        for rendering in request["renderings"]:
+            limits.processor_time(request["cpu_s"])
+            answers.append(answer(request["template"], rendering, request["names"]))
+        sys.stdout.buffer.write(json.dumps(answers).encode() + b"\n")
         sys.stdout.buffer.flush()
     return 0
 
 
-def answer(request: Request) -> dict[str, str]:
+def answer(template: str, rendering: Rendering, names: Mapping[str, object]) -> dict[str, str]:
     """The text, or why there is none."""
     try:
-        text = render(request["template"], request["messages"], request["add_generation_prompt"], request["names"])
+        text = render(template, rendering, names)
     except ERRORS as error:
         return {"error": f"{type(error).__name__}: {error}"[:1000]}
-    allowed = MAX_CHARACTERS + sum(len(message["content"]) for message in request["messages"])
+    allowed = MAX_CHARACTERS + 2 * len(json.dumps(rendering["messages"]))
     return {"text": text} if len(text) <= allowed else {"error": f"it writes {len(text):,} characters for {allowed:,} at most"}
 
 
-def render(template: str, messages: list[dict[str, str]], add_generation_prompt: bool, names: Mapping[str, object]) -> str:
+def render(template: str, rendering: Rendering, names: Mapping[str, object]) -> str:
     """The text that a template makes of messages. Raises one of `ERRORS`."""
-    return _compiled(template).render(messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **names)
+    variables = {**names, **rendering["variables"], MARKED: rendering["mark_generation"]}
+    return _compiled(template).render(
+        variables,
+        messages=rendering["messages"],
+        tools=rendering["tools"],
+        documents=None,
+        add_generation_prompt=rendering["add_generation_prompt"],
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from workbench.data import templating
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -14,16 +12,6 @@ if TYPE_CHECKING:
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
     """The text of one sequence of tokens."""
     return cast(str, tokenizer.decode(cast(list[int], tokens), skip_special_tokens=skip_special_tokens))
-
-
-def rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    """The text that the chat template makes of the messages, in a process with limits of its own.
-
-    Raises:
-        ValueError: the template raises an error, or takes too much time or memory.
-    """
-    names = {name: value if isinstance(value, list) else str(value) for name, value in tokenizer.special_tokens_map.items()}
-    return templating.render(tokenizer.get_chat_template(), messages, add_generation_prompt, names, tokenizer.name_or_path or "the tokenizer")
 
 
 def added_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, int]:

@@ -6,9 +6,10 @@ values are gathered from the other ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from workbench.data.packing import Tree
 from workbench.engine import parallel
+from workbench.engine.drawn import Drawn
 from workbench.settings.outputs import Outputs
 
 Span = tuple[int, int]
@@ -29,7 +31,7 @@ class PackedRows(PackedSeqParams):
     """Travels with a pack through every layer and pipeline stage. `qkv_format` is sbhd: megatron leaves the [T, 1, H, D] tensors alone.
 
     T counts this context rank's tokens, which lie in `spans` of the pack. `places_N` are those of the hidden states that the head reads,
-    `target_N` the tokens that they predict and `at_NK` further tokens of each (None for a score head), and `slots_N` where the results go
+    `target_N` the tokens that they predict, `at_NK` further tokens of each and `drawn` how they were drawn (None for a score head), and `slots_N` where the results go
     among the pack's `total`. Where nothing is `wanted` the head gives all logits.
     """
 
@@ -40,6 +42,7 @@ class PackedRows(PackedSeqParams):
     places_N: Tensor | None = None
     target_N: Tensor | None = None
     at_NK: Tensor | None = None
+    drawn: Drawn | None = None
     slots_N: Tensor | None = None
     total: int = 0
 
@@ -50,6 +53,18 @@ def spans_of(length: int, rank: int, ranks: int) -> tuple[Span, ...]:
         return ((0, length),)
     size = length // (2 * ranks)
     return tuple((piece * size, (piece + 1) * size) for piece in (rank, 2 * ranks - 1 - rank))
+
+
+def within(spans: Sequence[Span], places_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of a pack's places lie in the spans, and where in the spans' tokens laid end to end."""
+    here, local = [], []
+    offset = 0
+    for start, end in spans:
+        inside = np.flatnonzero((places_N >= start) & (places_N < end))
+        here.append(inside)
+        local.append(places_N[inside] - start + offset)
+        offset += end - start
+    return np.concatenate(here), np.concatenate(local)
 
 
 class PackedAttention(MegatronModule):

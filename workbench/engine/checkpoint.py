@@ -186,7 +186,7 @@ class Checkpoints:
     def _superfluous(self) -> list[int]:
         """Complete steps that are neither among the last nor among the best."""
         steps = complete_steps(self.folder)
-        sign = 1 if self.settings.best_mode == "min" else -1
+        sign = -1 if self.settings.best_mode == "max" else 1
         recorded = {step: _meta(self.folder / str(step))["metric"] for step in steps}
         metrics: dict[int, float] = {step: metric for step, metric in recorded.items() if metric is not None}
         ranked = sorted(metrics, key=lambda step: (sign * metrics[step], -step))
@@ -195,6 +195,13 @@ class Checkpoints:
 
     def _partial(self, step: int) -> Path:
         return self.folder / f".{step}.partial"
+
+
+def is_finite(policy: Policy) -> bool:
+    """Whether what learns of the policy is finite, on all ranks alike: what is not is never saved, so that it pushes out no other checkpoint."""
+    policy.settle()
+    learnt = [parameter for chunk in policy.chunks for parameter in chunk.parameters() if parameter.requires_grad]
+    return not parallel.max_over_all(not all(bool(torch.isfinite(parameter).all()) for parameter in learnt))
 
 
 def load(policy: Policy, folder: Path, step: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.engine import columns
 from workbench.engine.batch import Given
+from workbench.engine.drawn import Drawn
 from workbench.engine.vocabulary import logprobs_at, target_logprobs, target_logprobs_and_entropy, top_k
 from workbench.settings.outputs import Outputs
 
@@ -30,9 +31,21 @@ class VocabularyHead(nn.Module):
         self.num_tokens, self.rank, self.group = num_tokens, rank, group
 
     def forward(
-        self, hidden_ND: Tensor, shared_VD: Tensor | None, wanted: Outputs | None = None, target_N: Tensor | None = None, at_NK: Tensor | None = None
+        self,
+        hidden_ND: Tensor,
+        shared_VD: Tensor | None,
+        wanted: Outputs | None = None,
+        target_N: Tensor | None = None,
+        at_NK: Tensor | None = None,
+        drawn: Drawn | None = None,
     ) -> Tensor:
-        """What is wanted of each prediction, as `workbench.engine.columns` joins it; all logits [N, V] where nothing in particular is."""
+        """What is wanted of each prediction, as `workbench.engine.columns` joins it; all logits [N, V] where nothing in particular is.
+
+        `drawn` is the distribution that the targets were drawn from, where that is another than softmax(logits).
+
+        Raises:
+            ValueError: top-k or named tokens are wanted of targets that were drawn among kept tokens.
+        """
         weight_VD = self.weight if shared_VD is None else shared_VD
         assert weight_VD is not None
         if wanted is None:
@@ -40,18 +53,20 @@ class VocabularyHead(nn.Module):
         first = self.rank * len(weight_VD)
         # Without the rows for tokens that there are not.
         weight_VD = weight_VD[: max(0, self.num_tokens - first)]
+        if drawn is not None and drawn.kept is not None and (wanted.top_k or at_NK is not None):
+            raise ValueError("of answers drawn among kept tokens (top_k, top_p) there are no other tokens' log-probabilities: set logprobs_of=policy")
         logprobs_N, entropy_N = None, None
         if wanted.entropy:
             assert target_N is not None
-            logprobs_N, entropy_N = target_logprobs_and_entropy(hidden_ND, weight_VD, target_N, first=first, group=self.group)
+            logprobs_N, entropy_N = target_logprobs_and_entropy(hidden_ND, weight_VD, target_N, first=first, group=self.group, drawn=drawn)
         elif wanted.logprobs:
             assert target_N is not None
-            logprobs_N = target_logprobs(hidden_ND, weight_VD, target_N, first=first, group=self.group)
+            logprobs_N = target_logprobs(hidden_ND, weight_VD, target_N, first=first, group=self.group, drawn=drawn)
         given = Given(
             logprobs_N=logprobs_N if wanted.logprobs else None,
             entropy_N=entropy_N,
-            top_k=top_k(hidden_ND, weight_VD, wanted.top_k, first=first, group=self.group) if wanted.top_k else None,
-            at=None if at_NK is None else logprobs_at(hidden_ND, weight_VD, at_NK, first=first, group=self.group),
+            top_k=top_k(hidden_ND, weight_VD, wanted.top_k, first=first, group=self.group, drawn=drawn) if wanted.top_k else None,
+            at=None if at_NK is None else logprobs_at(hidden_ND, weight_VD, at_NK, first=first, group=self.group, drawn=drawn),
         )
         return columns.joined(given)
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from workbench.data.chat import Chat
 from workbench.engine import families, model_files, padding, preconditions, weight_files
 from workbench.engine.families._parts import Part
 from workbench.engine.model_files import NO_CODE
@@ -31,6 +32,7 @@ SCORE_HEAD = "score_head.weight"
 PADDED = ("embedding.word_embeddings.weight", "output_layer.weight")
 """Their rows are tokens, and tensor-parallel ranks have equally many: the last may have some for tokens that there are not."""
 
+GENERATION = "generation_config.json"
 _SHARD_BYTES = 5 * 10**9
 
 
@@ -85,10 +87,10 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def end_tokens(directory: Path) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's end of sequence and those that the generation settings name."""
-    ends = [tokenizer(directory).eos_token_id]
-    settings = directory / "generation_config.json"
-    named = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
+    """The tokens that end an answer: the tokenizer's end of sequence, those that the generation settings name, and what the chat template puts there."""
+    words = tokenizer(directory)
+    ends = [words.eos_token_id, *([Chat(words).end_token] if words.chat_template else [])]
+    named = _generation_settings(directory).get("eos_token_id")
     return frozenset(end for end in [*ends, *(named if isinstance(named, list) else [named])] if isinstance(end, int))
 
 
@@ -105,7 +107,7 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
 
 def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
-    tokenizer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
+    tokenizer; its generation settings name all that ends an answer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
     The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
@@ -125,6 +127,9 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
             kind = type(hf).__name__.removesuffix("Config")
             changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
             changes |= _pad(folder, source, tensors, hf.vocab_size)
+        else:
+            settings = {**_generation_settings(source), "eos_token_id": sorted(end_tokens(source))}
+            (folder / GENERATION).write_text(json.dumps(settings, indent=2))
         _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
         (folder / "README.md").write_text(note)
@@ -141,6 +146,11 @@ def _pad(folder: Path, source: Path, tensors: dict[str, Tensor], rows: int) -> d
     missing = max(0, chosen.number + 1 - rows)
     tensors[EMBEDDING] = torch.nn.functional.pad(tensors[EMBEDDING], (0, 0, 0, missing))
     return {"pad_token_id": chosen.number, "vocab_size": rows + missing}
+
+
+def _generation_settings(directory: Path) -> dict[str, Any]:
+    file = directory / GENERATION
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def mapping(hf: PretrainedConfig) -> Iterator[Part]:

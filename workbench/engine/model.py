@@ -112,7 +112,7 @@ class PackedGPT(GPTModel):
             return self.logits(hidden_TD)
         hidden_ND = hidden_TD[asked.places_N]
         if self.score_head is None:
-            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK)
+            out = self.output_layer(hidden_ND, self._tied_weight(), asked.wanted, asked.target_N, asked.at_NK, asked.drawn)
         else:
             out = self.score_head(hidden_ND)
         return out if asked.slots_N is None else parallel.from_context(out, asked.slots_N, asked.total)

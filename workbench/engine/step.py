@@ -22,8 +22,9 @@ from torch import Tensor
 from workbench import metrics as M
 from workbench.data.packing import BLANK, Pack, Row, Tree, deal, into_microbatches, pack, targets
 from workbench.engine import columns, device, hf, lora, parallel
-from workbench.engine.attention import PackedRows, Span, spans_of
+from workbench.engine.attention import PackedRows, spans_of, within
 from workbench.engine.batch import Batch, Given, Loss, Metrics
+from workbench.engine.drawn import drawn
 from workbench.engine.loading import load_weights
 from workbench.engine.megatron_types import gradients, put
 from workbench.engine.mended import Interleaved, interleaved
@@ -259,7 +260,7 @@ class Policy:
 
         tokens_T, positions_T = own(packed.tokens_T), own(packed.positions_T)
         read = packed.last_S if wanted.per_sequence else packed.source_N
-        here, places = _within(spans, read)
+        here, places = within(spans, read)
         layout = PackedRows(
             qkv_format="sbhd",
             max_seqlen_q=length,
@@ -271,6 +272,7 @@ class Policy:
             places_N=torch.from_numpy(places).to(device.current()),
             target_N=None if wanted.scores else torch.from_numpy(packed.target_N[here]).to(device.current()),
             at_NK=None if wanted.at is None else torch.from_numpy(_named_tokens(packed, wanted.at)[here]).to(device.current()),
+            drawn=None if wanted.scores else drawn(packed, here),
             slots_N=torch.from_numpy(here).to(device.current()) if len(spans) > 1 else None,
             total=len(read),
         )
@@ -353,18 +355,6 @@ def _named_tokens(packed: Pack, name: str) -> np.ndarray:
 
 def _count(units: int, like: Tensor) -> Tensor:
     return torch.tensor(units, dtype=torch.int, device=like.device)
-
-
-def _within(spans: Sequence[Span], places_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of a pack's places lie in the spans, and where in the spans' tokens laid end to end."""
-    here, local = [], []
-    offset = 0
-    for start, end in spans:
-        inside = np.flatnonzero((places_N >= start) & (places_N < end))
-        here.append(inside)
-        local.append(places_N[inside] - start + offset)
-        offset += end - start
-    return np.concatenate(here), np.concatenate(local)
 
 
 def _reductions(model: Model) -> DistributedDataParallelConfig:

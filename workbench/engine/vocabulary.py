@@ -2,26 +2,39 @@
 
 The output layer may be split over tensor-parallel ranks: each computes the logits of its part of the vocabulary, a chunk of targets at a
 time, and a few numbers a target are exchanged between them instead of the logits: three for a target, four for each of the likeliest tokens.
+
+`drawn` says from which distribution the targets were drawn, if not from softmax(logits): log-probabilities and entropies are that one's.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.engine.batch import TopK
+from workbench.engine.drawn import Drawn
 from workbench.engine.megatron_types import Context
 
 CHUNK = 512
 """Targets whose logits are held at once: 512 x 49,152 x 4 bytes = 96 MiB."""
+_LEFT_OUT = -1e30
+"""The logit of a token that could not be drawn: finite, so that 0 times it is 0."""
 
 
 def target_logprobs(
-    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    target_N: Tensor,
+    *,
+    first: int = 0,
+    group: dist.ProcessGroup | None = None,
+    chunk: int = CHUNK,
+    drawn: Drawn | None = None,
 ) -> Tensor:
     """log softmax(hidden @ weight.T)[target] in fp32.
 
@@ -35,36 +48,58 @@ def target_logprobs(
         first: the token of the weight's first row.
         group: the ranks that hold the other rows. The gradient of `hidden` is then this rank's part of the sum.
         chunk: how many targets' logits are held at once.
+        drawn: the distribution that the targets were drawn from, where it is another than softmax(hidden @ weight.T).
 
     Returns:
         logprobs_N, fp32.
     """
-    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, False)[0]
+    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, False, drawn)[0]
 
 
 def target_logprobs_and_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    target_N: Tensor,
+    *,
+    first: int = 0,
+    group: dist.ProcessGroup | None = None,
+    chunk: int = CHUNK,
+    drawn: Drawn | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `target_logprobs`, with the entropy -sum p log p of each prediction: (logprobs_N, entropy_N), both with gradient."""
-    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, True)
+    return _Targets.apply(hidden_ND, weight_VD, target_N, first, _shared(group), chunk, True, drawn)
 
 
 def top_k(
-    hidden_ND: Tensor, weight_VD: Tensor, k: int, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    k: int,
+    *,
+    first: int = 0,
+    group: dist.ProcessGroup | None = None,
+    chunk: int = CHUNK,
+    drawn: Drawn | None = None,
 ) -> TopK[Tensor]:
     """The k likeliest tokens of each prediction. Arguments and gradients as for `target_logprobs`.
 
     Each rank takes the likeliest of its rows, and only these are exchanged. The choice itself has no gradient.
     """
-    logprobs_NK, rest_N, tokens_NK = _Candidates.apply(hidden_ND, weight_VD, None, k, first, _shared(group), chunk)
+    logprobs_NK, rest_N, tokens_NK = _Candidates.apply(hidden_ND, weight_VD, None, k, first, _shared(group), chunk, drawn)
     return TopK(tokens_NK, logprobs_NK, rest_N)
 
 
 def logprobs_at(
-    hidden_ND: Tensor, weight_VD: Tensor, tokens_NK: Tensor, *, first: int = 0, group: dist.ProcessGroup | None = None, chunk: int = CHUNK
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    tokens_NK: Tensor,
+    *,
+    first: int = 0,
+    group: dist.ProcessGroup | None = None,
+    chunk: int = CHUNK,
+    drawn: Drawn | None = None,
 ) -> TopK[Tensor]:
     """The log-probabilities of given tokens, K a prediction. Arguments and gradients as for `target_logprobs`."""
-    logprobs_NK, rest_N, tokens_NK = _Candidates.apply(hidden_ND, weight_VD, tokens_NK, tokens_NK.shape[1], first, _shared(group), chunk)
+    logprobs_NK, rest_N, tokens_NK = _Candidates.apply(hidden_ND, weight_VD, tokens_NK, tokens_NK.shape[1], first, _shared(group), chunk, drawn)
     return TopK(tokens_NK, logprobs_NK, rest_N)
 
 
@@ -78,6 +113,7 @@ class _Chunked(Context, Protocol):
     first: int
     chunk: int
     learns: bool
+    drawn: Drawn | None
 
 
 class _OfTargets(_Chunked, Protocol):
@@ -98,6 +134,7 @@ class _Targets(torch.autograd.Function):
         group: dist.ProcessGroup | None,
         chunk: int,
         entropy: bool,
+        drawn: Drawn | None,
     ) -> tuple[Tensor, Tensor]:
         learns = ctx.needs_input_grad[1]
         unit = ctx.needs_input_grad[0] and not learns and not entropy
@@ -105,15 +142,16 @@ class _Targets(torch.autograd.Function):
         logprobs_N, entropy_N, lse_N = (torch.empty(len(hidden_ND), dtype=torch.float32, device=hidden_ND.device) for _ in range(3))
         for start in range(0, len(hidden_ND), chunk):
             part = slice(start, start + chunk)
-            logits_nV = (hidden_ND[part] @ weight_VD.T).float()
+            logits_nV = _logits(hidden_ND, weight_VD, part, first, drawn)
             mine_n, row_n = _own(target_N[part], first, len(weight_VD))
             target_n = logits_nV.gather(1, row_n[:, None])[:, 0] * mine_n
             lse_N[part], mean_n, target_n = _normalise(logits_nV, target_n, group, entropy)
             logprobs_N[part] = target_n - lse_N[part]
             entropy_N[part] = lse_N[part] - mean_n
             if unit_grad_ND is not None:
-                unit_grad_ND[part] = _logits_grad(logits_nV, lse_N[part], mine_n, row_n).to(weight_VD.dtype) @ weight_VD
-        ctx.first, ctx.chunk, ctx.learns = first, chunk, learns
+                grad_nV = _of_product(_logits_grad(logits_nV, lse_N[part], mine_n, row_n), part, drawn)
+                unit_grad_ND[part] = grad_nV.to(weight_VD.dtype) @ weight_VD
+        ctx.first, ctx.chunk, ctx.learns, ctx.drawn = first, chunk, learns, drawn
         ctx.unit, ctx.entropy = unit_grad_ND is not None, entropy
         ctx.save_for_backward(*([unit_grad_ND] if unit else [hidden_ND, weight_VD, target_N, lse_N, entropy_N]))
         if not entropy:
@@ -125,23 +163,52 @@ class _Targets(torch.autograd.Function):
         grad_N, entropy_grad_N = grads
         if ctx.unit:
             (unit_grad_ND,) = ctx.saved_tensors
-            return unit_grad_ND * grad_N[:, None].to(unit_grad_ND.dtype), *[None] * 6
+            return unit_grad_ND * grad_N[:, None].to(unit_grad_ND.dtype), *[None] * 7
         hidden_ND, weight_VD, target_N, lse_N, entropy_N = ctx.saved_tensors
         hidden_grad_ND = torch.empty_like(hidden_ND)
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.learns else None
         for start in range(0, len(hidden_ND), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits_nV = (hidden_ND[part] @ weight_VD.T).float()
+            logits_nV = _logits(hidden_ND, weight_VD, part, ctx.first, ctx.drawn)
             mine_n, row_n = _own(target_N[part], ctx.first, len(weight_VD))
             extra_nV = _entropy_grad(logits_nV, lse_N[part], entropy_N[part], entropy_grad_N[part]) if ctx.entropy else None
             grad_nV = _logits_grad(logits_nV, lse_N[part], mine_n, row_n).mul_(grad_N[part, None])
             if extra_nV is not None:
                 grad_nV += extra_nV
-            grad_nV = grad_nV.to(weight_VD.dtype)
+            grad_nV = _of_product(grad_nV, part, ctx.drawn).to(weight_VD.dtype)
             hidden_grad_ND[part] = grad_nV @ weight_VD
             if weight_grad_VD is not None:
                 weight_grad_VD += grad_nV.T @ hidden_ND[part]
-        return hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype), *[None] * 5
+        return hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype), *[None] * 6
+
+
+def _logits(hidden_ND: Tensor, weight_VD: Tensor, part: slice, first: int, drawn: Drawn | None) -> Tensor:
+    """The logits of a part of the targets, as they were drawn from, in fp32."""
+    logits_nV = (hidden_ND[part] @ weight_VD.T).float()
+    if drawn is None:
+        return logits_nV
+    if drawn.inverse_N is not None:
+        logits_nV.mul_(drawn.inverse_N[part, None])
+    if drawn.kept is not None:
+        logits_nV.masked_fill_(~_kept(drawn, part, first, logits_nV), _LEFT_OUT)
+    return logits_nV
+
+
+def _kept(drawn: Drawn, part: slice, first: int, logits_nV: Tensor) -> Tensor:
+    """Which of this rank's rows each target of a part could be drawn from: booleans [n, V]."""
+    assert drawn.kept is not None and drawn.starts is not None
+    count, rows = logits_nV.shape
+    starts = drawn.starts[part.start : part.start + count + 1]
+    mine, row = _own(drawn.kept[starts[0] : starts[-1]], first, rows)
+    target = torch.from_numpy(np.repeat(np.arange(count), np.diff(starts))).to(logits_nV.device)
+    kept_nV = torch.zeros_like(logits_nV, dtype=torch.bool)
+    kept_nV[target[mine], row[mine]] = True
+    return kept_nV
+
+
+def _of_product(grad_nV: Tensor, part: slice, drawn: Drawn | None) -> Tensor:
+    """A gradient of the logits as that of the product of hidden states and weights."""
+    return grad_nV if drawn is None or drawn.inverse_N is None else grad_nV.mul_(drawn.inverse_N[part, None])
 
 
 def _own(target_n: Tensor, first: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -191,6 +258,7 @@ class _Candidates(torch.autograd.Function):
         first: int,
         group: dist.ProcessGroup | None,
         chunk: int,
+        drawn: Drawn | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, here = len(hidden_ND), hidden_ND.device
         logprobs_NK = torch.empty(count, k, dtype=torch.float32, device=here)
@@ -198,12 +266,12 @@ class _Candidates(torch.autograd.Function):
         chosen_NK = torch.empty(count, k, dtype=torch.int64, device=here)
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            logits_nV = (hidden_ND[part] @ weight_VD.T).float()
+            logits_nV = _logits(hidden_ND, weight_VD, part, first, drawn)
             chosen_NK[part] = _likeliest(logits_nV, k, first, group) if tokens_NK is None else tokens_NK[part]
             lse_N[part], rest_n, logits_nK = _masses(logits_nV, chosen_NK[part], first, group)
             logprobs_NK[part] = logits_nK - lse_N[part, None]
             rest_N[part] = rest_n - lse_N[part]
-        ctx.first, ctx.chunk, ctx.learns = first, chunk, ctx.needs_input_grad[1]
+        ctx.first, ctx.chunk, ctx.learns, ctx.drawn = first, chunk, ctx.needs_input_grad[1], drawn
         ctx.save_for_backward(hidden_ND, weight_VD, chosen_NK, lse_N, rest_N)
         ctx.mark_non_differentiable(chosen_NK)
         return logprobs_NK, rest_N, chosen_NK
@@ -217,13 +285,14 @@ class _Candidates(torch.autograd.Function):
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.learns else None
         for start in range(0, len(hidden_ND), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits_nV = (hidden_ND[part] @ weight_VD.T).float()
+            logits_nV = _logits(hidden_ND, weight_VD, part, ctx.first, ctx.drawn)
             place_nK = _places(tokens_NK[part], ctx.first, len(weight_VD))
-            grad_nV = _masses_grad(logits_nV, place_nK, lse_N[part], rest_N[part], grad_NK[part], rest_grad_N[part]).to(weight_VD.dtype)
+            grad_nV = _masses_grad(logits_nV, place_nK, lse_N[part], rest_N[part], grad_NK[part], rest_grad_N[part])
+            grad_nV = _of_product(grad_nV, part, ctx.drawn).to(weight_VD.dtype)
             hidden_grad_ND[part] = grad_nV @ weight_VD
             if weight_grad_VD is not None:
                 weight_grad_VD += grad_nV.T @ hidden_ND[part]
-        return hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype), *[None] * 5
+        return hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype), *[None] * 6
 
 
 def _likeliest(logits_nV: Tensor, k: int, first: int, group: dist.ProcessGroup | None) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def kl(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
+def kl(logprobs: Tensor, reference: Tensor, estimator: str, clamped: bool = False) -> Tensor:
     """One value a token, of the same shape (Schulman 2020, "Approximating KL Divergence"), with d = logprob - reference:
     k1 is d, abs is |d|, k2 is d^2 / 2, k3 is exp(-d) - 1 + d.
+
+    `clamped` bounds k3 as verl does: d within 20, and the estimate within 10, beyond which there is no gradient. The others grow slowly and are as they are.
     """
     difference = logprobs - reference
     if estimator == "k1":
@@ -17,7 +19,10 @@ def kl(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     if estimator == "k2":
         return 0.5 * difference.square()
     assert estimator == "k3", estimator
-    return (-difference).exp() - 1 + difference
+    if clamped:
+        difference = difference.clamp(-20, 20)
+    estimate = (-difference).exp() - 1 + difference
+    return estimate.clamp(-10, 10) if clamped else estimate
 
 
 def adaptive(coefficient: float, observed: float, target: float, horizon: int, batch: int) -> float:

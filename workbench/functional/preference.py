@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as nn
 from torch import Tensor
@@ -32,14 +34,23 @@ def rpo_sq(delta_B: Tensor, reward_delta_B: Tensor, beta: float, eta: float) -> 
 
 
 def rpo_kl(delta_B: Tensor, reward_delta_B: Tensor, beta: float, eta: float, forward: bool) -> Tensor:
-    """KL between the Bernoullis p = sigmoid(eta Dr) and q = sigmoid(beta D): KL(p || q) forward, KL(q || p) backward (NeMo-Aligner).
+    """KL between the Bernoullis p = sigmoid(eta Dr) and q = sigmoid(beta D): KL(q || p) forward, KL(p || q) backward.
+
+    These are NeMo-Aligner's names. The textbook's are the other way round: there the forward KL is that from the given to the learnt distribution.
 
     Returns loss_B.
     """
     given, learnt = eta * reward_delta_B, beta * delta_B
-    first, second = (given, learnt) if forward else (learnt, given)
+    first, second = (learnt, given) if forward else (given, learnt)
     p = torch.sigmoid(first)
     return p * (nn.logsigmoid(first) - nn.logsigmoid(second)) + (1 - p) * (nn.logsigmoid(-first) - nn.logsigmoid(-second))
+
+
+def log_odds(logprob_B: Tensor) -> Tensor:
+    """log p - log(1 - p) of log-probabilities (ORPO: Hong et al., arXiv 2403.07691, eq. 4), exact near both ends. Returns values of the same shape."""
+    below_B = logprob_B.clamp(max=-1e-6)
+    rest_B = torch.where(below_B < -math.log(2), torch.log1p(-below_B.exp()), torch.log(-torch.expm1(below_B)))
+    return logprob_B - rest_B
 
 
 def kto(

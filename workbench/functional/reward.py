@@ -22,13 +22,12 @@ def ranking_scaled(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor) -> Te
 
 
 def masked_squared_error(scores_BK: Tensor, targets_BK: Tensor, present_BK: Tensor) -> Tensor:
-    """(score - rating)^2, averaged over the ratings that a row has: an attribute model's regression (SteerLM, arXiv 2310.05344, section 3.1).
+    """(score - rating)^2 of each rating that there is, all of equal weight: an attribute model's regression (SteerLM, arXiv 2310.05344, section 3.1).
 
     Args:
         present_BK: True where the row has this rating; the target there is finite, elsewhere it may be anything.
 
     Returns:
-        loss_B; 0, with no gradient, for a row without ratings.
+        loss_R, one value a rating, row by row; their mean is that over all ratings of a batch, however many a row has.
     """
-    error_BK = (scores_BK - targets_BK.where(present_BK, scores_BK.detach())).square() * present_BK
-    return error_BK.sum(1) / present_BK.sum(1).clamp(min=1)
+    return (scores_BK[present_BK] - targets_BK[present_BK]).square()

@@ -12,11 +12,14 @@ from collections.abc import Callable
 import psutil
 
 from workbench.data.check import CheckReport, Page
+from workbench.data.formats import NAMES
 from workbench.data.limits import Limits, ended_by
-from workbench.data.readers import Kind
+from workbench.data.readers import Changes, Kind
 from workbench.jobs.sources import check_data_source, check_model_source
 from workbench.processes.check_data import MORE_MEMORY, TOLD, Question
-from workbench.rundir.permission import changes
+from workbench.rundir.permission import changes as for_writers
+from workbench.settings import functions
+from workbench.settings.naming import nearest
 
 TIMEOUT_S = 600.0
 """Longest check, in seconds."""
@@ -29,7 +32,7 @@ def memory_gb() -> float:
     return psutil.virtual_memory().total / 2**31
 
 
-@changes
+@for_writers
 def check_data(
     source: str,
     kind: Kind,
@@ -40,6 +43,8 @@ def check_data(
     timeout_s: float = TIMEOUT_S,
     max_memory_gb: float | None = None,
     stopped: Callable[[], bool] | None = None,
+    changes: Changes | None = None,
+    on_bad_row: str = "error",
 ) -> CheckReport:
     """What there is to know of a source's rows as training would see them.
 
@@ -47,15 +52,18 @@ def check_data(
         limits: on a row's length, on how far a compressed file may expand, and on its decoding's memory; None for those of `Data`.
         max_memory_gb: GiB that the check may write to; None for half of this machine's memory.
         stopped: asked several times a second; once it is true the check ends.
+        changes: what is done to a row before it is read, as by `data.columns` and `data.map`; None for nothing.
+        on_bad_row: as `data.on_bad_row`: whether the report says that malformed rows keep a run from starting.
 
     Raises:
         ValueError: there is no such source, not one good row in it, or no such model; or it takes more time or memory, or was stopped.
     """
-    question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"max_length": max_length})
+    question = _question(source, kind, format, model, limits, max_memory_gb, changes)
+    question = question.model_copy(update={"max_length": max_length, "on_bad_row": on_bad_row})
     return CheckReport.model_validate_json(_ask(question, timeout_s, stopped))
 
 
-@changes
+@for_writers
 def browse_data(
     source: str,
     kind: Kind,
@@ -67,18 +75,26 @@ def browse_data(
     timeout_s: float = TIMEOUT_S,
     max_memory_gb: float | None = None,
     stopped: Callable[[], bool] | None = None,
+    changes: Changes | None = None,
 ) -> Page:
     """Some good rows of a source as training sees them. Raises ValueError as `check_data` does."""
-    question = _question(source, kind, format, model, limits, max_memory_gb).model_copy(update={"rows": (offset, count)})
+    question = _question(source, kind, format, model, limits, max_memory_gb, changes).model_copy(update={"rows": (offset, count)})
     return Page.model_validate_json(_ask(question, timeout_s, stopped))
 
 
-def _question(source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None) -> Question:
-    """What the process is asked. Raises ValueError where there is no such source or model, before seconds go into starting it."""
+def _question(
+    source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None, changes: Changes | None
+) -> Question:
+    """What the process is asked. Raises ValueError where there is no such source, format, function or model, before seconds go into starting it."""
+    if format not in ("auto", *NAMES):
+        raise ValueError(f"there is no format {format!r}{nearest(format, NAMES)}; there are: auto, {', '.join(NAMES)}")
+    if changes and changes.map:
+        functions.check(changes.map, functions.MAP)
     check_data_source(source)
     check_model_source(model)
     memory_bytes = int((memory_gb() if max_memory_gb is None else max_memory_gb) * 2**30)
-    return Question(source=source, kind=kind, format=format, model=model, limits=limits or Limits(), memory_bytes=memory_bytes)
+    given = {"source": source, "kind": kind, "format": format, "model": model, "memory_bytes": memory_bytes}
+    return Question(**given, limits=limits or Limits(), changes=changes or Changes())
 
 
 def _ask(question: Question, timeout_s: float, stopped: Callable[[], bool] | None) -> str:

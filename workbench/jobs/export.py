@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from workbench.data.dataset import encode
+from workbench.data.chat import Chat
 from workbench.data.rows import Message, Unpaired
 from workbench.data.tokenizer import end_token
 from workbench.engine import checkpoint, hf, lora, padding, parallel, quantisation
@@ -110,7 +110,7 @@ def _as_trained(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """An answer as a reward model learns it: after a prompt, and with the token that ends it."""
     if not tokenizer.chat_template:
         return [*tokenizer(text)["input_ids"], end_token(tokenizer)]
-    row = encode(Unpaired((Message("user", text),), text, True), tokenizer)
+    row = Chat(tokenizer).one(Unpaired((Message("user", text),), text, True))
     return [*row.prefix, *row.branches[0]]
 
 

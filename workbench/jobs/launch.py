@@ -9,11 +9,12 @@ from typing import cast
 from workbench.backends import base as backends
 from workbench.backends import forking, local
 from workbench.backends.base import Finding
+from workbench.jobs import inputs
 from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed
 from workbench.jobs.sources import check_sources
-from workbench.processes import WARM
+from workbench.processes import WARM, startup
 from workbench.processes.driver import task_of
 from workbench.rundir import once as onces
 from workbench.rundir import store
@@ -58,6 +59,7 @@ def _start(experiment: Experiment, once: str = "") -> RunDir:
     run = store.create(store.runs_root(), experiment.name, experiment.to_yaml(), once)
     try:
         _keep_warnings(run, warnings)
+        inputs.keep(run, experiment)
         launch(run, task_of(run, experiment, attempt=1))
     except OSError:
         if run.status.state == State.CREATED:
@@ -76,20 +78,27 @@ def _differing(wanted: Experiment, launched: Experiment) -> list[tuple[str, obje
 
 
 @changes
-def resume(run: RunDir, attempt: int, overrides: Sequence[str] = ()) -> None:
+def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_data: bool = False) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
     Raises:
-        ValueError: the run is still running, or a file that it needs cannot be read; SpecError for an override that a resume cannot make, or what no node
-            could run.
+        ValueError: the run is still running, a file that it needs cannot be read, or a data file or the model has changed and `changed_data` does not
+            allow that;
+            SpecError for an override that a resume cannot make, or what no node could run.
     """
     if wrong := needed(run):
         raise ValueError(f"run {run.id} cannot be resumed:\n" + "\n".join(map(str, wrong)))
     experiment = changed(stored.experiment(run), overrides)
+    if not changed_data and (differing := [*inputs.changed(run), *startup.changed_weights(run, experiment)]):
+        way = "it would continue on other rows or other weights; put the files back, or resume with --changed-data (changed_data=True)"
+        raise ValueError(f"run {run.id} cannot be resumed, {way}:\n" + "\n".join(differing))
     warnings = _warnings(experiment)
     if overrides or run.status.format < FORMAT:
         run.change_spec(attempt, experiment.to_yaml())
     _keep_warnings(run, warnings)
+    if changed_data:
+        inputs.keep(run, experiment)
+        startup.accept_other_weights(run)
     launch(run, task_of(run, experiment, attempt))
 
 

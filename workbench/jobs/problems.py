@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.jobs import inputs
 from workbench.rundir import answers, beats, opening, rollouts
 from workbench.rundir.files import ByteCursor, read_json
 from workbench.rundir.opening import Unreadable
@@ -55,6 +56,7 @@ def _problems(run: RunDir) -> Iterator[Problem]:
     for path in _paths(run.path / "events", ".jsonl"):
         yield from _of(path, lambda path: _events(run, path), "cut the file before that byte: what comes after it is computed again or forgotten")
     yield from _of(run.path / "control.jsonl", lambda _: run.requests(ByteCursor()))
+    yield from _of(run.path / inputs.NAME, inputs.read, "delete it: then nobody knows whether the data files have changed")
     yield from _of(run.path / ".beat", opening.stat, "delete it")
     yield from _checkpoints(run.checkpoints, "move its folder away: the run continues from the one before")
     yield from _checkpoints(run.path / "critic" / "checkpoints", "move its folder away: the run continues from the one before")

@@ -134,18 +134,18 @@ class Run:
         self.dir.move(LIVE, state=State.KILLED, message="killed; resume continues from the last checkpoint")
 
     @changes
-    def resume(self, overrides: Sequence[str] = ()) -> None:
+    def resume(self, overrides: Sequence[str] = (), changed_data: bool = False) -> None:
         """Launch again from the latest valid checkpoint, in another layout or on other nodes where the overrides say so.
 
         Raises:
-            ValueError: the run is still running or is complete, or a file that it needs cannot be read; SpecError for an override that a resume cannot
-                make, or what no node could run.
+            ValueError: the run is still running or is complete, a file that it needs cannot be read, or a data file has changed since the launch and
+                `changed_data` does not allow that; SpecError for an override that a resume cannot make, or what no node could run.
         """
         self.dir.check_writable()
         status = self.status
         if not status.state.ended or status.state == State.COMPLETED:
             raise ValueError(f"run {self.id} is {status.state}; only a stopped, killed or failed run can be resumed")
-        launch.resume(self.dir, status.attempt + 1, overrides)
+        launch.resume(self.dir, status.attempt + 1, overrides, changed_data)
 
     def logs(self, role: str = "", rank: int | None = None) -> list[Path]:
         """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from workbench.algorithms import kind_of_rows
 from workbench.data import hub
 from workbench.data.limits import Limits
-from workbench.data.readers import Kind, data_file, read
+from workbench.data.readers import Changes, Kind, data_file, read
 from workbench.engine import preconditions, weight_files
 from workbench.settings import CheckpointJob, Data
 from workbench.settings.composing import SHOWN, SpecError
@@ -96,9 +96,11 @@ def _data(experiment: Experiment) -> Iterator[tuple[str, Future[str]]]:
 
 def _first_rows(source: str, kind: Kind, data: Data) -> str:
     limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
+    if data.map:  # nothing of the user's is run here
+        return ""
     count = FIRST_ROWS if data.on_bad_row == "error" else FIRST_ROWS_TO_SKIP
     try:
-        read(source, kind, data.format, data.on_bad_row, min(count, data.limit or count), limits)
+        read(source, kind, data.format, data.on_bad_row, min(count, data.limit or count), limits, Changes.of(data))
     except (DataError, OSError) as error:
         return str(error)
     return ""

@@ -44,6 +44,10 @@ class ByToken:
         self._asked = Asked()
 
     def begin(self, experiences: Sequence[Experience]) -> None:
+        if any(e.kept is not None for e in experiences):
+            raise ValueError(
+                f"{self._endpoint} cannot be told which tokens top_k and top_p kept: set algorithm.logprobs_of=policy, or do not serve it"
+            )
         if experiences:
             self._asked.add(experiences, self._call(self._endpoint, **messages.request(experiences)))
 

@@ -35,7 +35,12 @@ class Field:
         return f"{'texts' if self.dtype is bytes else np.dtype(self.dtype)} with {self.ndim} axes"
 
 
-TOKENS = (Field("tokens", np.int32, 2), Field("sequence_lengths", np.int32, 1), Field("prompt_lengths", np.int32, 1))
+TOKENS = (
+    Field("tokens", np.int32, 2),
+    Field("sequence_lengths", np.int32, 1),
+    Field("prompt_lengths", np.int32, 1),
+    Field("temperatures", np.float32, 1),
+)
 """What every endpoint about answers takes; see `workbench.models.messages`."""
 STEP = Field("step", np.int64, 1)
 

@@ -1,6 +1,7 @@
 """Experiences as the arrays of a request, and back as rows: what NeMo-Aligner's endpoints take, with the prompts' lengths besides.
 
-`tokens` [B, T] are padded on the right, `sequence_lengths` and `prompt_lengths` [B] count each row's. Values of a token stand at the token's place.
+`tokens` [B, T] are padded on the right, `sequence_lengths` and `prompt_lengths` [B] count each row's, `temperatures` [B] are those at which its answer
+was sampled. Values of a token stand at the token's place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None 
         "tokens": np.zeros(shape, np.int32),
         "sequence_lengths": np.array([len(w) for w in wholes], np.int32),
         "prompt_lengths": np.array(prompts, np.int32),
+        "temperatures": np.array([e.temperature for e in experiences], np.float32),
         **{name: np.zeros(shape, np.float32) for name in arrays or {}},
     }
     for i, (e, whole) in enumerate(zip(experiences, wholes, strict=True)):
@@ -37,15 +39,17 @@ def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None 
 def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = None) -> list[Row]:
     """The request as rows: neighbours with the same prompt are its branches. `names` gives the arrays that the rows carry: in the row, in the request."""
     tokens_BT, lengths_B, prompts_B = arrays["tokens"], arrays["sequence_lengths"], arrays["prompt_lengths"]
+    temperatures = arrays["temperatures"].tolist()
     prefixes = [tuple(tokens[:prompt].tolist()) for tokens, prompt in zip(tokens_BT, prompts_B, strict=True)]
     result = []
-    for prefix, places in itertools.groupby(range(len(tokens_BT)), key=lambda i: prefixes[i]):
+    for (prefix, temperature), places in itertools.groupby(range(len(tokens_BT)), key=lambda i: (prefixes[i], temperatures[i])):
         same = list(places)
         spans = [slice(int(prompts_B[i]), int(lengths_B[i])) for i in same]
         values = {
             name: np.concatenate([arrays[source][i, span] for i, span in zip(same, spans, strict=True)]) for name, source in (names or {}).items()
         }
-        result.append(Row(prefix, tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True)), arrays=values))
+        branches = tuple(tokens_BT[i, span].tolist() for i, span in zip(same, spans, strict=True))
+        result.append(Row(prefix, branches, arrays=values, temperature=temperature))
     return result
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from workbench.data.dataset import encode
+from workbench.data.chat import Chat, Encoded
 from workbench.data.packing import Row
 from workbench.data.rows import Unpaired
 from workbench.models.frozen import frozen
@@ -38,7 +38,7 @@ class RewardModel:
 
         preconditions.check_score_head(directory, 1)
         tokenizer = hf.tokenizer(directory)
-        self._own = None if _same_tokens(tokenizer, hf.tokenizer(of_policy)) else tokenizer
+        self._own = None if _same_tokens(tokenizer, hf.tokenizer(of_policy)) else Chat(tokenizer)
         if self._own and not tokenizer.chat_template:
             raise ValueError(
                 f"the reward model {directory} has other tokens than the policy and no chat template to put the policy's prompts and answers into; add its"
@@ -49,23 +49,28 @@ class RewardModel:
         self._padding = cast("int | None", getattr(self.policy.hf_config, "pad_token_id", None))
 
     def score(self, answers: Sequence[Finished]) -> list[float | None]:
-        """The answers' scores; None for one that is longer, with its prompt, than the model reads."""
-        texts = [(a.prompt_index, *self._tokens(a)) for a in answers]
-        reads = [self._longest is None or len(prefix) + len(answer) <= self._longest for _, prefix, answer in texts]
-        rows = _rows([text for text, fits in zip(texts, reads, strict=True) if fits])
+        """The answers' scores; None for one that its template does not take, or that is longer, with its prompt, than the model reads."""
+        tokens = self._tokens(answers)
+        reads = [pair is not None and (self._longest is None or sum(map(len, pair)) <= self._longest) for pair in tokens]
+        rows = _rows([(a.prompt_index, *pair) for a, pair, fits in zip(answers, tokens, reads, strict=True) if fits and pair])
         scores = (float(score) for given in (self.policy.outputs(rows) if rows else ()) for score in given.of("scores_SK")[:, 0])
         return [next(scores) if fits else None for fits in reads]
 
-    def _tokens(self, answer: Finished) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _tokens(self, answers: Sequence[Finished]) -> list[tuple[tuple[int, ...], tuple[int, ...]] | None]:
         """(prompt, answer) as the model reads them, up to the last token that is not its padding: there transformers takes the score."""
-        prefix, tokens = tuple(answer.prefix), tuple(answer.tokens)
-        if self._own:
+        if self._own is None:
+            return [self._unpadded(tuple(answer.prefix), tuple(answer.tokens)) for answer in answers]
+        rows: list[Unpaired] = []
+        for answer in answers:
             if answer.asked is None:
                 raise ValueError(
                     f"the reward model {self.policy.directory} has other tokens than the policy, and the messages of a prompt are not known"
                 )
-            row = encode(Unpaired(answer.asked.prompt, answer.response, True, answer.asked.where, answer.asked.tools), self._own)
-            prefix, tokens = tuple(row.prefix), tuple(row.branches[0])
+            rows.append(Unpaired(answer.asked.prompt, answer.response, True, answer.asked.where, answer.asked.tools))
+        encoded = [each.row if isinstance(each, Encoded) else None for each in self._own.encode(rows)]
+        return [row and self._unpadded(tuple(row.prefix), tuple(row.branches[0])) for row in encoded]
+
+    def _unpadded(self, prefix: tuple[int, ...], tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         whole = (*prefix, *tokens)
         end = next((last for last in range(len(whole), 1, -1) if whole[last - 1] != self._padding), len(whole))
         at = min(len(prefix), end - 1)

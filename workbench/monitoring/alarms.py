@@ -43,7 +43,7 @@ class Limit:
 LIMITS = (
     Limit(
         "KL blow-up",
-        M.INIT_POLICY_KL,
+        M.KL_PER_ANSWER,
         50.0,
         "the policy is {now:.1f} nats an answer from its reference (limit {limit:g}); raise kl_coefficient or lower lr",
         "kl",
@@ -78,7 +78,7 @@ def _at_limit(step: Mapping[str, float], limit: Limit) -> Alarm | None:
 
 
 def _length_explosion(steps: Steps) -> Alarm | None:
-    lengths, rewards = _change(steps, M.RESPONSE_LENGTHS), _change(steps, M.REWARDS)
+    lengths, rewards = _change(steps, M.GENERATION_LENGTH), _change(steps, M.REWARDS)
     if lengths is None or rewards is None or not (lengths[1] >= 1.5 * lengths[0] and rewards[1] > rewards[0]):
         return None
     before, now = lengths

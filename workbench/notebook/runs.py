@@ -143,14 +143,15 @@ class Run(api.Run):
 
         return ended().__await__()
 
-    def resume(self, overrides: Sequence[str] = (), **settings: Settings) -> None:
+    def resume(self, overrides: Sequence[str] = (), changed_data: bool = False, **settings: Settings) -> None:
         """Launch again from the latest valid checkpoint, as `run.resume(backend={"num_nodes": 4})`; returns at once.
 
         Raises:
-            ValueError: the run is still running or is complete; SpecError for a setting that a resume cannot change.
+            ValueError: the run is still running or is complete, or a data file has changed since the launch and `changed_data` does not allow that;
+                SpecError for a setting that a resume cannot change.
         """
         used_runs.refuse_launch(f"run {self.id}, resumed,")
-        super().resume([*overrides, *_plain_words(settings)])
+        super().resume([*overrides, *_plain_words(settings)], changed_data)
 
     def export(self, out: str | Path, step: int | None = None, adapter: bool = False, check: bool = False) -> Path:
         """Write a checkpoint, the newest without a step, as a new Hugging Face directory. In a process of its own.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from workbench.data import limits as resources
 from workbench.data.check import CheckReport, Page
 from workbench.data.limits import Limits
-from workbench.data.readers import Kind
+from workbench.data.readers import Changes, Kind
 
 TOLD = 2
 """The exit code with which the standard error is a message for the user."""
@@ -31,21 +31,26 @@ class Question(BaseModel):
     kind: Kind
     format: str = "auto"
     model: str = "smollm2-135m-instruct"
+    template_kwargs: dict[str, JsonValue] = {}
     max_length: int = 1024
     rows: tuple[int, int] | None = None
     limits: Limits = Limits()
+    changes: Changes = Changes()
+    on_bad_row: str = "error"
     memory_bytes: int
 
 
 def answer(question: Question) -> CheckReport | Page:
     """Raises ValueError: there is no such source, not one good row in it, or no such model."""
     from workbench.data import check
+    from workbench.data.chat import Chat
     from workbench.engine import hf
 
-    tokenizer = hf.tokenizer(hf.local_directory(question.model))
+    chat = Chat(hf.tokenizer(hf.local_directory(question.model)), question.template_kwargs)
     if question.rows:
-        return check.browse(question.source, question.kind, tokenizer, *question.rows, question.format, question.limits)
-    return check.check(question.source, question.kind, tokenizer, question.format, question.max_length, question.limits)
+        return check.browse(question.source, question.kind, chat, *question.rows, question.format, question.limits, question.changes)
+    asked = (question.format, question.max_length, question.limits, question.changes, question.on_bad_row)
+    return check.check(question.source, question.kind, chat, *asked)
 
 
 def main() -> int:

@@ -10,13 +10,6 @@ from workbench.engine import preconditions
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
-    from workbench.processes.rank import Rank
-
-
-def warn_of_context(rank: Rank, rows: Sequence[Row], max_tokens: int = 0) -> None:
-    """Where rows, or prompts with answers of `max_tokens` tokens, pass the model's context."""
-    if message := beyond_context(rank.directory, rows, max_tokens):
-        rank.warn(message)
 
 
 def beyond_context(directory: Path, rows: Sequence[Row], max_tokens: int) -> str:

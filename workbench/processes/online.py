@@ -71,7 +71,7 @@ class Online:
         return cast(OnlineConfig, self._policy.algorithm)
 
     def _sampling(self) -> Sampling:
-        return sampling_of(self._cfg, self._rank.directory)
+        return sampling_of(self._cfg, self._rank.end_tokens)
 
     @property
     def critic(self) -> Learning | None:

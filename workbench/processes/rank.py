@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from workbench.data.chat import Chat
+from workbench.data.dataset import Dataset, load
+from workbench.data.readers import Kind
 from workbench.engine import hf, parallel
 from workbench.processes import startup
+from workbench.processes.context import beyond_context
 from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import RunDir
+from workbench.settings import Data
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -34,6 +41,24 @@ class Rank:
         self.directory, revision = self.made_by_first(self._fetched, "fetching the model")
         self.spec = startup.at_revision(spec, revision)
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
+        self.chat = Chat(self.tokenizer, spec.data.template_kwargs if spec.data else None)
+
+    @functools.cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """What ends an answer."""
+        return hf.end_tokens(self.directory)
+
+    def read(self, data: Data, kind: Kind, max_tokens: int = 0) -> Dataset:
+        """A run's data, reported, with a warning for each note of it, and where rows, or prompts with answers of `max_tokens`, pass the model's context.
+
+        Raises DataError.
+        """
+        result = load(data, kind, self.chat, self.progress("reading the data"))
+        self.emit("data", report=dataclasses.asdict(result.report))
+        for note in [*result.report.notes, beyond_context(self.directory, [*result.train, *result.validation], max_tokens)]:
+            if note:
+                self.warn(note)
+        return result
 
     def _fetched(self) -> tuple[Path, str | None]:
         directory, spec = startup.fetched(self.run, self.spec)

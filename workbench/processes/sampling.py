@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from workbench.data.packing import Row
-from workbench.engine import hf, parallel
+from workbench.data.packing import Kept, Row
+from workbench.engine import parallel
 from workbench.engine.step import Policy
 from workbench.processes.phases import PhaseTimes
+from workbench.rewards.base import before_stop
 from workbench.rollout.ahead import Over
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling, find_engine
 from workbench.rollout.experience import Experience
+from workbench.settings.online import OnlineConfig
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ class Drawn(Protocol):
     def stop_strings(self) -> tuple[str, ...]: ...
 
 
-def sampling_of(cfg: Drawn, directory: Path) -> Sampling:
+def sampling_of(cfg: Drawn, end_tokens: frozenset[int]) -> Sampling:
     """As an engine takes it, with the tokens that end the model's answers."""
-    return Sampling(cfg.max_tokens, cfg.temperature, hf.end_tokens(directory), cfg.top_k, cfg.top_p, cfg.stop_strings)
+    kept = isinstance(cfg, OnlineConfig) and cfg.among_kept
+    return Sampling(cfg.max_tokens, cfg.temperature, end_tokens, cfg.top_k, cfg.top_p, cfg.stop_strings, kept)
 
 
 class Sampler:
@@ -63,7 +66,9 @@ class Sampler:
         self._policy, self._tokenizer, self._times = policy, tokenizer, times
         beside_training = spec.rollout.max_staleness > 0
         self._group = parallel.twin_tensor_group() if beside_training else parallel.tensor_group()
-        ingredients = Ingredients(policy, directory, tokenizer, self._group, spec.rollout.slots, beside_training)
+        drawn = spec.algorithm if isinstance(spec.algorithm, OnlineConfig) else None
+        sampling = drawn and sampling_of(drawn, frozenset())
+        ingredients = Ingredients(policy, directory, tokenizer, self._group, spec.rollout.slots, beside_training, sampling)
         self.engine = find_engine(spec.rollout.name).build(ingredients)
         self._queues = itertools.count()
         self._version = -1
@@ -104,17 +109,19 @@ class Sampler:
         prompts = (Prompt(rows[i].prefix, key=i, samples=samples) for i in queue)
         for rollout in self.engine.generate(prompts, sampling, seed * 1_000_003 + max(step - 1, 0)):
             if parallel.tensor_rank() == 0:
-                fresh.append(self._experience(rows[rollout.key], rollout, step))
+                fresh.append(self._experience(rows[rollout.key], rollout, step, sampling))
             if len(fresh) >= MICROBATCH:
                 hand_on()
         hand_on()
         self.engine.release()
         return experiences
 
-    def _experience(self, row: Row, rollout: Rollout, step: int) -> Experience:
+    def _experience(self, row: Row, rollout: Rollout, step: int, sampling: Sampling) -> Experience:
         def decode(tokens: Sequence[int], **options: bool) -> str:
             return str(self._tokenizer.decode(list(tokens), **options))
 
+        response, scored = before_stop(rollout.tokens, lambda tokens: decode(tokens, skip_special_tokens=True), sampling.stop_strings)
+        kept = None if rollout.kept is None else Kept(np.concatenate(rollout.kept), np.array([len(tokens) for tokens in rollout.kept]))
         return Experience(
             step=step,
             prompt_index=rollout.key,
@@ -124,9 +131,12 @@ class Sampler:
             rollout_logprobs=np.array(rollout.logprobs, np.float32),
             finish_reason=rollout.finish_reason,
             prompt=decode(row.prefix),
-            response=decode(rollout.tokens, skip_special_tokens=True),
+            response=response,
             pieces=[decode([token]) for token in rollout.tokens],
             weights_version=self._version,
+            temperature=sampling.temperature or 1.0,  # greedy answers are measured at 1
+            kept=kept,
+            scored_tokens=scored,
         )
 
     def profile(self) -> dict[str, float]:

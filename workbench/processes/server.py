@@ -152,11 +152,13 @@ def check(arrays: Arrays, vocabulary: int, longest: int) -> None:
         return
     check_tokens(arrays["tokens"], arrays["sequence_lengths"], vocabulary, longest)
     rows = len(arrays["tokens"])
-    for name in ("prompt_lengths", "columns", "asked"):
+    for name in ("prompt_lengths", "temperatures", "columns", "asked"):
         if name in arrays and len(arrays[name]) != rows:
             raise BadRequest(f"{name} has {len(arrays[name])} entries for {rows} rows of tokens")
     if not ((arrays["prompt_lengths"] >= 1) & (arrays["prompt_lengths"] < arrays["sequence_lengths"])).all():
         raise BadRequest("prompt_lengths: from 1 to below sequence_lengths")
+    if not (arrays["temperatures"] > 0).all():
+        raise BadRequest("temperatures: above 0")
     for name in ("returns", "values"):
         if name in arrays and (arrays[name].shape != arrays["tokens"].shape or not np.isfinite(arrays[name]).all()):
             raise BadRequest(f"{name}: finite numbers in the shape of tokens, {arrays['tokens'].shape}")

@@ -12,7 +12,7 @@ from workbench import metrics as M
 from workbench.algorithms import Algorithm
 from workbench.data.packing import Row
 from workbench.data.tokenizer import decode
-from workbench.engine import hf, parallel
+from workbench.engine import parallel
 from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
 from workbench.processes.online import Online
@@ -20,7 +20,7 @@ from workbench.processes.rank import Rank
 from workbench.processes.reference_cache import measured_by_reference
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
-from workbench.rollout.experience import Experience, mean_rewards
+from workbench.rollout.experience import Experience, lengths, mean_rewards
 from workbench.rundir import beats
 
 SEED = 0
@@ -83,7 +83,7 @@ class Validation:
         if not self.rows:
             return {}, []
         experiences = online.held_out(self.rows, SEED)
-        metrics: Metrics = {**mean_rewards(experiences), M.RESPONSE_LENGTHS: sum(len(e.tokens) for e in experiences) / len(experiences)}
+        metrics: Metrics = {**mean_rewards(experiences), **lengths(experiences)}
         metrics[M.PROPERLY_ENDED] = sum(e.finish_reason == "stop" for e in experiences) / len(experiences)
         shown = experiences[: self._rank.spec.validation.samples]
         return metrics, [_read(e) for e in shown]
@@ -95,7 +95,7 @@ class Validation:
             return []
         self._policy.settle()
         mine = self._prompts[parallel.data_rank() :: parallel.data_size()]
-        sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=hf.end_tokens(self._rank.directory))
+        sampling = Sampling(self._rank.spec.validation.sample_tokens, temperature=0, stop_tokens=self._rank.end_tokens)
         prompts = [Prompt(prompt, key) for key, prompt in enumerate(mine)]
         rollouts = sorted(Engine(self._policy.chunks[0]).generate(prompts, sampling, SEED), key=lambda rollout: rollout.key)
         answered: list[Sample] = [

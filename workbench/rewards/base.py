@@ -6,6 +6,7 @@ they are data, never a template, a command or a path.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,8 +24,8 @@ Tally = tuple[float, float]
 class Finished:
     """An answer to be scored. Answers with the same `prompt_index` answer the same prompt, and lie side by side.
 
-    `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens. `columns` are
-    the data row's others, as text. `asked` is the prompt as it was read: its messages; None where they are not known.
+    `prompt` is the text of the tokens `prefix`, with the chat template's marks; `response` that of `tokens`, without special tokens; both end before a stop
+    string. `columns` are the data row's others, as text. `asked` is the prompt as it was read: its messages; None where they are not known.
     """
 
     prompt_index: int
@@ -49,6 +50,18 @@ class Waiting:
     """Not all is known yet. `reason` completes "waiting for …"; whoever asked asks again."""
 
     reason: str
+
+
+def before_stop(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], stop_strings: Sequence[str]) -> tuple[str, list[int]]:
+    """What is scored of an answer: its text up to the first stop string, and its tokens up to the one in which that text ends, at least one.
+
+    The policy learns from all tokens: it sampled the stop string's as it does the end token.
+    """
+    text, tokens = decode(tokens), list(tokens)
+    end = min((place for stop in stop_strings if (place := text.find(stop)) >= 0), default=len(text))
+    if end == len(text):
+        return text, tokens
+    return text[:end], tokens[: max(1, bisect.bisect_left(range(len(tokens)), end, key=lambda count: len(decode(tokens[:count]))))]
 
 
 Verdict = np.ndarray
@@ -96,4 +109,4 @@ class Kind(RewardKind, Protocol):
         ...
 
 
-__all__ = ["Finished", "Given", "Judge", "Kind", "Need", "Scorer", "Scores", "Tally", "Verdict", "Waiting"]
+__all__ = ["Finished", "Given", "Judge", "Kind", "Need", "Scorer", "Scores", "Tally", "Verdict", "Waiting", "before_stop"]

@@ -14,7 +14,7 @@ def concise(prompt: str, response: str, row: Mapping[str, str]) -> float:
 
     Args:
         prompt: what was asked, with the chat template's marks.
-        response: the answer, without its end token.
+        response: the answer, without its end token or stop string.
         row: the data row's other columns, as text (say, the expected `answer`).
     """
     length = len(response.split())

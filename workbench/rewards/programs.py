@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from math import exp
 
-_NUMBER = re.compile(
-    r"(?:\$?(?<![\w)\]}])[-−](?=\\?\$?[\d.]))?\\?\$?"  # a minus that follows a word or a bracket is a difference
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)(?:/(?P<below>\d+))?"
-)
-_MARKED = (re.compile(rf"####[ \t*]*(?P<marked>{_NUMBER.pattern})"), re.compile(rf"\\boxed\{{\s*(?P<marked>{_NUMBER.pattern})"))
-_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+from workbench.rewards import mathematics
+
 _CLOSING = "\"'”’)*_ \n\t"
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 
 
 def math(prompt: str, response: str, row: Mapping[str, str]) -> float:
-    """1 if the response's result is the number that `row["answer"]` ends with, else 0.
+    """1 if the response's result is that of `row["answer"]`, else 0: numbers compared exactly, formulas by math-verify.
 
-    The result is the last number marked `#### 42` (as GSM8K writes it, arXiv 2110.14168), else the last one in `\\boxed{}`, else the last
-    number of all. `$1,250.50`, `-3` and `1/2` are numbers; 18 and 18.00 are the same.
+    The result is the last number or formula marked `#### 42` (as GSM8K writes it, arXiv 2110.14168), else what is in the last `\\boxed{}`, else the last
+    number of all, or where a formula is expected the last one. `$1,250.50`, `-3` and `1/2` are numbers; 18 and 18.00 are the same. A comparison that
+    takes longer than 5 seconds, or 2 GiB, gives 0.
 
     Raises:
-        ValueError: the row has no column answer, or no number in it.
+        ValueError: the row has no column answer, or there is neither a number nor a formula in it.
     """
-    expected = result_of(_column(row, "answer"))
-    if expected is None:
-        raise ValueError(f"the row's answer has no number: {row['answer'][-60:]!r}")
-    return float(result_of(response) == expected)
+    return float(mathematics.same(_column(row, "answer"), response))
 
 
 def regex(prompt: str, response: str, row: Mapping[str, str]) -> float:
@@ -65,28 +58,6 @@ def brevity(prompt: str, response: str, row: Mapping[str, str]) -> float:
 
 PROGRAMS = {function.__name__: function for function in (math, regex, json_valid, ends, brevity)}
 """The rewards by the names that settings give them."""
-
-
-def result_of(text: str) -> Decimal | None:
-    """The number a text comes to (see `math`), or None."""
-    text = _FRACTION.sub(r"\1/\2", text).replace("{,}", ",")
-    for marked in _MARKED:
-        if matches := [match["marked"] for match in marked.finditer(text)]:
-            return _value(matches[-1])
-    matches = [match[0] for match in _NUMBER.finditer(text)]
-    return _value(matches[-1]) if matches else None
-
-
-def _value(written: str) -> Decimal | None:
-    match = _NUMBER.fullmatch(written)
-    assert match, written
-    number = Decimal(match["number"].replace(",", ""))
-    if match["below"]:
-        below = Decimal(match["below"])
-        if not below:
-            return None
-        number /= below
-    return -number if set("-−") & set(written) else number
 
 
 def _column(row: Mapping[str, str], name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from workbench.rewards import resolve
 from workbench.rewards.resolve import failed, finite
+from workbench.settings import functions
 
 Shaping = Callable[["Answer"], "float | Sequence[float]"]
 _SHOWN = 60
@@ -20,7 +21,7 @@ class Answer:
 
     Attributes:
         prompt: what was asked, with the chat template's marks.
-        response: the answer, without its end token.
+        response: the answer, without its end token or stop string.
         row: the data row's other columns, as text.
         rewards: each component of `algorithm.rewards` by its name, unweighted.
         reward: their weighted sum.
@@ -39,11 +40,11 @@ class Answer:
 
 def problems(name: str) -> list[str]:
     """What is wrong with the function that `algorithm.shaping` names, from its file's text alone."""
-    return resolve.problems(name, resolve.SHAPING)
+    return functions.problems(name, resolve.SHAPING)
 
 
 def with_absolute_paths(name: str, absolute: Callable[[str], str]) -> str:
-    return resolve.with_absolute_path(name, absolute)
+    return functions.with_absolute_path(name, absolute)
 
 
 def shaped(function: Shaping, name: str, answer: Answer) -> tuple[float, np.ndarray | None]:

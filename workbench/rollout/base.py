@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch.distributed import ProcessGroup
     from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +20,10 @@ from workbench import metrics as M
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn. `temperature` 0 takes the likeliest token each time; `top_k` 0 and `top_p` 1 leave all tokens in."""
+    """How an answer is drawn. `temperature` 0 takes the likeliest token each time; `top_k` 0 and `top_p` 1 leave all tokens in.
+
+    With `kept` the log-probabilities are those among the tokens that top-k and top-p left in, and a `Rollout` says which these were.
+    """
 
     max_tokens: int
     temperature: float = 1.0
@@ -27,6 +31,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     stop_strings: tuple[str, ...] = ()
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer: its tokens (the stop token included), the log-probability of each at temperature 1, and why it ended."""
+    """One answer: its tokens (a stop token or stop string included), the log-probability of each under the distribution that it was drawn from, and why it ended.
+
+    That distribution is softmax(logits / temperature), at temperature 0 softmax(logits); with `Sampling.kept` among the `kept` tokens of each place alone.
+    """
 
     tokens: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
     key: int = 0
     sample: int = 0
+    kept: list[np.ndarray] | None = None
 
 
 @dataclass
@@ -107,7 +116,8 @@ class RolloutEngine(Protocol):
 class Ingredients:
     """What an engine is built from. `slots` answers are decoded at a time on each tensor-parallel `group`.
 
-    `beside_training`: it generates while the policy's weights change, so it needs a copy of them.
+    `beside_training`: it generates while the policy's weights change, so it needs a copy of them. `sampling` is what it will be asked for, where that is
+    known: an engine that cannot report its log-probabilities refuses it when it is built.
     """
 
     policy: Policy
@@ -116,6 +126,7 @@ class Ingredients:
     group: ProcessGroup
     slots: int = 32
     beside_training: bool = False
+    sampling: Sampling | None = None
 
 
 class EngineModule(Protocol):

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from workbench.rollout.base import Sampling
 
+_BELOW_1 = 1 - 2**-24
+"""The largest fp32 number below 1: a uniform number that was rounded to 1 would draw beyond the last token."""
 
-def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """A token for each row by the inverse of its cumulative distribution at a uniform number, and its log-probability at temperature 1.
 
-    top-k and top-p (nucleus: Holtzman et al., arXiv 1904.09751) cut the distribution after the temperature.
+class Draw(NamedTuple):
+    """A token for each row, its log-probability, and with `Sampling.kept` which tokens it was drawn among."""
+
+    token_B: Tensor
+    logprob_B: Tensor
+    kept_BV: Tensor | None = None
+
+
+def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Draw:
+    """A token for each row by the inverse of its cumulative distribution at a uniform number.
+
+    top-k and top-p (nucleus: Holtzman et al., arXiv 1904.09751) cut the distribution after the temperature. The log-probability is that of
+    softmax(logits / temperature), at temperature 0 of softmax(logits); with `sampling.kept` that of the cut distribution.
     """
-    lse_B = logits_BV.logsumexp(-1)
     if sampling.temperature == 0:
         token_B = logits_BV.argmax(-1)
-    else:
-        probs_BV = (logits_BV if sampling.temperature == 1 else logits_BV / sampling.temperature).softmax(-1)
-        if sampling.top_k or sampling.top_p < 1:
-            probs_BV = _cut(probs_BV, sampling.top_k, sampling.top_p)
-        cumulative_BV = probs_BV.cumsum(-1)
-        wanted_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
-        token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
-    return token_B, logits_BV.gather(1, token_B[:, None])[:, 0] - lse_B
+        return Draw(token_B, _at(logits_BV, token_B) - logits_BV.logsumexp(-1))
+    if sampling.temperature != 1:
+        logits_BV = logits_BV / sampling.temperature
+    probs_BV = _cut(logits_BV.softmax(-1), sampling.top_k, sampling.top_p) if sampling.top_k or sampling.top_p < 1 else logits_BV.softmax(-1)
+    cumulative_BV = probs_BV.cumsum(-1)
+    wanted_B1 = uniform_B.clamp(max=_BELOW_1)[:, None] * cumulative_BV[:, -1:]
+    token_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0].clamp(max=logits_BV.shape[1] - 1)
+    if not sampling.kept:
+        return Draw(token_B, _at(logits_BV, token_B) - logits_BV.logsumexp(-1))
+    kept_BV = probs_BV > 0
+    return Draw(token_B, _at(logits_BV, token_B) - logits_BV.masked_fill(~kept_BV, -torch.inf).logsumexp(-1), kept_BV)
+
+
+def kept_tokens(kept_BV: Tensor) -> list[np.ndarray]:
+    """The tokens that each row was drawn among, ascending."""
+    tokens, counts = kept_BV.nonzero()[:, 1].to(torch.int32).cpu().numpy(), kept_BV.sum(1).cpu().numpy()
+    return np.split(tokens, np.cumsum(counts)[:-1])
+
+
+def _at(logits_BV: Tensor, token_B: Tensor) -> Tensor:
+    return logits_BV.gather(1, token_B[:, None])[:, 0]
 
 
 def _cut(probs_BV: Tensor, top_k: int, top_p: float) -> Tensor:

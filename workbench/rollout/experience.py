@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from workbench import metrics as M
-from workbench.data.packing import Row
+from workbench.data.packing import Kept, Row
 from workbench.rewards.shaping import Answer
 
 Stage = Literal["sampled", "scored", "measured", "learnable"]
@@ -53,6 +53,9 @@ class Experience:
         shaped: where the reward lies, if shaping spread it over the tokens.
         learn: whether the policy learns from it.
         arrays: what other roles know of each token, by name; a loss finds them in its batch under these names.
+        temperature: at which it was sampled; its log-probabilities, by whomever, are those at this temperature.
+        scored_tokens: those that are scored, where a stop string and what follows it are not.
+        kept: the tokens that each of its tokens was drawn among, where log-probabilities are those among them.
     """
 
     step: int
@@ -78,6 +81,9 @@ class Experience:
     returns: np.ndarray | None = None
     learn: bool | None = None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    temperature: float = 1.0
+    kept: Kept | None = None
+    scored_tokens: list[int] | None = None
 
     @property
     def stage(self) -> Stage:
@@ -164,16 +170,28 @@ def mean_rewards(experiences: Sequence[Experience], mean: Callable[[list[float]]
     return {**means, **({M.REWARDS_UNKNOWN: unknown / len(experiences)} if unknown else {})}
 
 
+def lengths(experiences: Sequence[Experience]) -> dict[str, float]:
+    """Mean tokens of answers, of prompts, and of both together, as metrics."""
+    answers, prompts = (
+        _mean([float(len(tokens)) for tokens in each]) for each in ([e.tokens for e in experiences], [e.row.prefix for e in experiences])
+    )
+    return {M.GENERATION_LENGTH: answers, M.PROMPT_LENGTHS: prompts, M.RESPONSE_LENGTHS: prompts + answers}
+
+
 def group_into_rows(experiences: Sequence[Experience], arrays: Mapping[str, str]) -> list[Row]:
     """The experiences as rows to learn from: a prompt with its answers as branches, and of each token the arrays (name in the loss: field).
 
-    The experiences of a prompt lie side by side.
+    The experiences of a prompt lie side by side, and were sampled in one step, so at one temperature.
     """
     rows = []
     for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index):
         answers = list(same)
         values = {name: np.concatenate([_array(e, source) for e in answers]) for name, source in arrays.items()}
-        rows.append(dataclasses.replace(answers[0].row, branches=tuple(e.tokens for e in answers), arrays=values))
+        temperature = answers[0].temperature
+        assert all(e.temperature == temperature for e in answers), "a step's answers are sampled at one temperature"
+        kept = [e.kept for e in answers if e.kept is not None]
+        branches, among = tuple(e.tokens for e in answers), Kept.joined(kept) if kept else None
+        rows.append(dataclasses.replace(answers[0].row, branches=branches, arrays=values, temperature=temperature, kept=among))
     return rows
 
 

@@ -1,7 +1,7 @@
 """All answers of a run that generated, as one Parquet file and as JSON lines that serve as data.
 
 A line of answers.jsonl: {"row", "sample", "prompt", "response", "finish_reason", "tokens", "logprobs", and the data row's other columns}. `row`
-counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` are of the sampled tokens, at temperature 1.
+counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` are of the sampled tokens, at the temperature that they were sampled at.
 """
 
 from __future__ import annotations

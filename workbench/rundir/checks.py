@@ -71,6 +71,7 @@ class _Event(_Strict):
     step: Count = 0
     total_steps: Count = 0
     live: dict[str, object] = {}
+    coverage: dict[str, int] = {}
     metrics: dict[str, Number | None] = {}
     samples: list[_Sample] = []
     diagnostics: _Regression | _Ranking | None = None

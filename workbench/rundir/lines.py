@@ -74,7 +74,11 @@ class EventKind:
 
 KINDS: Mapping[str, EventKind] = {
     "data": EventKind(("report",), "The rows were read: how many of each file, how many were dropped or truncated, and their lengths."),
-    "state": EventKind(("state", "step", "total_steps"), "The run starts, or resumes, after this step.", ("live",)),
+    "state": EventKind(
+        ("state", "step", "total_steps"),
+        "The run starts, or resumes, after this step; coverage: how its steps go over the rows.",
+        ("live", "coverage"),
+    ),
     "phase": EventKind(("message",), "What the run does before, between or after its steps; an empty message ends it.", ("done", "total")),
     "step": EventKind(("step", "metrics"), "A step is done."),
     "validation": EventKind(("step", "metrics", "samples"), "Held-out rows were measured, and prompts answered.", ("diagnostics",)),
@@ -102,6 +106,7 @@ class Event(TypedDict):
     step: int
     total_steps: int
     live: dict[str, Json]
+    coverage: dict[str, int]
     metrics: dict[str, float]
     samples: list[dict[str, str]]
     diagnostics: Diagnostics

@@ -27,6 +27,8 @@ from workbench.settings.sections import AlgorithmConfig, Frozen, Model
 C = TypeVar("C", bound=AlgorithmConfig)
 TOGETHER = {"critic_reward": ("critic", "reward")}
 """Servers of several roles, whose models share the accelerator."""
+MEASURING = ("reference", "teacher")
+"""Roles that give log-probabilities of answers."""
 
 if TYPE_CHECKING:
     ServerName = str
@@ -173,10 +175,19 @@ class OnlineConfig(AlgorithmConfig):
     rollout_batch_size: int = Field(default=64, ge=1, description="Answers sampled in a step, all together.")
     samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer in tokens.")
-    temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature.")
+    temperature: float = Field(
+        default=1.0, gt=0, le=10, description="Sampling temperature, above 0; the policy that learns is softmax(logits / temperature), as sampled."
+    )
     top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    logprobs_of: Literal["kept", "policy"] = Field(
+        default="kept",
+        description="With top_k or top_p, whose log-probabilities are learnt: kept, among the tokens that the sampler kept, is what was sampled from;"
+        " policy, among all tokens, is biased, and what engines and servers can do that do not know the kept ones.",
+    )
+    stop_strings: tuple[str, ...] = Field(
+        default=(), description="Texts that end an answer, beside the model's own end token; rewards are given what stands before."
+    )
     rewards: dict[str, AnyReward] = Field(
         default={}, description="What an answer is worth: components by name, each of one kind (program, model, judge), weighted."
     )
@@ -199,8 +210,16 @@ class OnlineConfig(AlgorithmConfig):
     judge_server: Processes = Field(default=Processes(), description="The judge server's processes: for a judge with a model of its own.")
     kl_coefficient: float = Field(default=0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k1", description="How the KL of a token is estimated (Schulman 2020).")
+    kl_clamped: bool = Field(
+        default=False, description="Bound the estimate k3 as verl does: the log-ratio within 20, a token's KL within 10; beyond it has no gradient."
+    )
     clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
     clip_high: float = Field(default=0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    dual_clip: float = Field(
+        default=0.0,
+        ge=0,
+        description="c above 1: where the advantage is negative, a token's surrogate is c times it at least (dual clip, arXiv 1912.09729); 0: no bound.",
+    )
     entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
     update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
     truncated: Literal["keep", "mask", "penalty"] = Field(
@@ -212,6 +231,13 @@ class OnlineConfig(AlgorithmConfig):
         ge=0,
         description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
     )
+
+    @field_validator("dual_clip")
+    @classmethod
+    def _beyond_the_clip(cls, dual_clip: float) -> float:
+        if 0 < dual_clip <= 1:
+            raise ValueError("0 for no bound, or a number above 1, such as 3")
+        return dual_clip
 
     @field_validator("rewards")
     @classmethod
@@ -231,6 +257,20 @@ class OnlineConfig(AlgorithmConfig):
     @property
     def rows_per_step(self) -> int:
         return self.rollout_batch_size // self.samples_per_prompt
+
+    @property
+    def among_kept(self) -> bool:
+        """Log-probabilities are those among the tokens that top-k and top-p kept."""
+        return self.logprobs_of == "kept" and (self.top_k > 0 or self.top_p < 1)
+
+    @model_validator(mode="after")
+    def _kept_tokens_are_known(self) -> Self:
+        if self.among_kept and (served := [name for name in self.served if name in MEASURING]):
+            raise ValueError(
+                f"served={','.join(served)} with top_k={self.top_k}, top_p={self.top_p}: a server does not know which tokens were kept;"
+                " do not serve it, sample without top_k and top_p, or set logprobs_of=policy"
+            )
+        return self
 
     @model_validator(mode="after")
     def _judge_has_a_model(self) -> Self:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
-from workbench import metrics as M
 from workbench.backends.base import Immutable
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
 
 if TYPE_CHECKING:
     EngineName = str
+    FormatName = str
 else:
+    FormatName = Literal[("auto", *module_names("data/formats"))]
+    """The formats of rows that there are."""
     EngineName = Literal[tuple(module_names("rollout/engines"))]
     """The rollout engines there are."""
 
@@ -177,8 +179,18 @@ class Data(Frozen):
     train: str = Field(min_length=1, description="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")
     validation: str | None = Field(default=None, description="Held-out rows; empty: validation_fraction of the training rows is held out.")
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5, description="Share of rows held out where no validation file is named.")
-    format: Literal["auto", "hh", "preference", "nemo", "input_output", "messages", "sharegpt", "rated", "unpaired", "prompts"] = Field(
-        default="auto", description="Schema of the rows; auto tells it from the first row's keys."
+    format: FormatName = Field(default="auto", description="Schema of the rows; auto tells it from the first rows' keys.")
+    columns: dict[str, str | None] = Field(
+        default={}, description="Our name of a column: the file's (`a.b` is b within a); null leaves the column out: {prompt: query, label: null}."
+    )
+    map: str | None = Field(
+        default=None, description="A function of yours, path/to/file.py:function, that makes of a row (a dict) the row to read, several, or None."
+    )
+    pairs: Literal["extremes", "all"] = Field(
+        default="extremes", description="Of several ranked answers: the best against the worst, or every two that differ in rank."
+    )
+    template_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Variables of the model's chat template, such as {enable_thinking: false}; a run and its samples have the same."
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(
@@ -223,12 +235,16 @@ class Validation(Frozen):
 
 
 class Watch(Frozen):
-    """What happens when the run stands still."""
+    """What happens when the run stands still, or its numbers are none."""
 
     hang_after_s: float = Field(
         default=300.0,
         ge=0,
         description="Seconds without progress after which an alarm names the ranks that stand still, four times as long at the start; 0: never.",
+    )
+    stop_on_nan: bool = Field(
+        default=True,
+        description="A loss or gradient norm that is NaN or infinite ends the run as failed; false continues. Weights that are not finite are never saved.",
     )
     on_hang: Literal["alarm", "restart"] = Field(
         default="alarm",
@@ -242,6 +258,12 @@ class Checkpoint(Frozen):
     every_steps: int = Field(default=20, ge=0, description="Steps between checkpoints; 0 saves only at the end and on a stop.")
     keep_last: int = Field(default=2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(default=0, ge=0, description="How many of the best are kept besides, by best_metric at their validation.")
-    best_metric: str = Field(default=str(M.LOSS), min_length=1, description="Held-out metric that ranks the checkpoints.")
-    best_mode: Literal["min", "max"] = Field(default="min", description="Whether the smallest or the largest value is the best.")
+    best_metric: str = Field(
+        default="auto",
+        min_length=1,
+        description="Held-out metric that ranks the checkpoints; auto is the loss, for algorithms that learn from rollouts the reward.",
+    )
+    best_mode: Literal["auto", "min", "max"] = Field(
+        default="auto", description="Whether the smallest or the largest value is the best; auto: the largest of rewards, accuracies and the like."
+    )
     asynchronous: bool = Field(default=True, description="Write in the background while the next steps run.")

@@ -65,9 +65,19 @@ def _located(source: str) -> Path | None:
             return path
         if path.is_dir():
             raise DataError(f"{source} is a directory; name a file in it: {', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'it is empty'}")
+    if given.is_symlink():
+        raise DataError(f"{source} is a link to {given.readlink()}, which is not there")
+    if set(source) & set("*?[") and (given.name.endswith(DATA_ENDINGS) or source.startswith((".", "/", "~"))):
+        raise DataError(f"{source} is a pattern, and a source is one file: {_matching(given)}")
     if given.name.endswith(DATA_ENDINGS) or source.startswith((".", "/", "~")):
         folder = given.parent if given.parent.is_dir() else shipped.find(given.parent)
         names = [p.name for p in folder.iterdir()] if folder and folder.is_dir() else []
         close = difflib.get_close_matches(given.name, names, n=1)
         raise DataError(f"there is no file {source}" + (f"; did you mean {folder / close[0]}?" if folder and close else ""))
     return None
+
+
+def _matching(pattern: Path) -> str:
+    """What a pattern could have meant, for people."""
+    names = sorted(path.name for path in pattern.parent.glob(pattern.name)) if pattern.parent.is_dir() else []
+    return f"it matches {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it matches nothing"

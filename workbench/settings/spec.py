@@ -29,6 +29,8 @@ from workbench.settings import (
     Rollout,
     Validation,
     Watch,
+    best,
+    functions,
     placement,
     plain,
     shipped,
@@ -110,6 +112,11 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _best_can_be_told(self) -> Experiment:
+        best.check(self)
+        return self
+
+    @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
         placement.check_served(self.algorithm, self.model, find_algorithm_or_none(self.algorithm.name).ROLES)
         if problems := placement.problems(self.algorithm, self.model):
@@ -126,6 +133,8 @@ class Experiment(Frozen):
         data = self.data.model_copy(
             update={key: value and _absolute(value) for key in ("train", "validation") for value in [getattr(self.data, key)]}
         )
+        if data.map:
+            data = data.model_copy(update={"map": functions.with_absolute_path(data.map, _absolute)})
         model = self.model.model_copy(update={"source": _absolute(self.model.source)})
         return self.model_copy(update={"data": data, "model": model, "algorithm": self.algorithm.with_absolute_paths(_absolute)})
 
@@ -138,6 +147,7 @@ class Experiment(Frozen):
             SpecError: with all that is not; the message names the nearest there is.
         """
         problems = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
+        problems += [("data.map", what) for what in functions.problems(self.data.map, functions.MAP)] if self.data.map else []
         if problems := [*problems, *(_missing_here(self) if self.backend.name == "local" else ())]:
             raise SpecError(problems)
 

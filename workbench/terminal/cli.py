@@ -16,8 +16,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from workbench import api
-from workbench.data.limits import Limits
-from workbench.data.readers import Kind
 from workbench.rundir import opening
 from workbench.rundir.store import State
 from workbench.settings import plain
@@ -26,6 +24,7 @@ from workbench.terminal.app import PASSED_ON, app_
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
 from workbench.terminal.console import Console
+from workbench.terminal.data import data
 from workbench.terminal.follow import follow as follow_to_end
 from workbench.terminal.logins import app_url, team
 from workbench.terminal.logs import LogReader
@@ -40,7 +39,6 @@ from workbench.views.text import clock
 app = typer.Typer(
     help="Align language models, from a laptop to a SLURM cluster.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
 out, err = Console(), Console(stderr=True)
 
 RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of one, or `latest`.")]
@@ -240,10 +238,17 @@ def kill(run_id: RunId) -> None:
 
 
 @app.command()
-def resume(run_id: RunId, overrides: ResumeOverrides = None, follow: Follow = True) -> None:
+def resume(
+    run_id: RunId,
+    overrides: ResumeOverrides = None,
+    follow: Follow = True,
+    changed_data: Annotated[
+        bool, typer.Option("--changed-data", help="Continue although a data file, or the model, is not as it was at the launch.")
+    ] = False,
+) -> None:
     """Continue from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     item = api.get(run_id)
-    item.resume(overrides or ())
+    item.resume(overrides or (), changed_data)
     out.print(f"[bold]{escape(item.id)}[/]  attempt {item.status.attempt}")
     if follow:
         follow_to_end(item)
@@ -271,37 +276,6 @@ def export(
         difference = write(item.dir, target, step, adapter, check)
     comparison = "" if difference is None else f"; transformers loads it, logits differ by at most {difference:.1e}"
     out.print(f"{target}: written{comparison}", markup=False, highlight=False, soft_wrap=True)
-
-
-@data.command("check")
-def data_check(
-    source: Annotated[str, typer.Argument(help="A .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
-    kind: Annotated[Kind, typer.Option(help="What an algorithm would read it as.")] = "preference",
-    format_: Annotated[str, typer.Option("--format", help="The rows' schema; auto tells it from the first row.")] = "auto",
-    model: Annotated[str, typer.Option(help="Whose tokenizer and chat template to use.")] = "smollm2-135m-instruct",
-    max_length: Annotated[int, typer.Option(min=8, help="Longest row in tokens.")] = 1024,
-    rows: Annotated[str | None, typer.Option(help="OFFSET:COUNT, to page through the rows with their loss mask.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Longest check in seconds.")] = api.CHECK_TIMEOUT_S,
-    memory: Annotated[float | None, typer.Option(min=1, help="GiB of memory that the check may take; half of the machine's without it.")] = None,
-    max_expansion: Annotated[int, typer.Option(min=1, help="As data.max_expansion.")] = Limits.expansion,
-    as_json: Json = False,
-) -> None:
-    """Count, measure and show a data set's rows as training would see them."""
-    from workbench.data.check import render
-
-    limits = Limits(expansion=max_expansion)
-    if rows is not None:
-        offset, _, count = rows.partition(":")
-        if not (offset.isdigit() and count.isdigit()):
-            raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
-        page = api.browse_data(source, kind, int(offset), int(count), format_, model, limits, timeout, memory)
-        print(page.model_dump_json(indent=None if as_json else 2))
-        return
-    report = api.check_data(source, kind, format_, model, max_length, limits, timeout, memory)
-    if as_json:
-        print(report.model_dump_json())
-    else:
-        render(report, out)
 
 
 @app.command()

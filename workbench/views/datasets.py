@@ -48,6 +48,11 @@ def malformed(report: CheckReport, listed: int) -> str:
     return f"{listed:,} of {report.bad:,}. A run refuses such a file, or leaves these rows out with `data.on_bad_row=skip`."
 
 
+def refusal(report: CheckReport) -> str:
+    """That a run refuses the rows, and why, in a line."""
+    return f"A run refuses this file: {report.refused.partition(chr(10))[0].rstrip(':')}."
+
+
 def pages(rows: int) -> int:
     """How many pages the rows of a data set fill."""
     return max(1, -(-rows // ROWS_A_PAGE))
@@ -102,4 +107,7 @@ def malformed_table(report: CheckReport, most: int | None = None) -> str:
 def picture(report: CheckReport, bad_rows: int = 10) -> str:
     """What there is to know of a data set as HTML: counts, lengths, and the first malformed rows with their place."""
     counts = pictures.table([{figure.label: figure.value for figure in headline(report)}], f"{report.source}, read as {KINDS[report.kind].lower()}")
+    said = [refusal(report)] if report.refused else []
+    listed = "".join(f"<li>{html.escape(text.visible(each))}</li>" for each in (*said, *report.notes))
+    counts += f'<ul style="{pictures.FONT}">{listed}</ul>' if listed else ""
     return counts + lengths(report) + malformed_table(report, bad_rows)

@@ -20,7 +20,7 @@ def headline(run: Run, history: History, status: Status) -> list[Figure]:
     """Prompts answered, what the answers are like, speed and time left."""
     done, total = _answered(run, history, status)
     figures = [Figure("Prompts answered", f"{done:,}", f"of {total:,} · {done / total:.0%}" if total else "")]
-    if lengths := history.metrics.get(M.RESPONSE_LENGTHS):
+    if lengths := history.metrics.get(M.GENERATION_LENGTH):
         figures.append(Figure("Answer length", text.number(sum(lengths) / len(lengths), 3), "tokens on average"))
     if ended := history.metrics.get(M.PROPERLY_ENDED):
         figures.append(Figure("Ended", f"{sum(ended) / len(ended):.0%}", "others truncated"))

@@ -90,6 +90,13 @@ class CriticModel:
         return {name: sum(m[name] for m in metrics) / len(metrics) for name in metrics[0]}
 
     def save(self, step: int) -> None:
+        """Raises ValueError for weights that are not finite: there would be no critic to continue with."""
+        from workbench.engine import checkpoint
+
+        if not checkpoint.is_finite(self.policy):
+            raise ValueError(
+                f"the critic's weights are NaN or infinite at step {step}: no checkpoint is made; resume from an earlier one with a lower lr"
+            )
         self._checkpoints.save(step)
         self._checkpoints.finish()
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from workbench.data import chat
+from workbench.data.chat import Chat, Encoded
 from workbench.data.packing import Row
-from workbench.data.rows import Message
+from workbench.data.rows import Message, PromptOnly
 from workbench.models.chat_completions import ChatCompletions, Reply
 from workbench.models.endpoint import Arrays, BadRequest, Field
 from workbench.models.frozen import frozen, laid_out
@@ -52,22 +52,24 @@ class JudgeModels:
 
         cfg = around.online
         self.policies: dict[str, Policy] = {}
+        self._chats: dict[str, Chat] = {}
         for source in sources_of(cfg.rewards.values(), "judge"):
             model = laid_out(Model(source=source, precision=around.spec.model.precision), around.layout)
-            self.policies[source] = frozen(model, hf.local_directory(source), cfg.micro_batch_tokens, OUTPUTS)
+            directory = hf.local_directory(source)
+            self._chats[source] = Chat(hf.tokenizer(directory))
+            self.policies[source] = frozen(model, directory, cfg.micro_batch_tokens, OUTPUTS)
 
     def logprobs(self, source: str, questions: Sequence[str], options: Sequence[str]) -> np.ndarray:
-        """[Q, W]: each option's log-probability as the beginning of the reply. NaN for a question that is longer than the model reads."""
-        from workbench.engine import hf
-
-        policy = self.policies[source]
-        tokenizer = hf.tokenizer(policy.directory)
+        """[Q, W]: each option's log-probability as the beginning of the reply. NaN for a question that the model does not take, or longer than it reads."""
+        policy, chat = self.policies[source], self._chats[source]
         longest = getattr(policy.hf_config, "max_position_embeddings", None) or 1 << 30
         # Encoded as a message's text, in which nothing is a special token: an answer cannot end its turn and speak as another.
-        replies = tuple(tokenizer.encode(option, add_special_tokens=False, split_special_tokens=True) for option in options)
-        prompts = [chat.prompt_tokens([Message("user", question)], tokenizer) for question in questions]
-        reads = [len(prompt) + max(map(len, replies)) <= longest for prompt in prompts]
-        outputs = iter(policy.outputs([Row(prompt, replies) for prompt, fits in zip(prompts, reads, strict=True) if fits], OUTPUTS))
+        replies = tuple(chat.tokenizer.encode(option, add_special_tokens=False, split_special_tokens=True) for option in options)
+        asked = chat.encode([PromptOnly((Message("user", question),), {}) for question in questions])
+        prompts = [list(each.row.prefix) if isinstance(each, Encoded) else None for each in asked]
+        reads = [prompt is not None and len(prompt) + max(map(len, replies)) <= longest for prompt in prompts]
+        rows = [Row(prompt, replies) for prompt, fits in zip(prompts, reads, strict=True) if fits and prompt is not None]
+        outputs = iter(policy.outputs(rows, OUTPUTS))
         ends = np.cumsum([len(reply) for reply in replies])[:-1]
         found_QW = np.full((len(questions), len(options)), np.nan, np.float32)
         for number, fits in enumerate(reads):

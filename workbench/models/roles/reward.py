@@ -21,7 +21,7 @@ from workbench.models.endpoint import TOKENS, Arrays, BadRequest, Field
 from workbench.models.frozen import laid_out
 from workbench.models.protocol import Answers, Judging, Scoring, Served, Surroundings, Transport
 from workbench.models.reward_models import RewardModel
-from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, Verdict, Waiting
+from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, Verdict, Waiting, before_stop
 from workbench.rollout.experience import Experience
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.online import OnlineConfig, Reward, find_reward_kind, require, sources_of
@@ -111,7 +111,9 @@ def _no_judge(questions: Sequence[str], options: Sequence[str]) -> Sequence[Verd
 
 
 def _finished(experiences: Sequence[Experience]) -> list[Finished]:
-    return [Finished(e.prompt_index, e.prompt, e.response, e.row.columns, e.row.prefix, e.tokens, e.row.asked) for e in experiences]
+    return [
+        Finished(e.prompt_index, e.prompt, e.response, e.row.columns, e.row.prefix, e.scored_tokens or e.tokens, e.row.asked) for e in experiences
+    ]
 
 
 class LocalReward:
@@ -211,7 +213,7 @@ class Server:
         from workbench.engine import hf
 
         self.reward = RewardModels(around, lambda kind: kind.EACH)
-        self._tokenizer = hf.tokenizer(around.directory)
+        self._tokenizer, self._stop_strings = hf.tokenizer(around.directory), around.online.stop_strings
 
     def endpoints(self) -> Mapping[str, Answers]:
         outputs = (Field("rewards", np.float32, 2), Field("known", np.uint8, 2))
@@ -243,9 +245,12 @@ class Server:
         for prompt_index, row in enumerate(rows):
             prompt = str(self._tokenizer.decode(list(row.prefix)))
             for tokens in row.branches:
-                response = str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-                finished.append(Finished(prompt_index, prompt, response, columns[len(finished)], row.prefix, tokens, asked[len(finished)]))
+                response, scored = before_stop(tokens, self._decode, self._stop_strings)
+                finished.append(Finished(prompt_index, prompt, response, columns[len(finished)], row.prefix, scored, asked[len(finished)]))
         return finished
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
 
 def local(around: Surroundings) -> Scoring:

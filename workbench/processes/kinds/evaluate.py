@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -26,8 +25,6 @@ class Evaluation:
 
     def __init__(self, rank: Rank):
         from workbench import algorithms
-        from workbench.data.dataset import load
-        from workbench.processes.context import warn_of_context
         from workbench.processes.controls import Controls
         from workbench.processes.online import Online
         from workbench.processes.reference_cache import with_reference
@@ -36,12 +33,10 @@ class Evaluation:
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
         self._rank = rank
-        data = load(spec.data, algorithms.kind_of_rows(spec.algorithm), rank.tokenizer, rank.progress("reading the data"))
-        rank.emit("data", report=dataclasses.asdict(data.report))
+        data = rank.read(spec.data, algorithms.kind_of_rows(spec.algorithm), getattr(spec.algorithm, "max_tokens", 0))
         held_out = list(data.validation[: spec.validation.max_rows])
         if not held_out:
             raise ValueError("there are no held-out rows to measure: name a file, data.validation=…, or a share, data.validation_fraction=0.1")
-        warn_of_context(rank, held_out, getattr(spec.algorithm, "max_tokens", 0))
         advances = algorithm.ROLES.get("reference") == "advancing"
         policy, self.step = restored_policy(rank, keeps_reference=advances)
         self.total_steps = self.step

@@ -6,7 +6,6 @@ answers.jsonl, answers.parquet   all of them, when the run is complete (`workben
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -34,7 +33,7 @@ class Config(CheckpointJob):
     temperature: float = Field(default=1.0, ge=0, le=10, description="Sampling temperature; 0 takes the likeliest token each time.")
     top_k: int = Field(default=0, ge=0, description="Sample among the k likeliest tokens; 0: all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Sample among the likeliest tokens that make up this share.")
-    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token.")
+    stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token; not in its text.")
     prompts_per_step: int = Field(default=64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
 
 
@@ -42,9 +41,7 @@ class Generation:
     """One rank of it."""
 
     def __init__(self, rank: Rank):
-        from workbench.data.dataset import load
         from workbench.engine import parallel
-        from workbench.processes.context import warn_of_context
         from workbench.processes.controls import Controls
         from workbench.processes.phases import PhaseTimes
         from workbench.processes.restored import restored_policy
@@ -55,9 +52,7 @@ class Generation:
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
         whole = rank.spec.data.model_copy(update={"validation": None, "validation_fraction": 0.0})
-        data = load(whole, "prompt", rank.tokenizer, rank.progress("reading the data"))
-        rank.emit("data", report=dataclasses.asdict(data.report))
-        warn_of_context(rank, data.train, self._cfg.max_tokens)
+        data = rank.read(whole, "prompt", self._cfg.max_tokens)
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
         self._rows = data.train
@@ -104,7 +99,7 @@ class Generation:
 
         began, cfg, step = time.perf_counter(), self._cfg, self.step + 1
         with self._times.timed("generate"):
-            sampling = sampling_of(cfg, self._rank.directory)
+            sampling = sampling_of(cfg, self._rank.end_tokens)
             mine = self._sampler.answers(rows, cfg.samples_per_prompt, step, self._rank.spec.seed, sampling)
         answers = in_order(parallel.gather_over_all(mine), len(rows), cfg.samples_per_prompt)
         if parallel.rank() == 0:
@@ -119,11 +114,12 @@ class Generation:
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
+    from workbench.rollout.experience import lengths
+
     tokens = sum(len(e.tokens) for e in answers)
     return {
         M.ROLLOUT_SIZE: len(answers),
-        M.RESPONSE_LENGTHS: tokens / len(answers),
-        M.PROMPT_LENGTHS: sum(len(e.row.prefix) for e in answers) / len(answers),
+        **lengths(answers),
         M.PROPERLY_ENDED: sum(e.finish_reason == "stop" for e in answers) / len(answers),
         M.TOKENS_PER_S: tokens / seconds,
         M.SAMPLES_PER_S: len(answers) / seconds,

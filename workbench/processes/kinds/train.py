@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import metrics as M
-from workbench.settings import JobConfig
+from workbench.settings import JobConfig, best
 
 if TYPE_CHECKING:
     from workbench.algorithms import Loss, Metrics, OnlineRuntime
-    from workbench.data.packing import Row
+    from workbench.data.packing import Coverage, Row
     from workbench.processes.online import Online
     from workbench.processes.rank import Rank
+
+
+DIVERGED = (M.LOSS, M.GRAD_NORM, M.CRITIC_LOSS, M.CRITIC_GRAD_NORM)
+"""Metrics of a step that end the run where they are not finite (`watch.stop_on_nan`)."""
 
 
 class Config(JobConfig):
@@ -41,6 +46,8 @@ class Training:
         cfg = self._spec.algorithm
         by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
         self.total_steps = cfg.max_steps or by_epochs
+        self._covered = self._coverage()
+        best.check_steps(self._spec, self.total_steps, held_out=len(self._held_out))
         restored = self._load_policy()
         self._controls = Controls(rank, self._change, restored.get("obeyed", 0.0))
         self._online = self._load_online()
@@ -50,16 +57,26 @@ class Training:
 
     def _load_data(self) -> None:
         from workbench import algorithms
-        from workbench.data.dataset import load
-        from workbench.processes.context import warn_of_context
 
-        kind = algorithms.kind_of_rows(self._spec.algorithm)
-        self._data = load(self._spec.data, kind, self._rank.tokenizer, self._rank.progress("reading the data"))
+        self._data = self._rank.read(self._spec.data, algorithms.kind_of_rows(self._spec.algorithm), getattr(self._spec.algorithm, "max_tokens", 0))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
-        self._rank.emit("data", report=dataclasses.asdict(self._data.report))
-        warn_of_context(self._rank, [*self._train, *self._held_out], getattr(self._spec.algorithm, "max_tokens", 0))
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
+
+    def _coverage(self) -> Coverage:
+        """How the steps go over the rows; warned of where that is not what the settings ask for."""
+        from workbench.data.packing import coverage
+
+        cfg, rows = self._spec.algorithm, len(self._train)
+        covered = coverage(rows, cfg.rows_per_step, self.total_steps)
+        if rows < cfg.rows_per_step:
+            self._rank.warn(
+                f"a step takes {cfg.rows_per_step} rows, and there are {rows}: it learns from each of them {cfg.rows_per_step / rows:.3g} times"
+            )
+        elif covered.last_pass and cfg.max_steps is None:
+            left_out = f"{covered.last_pass} of {rows} rows" + (" in the last pass" if cfg.epochs > 1 else "")
+            self._rank.warn(f"{left_out} are not learnt from: they do not fill a batch of {cfg.rows_per_step}")
+        return covered
 
     def _load_policy(self) -> dict[str, Any]:
         """The policy as its newest checkpoint has it. Returns the run's state there."""
@@ -76,14 +93,24 @@ class Training:
         if self._algorithm.ROLES.get("reference") == "advancing":  # before a checkpoint is loaded: the first weights are the first reference
             self._policy.keep_reference()
         elif "reference" in self._algorithm.ROLES and not self._learns_from_rollouts:
-            self._train = with_reference(self._train, "train", self._policy, self._rank)
+            self._train = self._with_reference(self._train)
             self._held_out = with_reference(self._held_out, "validation", self._policy, self._rank)
-        self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, spec.checkpoint)
+        self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, best.settled(spec))
         self.step = self._checkpoints.load_newest(self._rank.warn)
         restored = parallel.from_first(checkpoint.state_of(self._rank.run.checkpoints, self.step) if parallel.rank() == 0 else {})
         self._live.load_state_dict(restored.get("settings", {}))
         self.state.update(restored.get("algorithm", {}))
         return restored
+
+    def _with_reference(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows, those that the steps learn from with the reference's log-probabilities."""
+        from workbench.data.packing import batch_indices
+        from workbench.processes.reference_cache import with_reference
+
+        drawn = self.total_steps * self._spec.algorithm.rows_per_step
+        learnt = sorted(set(batch_indices(len(rows), drawn, 0, self._spec.seed).tolist()))
+        measured = dict(zip(learnt, with_reference([rows[i] for i in learnt], "train", self._policy, self._rank), strict=True))
+        return [measured.get(i, row) for i, row in enumerate(rows)]
 
     @property
     def _learns_from_rollouts(self) -> bool:
@@ -153,7 +180,9 @@ class Training:
         from workbench.rundir.store import COMPLETE
 
         rank = self._rank
-        rank.emit("state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live)
+        rank.emit(
+            "state", state="running", step=self.step, total_steps=self.total_steps, live=self._live.live, coverage=dataclasses.asdict(self._covered)
+        )
         beats.moved(self.step)
         try:
             reason = self._steps()
@@ -171,6 +200,8 @@ class Training:
         """The steps, to the end or to a stop; which of them it was. Raises StopRequested for a stop in the middle of a step."""
         spec = self._spec
         held_out = self._validation.measure(0) if self.step == 0 else {}
+        if held_out:
+            best.check_measured(spec, held_out)
         if self.stop_requested():
             return "stopped"
         began = time.perf_counter()
@@ -181,7 +212,7 @@ class Training:
             held_out = self._validation.measure(self.step) if last or _due(self.step, spec.validation.every_steps) else {}
             stop = not last and self.stop_requested()
             if last or stop or _due(self.step, spec.checkpoint.every_steps):
-                self._save(held_out.get(spec.checkpoint.best_metric))
+                self._save(held_out.get(best.metric(spec)))
             if stop:
                 return "stopped"
             began = time.perf_counter()
@@ -199,17 +230,38 @@ class Training:
         self._rank.emit("step", step=self.step, metrics=metrics)
         self._bell.emit_alarms(self.step, metrics)
         self._report_checkpoint(wait=False)
+        if self._spec.watch.stop_on_nan:
+            self._stop_on_nan(metrics)
+
+    def _stop_on_nan(self, metrics: Metrics) -> None:
+        """Raises ValueError for a step whose loss or gradients are not finite, once a checkpoint that is being written is in place."""
+        from workbench.engine import checkpoint
+
+        bad = [name for name in DIVERGED if not math.isfinite(metrics.get(name, 0.0))]
+        if not bad:
+            return
+        self._report_checkpoint(wait=True)
+        steps = checkpoint.complete_steps(self._rank.run.checkpoints)
+        before = f"resume from the checkpoint of step {steps[-1]}" if steps else "there is no checkpoint from before; launch it again"
+        raise ValueError(
+            f"step {self.step}: {' and '.join(bad)} {'is' if len(bad) == 1 else 'are'} NaN or infinite: the run stops here (watch.stop_on_nan);"
+            f" {before}, with a lower algorithm.lr or more algorithm.warmup_steps"
+        )
 
     def _save(self, metric: float | None) -> None:
         """Begin a checkpoint of this step, of the critic first: so that a checkpoint of the policy has its critic's beside it."""
+        from workbench.engine import checkpoint
         from workbench.rundir import beats
 
         with beats.doing("checkpoint"):
             self._report_checkpoint(wait=True)
+            if not checkpoint.is_finite(self._policy):
+                self._rank.warn(f"no checkpoint of step {self.step}: the weights are NaN or infinite; the earlier ones are kept")
+                return
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
             state = {"settings": self._live.state_dict(), "obeyed": self._controls.last_request_time, "algorithm": self.state}
-            self._checkpoints.save(self.step, metric, state)
+            self._checkpoints.save(self.step, metric if metric is None or math.isfinite(metric) else None, state)
             self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
 
     def _report_checkpoint(self, wait: bool) -> None:

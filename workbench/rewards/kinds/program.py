@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 
 from workbench.rewards import resolve
 from workbench.rewards.base import Finished, Given, Need, Scorer, Scores
+from workbench.settings import functions
 
 Config = str
 EACH = True
 
 
 def problems(config: str, samples_per_prompt: int) -> list[tuple[str, str]]:
-    return [("", what) for what in resolve.problems(config, resolve.PROGRAM)]
+    return [("", what) for what in functions.problems(config, resolve.PROGRAM)]
 
 
 def with_absolute_paths(config: str, absolute: Callable[[str], str]) -> str:
-    return resolve.with_absolute_path(config, absolute)
+    return functions.with_absolute_path(config, absolute)
 
 
 def needs(config: str) -> Sequence[Need]:

@@ -31,7 +31,7 @@ from workbench.engine import device, hf, quantisation
 from workbench.engine.gather import gathered
 from workbench.engine.model_files import NO_CODE
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
-from workbench.rollout.draw import draw
+from workbench.rollout.draw import draw, kept_tokens
 from workbench.rundir.beats import moved
 
 
@@ -158,7 +158,14 @@ class Engine:
         sizes, stopped = ends.size_B.tolist(), ends.stopped_B.tolist()
         self._count(lengths, sizes, drawn.first_s - started, time.perf_counter() - drawn.first_s)
         return [
-            Rollout(tokens[i][: sizes[i]], logprobs[i][: sizes[i]], "stop" if stopped[i] else "length", prompt.key, sample)
+            Rollout(
+                tokens[i][: sizes[i]],
+                logprobs[i][: sizes[i]],
+                "stop" if stopped[i] else "length",
+                prompt.key,
+                sample,
+                [kept[i] for kept in drawn.kept[: sizes[i]]] if sampling.kept else None,
+            )
             for i, (prompt, sample) in enumerate(batch)
         ]
 
@@ -182,6 +189,7 @@ class _Draw(LogitsProcessor):
     def __init__(self, draws: Sequence[np.ndarray], sampling: Sampling):
         self.tokens: list[Tensor] = []
         self.logprobs: list[Tensor] = []
+        self.kept: list[list[np.ndarray]] = []
         self.first_s = 0.0
         self._sampling = sampling
         longest = max(map(len, draws))
@@ -192,10 +200,12 @@ class _Draw(LogitsProcessor):
         if not self.tokens:
             device.synchronize()
             self.first_s = time.perf_counter()
-        token_B, logprob_B = draw(scores.float(), self._sampling, self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1)])
+        token_B, logprob_B, kept_BV = draw(scores.float(), self._sampling, self._uniform_BT[:, min(len(self.tokens), self._uniform_BT.shape[1] - 1)])
         moved()
         self.tokens.append(token_B)
         self.logprobs.append(logprob_B)
+        if kept_BV is not None:
+            self.kept.append(kept_tokens(kept_BV))
         return torch.full_like(scores, -torch.inf).scatter(1, token_B[:, None], 0.0)
 
 

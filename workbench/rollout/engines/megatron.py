@@ -24,7 +24,7 @@ from workbench.engine import device, graphs
 from workbench.engine.layer import Attend, Heads, Rotary, hidden_states, rotary_tables
 from workbench.engine.model import PackedGPT
 from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling
-from workbench.rollout.draw import draw
+from workbench.rollout.draw import Draw, draw, kept_tokens
 from workbench.rundir.beats import moved
 
 _ROUND = 64
@@ -46,6 +46,7 @@ class _Slot:
     draws: np.ndarray
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kept: list[np.ndarray] = field(default_factory=list)
 
 
 class Engine:
@@ -160,16 +161,19 @@ class Engine:
         """One more token for every answer in the making."""
         started = time.perf_counter()
         rows, longest = len(active), max(slot.length for slot in active) + 1
-        if self._recorder:  # a few shapes, each recorded once
+        recorder = None if sampling.kept else self._recorder  # what is kept has no fixed shape
+        if recorder:  # a few shapes, each recorded once
             rows, longest = min(_power_of_two(rows), self.slots), min(_stepped(longest), self._keys[0].shape[2])
         filled = [0] * (rows - len(active))
         last_2B = torch.tensor([[slot.tokens[-1] for slot in active] + filled, [slot.length for slot in active] + filled], device=device.current())
-        step = self._recorder or self._next
-        chosen_2B = step((longest, _law(sampling)), last_2B, self._uniform(active, rows)).tolist()
-        for slot, token, logprob in zip(active, *chosen_2B, strict=False):
+        uniform_B = self._uniform(active, rows)
+        if sampling.kept:
+            _append(active, draw(self._next_logits(longest, last_2B), sampling, uniform_B))
+        else:
+            token_B, logprob_B = (recorder or self._next)((longest, _law(sampling)), last_2B, uniform_B)
+            _append(active, Draw(token_B.long(), logprob_B))
+        for slot in active:
             slot.length += 1
-            slot.tokens.append(int(token))
-            slot.logprobs.append(logprob)
         moved()
         self.profile.decode_tokens += len(active)
         self.profile.busy += len(active)
@@ -182,6 +186,11 @@ class Engine:
         `key` has the longest cache that is looked at and how to draw.
         """
         longest, sampling = key
+        token_B, logprob_B, _ = draw(self._next_logits(longest, last_2B), sampling, uniform_B)
+        return torch.stack([token_B.double(), logprob_B.double()])
+
+    def _next_logits(self, longest: int, last_2B: Tensor) -> Tensor:
+        """The logits [B, V] of each slot's next token; its cache grows by its last one."""
         token_B, length_B = last_2B
         count = len(token_B)
         rows_B = torch.arange(count, device=token_B.device)
@@ -198,13 +207,10 @@ class Engine:
             return out.reshape(count, -1, 1, query.shape[-1])
 
         hidden_B1D = self._hidden(token_B[:, None], length_B[:, None], attend)
-        return torch.stack([each.double() for each in draw(self._logits(hidden_B1D[:, -1]), sampling, uniform_B)])
+        return self._logits(hidden_B1D[:, -1])
 
     def _draw(self, slots: Sequence[_Slot], logits_SV: Tensor, sampling: Sampling) -> None:
-        token_S, logprob_S = draw(logits_SV, sampling, self._uniform(slots, len(slots)))
-        for slot, token, logprob in zip(slots, token_S.tolist(), logprob_S.tolist(), strict=True):
-            slot.tokens.append(token)
-            slot.logprobs.append(logprob)
+        _append(slots, draw(logits_SV, sampling, self._uniform(slots, len(slots))))
 
     def _uniform(self, slots: Sequence[_Slot], rows: int) -> Tensor:
         """Each slot's next uniform number, and zeros up to `rows`."""
@@ -223,7 +229,8 @@ class Engine:
                 active[i] = moved
                 for cache in (*self._keys, *self._values):
                     cache[i, :, : moved.length] = cache[len(active), :, : moved.length]
-            yield Rollout(slot.tokens, slot.logprobs, "stop" if stopped else "length", slot.prompt.key, slot.sample)
+            reason = "stop" if stopped else "length"
+            yield Rollout(slot.tokens, slot.logprobs, reason, slot.prompt.key, slot.sample, slot.kept if sampling.kept else None)
 
     def _said_stop(self, slot: _Slot, strings: Sequence[str]) -> bool:
         if not strings:
@@ -273,6 +280,16 @@ def build(of: Ingredients) -> Engine:
         whole = Whole(of.policy, of.group)
         return Engine(whole.model, of.tokenizer, of.slots, whole.refill)
     return Engine(of.policy.chunks[0], of.tokenizer, of.slots)
+
+
+def _append(slots: Sequence[_Slot], drawn: Draw) -> None:
+    """The slots' next tokens; there may be more drawn than slots."""
+    for slot, token, logprob in zip(slots, drawn.token_B.tolist(), drawn.logprob_B.tolist(), strict=False):
+        slot.tokens.append(token)
+        slot.logprobs.append(logprob)
+    if drawn.kept_BV is not None:
+        for slot, kept in zip(slots, kept_tokens(drawn.kept_BV), strict=True):
+            slot.kept.append(kept)
 
 
 def _power_of_two(count: int) -> int:

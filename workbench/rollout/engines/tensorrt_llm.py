@@ -32,6 +32,8 @@ BUCKET_BYTES = 512 * 2**20
 TAGS = ("model", "kv_cache")
 """What the engine gives back while the policy trains, by TensorRT-LLM's names."""
 
+_INSTEAD = "rollout.name=megatron"
+
 Named = Sequence[tuple[str, Tensor]]
 
 
@@ -81,6 +83,7 @@ class Engine:
         self.version = 0
         self._asleep = False
         self._sampling_params = tensorrt_llm.SamplingParams
+        self._processed = _processed()
         self._loop = asyncio.new_event_loop()
         self.llm = self._loop.run_until_complete(
             _started(
@@ -171,6 +174,7 @@ class Engine:
 
     def _fields(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict[str, Any]:
         """A prompt's SamplingParams. Greedy answers are all the same, and the library refuses to give several."""
+        self.check(sampling)
         limit = min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens)
         if len(prompt.tokens) + limit > self.max_length:
             raise ValueError(
@@ -194,7 +198,22 @@ class Engine:
             "end_id": -1,
             "pad_id": self.tokenizer.pad_token_id or 0,
             "logprobs": 1,
+            **({"logprobs_mode": self._processed} if sampling.temperature not in (0, 1) else {}),
         }
+
+    def check(self, sampling: Sampling) -> None:
+        """The library reports log-probabilities of softmax(logits), or (in versions that have the mode) of what it drew from, but not from which tokens.
+
+        Raises:
+            ValueError: the sampling wants others.
+        """
+        cut = sampling.top_k > 0 or sampling.top_p < 1
+        asked = f"temperature={sampling.temperature:g} top_k={sampling.top_k} top_p={sampling.top_p:g}"
+        if sampling.kept:
+            raise ValueError(f"rollout.name=tensorrt_llm does not say which tokens {asked} kept: set algorithm.logprobs_of=policy, or {_INSTEAD}")
+        if sampling.temperature not in (0, 1) and (cut or self._processed is None):
+            without = "with top_k or top_p" if cut else "in the version installed here"
+            raise ValueError(f"rollout.name=tensorrt_llm has no log-probabilities at {asked} {without}: set algorithm.temperature=1, or {_INSTEAD}")
 
     def _rollouts(self, prompt: Prompt, output: Any, sampling: Sampling) -> Iterator[Rollout]:
         completions = list(output.outputs) * (prompt.samples if sampling.temperature == 0 else 1)
@@ -238,6 +257,15 @@ def _sleeps() -> dict[str, Any]:
     return {"sleep_config": later()} if later else {"enable_sleep": True}
 
 
+def _processed() -> Any:
+    """The mode that reports log-probabilities of the distribution drawn from; None in versions without it."""
+    try:
+        modes = getattr(import_module("tensorrt_llm.sampling_params"), "LogprobMode", None)
+    except ImportError:
+        return None
+    return getattr(modes, "PROCESSED", None)
+
+
 def _buckets(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> Iterator[list[tuple[str, Tensor]]]:
     """The weights in groups of at most BUCKET_BYTES, or of one that is larger."""
     bucket: list[tuple[str, Tensor]] = []
@@ -263,4 +291,7 @@ def build(of: Ingredients) -> Engine:
         raise ValueError(
             f"rollout.name=tensorrt_llm: {of.directory} has quantised weights, which TensorRT-LLM would compute with; use rollout.name=megatron"
         )
-    return Engine(of.directory, lambda: gathered(of.policy.weights(), of.policy.hf_config), of.tokenizer, of.slots)
+    engine = Engine(of.directory, lambda: gathered(of.policy.weights(), of.policy.hf_config), of.tokenizer, of.slots)
+    if of.sampling:
+        engine.check(of.sampling)
+    return engine

@@ -1,0 +1,1 @@
+"""Values that losses and advantages are compared with, and what makes them."""

@@ -1,0 +1,181 @@
+"""The formats of rows: one file each, found by its name, each with its schema, how it is recognised, what it reads and its parser.
+
+A preference row serves an algorithm that learns conversations too (its prompt with the chosen answer), and one that learns unpaired answers
+(the chosen one is desirable, the rejected one is not). Every row with an answer serves an algorithm that learns from prompts: the answer, of a
+pair the chosen one, becomes the column `answer`. Beside any format `system` is the first turn and `tools` are what the conversation may call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Protocol, cast
+
+from workbench.data.formats import _parts as parts
+from workbench.data.formats._nearest import nearest
+from workbench.data.formats._parts import Asked, Pairs, Parsed, Raw, brief
+from workbench.data.rows import Conversation, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
+from workbench.settings.naming import module_names
+
+__all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse"]
+
+NAMES = tuple(module_names("data/formats"))
+WANTED: Mapping[Kind, str] = {
+    "preference": "a preference row (prompt, chosen, rejected)",
+    "conversation": "a conversation, or a preference row",
+    "rated": "a rated row (prompt, response, ratings)",
+    "unpaired": "an unpaired row (prompt, response, label), or a preference row",
+    "prompt": "a prompt, or a row of any other kind",
+}
+"""What each kind of row is, for people."""
+_KINDS = {"preference": Preference, "conversation": Conversation | RawText, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
+_SYSTEM, _TOOLS = ("system", "system_prompt"), "tools"
+_MEANING = frozenset({"instruction", "input", "context", "history", "label", "weight", "functions", "images", "image", "videos", "video", "audio"})
+"""Columns that change what a row means: a format that does not read one refuses the row."""
+
+
+class Format(Protocol):
+    """A format's file: its schema for people, what kinds of row it gives, the sets of columns by which it is recognised, and which columns it reads beside
+    the prompt's.
+
+    It may also have `WITHOUT`, columns beside which it is not recognised, and `fits(row, asked)`, which adds to the number of its keys, or is negative
+    where the values are of another format.
+    """
+
+    @property
+    def SCHEMA(self) -> str: ...
+    @property
+    def GIVES(self) -> tuple[Kind, ...]: ...
+    @property
+    def KEYS(self) -> tuple[frozenset[str], ...]: ...
+    @property
+    def READS(self) -> frozenset[str]: ...
+    def parse(self, row: Raw, asked: Asked) -> Parsed: ...
+
+
+@cache
+def find(name: str) -> Format:
+    return cast(Format, importlib.import_module(f"{__name__}.{name}"))
+
+
+SCHEMAS: Mapping[str, str] = {name: find(name).SCHEMA for name in NAMES}
+
+
+def detect(rows: Sequence[Raw], asked: Asked) -> str:
+    """The format that most of these rows have, by their keys; a column that is null in all of them is not there.
+
+    Raises:
+        Malformed: none fits any row; it names the nearest one, and the `data.columns` that would read the first row.
+    """
+    columns = {key for row in rows for key, value in row.items() if value is not None}
+    votes = Counter(name for row in rows if (name := _recognised(parts.present(row), columns & set(row), asked)))
+    if not votes:
+        giving = [name for name in NAMES if asked.kind in find(name).GIVES and not _without(find(name)) & columns]
+        raise Malformed(*nearest({name: find(name).KEYS for name in giving}, rows[0], asked.kind))
+    return max(votes, key=votes.__getitem__)
+
+
+def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
+    """A row of format `name`, as the rows of the kind that is asked for (two for a pair read as unpaired), and the columns that were not read.
+
+    Raises:
+        Malformed: it is not of that format, has nothing of the kind, or a column that changes its meaning and that the format does not read.
+    """
+    for key in row:
+        parts.clean(str(key), "a column's name")
+    present = parts.present(row)
+    of = find(name)
+    parsed = of.parse(present, asked)
+    made = [parsed] if isinstance(parsed, TextRow) else list(parsed)
+    read = {*of.READS, *asked.read, *(asked.ratings if name == "rated" else ()), *_SYSTEM, _TOOLS}
+    if any(isinstance(each, Preference) for each in made):
+        read |= {*parts.CHOSEN_REWARD, *parts.REJECTED_REWARD}
+        made = [_rewarded(each, present) for each in made]
+    made = [_opened(each, present) for each in made]
+    unread = {key for key in present if key not in read}
+    rows = [given for each in made for given in _as_kind(each, name, asked)]
+    if asked.kind == "prompt":
+        return [_with_columns(each, present, unread) for each in rows], set()
+    if strange := sorted(unread & _MEANING):
+        way = f"data.columns={{{strange[0]}: null}} leaves it out"
+        raise Malformed(f"columns that format {name} reads", f"{strange[0]!r}, which changes what the row means and is not read ({way})")
+    return rows, unread
+
+
+def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
+    """The format of the most keys: those of the row, or that other rows have a value for. Among equals one that gives the wanted kind."""
+    best = (0, False, "")
+    for name in NAMES:
+        of = find(name)
+        sizes = [len(keys) for keys in of.KEYS if keys <= columns]
+        if not sizes or _without(of) & columns:
+            continue
+        fits = getattr(of, "fits", None)
+        bonus = 0
+        if fits is not None:
+            bonus = fits({**dict.fromkeys(columns), **row}, asked)
+        if bonus >= 0:
+            best = max(best, (max(sizes) + bonus, asked.kind in of.GIVES, name))
+    return best[2]
+
+
+def _without(of: Format) -> frozenset[str]:
+    return getattr(of, "WITHOUT", frozenset())
+
+
+def _rewarded(row: TextRow, raw: Raw) -> TextRow:
+    """A pair with the rewards that its row has for it."""
+    if not isinstance(row, Preference) or row.chosen_reward is not None:
+        return row
+    rewards = []
+    for names in (parts.CHOSEN_REWARD, parts.REJECTED_REWARD):
+        key = next((name for name in names if name in raw), None)
+        rewards.append(None if key is None else parts.number(raw[key], key))
+    return replace(row, chosen_reward=rewards[0], rejected_reward=rewards[1])
+
+
+def _opened(row: TextRow, raw: Raw) -> TextRow:
+    """The row with the system's turn and the tools that stand in columns of their own."""
+    key = parts.first_of(_SYSTEM, raw, _SYSTEM[0])
+    said = parts.string(raw.get(key, ""), key)
+    tools = parts.tools(raw[_TOOLS], _TOOLS) if _TOOLS in raw else ()
+    if isinstance(row, RawText):
+        if said.strip() or tools:
+            raise Malformed("raw text alone", f"{key if said.strip() else _TOOLS!r} beside it")
+        return row
+    turns = row.messages if isinstance(row, Conversation) else row.prompt
+    if said.strip():
+        system = Message("system", parts.filled(said, key))
+        if turns[0].role == "system" and turns[0].content != system.content:
+            raise Malformed("one system turn", f"another one in the column {key!r}")
+        turns = (system, *(turns[1:] if turns[0].role == "system" else turns))
+    if isinstance(row, Conversation):
+        return replace(row, messages=turns, tools=tools)
+    return replace(row, prompt=turns, tools=tools)
+
+
+def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
+    kind = asked.kind
+    if kind == "conversation" and isinstance(row, Preference):
+        turns = tuple(replace(turn, learn=False) for turn in row.prompt)
+        return [Conversation((*turns, Message("assistant", row.chosen)), row.where, row.tools)]
+    if kind == "unpaired" and isinstance(row, Preference):
+        both = ((row.chosen, True), (row.rejected, False))
+        return [Unpaired(row.prompt, answer, desirable, row.where, row.tools) for answer, desirable in both]
+    if kind == "prompt" and not isinstance(row, PromptOnly | RawText):
+        return [PromptOnly(parts.asking(row.prompt), {"answer": row.answers[0]}, row.where, row.tools)]
+    if not isinstance(row, _KINDS[kind]):
+        raise Malformed(WANTED[kind], f"a row of format {name}, which gives: {', '.join(find(name).GIVES)}")
+    return [row]
+
+
+def _with_columns(row: TextRow, raw: Raw, unread: set[str]) -> TextRow:
+    """A prompt with the columns that its format does not read, as text; a ground truth is its answer, where it has no other."""
+    assert isinstance(row, PromptOnly)
+    columns = {**row.columns, **{name: parts.as_text(value, name) for name, value in raw.items() if name in unread}}
+    if "ground_truth" in columns:
+        columns.setdefault("answer", columns["ground_truth"])
+    return replace(row, columns=columns)

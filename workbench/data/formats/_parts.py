@@ -1,0 +1,396 @@
+"""What the formats share: texts, turns, prompts, answers and numbers, each read from a row's values or refused with `Malformed`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+from workbench.data.rows import EXTRA, Conversation, Kind, Malformed, Message, Preference, PromptOnly, Role, TextRow, Unreadable
+
+Raw = Mapping[str, object]
+"""A row as its file has it, without the columns that are null."""
+Parsed = TextRow | Sequence[TextRow]
+Pairs = Literal["extremes", "all"]
+
+PROMPT = ("prompt", "question", "instruction")
+"""The columns that hold a prompt, in the order in which they are looked for."""
+INPUTS = ("input", "context")
+"""What stands below an instruction in the same turn."""
+CHOSEN_REWARD, REJECTED_REWARD = (
+    tuple(form.format(of) for form in ("{}_reward", "{}_score", "{}_rating", "{}-rating", "score_{}", "reward_{}", "rating_{}"))
+    for of in ("chosen", "rejected")
+)
+
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "ai", "bing", "bard", "claude"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "function_response"), "tool"),
+}
+_FUNCTION_CALL = "function_call"
+_UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning")
+"""Keys of a turn that change what it says, and that nothing here reads."""
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_TRANSCRIPT = re.compile(r"\s*Human:")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BRIEF = 60
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a row is read for: rows of a `kind`, from the place `where`.
+
+    `pairs` says which of several ranked answers are paired, `ratings` which columns are ratings beside those known by name. `unread` collects the
+    keys of turns that were not read, and `read` the columns that `question` did.
+    """
+
+    kind: Kind
+    where: str
+    pairs: Pairs = "extremes"
+    ratings: frozenset[str] = frozenset()
+    unread: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+
+
+# --- values
+
+
+def brief(value: object) -> str:
+    """What was found, short: the type, and the beginning of the value."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"int of {value.bit_length():,} bits"
+    text = repr(value)
+    if isinstance(value, Unreadable):
+        return text
+    return f"{type(value).__name__} {text[:_BRIEF]}{'…' if len(text) > _BRIEF else ''}"
+
+
+def keys(row: Raw) -> str:
+    return f"keys {sorted(map(str, row))[:10]}"
+
+
+def value(row: Raw, key: str) -> object:
+    if key not in row:
+        raise Malformed(f"the key {key!r}", keys(row))
+    return row[key]
+
+
+def text(row: Raw, key: str) -> str:
+    return string(value(row, key), key)
+
+
+def string(given: object, key: str) -> str:
+    if not isinstance(given, str):
+        raise Malformed(f"{key}: a string", brief(given))
+    return given
+
+
+def filled(given: str, key: str) -> str:
+    """The text, where it is one that can be learnt."""
+    if not given.strip():
+        raise Malformed(f"{key}: text", "an empty string" if not given else "white space only")
+    return clean(given, key)
+
+
+def clean(given: str, key: str) -> str:
+    """The text, which may be empty, where every tokenizer takes its characters."""
+    if "\0" in given:
+        raise Malformed(f"{key}: text without NUL characters", f"one at character {given.index(chr(0))}")
+    if _SURROGATE.search(given):
+        raise Malformed(f"{key}: valid Unicode", "half of a surrogate pair")
+    return given
+
+
+def as_text(given: object, key: str) -> str:
+    """A text as it is, anything else as JSON; what JSON has not (a date of a parquet file) as Python shows it."""
+    if isinstance(given, str):
+        return clean(given, key)
+    if isinstance(given, Unreadable):
+        raise Malformed(f"{key}: a value that can be decoded (data.columns={{{key}: null}} leaves the column out)", brief(given))
+    try:
+        return clean(json.dumps(given, ensure_ascii=False, default=str), key)
+    except (RecursionError, ValueError, TypeError) as error:
+        raise Malformed(f"{key}: a value that can be written as text", f"{type(given).__name__}: {error}") from error
+
+
+def number(given: object, key: str, expected: str = "a finite number") -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise Malformed(f"{key}: {expected}", brief(given))
+    try:
+        read = float(given)
+    except OverflowError:
+        raise Malformed(f"{key}: {expected}", brief(given)) from None
+    if read != read or abs(read) == float("inf"):
+        raise Malformed(f"{key}: {expected}", brief(given))
+    return read
+
+
+def objects(given: object, key: str) -> list[Raw]:
+    """A list of JSON objects that is not empty, without their null values."""
+    if not isinstance(given, list) or not given:
+        raise Malformed(f"{key}: a list of objects", brief(given))
+    for i, item in enumerate(given):
+        if not isinstance(item, Mapping):
+            raise Malformed(f"{key}[{i}]: an object", brief(item))
+    return [present(cast(Raw, item)) for item in given]
+
+
+def present(row: Raw) -> Raw:
+    """What of a row or a turn has a value: a column that is null is not there."""
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def first_of(names: Iterable[str], row: Raw, default: str) -> str:
+    """The first of these names that the row has."""
+    return next((name for name in names if name in row), default)
+
+
+# --- turns
+
+
+def messages(given: object, key: str, asked: Asked, silent: str = "") -> tuple[Message, ...]:
+    """The turns of a list, in OpenAI's form or ShareGPT's; empty system turns are left out.
+
+    An assistant's turn that opens the conversation, or whose weight is 0, is not to be learnt, nor are those of the speaker `silent`.
+    """
+    if not isinstance(given, list) or not given:
+        raise Malformed(f"{key}: a string or a list of messages", brief(given))
+    turns = [turn for i, item in enumerate(given) if (turn := message(item, f"{key}[{i}]", asked, silent))]
+    if not turns:
+        raise Malformed(f"{key}: a turn beside the system's", "an empty system turn alone")
+    asking = next((i for i, turn in enumerate(turns) if turn.role in ("user", "tool")), 0)
+    return tuple(replace(turn, learn=False) if i < asking and turn.role == "assistant" else turn for i, turn in enumerate(turns))
+
+
+def message(item: object, key: str, asked: Asked, silent: str = "") -> Message | None:
+    """One turn, or None for a system's that says nothing."""
+    if not isinstance(item, Mapping):
+        raise Malformed(f"{key}: a message object", brief(item))
+    turn = present(cast(Raw, item))
+    speaker_key, content_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+    speaker = string(value(turn, speaker_key), f"{key}.{speaker_key}")
+    if speaker == _FUNCTION_CALL:
+        return _calling(turn, f"{key}.{content_key}", content_key)
+    if unsupported := [name for name in _UNSUPPORTED if turn.get(name)]:
+        raise Malformed(f"{key}: a turn without {unsupported[0]}, which is not supported", keys(turn))
+    said = role(speaker, f"{key}.{speaker_key}")
+    extra = {name: _extra(turn[name], f"{key}.{name}", name) for name in EXTRA if turn.get(name)}
+    said_text = "" if content_key not in turn and "tool_calls" in extra else content(value(turn, content_key), f"{key}.{content_key}")
+    if said == "system" and not said_text.strip():
+        return None
+    if said != "tool" and not (said == "assistant" and "tool_calls" in extra):
+        filled(said_text, f"{key}.{content_key}")
+    weighed = _weighed(turn, key)
+    if weighed and said != "assistant" and ("train" in turn or "weight" in turn):
+        asked.unread.add(f"{first_of(('weight', 'train'), turn, 'weight')} (of a {said}'s turn)")
+    asked.unread.update(set(turn) - {speaker_key, content_key, "weight", "train", *extra})
+    return Message(said, said_text, weighed and speaker.lower() != silent, extra)
+
+
+def _calling(turn: Raw, key: str, content_key: str) -> Message:
+    """A turn that is one call of a tool, written as JSON."""
+    try:
+        call = json.loads(text(turn, content_key))
+    except ValueError:
+        call = None
+    if not isinstance(call, dict) or not {"name", "arguments"} <= set(call):
+        raise Malformed(f'{key}: a call as JSON, {{"name", "arguments"}}', brief(turn[content_key]))
+    return Message("assistant", "", extra={"tool_calls": [{"type": "function", "function": _extra(call, key, "function")}]})
+
+
+def content(given: object, key: str) -> str:
+    """A turn's text: a string, or parts of text, which are joined."""
+    if not isinstance(given, list):
+        return clean(string(given, key), key)
+    parts = []
+    for i, part in enumerate(given):
+        of = part.get("type") if isinstance(part, Mapping) else "text"
+        said = part.get("text") if isinstance(part, Mapping) else part
+        if of != "text" or not isinstance(said, str):
+            raise Malformed(f"{key}[{i}]: a part of type text; other parts are not supported", brief(of if of != "text" else part))
+        parts.append(clean(said, f"{key}[{i}]"))
+    return "".join(parts)
+
+
+def role(name: str, key: str) -> Role:
+    if name.lower() not in _ROLES:
+        raise Malformed(f"{key}: one of {', '.join(sorted(_ROLES))}", brief(name))
+    return _ROLES[name.lower()]
+
+
+def tools(given: object, key: str) -> tuple[Mapping[str, object], ...]:
+    """The tools of a conversation: a list of objects, or the same as JSON text."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given) if given.strip() else []
+        except (ValueError, RecursionError):
+            raise Malformed(f"{key}: a list of tools, or one as JSON", brief(given)) from None
+    if not isinstance(given, list) or not all(isinstance(tool, Mapping) for tool in given):
+        raise Malformed(f"{key}: a list of tools, or one as JSON", brief(given))
+    as_text(given, key)
+    return tuple(given)
+
+
+def _extra(given: object, key: str, name: str) -> object:
+    """What a turn has beside its text, where a template can take it."""
+    if name == "tool_calls":
+        for call in objects(given, key):
+            as_text(call, key)
+    elif isinstance(given, Mapping):
+        as_text(given, key)
+    else:
+        clean(string(given, key), key)
+    return given
+
+
+def _weighed(turn: Raw, key: str) -> bool:
+    """Whether the turn is learnt, as its `weight` and `train` say."""
+    for name in ("weight", "train"):
+        if turn.get(name) not in (None, 0, 1):
+            raise Malformed(f"{key}.{name}: 0 or 1, false or true", brief(turn[name]))
+    return all(bool(turn.get(name, True)) for name in ("weight", "train"))
+
+
+# --- prompts
+
+
+def prompt(given: object, key: str, asked: Asked) -> tuple[Message, ...]:
+    """Messages, a transcript of a human and an assistant that the assistant is to continue, or a text as the user's turn."""
+    if isinstance(given, str):
+        return _opened_transcript(filled(given, key), key) if _TRANSCRIPT.match(given) else (Message("user", filled(given, key)),)
+    return asking(messages(given, key, asked))
+
+
+def asking(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns, where an assistant's may follow."""
+    if not turns or turns[-1].role not in ("user", "tool"):
+        found = f"one that ends with {turns[-1].role}" if turns else "an answer without a prompt"
+        raise Malformed("a prompt that ends with a user's turn", found)
+    return turns
+
+
+def question(row: Raw, asked: Asked) -> tuple[Message, ...]:
+    """The prompt of a row, in whichever column it stands, below the `history` where there is one; an instruction with what belongs to it below it."""
+    key = first_of(PROMPT, row, PROMPT[0])
+    turns = prompt(value(row, key), key, asked)
+    asked.read.update((key, "history", *(INPUTS if key == "instruction" else ())))
+    if key == "instruction":
+        below = [filled(given, name) for name in INPUTS if name in row and (given := text(row, name)).strip()]
+        turns = (*turns[:-1], replace(turns[-1], content="\n\n".join((turns[-1].content, *below))))
+    elif unread := [name for name in INPUTS if row.get(name)]:
+        raise Malformed(f"no {unread[0]!r} beside {key!r} (data.columns={{instruction: {key}}} puts it below the prompt)", keys(row))
+    return (*history(row), *turns)
+
+
+def history(row: Raw) -> tuple[Message, ...]:
+    """The earlier turns of Alpaca's rows: a list of [question, answer]."""
+    given = row.get("history", [])
+    if not isinstance(given, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in given):
+        raise Malformed("history: a list of [question, answer]", brief(given))
+    said = [(filled(string(one, f"history[{i}]"), f"history[{i}]"), j) for i, turn in enumerate(given) for j, one in enumerate(turn)]
+    return tuple(Message("assistant" if j else "user", one) for one, j in said)
+
+
+def transcript(given: str, key: str) -> tuple[Message, ...]:
+    """The turns of "\\n\\nHuman: … \\n\\nAssistant: …", ending with the assistant's."""
+    parts = _TURN.split(given if given.startswith("\n\n") else f"\n\n{given}")
+    turns = [Message("user" if who == "Human" else "assistant", said.strip()) for who, said in zip(parts[1::2], parts[2::2], strict=True)]
+    if parts[0].strip() or len(turns) < 2 or turns[0].role != "user" or turns[-1].role != "assistant":
+        raise Malformed(f'{key}: "\\n\\nHuman: … \\n\\nAssistant: …", ending with the assistant', brief(given))
+    merged: list[Message] = []
+    for turn in turns:
+        filled(turn.content, f"{key}: a turn")
+        if merged and merged[-1].role == turn.role:  # the data has speakers who continue after a blank line
+            merged[-1] = Message(turn.role, f"{merged[-1].content}\n\n{turn.content}")
+        else:
+            merged.append(turn)
+    return tuple(merged)
+
+
+def is_transcript(given: object) -> bool:
+    return isinstance(given, str) and bool(_TRANSCRIPT.match(given))
+
+
+def _opened_transcript(given: str, key: str) -> tuple[Message, ...]:
+    """A transcript that ends where the assistant begins. A text that only starts like one is the user's turn."""
+    if not given.rstrip().endswith("\n\nAssistant:"):
+        return (Message("user", given),)
+    return asking(transcript(f"\n\n{given.strip()} …", key)[:-1])
+
+
+# --- answers
+
+
+def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> tuple[tuple[Message, ...], list[str]]:
+    """The prompt with what the answers' own messages put before them, and the answers in the columns `names`.
+
+    An answer is a string, or messages whose last is the assistant's; those before it are the same in all of them, and agree with the prompt.
+    """
+    found = [_answer(value(row, name), name, asked) for name in names]
+    contexts = [context for context, _ in found if context]
+    if any(context != contexts[0] for context in contexts):
+        raise Malformed(f"{' and '.join(names)} that share their prompt and differ in the last message", "different prompts")
+    whole = _agreed(asked_for, contexts[0], names[0]) if contexts else asked_for
+    if not whole:
+        raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
+    return asking(whole), [said for _, said in found]
+
+
+def _agreed(given: tuple[Message, ...], context: tuple[Message, ...], key: str) -> tuple[Message, ...]:
+    """The longer of the prompt and an answer's context: they are the same turns, with or without the system's, or the prompt is one of the user's."""
+    plain, other = ([(turn.role, turn.content) for turn in turns if turn.role != "system"] for turns in (given, context))
+    if not given or plain == other:
+        return context if len(context) >= len(given) else given
+    if len(plain) == 1 and plain[0] in other:
+        return context
+    raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(context) + 1} messages that are not")
+
+
+def _answer(given: object, key: str, asked: Asked) -> tuple[tuple[Message, ...], str]:
+    """(the turns before the answer, the answer)."""
+    if isinstance(given, str):
+        return (), filled(given, key)
+    turns = messages([given] if isinstance(given, Mapping) else given, key, asked)
+    last = turns[-1]
+    if last.role != "assistant":
+        raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(turns)} messages that are not")
+    if last.extra:
+        raise Malformed(f"{key}: an answer that is text alone", f"one with {', '.join(last.extra)}")
+    if not last.learn:
+        raise Malformed(f"{key}: an answer to learn from", "one of weight 0")
+    return turns[:-1], last.content
+
+
+def conversation(turns: tuple[Message, ...], where: str) -> Conversation:
+    """The turns, where there is something to learn."""
+    if turns[-1].role != "assistant" or not any(turn.learn for turn in turns if turn.role == "assistant"):
+        found = f"one that ends with {turns[-1].role}" if turns[-1].role != "assistant" else "none that is"
+        raise Malformed("a conversation that ends with an assistant's turn to learn from", found)
+    if all(turn.role in ("system", "assistant") for turn in turns):
+        raise Malformed("a conversation with a user's turn", f"{len(turns)} turns without one")
+    return Conversation(turns, where)
+
+
+def prompt_or_conversation(turns: tuple[Message, ...], asked: Asked) -> TextRow:
+    """Turns that end with the user's are a prompt, where one is asked for."""
+    if asked.kind == "prompt" and turns[-1].role != "assistant":
+        return PromptOnly(asking(turns), {}, asked.where)
+    return conversation(turns, asked.where)
+
+
+def ranked(prompt: tuple[Message, ...], answers: Sequence[tuple[float, str]], asked: Asked, as_rewards: bool = True) -> list[TextRow]:
+    """Pairs of answers with a score each, the higher the better: best against worst, or all that differ in score."""
+    order = sorted(answers, key=lambda answer: -answer[0])
+    every = asked.pairs == "all" and asked.kind in ("preference", "unpaired")
+    pairs = [(order[0], order[-1])] if not every else [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
+    made = [
+        Preference(prompt, a, b, high if as_rewards else None, low if as_rewards else None, asked.where)
+        for (high, a), (low, b) in pairs
+        if high > low
+    ]
+    if not made:
+        raise Malformed("two answers that differ in rank or score", f"{len(answers)} answers")
+    return list(made)

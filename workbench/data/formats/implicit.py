@@ -1,0 +1,28 @@
+"""Two texts that begin alike: what they share is the prompt."""
+
+import re
+
+from workbench.data.formats._parts import Asked, Parsed, Raw, filled, is_transcript, text
+from workbench.data.rows import Kind, Malformed, Message, Preference
+
+SCHEMA = '{"chosen", "rejected"}: texts that begin alike; the words that they share are the prompt (TRL)'
+GIVES: tuple[Kind, ...] = ("preference", "conversation", "unpaired", "prompt")
+KEYS = (frozenset({"chosen", "rejected"}),)
+READS = frozenset({"chosen", "rejected"})
+_HALF_WORD = re.compile(r"\S*\Z")
+"""Where the texts part within a word, it belongs to the answers."""
+
+
+def fits(row: Raw, asked: Asked) -> int:
+    return 0 if all(isinstance(row[key], str) and not is_transcript(row[key]) for key in READS) else -1
+
+
+def parse(row: Raw, asked: Asked) -> Parsed:
+    chosen, rejected = (filled(text(row, key), key) for key in ("chosen", "rejected"))
+    parts = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+    shared = chosen[:parts]
+    prompt = shared[: len(shared) - len(_HALF_WORD.findall(shared)[0])]
+    if not prompt.strip():
+        raise Malformed("chosen and rejected that begin with the same words, which are the prompt", "texts that do not; or name a column with it")
+    said = [filled(answer[len(prompt) :].strip(), f"{key} after the shared prompt") for answer, key in ((chosen, "chosen"), (rejected, "rejected"))]
+    return Preference((Message("user", prompt.strip()),), said[0], said[1], where=asked.where)

@@ -1,0 +1,15 @@
+"""A prompt and its completion, each text or messages."""
+
+from workbench.data.formats._parts import Asked, Parsed, Raw, answered, first_of, question
+from workbench.data.rows import Conversation, Kind, Message
+
+SCHEMA = '{"prompt", "completion"}, or "response"; {"question", "response"}: strings or messages, learnt as a user\'s and an assistant\'s turn'
+ANSWERS = ("completion", "response")
+GIVES: tuple[Kind, ...] = ("conversation", "prompt")
+KEYS = tuple(frozenset(keys) for keys in (("prompt", "completion"), ("prompt", "response"), ("question", "response"), ("question", "completion")))
+READS = frozenset(ANSWERS)
+
+
+def parse(row: Raw, asked: Asked) -> Parsed:
+    turns, (said,) = answered(row, (first_of(ANSWERS, row, ANSWERS[0]),), question(row, asked), asked)
+    return Conversation((*turns, Message("assistant", said)), asked.where)

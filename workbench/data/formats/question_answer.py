@@ -1,0 +1,14 @@
+"""Questions with their answers, as GSM8K has them."""
+
+from workbench.data.formats._parts import Asked, Parsed, Raw, answered, question
+from workbench.data.rows import Conversation, Kind, Message
+
+SCHEMA = '{"question" or "prompt", "answer"}: strings, learnt as a user\'s and an assistant\'s turn (GSM8K)'
+GIVES: tuple[Kind, ...] = ("conversation",)
+KEYS = (frozenset({"question", "answer"}), frozenset({"prompt", "answer"}))
+READS = frozenset({"answer"})
+
+
+def parse(row: Raw, asked: Asked) -> Parsed:
+    turns, (said,) = answered(row, ("answer",), question(row, asked), asked)
+    return Conversation((*turns, Message("assistant", said)), asked.where)
