@@ -12,9 +12,10 @@ from huggingface_hub import constants
 from tests import models
 from workbench import api
 from workbench.engine import hf
+from workbench.jobs import launch
 from workbench.processes import startup
 from workbench.rundir import store
-from workbench.rundir.store import RunDir
+from workbench.rundir.store import RunDir, State
 from workbench.settings.spec import compose
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -105,3 +106,17 @@ def test_a_launch_looks_at_the_revision_and_at_what_it_is(hub: Path, tiny_model:
     assert "model_type 'mamba' has no family" in told("model.source=someone/model", f"model.revision={NEW}")
     with pytest.raises(ValueError, match=r"someone/model, config\.json: model_type 'mamba'"):
         hf.local_directory("someone/model")
+
+
+def test_a_resume_says_so_before_anything_is_launched(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = compose(["experiment=dpo_demo", f"model.source={tiny_model}"])
+    run = store.create(tmp_path / "runs", "one", spec.to_yaml())
+    run.update(state=State.STOPPED, attempt=1)
+    (run.path / "weights").write_text("0" * 32)
+    launched: list[RunDir] = []
+    monkeypatch.setattr(launch, "launch", lambda run, task: launched.append(run))
+    with pytest.raises(ValueError, match="has other weights than when the run began"):
+        api.Run(run).resume()
+    assert launched == []
+    api.Run(run).resume(changed_data=True)
+    assert launched == [run] and not (run.path / "weights").exists()

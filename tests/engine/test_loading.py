@@ -290,6 +290,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     r"rope_parameters=\{'full_attention'": {"model_type": "llama", "rope_parameters": {"full_attention": {"rope_type": "default"}}},
     "final_logit_softcapping=30": {"model_type": "llama", "final_logit_softcapping": 30},
     "attention_multiplier=0.01": {"model_type": "llama", "attention_multiplier": 0.01},
+    "num_experts_per_tok=1": {"model_type": "mixtral", "num_experts_per_tok": 1},
     "router_jitter_noise=0.1": {"model_type": "mixtral", "router_jitter_noise": 0.1},
 }
 

@@ -14,7 +14,7 @@ from workbench.jobs import preflight as preflights
 from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.problems import needed
 from workbench.jobs.sources import check_sources
-from workbench.processes import WARM
+from workbench.processes import WARM, startup
 from workbench.processes.driver import task_of
 from workbench.rundir import once as onces
 from workbench.rundir import store
@@ -82,14 +82,15 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_dat
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
 
     Raises:
-        ValueError: the run is still running, a file that it needs cannot be read, or a data file has changed and `changed_data` does not allow that;
+        ValueError: the run is still running, a file that it needs cannot be read, or a data file or the model has changed and `changed_data` does not
+            allow that;
             SpecError for an override that a resume cannot make, or what no node could run.
     """
     if wrong := needed(run):
         raise ValueError(f"run {run.id} cannot be resumed:\n" + "\n".join(map(str, wrong)))
     experiment = changed(stored.experiment(run), overrides)
-    if not changed_data and (differing := inputs.changed(run)):
-        way = "it would continue on other rows; put the files back, or resume with --changed-data (changed_data=True)"
+    if not changed_data and (differing := [*inputs.changed(run), *startup.changed_weights(run, experiment)]):
+        way = "it would continue on other rows or other weights; put the files back, or resume with --changed-data (changed_data=True)"
         raise ValueError(f"run {run.id} cannot be resumed, {way}:\n" + "\n".join(differing))
     warnings = _warnings(experiment)
     if overrides or run.status.format < FORMAT:
@@ -97,6 +98,7 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_dat
     _keep_warnings(run, warnings)
     if changed_data:
         inputs.keep(run, experiment)
+        startup.accept_other_weights(run)
     launch(run, task_of(run, experiment, attempt))
 
 

@@ -77,7 +77,7 @@ def accept_other_weights(run: RunDir) -> None:
 def _other_weights(run: RunDir, directory: Path) -> str:
     return (
         f"model.source: {directory} has other weights than when the run began ({run.path / WEIGHTS}): its adapters would be on another model, its reference"
-        " another one. Put the files back, or resume with --changed-data"
+        " another one; put the files back, or resume with --changed-data"
     )
 
 

@@ -242,7 +242,9 @@ def resume(
     run_id: RunId,
     overrides: ResumeOverrides = None,
     follow: Follow = True,
-    changed_data: Annotated[bool, typer.Option("--changed-data", help="Continue although a data file is not as it was at the launch.")] = False,
+    changed_data: Annotated[
+        bool, typer.Option("--changed-data", help="Continue although a data file, or the model, is not as it was at the launch.")
+    ] = False,
 ) -> None:
     """Continue from the latest valid checkpoint, under the same id; in another layout, say `model.tensor_parallel=1 backend.ranks_per_node=4`."""
     item = api.get(run_id)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.engine.families import llama
 from workbench.engine.families._parts import Part, gate_and_up
-from workbench.engine.families.llama import check, rope_frequencies
+from workbench.engine.families.llama import rope_frequencies
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 __all__ = ["architecture", "check", "parts", "rope_frequencies"]
+
+
+def check(config: Mapping[str, Any]) -> None:
+    llama.check(config)
+    if config.get("num_experts_per_tok", 2) < 2:
+        raise ValueError(f"num_experts_per_tok={config['num_experts_per_tok']}: the engine's router takes two experts a token or more")
 
 
 def architecture(hf: PretrainedConfig) -> dict[str, Any]:
