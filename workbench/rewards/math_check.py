@@ -11,7 +11,11 @@ import sys
 
 from math_verify import parse, verify
 
+from workbench.data import limits
+
 MEMORY_BYTES = 2 << 30
+LIMIT_S = 5
+"""Processor time that one comparison may take, in seconds."""
 DIGITS = 12
 """Decimal places to which numbers that are not exact are compared."""
 
@@ -21,6 +25,7 @@ def main() -> int:
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
+        limits.processor_time(LIMIT_S)
         try:
             expected = parse(f"\\boxed{{{asked['expected']}}}", parsing_timeout=0)
             answer = parse(f"\\boxed{{{asked['answer']}}}" if asked["marked"] else asked["answer"], parsing_timeout=0)
