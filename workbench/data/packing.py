@@ -176,11 +176,11 @@ def into_microbatches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
     room = _Room(len(rows), tokens)
     for row in sorted(rows, key=lambda row: -row.num_tokens):
         size = row.num_tokens
-        place = room.first(size) if size <= tokens else len(groups)
-        if place == len(groups):
+        group = room.first(size) if size <= tokens else len(groups)
+        if group == len(groups):
             groups.append([])
-        groups[place].append(row)
-        room.take(place, size)
+        groups[group].append(row)
+        room.take(group, size)
     return groups
 
 

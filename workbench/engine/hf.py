@@ -88,8 +88,8 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 def end_tokens(directory: Path) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's end of sequence, those that the generation settings name, and what the chat template puts there."""
-    words = tokenizer(directory)
-    ends = [words.eos_token_id, *([Chat(words).end_token] if words.chat_template else [])]
+    own = tokenizer(directory)
+    ends = [own.eos_token_id, *([Chat(own).end_token] if own.chat_template else [])]
     named = _generation_settings(directory).get("eos_token_id")
     return frozenset(end for end in [*ends, *(named if isinstance(named, list) else [named])] if isinstance(end, int))
 

@@ -58,7 +58,7 @@ def before_stop(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], s
     The policy learns from all tokens: it sampled the stop string's as it does the end token.
     """
     text, tokens = decode(tokens), list(tokens)
-    end = min((place for stop in stop_strings if (place := text.find(stop)) >= 0), default=len(text))
+    end = min((start for stop in stop_strings if (start := text.find(stop)) >= 0), default=len(text))
     if end == len(text):
         return text, tokens
     return text[:end], tokens[: max(1, bisect.bisect_left(range(len(tokens)), end, key=lambda count: len(decode(tokens[:count]))))]

@@ -66,12 +66,12 @@ def same(expected: str, answer: str) -> bool:
         ValueError: nothing is expected: neither a number nor a formula.
     """
     gold = _expected(expected)
-    found = result_of(answer)
-    if gold.number is not None and (found is None or found.number is not None):
-        return found is not None and found.number == gold.number
-    if found is None or not found.marked:  # a formula is expected, and none is marked: math-verify looks for one
+    result = result_of(answer)
+    if gold.number is not None and (result is None or result.number is not None):
+        return result is not None and result.number == gold.number
+    if result is None or not result.marked:  # a formula is expected, and none is marked: math-verify looks for one
         return _Checker.shared().equal(_latex(gold), answer[-LONGEST:], marked=False)
-    return _Checker.shared().equal(_latex(gold), _latex(found), marked=True)
+    return _Checker.shared().equal(_latex(gold), _latex(result), marked=True)
 
 
 def value_of(written: str) -> Decimal | None:
@@ -90,13 +90,13 @@ def value_of(written: str) -> Decimal | None:
 
 def _expected(text: str) -> Result:
     """As `result_of`; a text that is a formula as a whole needs no mark."""
-    found = result_of(text)
+    result = result_of(text)
     whole = text.strip(_AROUND)
-    if (found is None or not found.marked) and value_of(whole) is None and whole and _FORMULA.search(whole):
+    if (result is None or not result.marked) and value_of(whole) is None and whole and _FORMULA.search(whole):
         return Result(formula=whole)
-    if found is None:
+    if result is None:
         raise ValueError(f"the row's answer has no number and is no formula: {text[-60:]!r}")
-    return found
+    return result
 
 
 def _read(content: str) -> Result:
@@ -117,10 +117,10 @@ def _last_boxed(text: str) -> str | None:
     """What stands in the last `\\boxed{}` whose braces are balanced."""
     for match in reversed(list(_BOXED.finditer(text))):
         depth = 1
-        for place in range(match.end(), len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
+        for end in range(match.end(), len(text)):
+            depth += (text[end] == "{") - (text[end] == "}")
             if not depth:
-                return text[match.end() : place]
+                return text[match.end() : end]
     return None
 
 
