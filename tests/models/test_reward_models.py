@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests import models
 from tests.engine.policies import FULL, pairs, policy
 from workbench.algorithms import reward_model
-from workbench.data.dataset import encode
+from workbench.data.chat import Chat
 from workbench.data.rows import Message, PromptOnly, Unpaired
 from workbench.engine import hf, padding
 from workbench.engine.step import Policy
@@ -135,7 +135,7 @@ def test_one_with_other_tokens_is_asked_in_its_own(tmp_path: Path, tiny_model: P
     theirs = AutoModelForSequenceClassification.from_pretrained(foreign, dtype=torch.float32)
     expected = []
     for answer in answers[:2]:
-        row = encode(Unpaired(ASKED.prompt, answer.response, True), words)
+        row = Chat(words).one(Unpaired(ASKED.prompt, answer.response, True))
         text = words.decode([*row.prefix, *row.branches[0]])
         assert (
             text
