@@ -212,7 +212,7 @@ _SUM, _MAX = Averaging.SUM, Averaging.MAX
 
 # Learning from rollouts. The names are NeMo-Aligner's where it has the number.
 REWARDS = metric("rewards", "Reward", "mean of the answers", "An answer's components, weighted and added up.", key="reward", brief="reward")
-KL_PER_ANSWER = metric("kl_per_answer", "KL to the reference", "nats an answer", "Summed over an answer's tokens.", label="answer", brief="KL")
+INIT_POLICY_KL = metric("init_policy_kl", "KL to the reference", "nats a token", "The mean over an answer's tokens.", label="policy", brief="KL")
 LOSS = metric("loss", "Loss", "nats", "What the optimizer minimises: the mean over tokens, pairs or answers.", brief="loss", wide=True)
 ENTROPY = metric("entropy", "Entropy", "nats a token", "How undecided the policy is at a token of its answers; near 0 all are alike.", label="policy")
 _RATIO = Chart("ratio", "Ratio to the old policy", "")
@@ -292,7 +292,7 @@ REWARDS_UNKNOWN = metric("rewards_unknown", "Unknown rewards", "share", "Answers
 REWARD_OF = family("reward/{}", "Reward/{}", "The component {}, before its weight.", Chart("components", "Reward", "", OTHER), apart=True)
 PROMPT_LENGTHS = metric("prompt_lengths", "Prompt lengths", "", "Mean tokens of a prompt.", group=OTHER)
 RESPONSE_LENGTHS = metric("response_lengths", "Response lengths", "", "Mean tokens of a prompt and its answer together.", group=OTHER)
-INIT_POLICY_KL = metric("init_policy_kl", "KL per token", "", "To the reference, in nats: the mean over an answer's tokens.", group=OTHER)
+KL_PER_ANSWER = metric("kl_per_answer", "KL per answer", "", "To the reference, in nats: summed over an answer's tokens.", group=OTHER)
 STALENESS = metric("staleness", "Staleness", "", "Updates between the sampling of an answer and learning from it.", group=OTHER)
 RETURNS_STD = metric("returns_std", "Returns std", "", "Standard deviation of the returns that the critic learns.", group=OTHER)
 CRITIC_GRAD_NORM = metric("critic_grad_norm", "Critic grad norm", "", "L2 norm of the critic's gradients, before clipping.", group=OTHER)

@@ -43,7 +43,7 @@ def step_metrics(step: int, seed: int = 0) -> dict[str, float]:
         "rewards": 0.31 + 0.45 * learnt + noise(0, 0.03),
         "reward/helpful": 0.4 + 0.5 * learnt + noise(0, 0.03),
         "reward/ended": -0.2 * (1 - learnt),
-        "kl_per_answer": 4.2 * learnt + abs(noise(0, 0.3)),
+        "init_policy_kl": 0.2 * learnt + abs(noise(0, 0.02)),
         "entropy": 2.7 - 0.9 * learnt + noise(0, 0.05),
         "generation_length": 30 - 9 * learnt + noise(0, 1),
         "fraction_of_samples_properly_ended": min(1.0, 0.2 + 0.7 * learnt + noise(0, 0.02)),

@@ -48,7 +48,7 @@ def test_headline_before_the_first_step():
 def test_headline_of_an_online_run_leads_with_its_rewards():
     history = History()
     history.extend([{"kind": "validation", "time": 0.0, "step": 0, "metrics": {"rewards": 0.25, "accuracy": 1.0}}])
-    history.extend([step(1, 1.0, rewards=0.5, loss=-0.1, kl_per_answer=2.0)])
+    history.extend([step(1, 1.0, rewards=0.5, loss=-0.1, init_policy_kl=2.0)])
     history.extend([{"kind": "validation", "time": 2.0, "step": 1, "metrics": {"rewards": 0.75}}])
     shown = [(figure.label, figure.value, figure.note) for figure in tables.headline(history, Status(state=State.RUNNING))]
     assert shown[:3] == [("Reward", "0.5000", ""), ("Held-out reward", "0.7500", "from 0.2500"), ("KL", "2.000", "")]

@@ -82,7 +82,7 @@ def _at(row: Mapping[str, object], path: str) -> object:
     """The column of this name, else what lies below it: `a.b` is b within a."""
     if path in row:
         return row[path]
-    found: object = row
+    value: object = row
     for part in path.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

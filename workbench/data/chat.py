@@ -154,11 +154,8 @@ class Chat:
             return [[Piece(list(encoded.prefix), "", True)]]
         text = self._texts(_asks(row)[:1])[0]
         assert isinstance(text, _Text)
-        roles = text.layout.contents
-        names = [
-            next((m.role for m, part in zip(_asks(row)[0].messages, roles, strict=True) if part and part[0] < e and s < part[1]), "")
-            for s, e in text.spans
-        ]
+        turns = [(part, turn.role) for turn, part in zip(_asks(row)[0].messages, text.layout.contents, strict=True) if part]
+        names = [next((role for part, role in turns if part[0] < end and start < part[1]), "") for start, end in text.spans]
         learn = encoded.learn if encoded.learn else [False] * len(encoded.prefix)
         opened = _runs(encoded.prefix, names, learn)
         return [opened, *([Piece(list(branch), "assistant", True)] for branch in encoded.branches)]

@@ -22,9 +22,9 @@ from workbench.data.tokenizer import decode
 
 BINS = 30
 SAMPLES = 3
-TOKENS_SHOWN = 16384
-"""A row with more tokens than this, and twice as many, is not shown."""
 BAD_SHOWN = 100
+SHOWN_CHARACTERS = 200_000
+"""A row with more is counted and not shown."""
 
 
 class Bad(BaseModel):
@@ -128,7 +128,7 @@ def check(
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
-        samples=[sample(text, chat) for text, _ in whole[:SAMPLES]],
+        samples=[sample(text, chat) for text in rows.rows[:SAMPLES]],
         notes=[
             *rows.notes,
             *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else []),
@@ -155,11 +155,12 @@ def browse(
 
 def sample(text: TextRow, chat: Chat) -> Sample:
     """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
-    (result,) = chat.encode([text], TOKENS_SHOWN)
+    characters = sum(len(turn.content) for turn in text.prompt) + sum(map(len, text.answers))
+    if characters > SHOWN_CHARACTERS:
+        return Sample(where=text.where, tokens=0, pieces=[], note=f"{characters:,} characters: too long to show")
+    (result,) = chat.encode([text])
     if isinstance(result, Malformed):
         return Sample(where=text.where, tokens=0, pieces=[], note=f"malformed: expected {result.args[0]}; found {result.args[1]}")
-    if isinstance(result, TooLong):
-        return Sample(where=text.where, tokens=result.tokens, pieces=[], note=f"more than {result.tokens:,} tokens")
     parts = chat.pieces(text)
     prompt, *answers = ([_piece(piece, chat) for piece in pieces] for pieces in parts)
     tokens = sum(len(piece.tokens) for pieces in parts for piece in pieces)

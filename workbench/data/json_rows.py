@@ -16,10 +16,10 @@ from workbench.data.growth import Growth
 from workbench.data.limits import ROW_BYTES, Limits
 
 _BOM = b"\xef\xbb\xbf"
-_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]")
+_ARRAY, _ARRAY_OF_OBJECTS = (re.compile(rb"(?:\xef\xbb\xbf)?\s*\[" + more) for more in (rb"", rb"\s*[{\]]"))
 _SPACE = re.compile(r"[\s,]*")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
+_ITEM = re.compile(r"[,\s\[]\s*(?=\{)")
 _DECODER = json.JSONDecoder()
 _CHUNK = 1 << 18
 _EDGE = 16
@@ -37,7 +37,8 @@ def json_rows(path: Path, limits: Limits) -> Generator[tuple[str, object]]:
     with path.open("rb") as stored, gzip.GzipFile(fileobj=stored) if packed else stored as file:
         growth = Growth(limits.expansion if packed else None)
         try:
-            if _ARRAY.match(file.peek(_CHUNK)) and _closes(path, packed):
+            array = _ARRAY if path.name.endswith((".json", ".json.gz")) else _ARRAY_OF_OBJECTS
+            if array.match(file.peek(_CHUNK)) and _closes(path, packed):
                 given = _Text(file, lambda size, where: growth.check(size, stored.tell(), where))
                 for number, row in _items(given, str(path), limits):
                     yield f"{path}:{number}", row
@@ -108,47 +109,75 @@ class _Text:
         return not self.ended
 
     def skip(self, pattern: re.Pattern[str], where: str) -> bool:
-        """Go on behind the next match; False where there is none."""
-        while (found := pattern.search(self.text, self.at)) is None:
+        """Continue behind the next match; False where there is none."""
+        while (match := pattern.search(self.text, self.at)) is None:
             self.at = max(self.at, len(self.text) - 1024)
             if not self.more(where):
                 return False
-        self.at = found.end()
+        self.at = match.end()
         return True
 
     def character(self, where: str) -> str:
         """The next one that is neither space nor comma; empty at the end."""
         while True:
-            found = _SPACE.match(self.text, self.at)
-            self.at = found.end() if found else self.at
+            match = _SPACE.match(self.text, self.at)
+            self.at = match.end() if match else self.at
             if self.at < len(self.text) or not self.more(where):
                 return self.text[self.at : self.at + 1]
 
 
 def _items(given: _Text, path: str, limits: Limits) -> Generator[tuple[int, object]]:
-    """(number, row) of each item of the array. Behind one that cannot be read, the next begins where an item does that begins as the first did."""
-    number, begins = 0, _ITEM
+    """(number, row) of each item of the array. Behind one that cannot be read, the next begins where an object does whose first key two rows in turn had."""
+    number = 0
     given.skip(re.compile(r"\["), path)
+    begins: re.Pattern[str] | None = None
+    first_key: object = None
     while True:
         where = f"{path}:{number + 1}"
         character = given.character(where)
         if not character:
             yield number + 1, Broken("a whole JSON array", "one without its closing bracket")
             return
-        row, whole = _item(given, where, limits) if character != "]" else (None, False)
+        row, whole = _item(given, where, limits) if character not in "[]" else (Broken("a JSON object", "the bracket of a list"), False)
         if character == "]":
             given.at += 1
-            if not given.character(where):
+            if not (after := given.character(where)):
                 return
-            row = Broken("nothing after the array's end", repr(given.text[given.at : given.at + 40]))
+            row, whole = Broken("nothing after the array's end", repr(given.text[given.at : given.at + 40])), after == "{"
         number += 1
         yield number, row
-        if not whole:
-            given.at += 1
-            if not given.skip(begins, where):
-                return
-        elif begins is _ITEM and isinstance(row, dict) and row:
-            begins = re.compile(rf"[,\s](?=\{{\s*{re.escape(json.dumps(next(iter(row)), ensure_ascii=False))}\s*:)")
+        if isinstance(row, dict) and row:
+            key = next(iter(row))
+            begins = _beginning(json.dumps(key, ensure_ascii=False)) if key == first_key else begins
+            first_key = key
+        if not whole and not (given.skip(begins, where) if begins else _skip_first(given)):
+            return
+
+
+def _skip_first(given: _Text) -> bool:
+    """Behind an item that cannot be read, while no key is known: go to where the longest row of whole objects begins. False where there is none."""
+    starts = [match.end() for match in _ITEM.finditer(given.text, given.at, given.at + _CHUNK)]
+    longest, start = max(((_extent(given.text, start), start) for start in starts), default=(0, 0))
+    given.at = start if longest else len(given.text)
+    return longest > 0
+
+
+def _extent(text: str, start: int) -> int:
+    """How many characters of objects with commas between them stand here."""
+    at = start
+    try:
+        while text[at : at + 1] == "{" and at - start < _CHUNK:
+            _, at = _DECODER.raw_decode(text, at)
+            match = _SPACE.match(text, at)
+            at = match.end() if match else at
+    except (ValueError, RecursionError):
+        pass
+    return at - start
+
+
+def _beginning(key: str) -> re.Pattern[str]:
+    """Where an item begins whose first key this is, as JSON."""
+    return re.compile(rf"[,\s\[](?=\{{\s*{re.escape(key)}\s*:)")
 
 
 def _item(given: _Text, where: str, limits: Limits) -> tuple[object, bool]:
@@ -158,10 +187,10 @@ def _item(given: _Text, where: str, limits: Limits) -> tuple[object, bool]:
         try:
             value, end = _DECODER.raw_decode(given.text, given.at)
             if end < len(given.text) or given.ended:
-                found, given.at = given.text[given.at : end], end
-                if len(found) > limits.row_bytes:
-                    return Broken(too_long, f"{len(found) / 2**20:.1f} MiB"), True
-                if spoilt := _NOT_UTF8.search(found):
+                written, given.at = given.text[given.at : end], end
+                if len(written) > limits.row_bytes:
+                    return Broken(too_long, f"{len(written) / 2**20:.1f} MiB"), True
+                if spoilt := _NOT_UTF8.search(written):
                     return Broken("UTF-8 text", f"byte 0x{ord(spoilt[0]) - 0xDC00:02x} at {spoilt.start()}"), True
                 return value, True
             problem = Broken("JSON", "an item that is not complete")

@@ -192,7 +192,7 @@ class Template:
     def _refusal(self, ask: Ask) -> Malformed | None:
         """Why these messages are not given to the template: it would leave out a part of them without a word."""
         for message in ask.messages:
-            if any(ord(c) >= FIRST_MARK for c in message.content):
+            if max(message.content, default="") >= chr(FIRST_MARK):
                 return Malformed("text without characters of Unicode's plane 16", "private characters above U+100000")
         wanted = {"tools"} if ask.tools else set()
         wanted |= {key for message in ask.messages for key in ("reasoning_content", "tool_calls") if message.extra.get(key)}

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
+from pydantic import JsonValue
 
 from workbench.data.check import CheckReport, Page
 from workbench.data.formats import NAMES
@@ -45,6 +46,7 @@ def check_data(
     stopped: Callable[[], bool] | None = None,
     changes: Changes | None = None,
     on_bad_row: str = "error",
+    template_kwargs: Mapping[str, JsonValue] | None = None,
 ) -> CheckReport:
     """What there is to know of a source's rows as training would see them.
 
@@ -54,11 +56,12 @@ def check_data(
         stopped: asked several times a second; once it is true the check ends.
         changes: what is done to a row before it is read, as by `data.columns` and `data.map`; None for nothing.
         on_bad_row: as `data.on_bad_row`: whether the report says that malformed rows keep a run from starting.
+        template_kwargs: as `data.template_kwargs`: variables of the model's chat template.
 
     Raises:
         ValueError: there is no such source, not one good row in it, or no such model; or it takes more time or memory, or was stopped.
     """
-    question = _question(source, kind, format, model, limits, max_memory_gb, changes)
+    question = _question(source, kind, format, model, limits, max_memory_gb, changes, template_kwargs)
     question = question.model_copy(update={"max_length": max_length, "on_bad_row": on_bad_row})
     return CheckReport.model_validate_json(_ask(question, timeout_s, stopped))
 
@@ -76,14 +79,22 @@ def browse_data(
     max_memory_gb: float | None = None,
     stopped: Callable[[], bool] | None = None,
     changes: Changes | None = None,
+    template_kwargs: Mapping[str, JsonValue] | None = None,
 ) -> Page:
     """Some good rows of a source as training sees them. Raises ValueError as `check_data` does."""
-    question = _question(source, kind, format, model, limits, max_memory_gb, changes).model_copy(update={"rows": (offset, count)})
+    question = _question(source, kind, format, model, limits, max_memory_gb, changes, template_kwargs).model_copy(update={"rows": (offset, count)})
     return Page.model_validate_json(_ask(question, timeout_s, stopped))
 
 
 def _question(
-    source: str, kind: Kind, format: str, model: str, limits: Limits | None, max_memory_gb: float | None, changes: Changes | None
+    source: str,
+    kind: Kind,
+    format: str,
+    model: str,
+    limits: Limits | None,
+    max_memory_gb: float | None,
+    changes: Changes | None,
+    template_kwargs: Mapping[str, JsonValue] | None,
 ) -> Question:
     """What the process is asked. Raises ValueError where there is no such source, format, function or model, before seconds go into starting it."""
     if format not in ("auto", *NAMES):
@@ -94,7 +105,7 @@ def _question(
     check_model_source(model)
     memory_bytes = int((memory_gb() if max_memory_gb is None else max_memory_gb) * 2**30)
     given = {"source": source, "kind": kind, "format": format, "model": model, "memory_bytes": memory_bytes}
-    return Question(**given, limits=limits or Limits(), changes=changes or Changes())
+    return Question(**given, limits=limits or Limits(), changes=changes or Changes(), template_kwargs=dict(template_kwargs or {}))
 
 
 def _ask(question: Question, timeout_s: float, stopped: Callable[[], bool] | None) -> str:

@@ -21,8 +21,8 @@ _Inputs = TypeAdapter(dict[str, Fingerprint])
 
 def keep(run: RunDir, experiment: Experiment) -> None:
     """Note the files that can be read from here. Raises OSError where the folder cannot be written."""
-    found = {key: fingerprints.of(path) for key, path in _files(experiment).items()}
-    write_atomic(run.path / NAME, json.dumps({key: each.model_dump() for key, each in found.items()}, indent=1))
+    noted = {key: fingerprints.of(path) for key, path in _files(experiment).items()}
+    write_atomic(run.path / NAME, json.dumps({key: each.model_dump() for key, each in noted.items()}, indent=1))
 
 
 def read(path: Path) -> dict[str, Fingerprint]:
@@ -43,12 +43,12 @@ def changed(run: RunDir) -> list[str]:
 
 
 def _files(experiment: Experiment) -> dict[str, Path]:
-    data, found = experiment.data, dict[str, Path]()
+    data, paths = experiment.data, dict[str, Path]()
     named = {"data.train": data.train, "data.validation": data.validation, "data.map": data.map and data.map.rpartition(":")[0]}
     for key, source in named.items():
         try:
             if source and (path := locate(source)):
-                found[key] = path
+                paths[key] = path
         except DataError:  # not on this machine: nothing can be noted of it
             continue
-    return found
+    return paths

@@ -16,7 +16,8 @@ import threading
 from dataclasses import dataclass
 from decimal import Decimal
 
-LIMIT_S = 5.0
+LIMIT_S = 120.0
+"""So long an answer is waited for, in seconds; the process that compares has a limit on its processor time of its own."""
 START_S = 120.0
 LONGEST = 4000
 """Characters of an answer without a marked result that are looked at: its last ones."""

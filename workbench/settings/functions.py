@@ -44,12 +44,12 @@ def find(name: str, kind: Kind) -> Callable[..., Any]:
         return kind.known[name]
     path, function = _parts(name, kind)
     module = _load(_locate(path, kind))
-    found = getattr(module, function, None)
-    if not callable(found):
+    named = getattr(module, function, None)
+    if not callable(named):
         own = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
         raise ValueError(_missing(path, function, own))
-    _callable_as(inspect.signature(found), function, path, kind)
-    return found
+    _callable_as(inspect.signature(named), function, path, kind)
+    return named
 
 
 def check(name: str, kind: Kind) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
+import yaml
 
 from workbench import api
 from workbench.data.changes import Changes, as_columns
@@ -36,6 +37,7 @@ def check(
     columns: Annotated[str, typer.Option(help="As data.columns: '{prompt: query, label: null}'.")] = "{}",
     map_: Annotated[str | None, typer.Option("--map", help="As data.map: path/to/file.py:function.")] = None,
     pairs: Annotated[Pairs, typer.Option(help="As data.pairs.")] = "extremes",
+    template_kwargs: Annotated[str, typer.Option(help="As data.template_kwargs: '{enable_thinking: false}'.")] = "{}",
     on_bad_row: Annotated[Literal["error", "skip"], typer.Option(help="As data.on_bad_row.")] = "error",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
@@ -43,14 +45,20 @@ def check(
     from workbench.data.check import render
 
     limits, changes = Limits(expansion=max_expansion), Changes(as_columns(columns), map_, pairs)
+    variables = yaml.safe_load(template_kwargs)
+    if not isinstance(variables, dict):
+        raise ValueError(f"--template-kwargs {template_kwargs}: expected a mapping, such as '{{enable_thinking: false}}'")
     if rows is not None:
         offset, _, count = rows.partition(":")
         if not (offset.isdigit() and count.isdigit()):
             raise ValueError(f"--rows {rows}: expected OFFSET:COUNT, such as 0:20")
-        page = api.browse_data(source, kind, int(offset), int(count), format_, model, limits, timeout, memory, changes=changes)
+        page = api.browse_data(
+            source, kind, int(offset), int(count), format_, model, limits, timeout, memory, changes=changes, template_kwargs=variables
+        )
         print(page.model_dump_json(indent=None if as_json else 2))
         return
-    report = api.check_data(source, kind, format_, model, max_length, limits, timeout, memory, changes=changes, on_bad_row=on_bad_row)
+    asked = (source, kind, format_, model, max_length, limits, timeout, memory)
+    report = api.check_data(*asked, changes=changes, on_bad_row=on_bad_row, template_kwargs=variables)
     if as_json:
         print(report.model_dump_json())
     else:

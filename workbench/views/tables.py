@@ -49,7 +49,7 @@ def _show(value: object) -> str:
 RECENT = 60
 
 
-_ONLINE = (M.REWARDS, M.KL_PER_ANSWER)
+_ONLINE = (M.REWARDS, M.INIT_POLICY_KL)
 _OFFLINE = (M.LOSS, M.REWARDS_MARGIN)
 _HELD_OUT = (M.REWARDS, M.ACCURACY, M.LOSS)
 """What a headline leads with; of the held-out metrics the first that there is."""

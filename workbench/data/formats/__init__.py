@@ -20,7 +20,7 @@ from workbench.data.formats._parts import Asked, Pairs, Parsed, Raw, brief
 from workbench.data.rows import Conversation, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
 from workbench.settings.naming import module_names
 
-__all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse"]
+__all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse", "rank"]
 
 NAMES = tuple(module_names("data/formats"))
 WANTED: Mapping[Kind, str] = {
@@ -74,7 +74,8 @@ def detect(rows: Sequence[Raw], asked: Asked) -> str:
     votes = Counter(name for row in rows if (name := _recognised(parts.present(row), columns & set(row), asked)))
     if not votes:
         giving = [name for name in NAMES if asked.kind in find(name).GIVES and not _without(find(name)) & columns]
-        raise Malformed(*nearest({name: find(name).KEYS for name in giving}, rows[0], asked.kind))
+        keys = {name: find(name).KEYS for name in giving}
+        raise Malformed(*nearest(keys, rows[0], asked.kind, lambda name, row: rank(name, row, asked)[0] > 0))
     return max(votes, key=votes.__getitem__)
 
 
@@ -105,21 +106,21 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     return rows, unread
 
 
+def rank(name: str, row: Raw, asked: Asked) -> tuple[int, bool]:
+    """How well a row fits a format: by the number of keys that it has of it, then whether the format gives the wanted kind; (0, False): not at all."""
+    of = find(name)
+    sizes = [len(keys) for keys in of.KEYS if keys <= row.keys()]
+    fits = getattr(of, "fits", None)
+    if not sizes or _without(of) & row.keys() or (bonus := fits(row, asked) if fits else 0) < 0:
+        return 0, False
+    return max(sizes) + bonus, asked.kind in of.GIVES
+
+
 def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
-    """The format of the most keys: those of the row, or that other rows have a value for. Among equals one that gives the wanted kind."""
-    best = (0, False, "")
-    for name in NAMES:
-        of = find(name)
-        sizes = [len(keys) for keys in of.KEYS if keys <= columns]
-        if not sizes or _without(of) & columns:
-            continue
-        fits = getattr(of, "fits", None)
-        bonus = 0
-        if fits is not None:
-            bonus = fits({**dict.fromkeys(columns), **row}, asked)
-        if bonus >= 0:
-            best = max(best, (max(sizes) + bonus, asked.kind in of.GIVES, name))
-    return best[2]
+    """The format that fits a row best, which also has the columns for which only other rows have a value; empty where none does."""
+    whole = {**dict.fromkeys(columns), **row}
+    best, name = max((rank(name, whole, asked), name) for name in NAMES)
+    return name if best[0] else ""
 
 
 def _without(of: Format) -> frozenset[str]:

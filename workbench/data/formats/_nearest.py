@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from workbench.data.formats._parts import Raw, present
 from workbench.data.rows import Kind
@@ -60,25 +60,28 @@ _OTHERS: Mapping[str, tuple[str, ...]] = {
     "label": ("is_good", "desirable", "thumbs_up", "liked", "wanted"),
 }
 """Names that other files have for a column of ours."""
+LACKING = "…"
+"""Stands for a column that is not there."""
 
 
-def nearest(formats: Mapping[str, tuple[frozenset[str], ...]], row: Raw, kind: Kind) -> tuple[str, str]:
-    """(what was expected, what stood there) for a row that none of the `formats` recognises, each given by its sets of keys."""
+def nearest(formats: Mapping[str, tuple[frozenset[str], ...]], row: Raw, kind: Kind, fits: Callable[[str, Raw], bool]) -> tuple[str, str]:
+    """(what was expected, what stood there) for a row that none of the `formats` recognises, each given by its sets of keys.
+
+    `fits` says whether a row with these keys could be of a format.
+    """
     columns = sorted(map(str, present(row)))
-    best = (-1.0, 0, "", frozenset[str](), dict[str, str]())
+    candidates = []
     for name, keys in formats.items():
         for needed in keys:
-            if needed <= set(columns):  # the values are of another kind: `fits` has said no
-                continue
             named = _named(needed, columns)
             share = sum(1.0 if key in columns else 0.9 for key in named) / len(needed)
-            rank = (share, -len("".join(needed)))  # of equals the plainer names
-            if rank > best[:2]:
-                best = (*rank, name, needed, named)
-    _, _, name, needed, named = best
-    renamed = {key: column for key, column in named.items() if key != column}
+            if fits(name, {key: row[named[key]] if key in named else LACKING for key in needed}) and not needed <= set(columns):
+                candidates.append(((share, len(named), -len("".join(needed))), name, needed, named))
+    if not candidates:
+        return f"a row of a format that gives {kind} rows ({', '.join(formats)})", f"keys {columns[:10]}"
+    _, name, needed, named = max(candidates, key=lambda candidate: candidate[:2])
+    where = {key: named.get(key, LACKING) for key in sorted(needed) if named.get(key) != key}
     lacking = [key for key in sorted(needed) if key not in named]
-    where = {**renamed, **dict.fromkeys(lacking, "…")}
     mapping = "{" + ", ".join(f"{key}: {column}" for key, column in where.items()) + "}"
     way = f"data.columns={mapping} reads these" if not lacking else f"name the column for {', '.join(lacking)} as in data.columns={mapping}"
     expected = f"columns of a format that gives {kind} rows; the nearest is {name} with {', '.join(sorted(needed))}: {way}; for all else data.map"

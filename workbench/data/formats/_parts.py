@@ -170,6 +170,8 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     if not isinstance(item, Mapping):
         raise Malformed(f"{key}: a message object", brief(item))
     turn = present(cast(Raw, item))
+    for name in turn:
+        clean(name, f"{key}: a key")
     speaker_key, content_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
     speaker = string(value(turn, speaker_key), f"{key}.{speaker_key}")
     if speaker == _FUNCTION_CALL:
@@ -267,8 +269,8 @@ def prompt(given: object, key: str, asked: Asked) -> tuple[Message, ...]:
 def asking(turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """The turns, where an assistant's may follow."""
     if not turns or turns[-1].role not in ("user", "tool"):
-        found = f"one that ends with {turns[-1].role}" if turns else "an answer without a prompt"
-        raise Malformed("a prompt that ends with a user's turn", found)
+        ending = f"one that ends with {turns[-1].role}" if turns else "an answer without a prompt"
+        raise Malformed("a prompt that ends with a user's turn", ending)
     return turns
 
 
@@ -329,14 +331,14 @@ def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], ask
 
     An answer is a string, or messages whose last is the assistant's; those before it are the same in all of them, and agree with the prompt.
     """
-    found = [_answer(value(row, name), name, asked) for name in names]
-    contexts = [context for context, _ in found if context]
+    answers = [_answer(value(row, name), name, asked) for name in names]
+    contexts = [context for context, _ in answers if context]
     if any(context != contexts[0] for context in contexts):
         raise Malformed(f"{' and '.join(names)} that share their prompt and differ in the last message", "different prompts")
     whole = _agreed(asked_for, contexts[0], names[0]) if contexts else asked_for
     if not whole:
         raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
-    return asking(whole), [said for _, said in found]
+    return asking(whole), [said for _, said in answers]
 
 
 def _agreed(given: tuple[Message, ...], context: tuple[Message, ...], key: str) -> tuple[Message, ...]:
@@ -367,8 +369,8 @@ def _answer(given: object, key: str, asked: Asked) -> tuple[tuple[Message, ...],
 def conversation(turns: tuple[Message, ...], where: str) -> Conversation:
     """The turns, where there is something to learn."""
     if turns[-1].role != "assistant" or not any(turn.learn for turn in turns if turn.role == "assistant"):
-        found = f"one that ends with {turns[-1].role}" if turns[-1].role != "assistant" else "none that is"
-        raise Malformed("a conversation that ends with an assistant's turn to learn from", found)
+        ending = f"one that ends with {turns[-1].role}" if turns[-1].role != "assistant" else "none that is"
+        raise Malformed("a conversation that ends with an assistant's turn to learn from", ending)
     if all(turn.role in ("system", "assistant") for turn in turns):
         raise Malformed("a conversation with a user's turn", f"{len(turns)} turns without one")
     return Conversation(turns, where)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from workbench.data.formats._parts import Raw, brief, number
+from workbench.data.formats._parts import Raw, brief, clean, number
 from workbench.data.rows import Malformed
 
 _RATING = re.compile(r"\s*([^\s:,][^:,]*?)\s*:\s*(-?\d+(?:\.\d+)?)\s*")
@@ -25,6 +25,8 @@ def attributes(value: object, key: str) -> dict[str, float]:
 
 def ratings(values: Raw, key: str) -> dict[str, float]:
     """The columns of numbers, by name; those that are null were not rated."""
+    for name in values:
+        clean(str(name), f"{key}a rating's name")
     read = {name: number(value, f"{key}{name}", "a finite number, or null") for name, value in values.items() if value is not None}
     if not read:
         raise Malformed(f"at least one rating in {key.rstrip('.')}", f"{list(values)[:10]}")

@@ -50,11 +50,11 @@ def _paths(nodes: list[tuple[Turns, list[Raw]]], asked: Asked) -> Iterator[Conve
     seen: set[tuple[str, ...]] = set()
     for path, replies in nodes:
         turns = path[:-1] if not replies and path[-1].role == "user" else path
-        told = tuple(turn.content for turn in turns)
-        if replies or not turns or told in seen:
+        texts = tuple(turn.content for turn in turns)
+        if replies or not turns or texts in seen:
             continue
-        learnt = tuple(Message(turn.role, turn.content, turn.role != "assistant" or told[: i + 1] not in seen) for i, turn in enumerate(turns))
-        seen.update(told[: i + 1] for i in range(len(turns)))
+        learnt = tuple(Message(turn.role, turn.content, turn.role != "assistant" or texts[: i + 1] not in seen) for i, turn in enumerate(turns))
+        seen.update(texts[: i + 1] for i in range(len(turns)))
         yield Conversation(learnt, asked.where)
 
 
