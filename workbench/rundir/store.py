@@ -4,6 +4,7 @@
               spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run continues
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
               once                       the name under which it is launched only once; not there where it has none
+              inputs.json                checksums of the data files at the launch
               precision                  what the first gang made of `auto`: fp32 or bf16
               commit, weights            the first gang's: a hub model's commit; the fingerprint of the weights that the run began with
               events/<role>.jsonl        one writer a file: {seq, time, kind, step, …}; a torn last line is ignored
