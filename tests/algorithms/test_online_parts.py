@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -101,11 +101,12 @@ def test_masked_answers_are_in_no_baseline() -> None:
     def found() -> list[Any]:
         return [answer(2, 3.0, kl=[0.5, 0.3]), answer(1, 1.0, sample=1), answer(1, 100.0, sample=2, finish_reason="length")]
 
-    for level, advantage in (("token", 2 - 0.4), ("answer", 2 - 0.8)):
-        cfg = reinforce.Config.model_validate({**shared, "kl_coefficient": 1.0, "kl_level": level})
+    levels: dict[Literal["token", "answer"], float] = {"token": 2 - 0.4, "answer": 2 - 0.8}
+    for level, advantage in levels.items():
+        cfg = reinforce.Config.model_validate({**shared, "kl_coefficient": 1.0})
         answers = found()
         online.decide_learning(answers, cfg)
-        reinforce.advantages(answers, cfg)
+        reinforce.advantages(answers, cfg, level)
         assert [e.advantages[0] for e in answers] == pytest.approx([advantage, -advantage, 0])
         assert [e.learn for e in answers] == [True, True, False]
     cfg = grpo_config(**shared)

@@ -80,11 +80,18 @@ def test_the_critic_learns_alone_first(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_transformers_samples_and_every_answer_weighs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path) -> None:
-    """`rollout.name=hf` gives the trainer's log-probabilities; grpo's sequence-level loss on two ranks is that on one; cut answers are masked."""
+    """`rollout.name=hf` gives the trainer's log-probabilities, at a temperature and among kept tokens; grpo's sequence-level loss on two ranks is that on
+    one; cut answers are masked, and what is scored ends before a stop string.
+    """
     words = ("algorithm=grpo", "algorithm.samples_per_prompt=4", "algorithm.loss_level=sequence", "algorithm.truncated=mask", "rollout.name=hf")
+    words = (*words, "algorithm.temperature=0.7", "algorithm.top_k=100", "algorithm.stop_strings=[e]")
     one = completed(begun(tmp_path / "one", monkeypatch, tied_model, *words))
     two = completed(begun(tmp_path / "two", monkeypatch, tied_model, *words, "backend.ranks_per_node=2"))
     for ours, theirs in zip(steps(two), steps(one), strict=True):
         assert ours["logprob_mismatch_max"] < 1e-3
         for name in ("rewards", "response_lengths", "loss", "grad_norm", "init_policy_kl"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
+    answers = [each for number in range(8) if (each := rollouts.one(one.dir, 1, number))]
+    assert "stop" in {each["finish_reason"] for each in answers}
+    assert not any("e" in each["response"] for each in answers)
+    assert any("e" in "".join(each["pieces"]) for each in answers)

