@@ -12,7 +12,7 @@ from workbench.data.formats import SCHEMAS, Pairs
 from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
-from workbench.jobs.data import browse_data, check_data
+from workbench.jobs.data import as_template_kwargs, browse_data, check_data
 from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
@@ -47,6 +47,7 @@ __all__ = [
     "Unreadable",
     "Where",
     "as_columns",
+    "as_template_kwargs",
     "browse_data",
     "check_data",
     "check_sources",

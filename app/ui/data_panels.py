@@ -26,10 +26,11 @@ class Asked:
     max_length: int
     changed: float
     changes: api.Changes = field(default_factory=api.Changes)
+    variables: str = ""
 
 
 def ask() -> Asked | None:
-    """The form; None until it names a source. Raises ValueError where the columns are none."""
+    """The form; None until it names a source. Raises ValueError where the columns or variables are none."""
     limits = spec.Data.model_fields
     with st.form("dataset", border=True):
         source_column, kind_column, button_column = st.columns([4, 2, 1], vertical_alignment="bottom")
@@ -51,6 +52,12 @@ def ask() -> Asked | None:
             columns = four.text_input("Columns", key="data-columns", placeholder="{prompt: query}", help=limits["columns"].description)
             map_ = five.text_input("Map", key="data-map", placeholder="path/to/file.py:function", help=limits["map"].description)
             choices: list[api.Pairs] = ["extremes", "all"]
+            variables = st.text_input(
+                "Variables of the chat template",
+                key="data-variables",
+                placeholder="{enable_thinking: false}",
+                help=limits["template_kwargs"].description,
+            )
             pairs = six.selectbox("Pairs", choices, help=limits["pairs"].description)
         pressed = button_column.form_submit_button("Check", icon=":material/fact_check:", type="primary", width="stretch")
     if pressed:
@@ -60,7 +67,8 @@ def ask() -> Asked | None:
     if not source:
         return None
     changes = api.Changes(api.as_columns(columns), map_.strip() or None, pairs)
-    return Asked(source, kind, format_, model.strip(), int(max_length), _changed(source), changes)
+    api.as_template_kwargs(variables)
+    return Asked(source, kind, format_, model.strip(), int(max_length), _changed(source), changes, variables)
 
 
 def nothing_asked() -> None:
@@ -82,12 +90,15 @@ def refused(message: str) -> None:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def check(asked: Asked) -> CheckReport:
-    return api.check_data(asked.source, asked.kind, asked.format, asked.model, asked.max_length, changes=asked.changes)
+    variables = api.as_template_kwargs(asked.variables)
+    return api.check_data(asked.source, asked.kind, asked.format, asked.model, asked.max_length, changes=asked.changes, template_kwargs=variables)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
 def browse(asked: Asked, offset: int) -> api.DataPage:
-    return api.browse_data(asked.source, asked.kind, offset, ROWS_A_PAGE, asked.format, asked.model, changes=asked.changes)
+    variables = api.as_template_kwargs(asked.variables)
+    how = (asked.format, asked.model)
+    return api.browse_data(asked.source, asked.kind, offset, ROWS_A_PAGE, *how, changes=asked.changes, template_kwargs=variables)
 
 
 def counts(report: CheckReport) -> None:
@@ -117,7 +128,7 @@ def lengths(report: CheckReport) -> None:
 
 
 def rows(asked: Asked, report: CheckReport) -> None:
-    pages = datasets.pages(report.rows)
+    pages = datasets.pages(report.readable)
     with st.container(horizontal=True, vertical_alignment="center"):
         page = st.number_input(f"Page (of {pages:,})", 1, pages, key="data-page", width=160)
         st.caption(datasets.LEGEND)

@@ -14,6 +14,7 @@ REPORT = CheckReport(
     kind="preference",
     format="preference",
     rows=41,
+    readable=41,
     bad=1,
     bad_rows=[Bad(where="rows.jsonl:7", expected="chosen", found="<b>")],
     too_long=2,

@@ -59,6 +59,8 @@ class CheckReport(BaseModel):
     kind: Kind
     format: str
     rows: int
+    readable: int
+    """Rows that were read, whether the model's chat template takes them or not: as many can be paged through."""
     bad: int
     bad_rows: list[Bad]
     too_long: int
@@ -101,7 +103,8 @@ def check(
     Raises:
         DataError: there is no such source, or not one good row in it.
     """
-    rows, tokens = encoded(read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes), chat, max_length)
+    given = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes)
+    rows, tokens = encoded(given, chat, max_length)
     rows.refuse(source, "skip")
     whole = [(text, row.row) for text, row in zip(rows.rows, tokens, strict=True) if isinstance(row, Encoded)]
     cut = len(tokens) - len(whole)
@@ -117,6 +120,7 @@ def check(
         kind=kind,
         format=rows.format,
         rows=len(rows.rows),
+        readable=len(given.rows),
         bad=rows.num_bad,
         bad_rows=[Bad(where=b.where, expected=b.expected, found=b.found) for b in rows.bad[:BAD_SHOWN]],
         too_long=counts["dropped"],

@@ -19,7 +19,7 @@ from workbench.data.readers import Changes, Kind
 from workbench.jobs.sources import check_data_source, check_model_source
 from workbench.processes.check_data import MORE_MEMORY, TOLD, Question
 from workbench.rundir.permission import changes as for_writers
-from workbench.settings import functions
+from workbench.settings import functions, plain
 from workbench.settings.naming import nearest
 
 TIMEOUT_S = 600.0
@@ -31,6 +31,14 @@ LOOK_S = 0.2
 def memory_gb() -> float:
     """What a check may write to where nothing else is said: half of this machine's memory, in GiB."""
     return psutil.virtual_memory().total / 2**31
+
+
+def as_template_kwargs(text: str) -> dict[str, JsonValue]:
+    """`{enable_thinking: false}` as a mapping, empty for an empty text. Raises ValueError: it is none."""
+    given = plain.load(text) if text.strip() else {}
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"data.template_kwargs: expected variables of the chat template, such as {{enable_thinking: false}}; got {text}")
+    return given
 
 
 @for_writers

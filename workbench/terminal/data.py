@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-import yaml
 
 from workbench import api
 from workbench.data.changes import Changes, as_columns
@@ -45,9 +44,7 @@ def check(
     from workbench.data.check import render
 
     limits, changes = Limits(expansion=max_expansion), Changes(as_columns(columns), map_, pairs)
-    variables = yaml.safe_load(template_kwargs)
-    if not isinstance(variables, dict):
-        raise ValueError(f"--template-kwargs {template_kwargs}: expected a mapping, such as '{{enable_thinking: false}}'")
+    variables = api.as_template_kwargs(template_kwargs)
     if rows is not None:
         offset, _, count = rows.partition(":")
         if not (offset.isdigit() and count.isdigit()):

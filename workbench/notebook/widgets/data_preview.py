@@ -149,7 +149,7 @@ class DataPreview(Shown):
         self.busy.value = _busy(0.0) if reading and page is None else ""
         if report is None:
             return
-        pages = datasets.pages(report.rows)
+        pages = datasets.pages(report.readable)
         self.head.value = parts.figures(datasets.headline(report))
         self.lengths.value = datasets.lengths(report)
         self.malformed.value = datasets.malformed_table(report)
