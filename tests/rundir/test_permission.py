@@ -17,6 +17,8 @@ CHANGES = {
 }
 THROUGH_SUBMIT = {api.evaluate, api.generate}
 READS = {
+    api.as_columns,
+    api.as_template_kwargs,
     api.cache_root,
     api.check_sources,
     api.cluster,

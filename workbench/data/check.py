@@ -105,6 +105,7 @@ def check(
     """
     given = read(source, kind, format, on_bad_row="skip", limits=limits, changes=changes)
     rows, tokens = encoded(given, chat, max_length)
+    notes = [*rows.notes, *chat.notes]
     rows.refuse(source, "skip")
     whole = [(text, row.row) for text, row in zip(rows.rows, tokens, strict=True) if isinstance(row, Encoded)]
     cut = len(tokens) - len(whole)
@@ -133,11 +134,7 @@ def check(
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
         histogram=[(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)],
         samples=[sample(text, chat) for text in rows.rows[:SAMPLES]],
-        notes=[
-            *rows.notes,
-            *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else []),
-            *chat.notes,
-        ],
+        notes=[*notes, *([f"{cut:,} rows are so long that only their beginning was counted, in lengths and tokens"] if cut else [])],
         refused=_refused(rows, source, on_bad_row),
     )
 
