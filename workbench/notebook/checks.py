@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, overload
+
+from pydantic import JsonValue
 
 from workbench import api
 from workbench.data.check import CheckReport
 from workbench.notebook import progress
 from workbench.notebook.experiments import Experiment, as_spec
 from workbench.settings import spec as specs
-from workbench.views import pictures
+from workbench.views import datasets, pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +25,11 @@ BAD_ROWS = 10
 class DataReport:
     """What there is to know of a data set's rows as training would see them; `report` has every number."""
 
-    def __init__(self, source: str, report: CheckReport, format: str, model: str) -> None:
+    def __init__(
+        self, source: str, report: CheckReport, format: str, model: str, changes: api.Changes, template_kwargs: Mapping[str, JsonValue]
+    ) -> None:
         self.source, self.report = source, report
-        self._format, self._model = format, model
+        self._format, self._model, self._changes, self._template_kwargs = format, model, changes, template_kwargs
 
     @property
     def bad_rows(self) -> pd.DataFrame:
@@ -39,7 +43,8 @@ class DataReport:
         """To page through the rows with their loss mask."""
         from workbench.notebook.widgets.data_preview import DataPreview
 
-        return DataPreview(self.source, self.report.kind, self._format, self._model, self.report.max_length)
+        how = (self._format, self._model, self.report.max_length)
+        return DataPreview(self.source, self.report.kind, *how, changes=self._changes, template_kwargs=self._template_kwargs)
 
     def __repr__(self) -> str:
         report = self.report
@@ -48,11 +53,17 @@ class DataReport:
             f"{report.too_long:,} over {report.max_length} tokens, {report.duplicates:,} duplicates"
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What keeps a run from starting, what is not read, and what is likely not meant, in a sentence each."""
+        return [*([datasets.refusal(self.report)] if self.report.refused else []), *self.report.notes]
+
     def _repr_html_(self) -> str:
         report = self.report
         bars = pictures.bars([(f"{start}–{end - 1}", count) for start, end, count in report.histogram], "length", "tokens in a row")
         bad = pictures.table([bad.model_dump(include={"where", "expected", "found"}) for bad in report.bad_rows[:BAD_ROWS]], "malformed rows")
-        return pictures.table([{"": repr(self)}]) + pictures.beside([bars]) + (bad if report.bad_rows else "")
+        notes = pictures.table([{"": note} for note in self.notes], "notes") if self.notes else ""
+        return pictures.table([{"": repr(self)}]) + notes + pictures.beside([bars]) + (bad if report.bad_rows else "")
 
 
 class Findings(Sequence[api.Finding]):
@@ -84,7 +95,16 @@ class Findings(Sequence[api.Finding]):
 
 
 def check_data(
-    source: str, kind: api.Kind = "preference", format: str = "auto", model: str = "smollm2-135m-instruct", max_length: int = 1024
+    source: str,
+    kind: api.Kind = "preference",
+    format: str = "auto",
+    model: str = "smollm2-135m-instruct",
+    max_length: int = 1024,
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    map: str | None = None,
+    pairs: api.Pairs = "extremes",
+    template_kwargs: Mapping[str, JsonValue] | None = None,
 ) -> DataReport:
     """Count and measure a data set's rows as training would see them.
 
@@ -93,12 +113,16 @@ def check_data(
         kind: what an algorithm would read it as.
         model: whose tokenizer and chat template count the tokens.
         max_length: longest row that is kept, in tokens.
+        columns: our names with the file's, as `data.columns`; `map`, `pairs` and `template_kwargs` are as `data.map`, `data.pairs` and
+            `data.template_kwargs`.
 
     Raises:
         ValueError: there is no such source, not one good row in it, or no such model.
     """
+    changes, variables = api.Changes(columns or {}, map, pairs), template_kwargs or {}
     with progress.waiting(f"reading {source} …"):
-        return DataReport(source, api.check_data(source, kind, format, model, max_length), format, model)
+        report = api.check_data(source, kind, format, model, max_length, changes=changes, template_kwargs=variables)
+        return DataReport(source, report, format, model, changes, variables)
 
 
 def preflight(experiment: Experiment | specs.Experiment | str, on_node: bool = False) -> Findings:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 import ipywidgets
+from pydantic import JsonValue
 
 from workbench import api
 from workbench.notebook.widgets import parts
@@ -24,6 +27,11 @@ class _Wanted:
     page: int
 
 
+class _How(TypedDict):
+    changes: api.Changes | None
+    template_kwargs: Mapping[str, JsonValue] | None
+
+
 class DataPreview(Shown):
     """A data set as training sees it: `DataPreview("pairs.jsonl")`, `DataPreview("org/chats", "conversation", model="meta-llama/…")`.
 
@@ -32,14 +40,25 @@ class DataPreview(Shown):
         kind: what an algorithm would read it as.
         model: whose tokenizer and chat template encode the rows.
         max_length: longest row that is kept, in tokens.
+        changes: what is done to a row before it is read, as `data.columns`, `data.map` and `data.pairs`.
+        template_kwargs: as `data.template_kwargs`.
 
     It is read in a process of its own, which a thread waits for: the kernel is free. `report` has every number once it is read, `error` says why it
     cannot be.
     """
 
     def __init__(
-        self, source: str, kind: api.Kind = "preference", format: str = "auto", model: str = "smollm2-135m-instruct", max_length: int = 1024
+        self,
+        source: str,
+        kind: api.Kind = "preference",
+        format: str = "auto",
+        model: str = "smollm2-135m-instruct",
+        max_length: int = 1024,
+        *,
+        changes: api.Changes | None = None,
+        template_kwargs: Mapping[str, JsonValue] | None = None,
     ) -> None:
+        self._how: _How = {"changes": changes, "template_kwargs": template_kwargs}
         self.source, self.format, self.model, self.max_length = source, format, model, max_length
         self.kind: api.Kind = kind
         self.report: api.CheckReport | None = None
@@ -119,11 +138,12 @@ class DataPreview(Shown):
 
         try:
             if self.report is None:
-                report = api.check_data(self.source, self.kind, self.format, self.model, self.max_length, stopped=stopped)
+                report = api.check_data(self.source, self.kind, self.format, self.model, self.max_length, stopped=stopped, **self._how)
                 self._take(report)
             if self._reading.newest(wanted):
                 offset = (wanted.page - 1) * datasets.ROWS_A_PAGE
-                page = api.browse_data(self.source, self.kind, offset, datasets.ROWS_A_PAGE, self.format, self.model, stopped=stopped)
+                what = (self.source, self.kind, offset, datasets.ROWS_A_PAGE, self.format, self.model)
+                page = api.browse_data(*what, stopped=stopped, **self._how)
                 with self._lock:
                     self._rows[wanted.page] = page
         except (ValueError, OSError) as error:
@@ -150,7 +170,9 @@ class DataPreview(Shown):
         if report is None:
             return
         pages = datasets.pages(report.readable)
-        self.head.value = parts.figures(datasets.headline(report))
+        refused = [datasets.refusal(report)] if report.refused else []
+        notes = "".join(parts.message(note) for note in [*refused, *report.notes])
+        self.head.value = parts.figures(datasets.headline(report)) + notes
         self.lengths.value = datasets.lengths(report)
         self.malformed.value = datasets.malformed_table(report)
         self.tabs.titles = ("Rows", "Lengths", f"Malformed ({report.bad:,})")
