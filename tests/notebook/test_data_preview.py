@@ -48,12 +48,12 @@ def asked(monkeypatch):
     """What the preview asks the API for."""
     calls = []
 
-    def check(source, kind, format, model, max_length, stopped):
+    def check(source, kind, format, model, max_length, stopped, changes, template_kwargs):
         calls.append(("check", source, kind, format, model, max_length))
         assert not stopped()
         return REPORT
 
-    def browse(source, kind, offset, count, format, model, stopped):
+    def browse(source, kind, offset, count, format, model, stopped, changes, template_kwargs):
         calls.append(("browse", offset, count))
         return rows(offset, count)
 
