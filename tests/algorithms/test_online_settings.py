@@ -31,8 +31,9 @@ def test_an_adaptive_kl_coefficient_goes_on_from_its_checkpoint(tmp_path: Path, 
     assert expected[-1] == pytest.approx(0.01 * 0.8 * 1.2**4)  # no KL at first, then 1.2 times each step: 8 answers are the horizon
     run = begun(tmp_path / "killed", monkeypatch, tied_model, *words, "backend.max_restarts=1")
     until_step(run, 3)
-    (victim,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
-    victim.kill()
+    workers = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
+    first = min(workers, key=psutil.Process.create_time)  # what it starts has its command line for a moment
+    first.kill()
     completed(run)
     assert run.status.attempt == 2
     by_step = {event["step"]: event["metrics"]["kl_coefficient"] for event in run.events() if event["kind"] == "step"}
