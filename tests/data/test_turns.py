@@ -203,3 +203,8 @@ def test_validation_asks_what_training_asked(tmp_path: Path) -> None:
     for row, prompt in zip(data.validation, data.validation_prompts, strict=True):
         assert plain.tokenizer.decode(row.prefix[len(prompt) :]) == "4<|im_end|>"
         assert list(row.prefix[: len(prompt)]) == prompt
+
+
+def test_the_templates_variables_are_not_what_a_conversation_gives() -> None:
+    with pytest.raises(ValueError, match="template_kwargs sets add_generation_prompt, messages, which each conversation gives"):
+        Data(train="rows.jsonl", template_kwargs={"messages": [], "add_generation_prompt": True, "enable_thinking": False})

@@ -173,6 +173,10 @@ class Model(Frozen):
 WEIGHTS = ("source", "revision", "precision", "lora", "init_seed")
 
 
+OF_THE_TEMPLATE = {"messages", "tools", "documents", "add_generation_prompt"}
+"""What a chat template is given of each conversation."""
+
+
 class Data(Frozen):
     """Where the rows come from, which are held out, and what happens to those that do not fit."""
 
@@ -205,6 +209,12 @@ class Data(Frozen):
     reader_memory_gb: float = Field(
         default=4.0, ge=0.25, description="Memory in GiB of the process that decodes a Parquet file or a hub's data set, a few rows at a time."
     )
+
+    @model_validator(mode="after")
+    def _template_has_its_own(self) -> Data:
+        if own := sorted(OF_THE_TEMPLATE & {*self.template_kwargs}):
+            raise ValueError(f"template_kwargs sets {', '.join(own)}, which each conversation gives the chat template: leave it out")
+        return self
 
 
 class Rollout(Frozen):
