@@ -103,7 +103,7 @@ def test_a_critic_of_two_tensor_parallel_processes(
         client.call("critic_save", step=np.array([98])).result(240)
     assert client.call("critic_infer", **good).result(240)["values"].shape == (1, 4)
     client.close()
-    told = r"critic server: (ready|busy with critic_\w+); critic_restore 1, critic_infer \d+.*; 5 refused; 2 processes on"  # written once a second
+    told = r"critic server: (ready|busy with critic_\w+); critic_restore 1, critic_infer \d+.*; 6 refused; 2 processes on"  # written once a second
     until(lambda: re.search(told, CliRunner().invoke(app, ["show", run.id], catch_exceptions=False).stdout))
     assert all(process.is_running() for process in first.values()), run.status
     first[1].kill()
