@@ -208,3 +208,73 @@ def test_validation_asks_what_training_asked(tmp_path: Path) -> None:
 def test_the_templates_variables_are_not_what_a_conversation_gives() -> None:
     with pytest.raises(ValueError, match="template_kwargs sets add_generation_prompt, messages, which each conversation gives"):
         Data(train="rows.jsonl", template_kwargs={"messages": [], "add_generation_prompt": True, "enable_thinking": False})
+
+
+TEXT_AND_CALL = (USER, Message("assistant", "Adding.", extra={"tool_calls": [CALL]}), Message("tool", "4"), Message("assistant", "It is 4."))
+MISTRAL = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% elif m.role == 'tool' %}"
+    "{{ '[RESULT] ' + m.content + ' [/RESULT]' }}{% elif m.tool_calls %}{{ '[CALLS] ' + (m.tool_calls | tojson) + '<|im_end|>' }}"
+    "{% else %}{{ ' ' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+
+
+def test_calls_are_learnt_where_the_template_ends_no_turn_or_ends_them_otherwise() -> None:
+    """As GLM-4's and gpt-oss's."""
+    glm, words = chat("glm4moe"), models.tokenizer()
+    words.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|call|>", "<|return|>"]})
+    words.chat_template = chat("gptoss").tokenizer.chat_template
+    oss = Chat(words)
+    assert "<tool_call>add" in learnt(glm.one(Conversation(CALLED[:2])), glm)
+    (refused,) = glm.encode([Conversation(CALLED)])
+    assert isinstance(refused, Malformed) and "whose end in the chat template's text is known" in refused.args[0]
+    assert learnt(oss.one(Conversation(CALLED, tools=TOOLS)), oss).count("functions.add") == 1
+    last = learnt(oss.one(Conversation(CALLED[:2], tools=TOOLS)), oss)
+    assert "functions.add" in last and last.endswith("<|call|>")
+
+
+@pytest.mark.parametrize("row", [CALLED, (*TEXT_AND_CALL[:1], Message("assistant", "One."), Message("assistant", "Two."))])
+def test_nothing_of_the_user_is_learnt_without_an_assistants_header(row: tuple[Message, ...]) -> None:
+    mistral = chat(MISTRAL)
+    said = learnt(mistral.one(Conversation(row)), mistral)
+    assert "INST" not in said and "RESULT" not in said and said.count("<|im_end|>") == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "what"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}<|im_end|>{% endfor %}",
+            (USER, Message("assistant", "", extra={"tool_calls": [CALL, CALL]})),
+            "tool_calls",
+        ),
+        (
+            "{% for m in messages %}{% if m.content %}{{ m.content }}{% else %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>{% endfor %}",
+            TEXT_AND_CALL,
+            "tool_calls",
+        ),
+        (
+            "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}{{ m.reasoning_content }}{% endif %}<|im_end|>{% endfor %}",
+            (USER, Message("assistant", "4", extra={"tool_calls": [CALL], "reasoning_content": "Hm."})),
+            "reasoning_content",
+        ),
+    ],
+)
+def test_a_call_or_thought_of_this_row_that_is_left_out(template: str, row: tuple[Message, ...], what: str) -> None:
+    """Though the template takes them elsewhere."""
+    (refused,) = chat(template).encode([Conversation(row)])
+    assert isinstance(refused, Malformed)
+    assert f"keeps the {what}" in refused.args[0]
+
+
+def test_all_tokens_that_end_an_answer_are_learnt() -> None:
+    """As Cohere's: the end of the response, then the end of the turn, at which sampling stops."""
+    both = chat(
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_start|><|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    assert learnt(both.one(Conversation((USER, ASSISTANT))), both) == "4<|im_start|><|im_end|>"
+    assert both.end_token == both.tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_special_tokens_are_the_tokenizers() -> None:
+    with pytest.raises(ValueError, match="template_kwargs sets eos_token, which the tokenizer gives"):
+        assert chat(models.CHATML, eos_token="x").template

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from workbench.data.marks import Span
 from workbench.data.packing import Row
 from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
-from workbench.data.template import Ask, Layout, Span, Template
+from workbench.data.template import Ask, Layout, Template
 from workbench.data.tokenizer import end_token
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Chat:
             more.append(
                 f"{self._spelled_rows:,} texts spell special tokens of the tokenizer ({self._spelled_first}): these stay text, and end no turn"
             )
+        if count := self.template.thoughts_left_out:
+            more.append(f"{count:,} turns before a last one have thoughts (reasoning_content) that the chat template leaves out")
         if count := self.template.opened_otherwise:
             more.append(
                 f"{count:,} answers do not begin as the chat template's generation prompt ends: their prompts end sooner than those of samples"

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data import templating
+from workbench.data.marks import FIRST_MARK, Span, Turn, extras, marked, unmarked
 from workbench.data.rows import Malformed, Message, Tools
-from workbench.data.template_process import GENERATION, Rendering
+from workbench.data.template_process import Rendering
 from workbench.data.templating import Refused
 from workbench.data.tokenizer import added_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FIRST_MARK = 0x100000
-"""Marks are U+100000 and those after it: two a message, and two around each `generation` block at the end of the plane."""
 DEPTHS = (0, 32)
 """How many characters inside a text its marks stand: within, where a template looks at how the text begins or ends."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -32,9 +31,6 @@ PROBE = (Message("user", "Hello"), Message("assistant", "Yes"))
 TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "A tool", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call_0", "type": "function", "function": {"name": "probe_tool", "arguments": {}}}
 WAY_OUT = "put a chat_template.jinja that does beside the model"
-
-Span = tuple[int, int]
-"""Characters: from, up to and without."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,15 @@ class Template:
             raise ValueError("the tokenizer has no chat template; put a chat_template.jinja beside the model (an instruct model has one)")
         self._tokenizer, self._variables = tokenizer, dict(variables or {})
         self._names = {name: value if isinstance(value, list) else str(value) for name, value in tokenizer.special_tokens_map.items()}
+        if own := sorted({*self._variables} & {*self._names}):
+            raise ValueError(f"data.template_kwargs sets {', '.join(own)}, which the tokenizer gives its chat template: leave it out")
         self._of = tokenizer.name_or_path or "the tokenizer"
         self._taken: dict[str, str] = {}
         self.takes_parts = self._wants_parts()
         self.source = tokenizer.get_chat_template()
         self.has_blocks = re.search(r"\{%[-+]?\s*generation\b", self.source) is not None
-        self.ending = self._opening = ""
+        self.ending = self._opening = self._after_question = self._first_ending = self._call_ending = ""
+        self.thoughts_left_out = 0
         self.ended_otherwise = self.opened_otherwise = 0
         self._cut: str | None = None
         self._learn_its_ways()
@@ -101,10 +100,9 @@ class Template:
         renderings: list[Rendering] = []
         for ask, refusal in zip(asks, refused, strict=True):
             if refusal is None:
-                marked = [_marked(message, k, depth) for k, message in enumerate(ask.messages)]
                 renderings += [
                     self._rendering(ask.messages, ask.tools),
-                    self._rendering(marked, ask.tools, marked=True),
+                    self._rendering(marked(ask.messages, depth), ask.tools, mark_blocks=True),
                     self._rendering(ask.messages[:-1], ask.tools, generation=True),
                 ]
         texts = iter(self._render(renderings))
@@ -114,17 +112,28 @@ class Template:
         for text in texts:
             if isinstance(text, Refused):
                 return Malformed("a conversation that the model's chat template takes", f"that the template refuses it: {text}")
-        whole, marked, asked = map(str, texts)
-        unmarked, marks, blocks = _unmarked(marked)
-        if unmarked != whole:
+        whole, with_marks, asked = map(str, texts)
+        plain, marks, blocks = unmarked(with_marks)
+        if plain != whole:
             return _Rewritten(f"texts that the chat template leaves as they are, or trims; {WAY_OUT}", "one that it rewrites")
-        turns = [_Turn.at(message, marks.get(2 * k), marks.get(2 * k + 1), depth, whole) for k, message in enumerate(ask.messages)]
+        turns = [Turn.at(message, marks.get(2 * k), marks.get(2 * k + 1), depth, whole) for k, message in enumerate(ask.messages)]
         try:
+            self._check_extras(ask.messages, marks)
             return self._placed(turns, whole, asked, blocks)
         except Malformed as error:
             return error
 
-    def _placed(self, turns: Sequence[_Turn], whole: str, asked: str, blocks: Sequence[Span]) -> Layout:
+    def _check_extras(self, messages: Sequence[Message], marks: Mapping[int, int]) -> None:
+        """That no tool call is left out, nor what the last turn thought."""
+        for k, what, mark in extras(messages):
+            if mark in marks:
+                continue
+            if what == "reasoning_content" and k < len(messages) - 1:
+                self.thoughts_left_out += 1
+            else:
+                raise Malformed(f"a conversation of which the chat template keeps the {what}; {WAY_OUT}", f"a turn whose {what} it leaves out")
+
+    def _placed(self, turns: Sequence[Turn], whole: str, asked: str, blocks: Sequence[Span]) -> Layout:
         for turn in turns:
             if turn.message.content.strip() and turn.end is None:
                 raise Malformed(
@@ -144,12 +153,15 @@ class Template:
                 continue
             last = k == len(turns) - 1
             previous = turns[k - 1] if k else None
-            start = prompt if last else self._start(whole, turn, previous, asked[before:])
+            start = prompt if last else self._start(whole, turn, previous)
             limit = next((following.start for following in turns[k + 1 :] if following.start is not None), len(whole))
+            calls = bool(turn.message.extra.get("tool_calls"))
             close = self._close(whole, turn, start, limit)
-            if close is None and (last or turn.message.extra.get("tool_calls")) and self.ending:
+            if close is None and calls and last:
+                close = len(whole.rstrip())  # all of it is the last turn's
+            if close is None and (calls or (last and self.ending)):
                 raise Malformed(
-                    f"an assistant turn that the chat template ends with {self.ending!r}",
+                    f"an assistant turn whose end in the chat template's text is known{self.ending and f', as {self.ending!r} is'}",
                     f"one that it continues with {whole[turn.end or start :][:40]!r}",
                 )
             until = close or max(turn.end or start, start)
@@ -161,32 +173,35 @@ class Template:
         ends = [b for spans in learnt.values() for _, b in spans]
         return Layout(whole, prompt, [turn.span for turn in turns], learnt, max([end, *ends] if len(turns) - 1 in learnt else ends, default=end))
 
-    def _start(self, whole: str, turn: _Turn, previous: _Turn | None, asked: str) -> int:
-        """Where an earlier assistant's turn begins. `asked` is what the template puts between the last question and its answer."""
+    def _start(self, whole: str, turn: Turn, previous: Turn | None) -> int:
+        """Where an earlier assistant's turn begins."""
         after = (previous.end or 0) if previous else 0
         latest = len(whole) if turn.start is None else turn.start
         if self._opening:
             opening = whole.find(self._opening, after)
             if 0 <= opening <= latest - len(self._opening):
                 return opening + len(self._opening)
-        elif previous and previous.message.role == "user":
-            return min(latest, after + _common(whole[after:], asked))
+        elif previous and previous.message.role == "user" and whole.startswith(self._after_question, after):
+            return min(latest, after + len(self._after_question))
         if self.has_blocks:
             return after
         if turn.start is None:
             raise Malformed("assistant turns whose beginning in the chat template's text is known", f"{turn.message.content[:40]!r}")
         return turn.start
 
-    def _close(self, whole: str, turn: _Turn, start: int, limit: int) -> int | None:
+    def _close(self, whole: str, turn: Turn, start: int, limit: int) -> int | None:
         """Where the turn ends, with what ends it; None where the template ends it otherwise than an answer, or not at all."""
         if not self.ending:
             return None
-        for end in (turn.end, turn.core_end):
-            if end is not None and whole.startswith(self.ending, end):
-                return end + len(self.ending)
+        for ending in (self.ending, self._first_ending):
+            for end in (turn.end, turn.core_end):
+                if end is not None and whole.startswith(ending, end):
+                    return end + len(ending)
         if turn.message.extra.get("tool_calls") or turn.end is None:
-            at = whole.find(self.ending, max(turn.end or start, start), limit)
-            return at + len(self.ending) if at >= 0 else None
+            ends = [
+                (at, ending) for ending in {self.ending, self._call_ending} if (at := whole.find(ending, max(turn.end or start, start), limit)) >= 0
+            ]
+            return min(ends)[0] + len(min(ends)[1]) if ends else None
         return None
 
     def _refusal(self, ask: Ask) -> Malformed | None:
@@ -221,7 +236,9 @@ class Template:
         called = Message("assistant", "", extra={"tool_calls": [CALL]})
         result = Message("tool", "probe result", extra={"tool_call_id": "call_0", "name": "probe_tool"})
         turns = (user, answer) if what == "tools" else (user, called, result, answer)
-        with_tools, without = self._render([self._rendering(turns, tools), self._rendering(turns)])
+        with_tools, without, call = self._render([self._rendering(turns, tools), self._rendering(turns), self._rendering((user, called))])
+        if isinstance(call, str):
+            self._call_ending = next((each for each in self._closers() if call.rstrip().endswith(each)), self.ending)
         for text in (with_tools, without):
             if isinstance(text, Refused):
                 return str(text)
@@ -254,8 +271,11 @@ class Template:
         content = layout.contents[1]
         assert content is not None
         after = layout.text[content[1] :]
-        token = next((each for each in self._closers() if after.lstrip().startswith(each)), None)
-        self.ending = after[: after.index(token) + len(token)] if token else ""
+        self._first_ending = self.ending = self._run_of_tokens(after, once=True)
+        self.ending += self._run_of_tokens(after[len(self.ending) :], adjoining=True)
+        user = layout.contents[0]
+        assert user is not None
+        self._after_question = asked[user[1] : layout.prompt]
         added = layout.text[layout.prompt : content[0]].strip()
         switch = " (data.template_kwargs={enable_thinking: false} puts it into the prompt)" if "enable_thinking" in self.source else ""
         self._cut = asked[layout.prompt :]
@@ -277,9 +297,19 @@ class Template:
         if "strftime_now" in self.source and not {"date_string", "current_date"} & {*self._variables}:
             self.notes.append("the chat template may write today's date into conversations: rows differ from day to day")
 
+    def _run_of_tokens(self, text: str, once: bool = False, adjoining: bool = False) -> str:
+        """Special tokens that a text begins with: one after white space, or those that adjoin."""
+        end = 0 if adjoining else len(text) - len(text.lstrip())
+        closers = self._closers()
+        while token := next((each for each in closers if text.startswith(each, end)), None):
+            end += len(token)
+            if once:
+                return text[:end]
+        return text[:end] if adjoining else ""
+
     def _blocks_of_probe(self) -> Sequence[Span]:
-        (text,) = self._render([self._rendering(PROBE, marked=True)])
-        return _unmarked(str(text))[2]
+        (text,) = self._render([self._rendering(PROBE, mark_blocks=True)])
+        return unmarked(str(text))[2]
 
     def _closers(self) -> list[str]:
         added = [str(token) for token in added_vocabulary(self._tokenizer)]
@@ -287,13 +317,13 @@ class Template:
 
     _reasoning = REASONING[0]
 
-    def _rendering(self, messages: Sequence[Message], tools: Tools = (), generation: bool = False, marked: bool = False) -> Rendering:
+    def _rendering(self, messages: Sequence[Message], tools: Tools = (), generation: bool = False, mark_blocks: bool = False) -> Rendering:
         return {
             "messages": [self._for_template(message) for message in messages],
             "add_generation_prompt": generation,
             "tools": list(tools) or None,
             "variables": self._variables,
-            "mark_generation": marked,
+            "mark_generation": mark_blocks,
         }
 
     def _for_template(self, message: Message) -> dict[str, object]:
@@ -316,66 +346,6 @@ class Template:
 
 class _Rewritten(Malformed):
     """The template made something else of the marked texts."""
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """A message and where its text stands: with the white space around it that the template kept, up to `end`; up to `core_end` without."""
-
-    message: Message
-    start: int | None
-    end: int | None
-    core_end: int | None
-
-    @property
-    def span(self) -> Span | None:
-        return None if self.start is None or self.end is None else (self.start, self.end)
-
-    @classmethod
-    def at(cls, message: Message, first: int | None, last: int | None, depth: int, whole: str) -> _Turn:
-        core = message.content.strip()
-        inside = min(depth, len(core) // 2)
-        lead = message.content[: len(message.content) - len(message.content.lstrip())]
-        trail = message.content[len(lead) + len(core) :]
-        start = None if first is None or not whole[:first].endswith(core[:inside]) else first - inside
-        core_end = None if last is None or not whole.startswith(core[len(core) - inside :], last) else last + inside
-        if start is not None and lead and whole[:start].endswith(lead):
-            start -= len(lead)
-        end = core_end + len(trail) if core_end is not None and trail and whole.startswith(trail, core_end) else core_end
-        return cls(message, start, end, core_end)
-
-
-def _marked(message: Message, k: int, depth: int) -> Message:
-    """The message with its marks around its text, white space at its ends left outside."""
-    core = message.content.strip()
-    if not core:
-        return message
-    inside = min(depth, len(core) // 2)
-    begin = message.content.index(core)
-    first, last = begin + inside, begin + len(core) - inside
-    text = message.content
-    marks = (chr(FIRST_MARK + 2 * k), chr(FIRST_MARK + 2 * k + 1))
-    return Message(message.role, f"{text[:first]}{marks[0]}{text[first:last]}{marks[1]}{text[last:]}", message.learn, message.extra)
-
-
-def _unmarked(marked: str) -> tuple[str, dict[int, int], list[Span]]:
-    """The text without marks; where each mark of a message stood, by its number; the `generation` blocks. A mark that comes twice counts once, the last."""
-    pieces: list[str] = []
-    marks: dict[int, int] = {}
-    blocks: list[Span] = []
-    position = opened = 0
-    for piece in re.split(f"([{chr(FIRST_MARK)}-{chr(0x10FFFF)}])", marked):
-        if len(piece) == 1 and ord(piece) >= FIRST_MARK:
-            if piece == GENERATION[0]:
-                opened = position
-            elif piece == GENERATION[1]:
-                blocks.append((opened, position))
-            else:
-                marks[ord(piece) - FIRST_MARK] = position
-        else:
-            pieces.append(piece)
-            position += len(piece)
-    return "".join(pieces), marks, blocks
 
 
 def _common(a: str, b: str) -> int:
