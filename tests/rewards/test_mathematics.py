@@ -8,6 +8,15 @@ from workbench.rewards import mathematics
 from workbench.rewards.programs import math
 
 SAME = [
+    ("B", "B"),
+    ("B", "(B)"),
+    ("(C)", r"\boxed{\text{C}}"),
+    ("D", "So the answer is (D)."),
+    ("50", r"\boxed{50\%}"),
+    ("0.5", r"\boxed{50\%}"),
+    ("3:00", r"\boxed{3:00}"),
+    ("5/3", r"\boxed{1 2/3}"),
+    ("1000", r"\boxed{1e3}"),
     ("42", r"\boxed{42}"),
     ("#### 42", r"It is \boxed{42.0}."),
     ("1,000", r"\boxed{1000}"),
@@ -40,6 +49,12 @@ SAME = [
     (r"the root is \boxed{\sqrt{5}}", r"first \boxed{2}, no: \boxed{\sqrt{5}}"),
 ]
 OTHER = [
+    ("B", "A"),
+    ("B", "The answer is a good one."),
+    ("B", r"B looks right, but the answer is \boxed{C}"),
+    ("50", r"\boxed{5\%}"),
+    ("3:00", r"\boxed{3:30}"),
+    ("1/3", r"\boxed{1 2/3}"),
     ("42", r"\boxed{43}"),
     ("3", r"\boxed{3\sqrt{2}}"),
     ("3", r"\boxed{3x}"),

@@ -31,6 +31,13 @@ _HASHED_FORMULA = re.compile(r"####[ \t]*(?P<marked>[^\n]*[\\^=][^\n]*)")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _FORMULA = re.compile(r"[\\^=<>]|[a-zA-Z]\s*[-+*/]|[-+*/]\s*[a-zA-Z]|^[(\[{].*[)\]}]$|^[a-zA-Z]$")
+_HASHED = re.compile(r"####[ \t]*([^\n]+)")
+_PERCENT = re.compile(r"(?P<number>.*?)\s*\\?%")
+_MIXED = re.compile(r"(?P<sign>-?)(?P<whole>\d+)[ ~]+(?P<above>\d+)/(?P<below>\d+)")
+_SCIENTIFIC = re.compile(r"-?\d+(?:\.\d+)?[eE][-+]?\d{1,2}")
+_CHOICE = re.compile(r"\(?(?P<letter>[A-J])\)?")
+"""A multiple-choice question's answer."""
+_NAMED = re.compile(r"(?i:answer|option|choice)\s*(?i:is|:)?\s*[*$(]*(?P<letter>[A-J])\b")
 _AROUND = " \t\n$*.。"
 
 
@@ -65,8 +72,17 @@ def same(expected: str, answer: str) -> bool:
     Raises:
         ValueError: nothing is expected: neither a number nor a formula.
     """
+    marked = _marked(answer)
+    if (letter := _CHOICE.fullmatch(_plain(expected))) is not None:
+        chosen = _CHOICE.fullmatch(_plain(answer if marked is None else marked)) or _chosen(answer)
+        return chosen is not None and chosen["letter"] == letter["letter"]
+    if marked is not None and _plain(marked) == _plain(expected):
+        return True
     gold = _expected(expected)
     result = result_of(answer)
+    if gold.number is not None and marked is not None and (percent := _PERCENT.fullmatch(marked.strip(_AROUND))):
+        number = value_of(percent["number"])
+        return number is not None and gold.number in (number, number / 100)
     if gold.number is not None and (result is None or result.number is not None):
         return result is not None and result.number == gold.number
     if result is None or not result.marked:  # a formula is expected, and none is marked: math-verify looks for one
@@ -74,8 +90,31 @@ def same(expected: str, answer: str) -> bool:
     return _Checker.shared().equal(_latex(gold), _latex(result), marked=True)
 
 
+def _marked(text: str) -> str | None:
+    """What a text marks as its result, as it is written; None where it marks none."""
+    hashed = _HASHED.findall(text)
+    return hashed[-1] if hashed else _last_boxed(text)
+
+
+def _plain(text: str) -> str:
+    """A result without what is only set around it."""
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip(_AROUND + "#").replace(" ", "")
+
+
+def _chosen(answer: str) -> re.Match[str] | None:
+    """The last letter that an answer names as its choice."""
+    named = list(_NAMED.finditer(answer))
+    return named[-1] if named else None
+
+
 def value_of(written: str) -> Decimal | None:
     """A number as it is written, alone; None for any other text."""
+    if mixed := _MIXED.fullmatch(written):
+        below = Decimal(mixed["below"])
+        parts = Decimal(mixed["whole"]), Decimal(mixed["above"])
+        return (parts[0] + parts[1] / below) * (-1 if mixed["sign"] else 1) if below else None
+    if _SCIENTIFIC.fullmatch(written):
+        return Decimal(written)
     match = _NUMBER.fullmatch(written)
     if not match:
         return None
