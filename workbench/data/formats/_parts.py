@@ -31,8 +31,10 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "function_response"), "tool"),
 }
 _FUNCTION_CALL = "function_call"
-_UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning")
+_UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning", "train_detail")
 """Keys of a turn that change what it says, and that nothing here reads."""
+_LEARNT = ("weight", "train", "loss", "trainable")
+"""Keys of a turn that say whether it is learnt."""
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _TRANSCRIPT = re.compile(r"\s*Human:")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -186,9 +188,9 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     if said != "tool" and not (said == "assistant" and "tool_calls" in extra):
         filled(said_text, f"{key}.{content_key}")
     weighed = _weighed(turn, key)
-    if weighed and said != "assistant" and ("train" in turn or "weight" in turn):
-        asked.unread.add(f"{first_of(('weight', 'train'), turn, 'weight')} (of a {said}'s turn)")
-    asked.unread.update(set(turn) - {speaker_key, content_key, "weight", "train", *extra})
+    if weighed and said != "assistant":
+        asked.unread.update(f"{name} (of a {said}'s turn)" for name in _LEARNT if name in turn)
+    asked.unread.update(set(turn) - {speaker_key, content_key, *_LEARNT, *extra})
     return Message(said, said_text, weighed and speaker.lower() != silent, extra)
 
 
@@ -249,11 +251,11 @@ def _extra(given: object, key: str, name: str) -> object:
 
 
 def _weighed(turn: Raw, key: str) -> bool:
-    """Whether the turn is learnt, as its `weight` and `train` say."""
-    for name in ("weight", "train"):
+    """Whether the turn is learnt, as its `weight`, `train`, `loss` and `trainable` say."""
+    for name in _LEARNT:
         if turn.get(name) not in (None, 0, 1):
             raise Malformed(f"{key}.{name}: 0 or 1, false or true", brief(turn[name]))
-    return all(bool(turn.get(name, True)) for name in ("weight", "train"))
+    return all(bool(turn.get(name, True)) for name in _LEARNT)
 
 
 # --- prompts
@@ -283,7 +285,8 @@ def question(row: Raw, asked: Asked) -> tuple[Message, ...]:
         below = [filled(given, name) for name in INPUTS if name in row and (given := text(row, name)).strip()]
         turns = (*turns[:-1], replace(turns[-1], content="\n\n".join((turns[-1].content, *below))))
     elif unread := [name for name in INPUTS if row.get(name)]:
-        raise Malformed(f"no {unread[0]!r} beside {key!r} (data.columns={{instruction: {key}}} puts it below the prompt)", keys(row))
+        way = f"data.columns={{instruction: {key}}} puts it below the prompt, {{{unread[0]}: null}} leaves it out"
+        raise Malformed(f"no {unread[0]!r} beside {key!r} ({way})", keys(row))
     return (*history(row), *turns)
 
 

@@ -26,7 +26,8 @@ OASST = (
 KNOWN = NAMES | frozenset(OASST)
 GIVES: tuple[Kind, ...] = ("rated", "prompt")
 KEYS = tuple(frozenset({key, "response"}) for key in PROMPT)
-READS = frozenset({"response", "attributes"}) | KNOWN
+COLUMNS = frozenset({"attributes"}) | KNOWN
+READS = COLUMNS | {"response"}
 _TEXTS = frozenset({*PROMPT, "input", "context", "history", "response", "attributes", "system", "tools"})
 
 

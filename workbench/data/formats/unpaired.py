@@ -9,6 +9,7 @@ WANTED, UNWANTED = (True, 1, 1.0, "chosen"), (False, 0, 0.0, "rejected")
 GIVES: tuple[Kind, ...] = ("unpaired", "prompt")
 KEYS = tuple(frozenset({key, answer, label}) for key in PROMPT for answer in ANSWERS for label in LABELS)
 READS = frozenset({*ANSWERS, *LABELS})
+COLUMNS = frozenset(LABELS)
 
 
 def fits(row: Raw, asked: Asked) -> int:
