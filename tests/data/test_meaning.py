@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,48 @@ def test_a_pair_whose_prompt_stands_in_another_column(tmp_path: Path, name: str)
 
 def test_the_name_of_a_data_set_is_no_prompt(tmp_path: Path) -> None:
     assert read(write(tmp_path, {"source": "web", "chosen": "Sure! 4", "rejected": "Sure! 5"}), "preference").format == "implicit"
+
+
+def test_a_key_twice(tmp_path: Path) -> None:
+    """In lines and in arrays, at any depth: that row alone is malformed."""
+    good, twice = '{"prompt": "p", "x": {"a": 1}}', '{"prompt": "p", "x": {"a": 1, "a": 2}}'
+    for name, text in {"a.jsonl": f"{good}\n{twice}\n{good}\n", "a.json": f"[{good}, {twice}, {good}]"}.items():
+        (tmp_path / name).write_text(text)
+        found = read(str(tmp_path / name), "prompt", on_bad_row="skip")
+        assert len(found.rows) == 2
+        assert str(found.bad[0]) == f"{tmp_path / name}:2: expected JSON objects that have each key once; found the key 'a' twice"
+
+
+def test_notes_of_what_is_likely_not_meant(tmp_path: Path) -> None:
+    source = write(tmp_path, {"prompt": "id-7", "question": "p", "completion": "a"}, {"question": "q", "completion": "a"})
+    found = read(source, "conversation", changes=Changes({"prompt": "question"}))
+    assert [said(row) for row in found.rows] == [["U p", "A a"], ["U q", "A a"]]
+    assert found.notes == [
+        f"{source}: columns of the file that data.columns replaces, which are not read: prompt, whose place question takes (in 1 of 2 rows)"
+    ]
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 2}
+    source = write(tmp_path, pair, {**pair, "score_chosen": 3})
+    for kind in ("preference", "conversation"):
+        assert read(source, kind).notes == [f"{source}: 1 of 2 rows have a rejected answer whose own score is higher than the chosen one's"]
+    source = write(tmp_path, {"text": "<|im_start|>x"})
+    (note,) = read(source, "conversation").notes
+    assert "1 raw text with <|im_start|>" in note
+    assert "learnt as a token where the tokenizer has it as one, else as text; the first" in note
+
+
+def test_turns_as_text_and_with_keys_of_both_forms(tmp_path: Path) -> None:
+    for row in (
+        {"messages": json.dumps([USER, ANSWER])},
+        {"conversations": json.dumps([USER, ANSWER])},
+        {"conversations": [{"role": "user", "value": "p"}, {"role": "assistant", "value": "a"}]},
+        {"conversations": [{"from": "human", "content": "p"}, {"from": "gpt", "content": "a"}]},
+    ):
+        assert [said(each) for each in read(write(tmp_path, row), "conversation").rows] == [["U p", "A a"]]
+    refused(write(tmp_path, {"messages": "[{"}), "conversation", "messages: a string or a list of messages; found str '[{'")
+
+
+def test_files_of_another_shape(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"prompt": "p"}]}, indent=1))
+    refused(str(tmp_path / "a.json"), "prompt", "is an object with a list in its key 'data'; write that list alone (`jq .data`)")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "p"}\n', encoding="utf-16")
+    refused(str(tmp_path / "b.jsonl"), "prompt", "is UTF-16 text; `iconv -f UTF-16 -t UTF-8`")

@@ -96,7 +96,7 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     read = {*of.READS, *asked.read, *(asked.ratings if name == "rated" and asked.kind != "prompt" else ()), *_SYSTEM, _TOOLS}
     if any(isinstance(each, Preference) for each in made):
         read |= {*parts.CHOSEN_REWARD, *parts.REJECTED_REWARD}
-        made = [_rewarded(each, present) for each in made]
+        made = [_rewarded(each, present, asked) for each in made]
     made = [_opened(each, present) for each in made]
     unread = {key for key in present if key not in read}
     rows = [given for each in made for given in _as_kind(each, name, asked)]
@@ -131,7 +131,7 @@ def _without(of: Format) -> frozenset[str]:
     return getattr(of, "WITHOUT", frozenset())
 
 
-def _rewarded(row: TextRow, raw: Raw) -> TextRow:
+def _rewarded(row: TextRow, raw: Raw, asked: Asked) -> TextRow:
     """A pair with the rewards that its row has for it."""
     if not isinstance(row, Preference) or row.chosen_reward is not None:
         return row
@@ -139,7 +139,10 @@ def _rewarded(row: TextRow, raw: Raw) -> TextRow:
     for names in (parts.CHOSEN_REWARD, parts.REJECTED_REWARD):
         key = next((name for name in names if name in raw), None)
         rewards.append(None if key is None else parts.number(raw[key], key))
-    return replace(row, chosen_reward=rewards[0], rejected_reward=rewards[1])
+    chosen, rejected = rewards
+    if chosen is not None and rejected is not None and chosen < rejected:
+        asked.doubts.add("have a rejected answer whose own score is higher than the chosen one's")
+    return replace(row, chosen_reward=chosen, rejected_reward=rejected)
 
 
 def _opened(row: TextRow, raw: Raw) -> TextRow:
