@@ -152,13 +152,20 @@ SERVING = {
     "unpaired": {"prompt": "2 + 2?", "completion": "4", "label": True},
 }
 
+KEPT = {
+    "rated: HelpSteer": {"helpfulness": "3", "verbosity": "0.5"},
+    "rated: mapping": {"id": "x1", "attributes": '{"helpfulness": 3, "verbosity": 0.5}'},
+    "rated: label string": {"attributes": "helpfulness:3, verbosity:0.5"},
+    "unpaired": {"label": "true"},
+}
+
 
 @pytest.mark.parametrize("name", SERVING)
 def test_every_row_serves_as_a_prompt(tmp_path: Path, name: str) -> None:
-    """With its answer, of a pair the chosen one, as a column, beside those that its format does not read."""
+    """With its answer, of a pair the chosen one, as a column, beside its ratings or label and what its format does not read."""
     (row,) = read(write(tmp_path, SERVING[name]), "prompt").rows
     assert isinstance(row, PromptOnly)
-    kept = {"id": "x1"} if name == "rated: mapping" else {}
+    kept = KEPT.get(name, {})
     assert ([(m.role, m.content) for m in row.prompt], row.columns) == ([("user", "2 + 2?")], {"answer": "4", **kept})
 
 

@@ -61,6 +61,12 @@ class Changes:
                     f"{source}: data.columns.{ours}: there is no column {theirs!r}{nearest(theirs, known)}; there are: {', '.join(known[:20])}"
                 )
 
+    def replaced(self, row: Mapping[str, object]) -> Iterator[str]:
+        """The columns of the row whose place another one takes."""
+        for ours, theirs in self.columns.items():
+            if theirs not in (None, ours) and row.get(ours) is not None and ours not in self.columns.values():
+                yield f"{ours}, whose place {theirs} takes"
+
     def renamed(self, row: Mapping[str, object]) -> Mapping[str, object]:
         """The row with our names; a column that is renamed to one that is there takes its place."""
         if not self.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from workbench.settings.sources import DataError
@@ -15,6 +16,9 @@ _OTHERS = {
     b"\xfd7zXZ": "compressed with xz",
 }
 _HEAD_BYTES = 128
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_WRAPPED = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(data|dataset|rows|records|examples|samples|instances|train)"\s*:\s*\[\s*\{')
+"""The beginning of an object that has the rows in a list."""
 
 
 def check(path: Path) -> None:
@@ -35,3 +39,10 @@ def check(path: Path) -> None:
         raise DataError(f"{path} is a Parquet file, which its name does not say; rename it to {path.stem}.parquet")
     if head and parquet and not head.startswith(_PARQUET):
         raise DataError(f"{path} is not a Parquet file, as its name says: it begins with {head[:8]!r}")
+    if head.startswith(_UTF16) and not parquet:
+        raise DataError(f"{path} is UTF-16 text; `iconv -f UTF-16 -t UTF-8` makes UTF-8 of it")
+    if path.name.endswith(".json") and (wrapped := _WRAPPED.match(head)):
+        key = wrapped[1].decode()
+        raise DataError(
+            f"{path} is an object with a list in its key {key!r}; write that list alone (`jq .{key}`), or name it .jsonl if each line is a row"
+        )

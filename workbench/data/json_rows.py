@@ -21,9 +21,37 @@ _SPACE = re.compile(r"[\s,]*")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _ITEM = re.compile(r"[,\s\[]\s*(?=\{)")
 _DECODER = json.JSONDecoder()
+"""Where only the extent of a value is asked for."""
 _CHUNK = 1 << 18
 _EDGE = 16
 """An error so near to the end of what is read may be due to what is not yet."""
+
+
+class _Decoder:
+    """Decodes JSON; `twice` is the key that an object of the last value has twice, or empty."""
+
+    def __init__(self) -> None:
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self.twice = ""
+
+    def decode(self, text: str, at: int) -> tuple[object, int]:
+        """(the value that begins here, where it ends)."""
+        self.twice = ""
+        return self._decoder.raw_decode(text, at)
+
+    def line(self, text: str) -> object:
+        self.twice = ""
+        return self._decoder.decode(text)
+
+    def broken(self) -> Broken:
+        return Broken("JSON objects that have each key once", f"the key {self.twice[:40]!r} twice")
+
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            seen: set[str] = set()
+            self.twice = next(key or " " for key, _ in pairs if key in seen or seen.add(key))
+        return made
 
 
 def json_rows(path: Path, limits: Limits) -> Generator[tuple[str, object]]:
@@ -66,6 +94,7 @@ class _Tells(Protocol):
 def _lines(file: IO[bytes] | gzip.GzipFile, stored: _Tells, growth: Growth, path: Path, limits: Limits) -> Generator[tuple[int, object]]:
     """(number, row) of each line; None for an empty one."""
     number = 0
+    decoder = _Decoder()
     while line := file.readline(limits.row_bytes + 1):
         number += 1
         where = f"{path}:{number}"
@@ -77,14 +106,15 @@ def _lines(file: IO[bytes] | gzip.GzipFile, stored: _Tells, growth: Growth, path
                 growth.check(len(line), stored.tell(), where)
             yield number, Broken(f"a line of at most {limits.row_bytes / 2**20:g} MiB (data.max_row_mb)", f"{size / 2**20:.1f} MiB")
         elif line.strip(_BOM + b" \t\r\n"):
-            yield number, _decoded(line.removeprefix(_BOM) if number == 1 else line)
+            yield number, _decoded(line.removeprefix(_BOM) if number == 1 else line, decoder)
         else:
             yield number, None
 
 
-def _decoded(line: bytes) -> object:
+def _decoded(line: bytes, decoder: _Decoder) -> object:
     try:
-        return json.loads(line.decode())
+        row = decoder.line(line.decode())
+        return decoder.broken() if decoder.twice else row
     except UnicodeDecodeError as error:
         return Broken("UTF-8 text", f"byte 0x{line[error.start]:02x} at {error.start}")
     except RecursionError:
@@ -99,6 +129,7 @@ class _Text:
     def __init__(self, file: IO[bytes] | gzip.GzipFile, grown: Callable[[int, str], None]):
         self._file, self._grown = file, grown
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.json = _Decoder()
         self.text, self.at, self.ended = "", 0, False
 
     def more(self, where: str) -> bool:
@@ -185,14 +216,14 @@ def _item(given: _Text, where: str, limits: Limits) -> tuple[object, bool]:
     too_long = f"a row of at most {limits.row_bytes / 2**20:g} MiB (data.max_row_mb)"
     while True:
         try:
-            value, end = _DECODER.raw_decode(given.text, given.at)
+            value, end = given.json.decode(given.text, given.at)
             if end < len(given.text) or given.ended:
                 written, given.at = given.text[given.at : end], end
                 if len(written) > limits.row_bytes:
                     return Broken(too_long, f"{len(written) / 2**20:.1f} MiB"), True
                 if spoilt := _NOT_UTF8.search(written):
                     return Broken("UTF-8 text", f"byte 0x{ord(spoilt[0]) - 0xDC00:02x} at {spoilt.start()}"), True
-                return value, True
+                return given.json.broken() if given.json.twice else value, True
             problem = Broken("JSON", "an item that is not complete")
         except json.JSONDecodeError as error:
             problem = Broken("JSON", f"{error.msg}: {given.text[given.at : given.at + 40]!r}"[:160])

@@ -20,20 +20,23 @@ class Markup:
     """Counts the texts that have a mark, by the mark, with the first place of each."""
 
     def __init__(self) -> None:
-        self._texts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._texts: Counter[tuple[str, bool]] = Counter()
+        self._first: dict[tuple[str, bool], str] = {}
 
     def look(self, row: TextRow) -> None:
+        raw = isinstance(row, RawText)
         for text in _texts(row):
             for mark in set(_MARKS.findall(text)):
-                self._texts[mark] += 1
-                self._first.setdefault(mark, row.where)
+                self._texts[mark, raw] += 1
+                self._first.setdefault((mark, raw), row.where)
 
     def notes(self) -> Iterator[str]:
         """A sentence for each of the most frequent marks."""
-        for mark, count in self._texts.most_common(_SHOWN):
-            texts = "1 text" if count == 1 else f"{count:,} texts"
-            yield f"{texts} with {mark}, markup of a chat template, which is learnt as text; the first: {self._first[mark]}"
+        for (mark, raw), count in self._texts.most_common(_SHOWN):
+            kind = "raw text" if raw else "text"
+            learnt = "a token where the tokenizer has it as one, else as text" if raw else "text"
+            texts = f"1 {kind}" if count == 1 else f"{count:,} {kind}s"
+            yield f"{texts} with {mark}, markup of a chat template, which is learnt as {learnt}; the first: {self._first[mark, raw]}"
 
 
 def _texts(row: TextRow) -> Iterator[str]:

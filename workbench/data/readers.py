@@ -113,6 +113,8 @@ class _Reading:
     unread: Counter[str] = field(default_factory=Counter)
     unread_of_turns: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
+    replaced: Counter[str] = field(default_factory=Counter)
+    doubts: Counter[str] = field(default_factory=Counter)
     markup: Markup = field(default_factory=Markup)
 
     def take(self, head: Iterable[tuple[str, object]]) -> None:
@@ -122,6 +124,7 @@ class _Reading:
         if objects and not self.began:
             self.changes.check(self.source, objects)
             self.began = True
+        self.replaced.update(name for raw in objects for name in self.changes.replaced(raw))
         renamed = [(where, self.changes.renamed(raw) if isinstance(raw, dict) else raw) for where, raw in given]
         unknown: Malformed | None = None
         if self.format == "auto" and objects:
@@ -148,6 +151,7 @@ class _Reading:
         self.num_read += 1
         self.unread.update(unread)
         self.unread_of_turns.update(asked.unread)
+        self.doubts.update(asked.doubts)
         self.unreadable.update({name: value for name in unread if isinstance(value := raw[name], Unreadable)})
         for row in rows:
             self.markup.look(row)
@@ -167,6 +171,10 @@ class _Reading:
     def _notes(self) -> Iterator[str]:
         for name, value in self.unreadable.items():
             yield f"{self.source}: the column {name} is not read, and could not be: {value!r}"
+        if self.replaced:
+            yield f"{self.source}: columns of the file that data.columns replaces, which are not read: {self._counted(self.replaced)}"
+        for doubt, count in self.doubts.items():
+            yield f"{self.source}: {count:,} of {self.num_read:,} rows {doubt}"
         if self.unread:
             yield f"{self.source}: columns that format {self.format} does not read: {self._counted(self.unread)}"
         if self.unread_of_turns:

@@ -32,17 +32,19 @@ WANTED: Mapping[Kind, str] = {
 }
 """What each kind of row is, for people."""
 _KINDS = {"preference": Preference, "conversation": Conversation | RawText, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
-_SYSTEM, _TOOLS = ("system", "system_prompt"), "tools"
-_MEANING = frozenset({"instruction", "input", "context", "history", "label", "weight", "functions", "images", "image", "videos", "video", "audio"})
-"""Columns that change what a row means: a format that does not read one refuses the row."""
+_SYSTEM, _TOOLS = ("system", "system_prompt", "system_message", "system_instruction", "System"), "tools"
+_ASKED = frozenset({"instruction", "input", "context", "history", "choices", "options", "functions", "images", "image", "videos", "video", "audio"})
+"""Columns that change what a prompt asks: a format that does not read one refuses the row."""
+_MEANING = _ASKED | {"label", "weight"}
+"""Columns that change what a row with an answer means, likewise."""
 
 
 class Format(Protocol):
     """A format's file: its schema for people, what kinds of row it gives, the sets of columns by which it is recognised, and which columns it reads beside
     the prompt's.
 
-    It may also have `WITHOUT`, columns beside which it is not recognised, and `fits(row, asked)`, which adds to the number of its keys, or is negative
-    where the values are of another format.
+    It may also have `WITHOUT`, columns beside which it is not recognised; `COLUMNS`, those it reads that a prompt made of the row keeps; and
+    `fits(row, asked)`, which adds to the number of its keys, or is negative where the values are of another format.
     """
 
     @property
@@ -91,18 +93,20 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     of = find(name)
     parsed = of.parse(present, asked)
     made = [parsed] if isinstance(parsed, TextRow) else list(parsed)
-    read = {*of.READS, *asked.read, *(asked.ratings if name == "rated" else ()), *_SYSTEM, _TOOLS}
+    read = {*of.READS, *asked.read, *(asked.ratings if name == "rated" and asked.kind != "prompt" else ()), *_SYSTEM, _TOOLS}
     if any(isinstance(each, Preference) for each in made):
         read |= {*parts.CHOSEN_REWARD, *parts.REJECTED_REWARD}
-        made = [_rewarded(each, present) for each in made]
+        made = [_rewarded(each, present, asked) for each in made]
     made = [_opened(each, present) for each in made]
     unread = {key for key in present if key not in read}
     rows = [given for each in made for given in _as_kind(each, name, asked)]
-    if asked.kind == "prompt":
-        return [_with_columns(each, present, unread) for each in rows], set()
-    if strange := sorted(unread & _MEANING):
-        way = f"data.columns={{{strange[0]}: null}} leaves it out"
+    meaning = _ASKED if asked.kind == "prompt" else _MEANING
+    if strange := sorted(key for key in unread & meaning if present[key] not in ("", [], {})):
+        way = f"data.columns={{{strange[0]}: null}} leaves it out, data.map can write it into the prompt"
         raise Malformed(f"columns that format {name} reads", f"{strange[0]!r}, which changes what the row means and is not read ({way})")
+    if asked.kind == "prompt":
+        kept = unread | (present.keys() & getattr(of, "COLUMNS", frozenset()))
+        return [_with_columns(each, present, kept) for each in rows], set()
     return rows, unread
 
 
@@ -127,7 +131,7 @@ def _without(of: Format) -> frozenset[str]:
     return getattr(of, "WITHOUT", frozenset())
 
 
-def _rewarded(row: TextRow, raw: Raw) -> TextRow:
+def _rewarded(row: TextRow, raw: Raw, asked: Asked) -> TextRow:
     """A pair with the rewards that its row has for it."""
     if not isinstance(row, Preference) or row.chosen_reward is not None:
         return row
@@ -135,13 +139,18 @@ def _rewarded(row: TextRow, raw: Raw) -> TextRow:
     for names in (parts.CHOSEN_REWARD, parts.REJECTED_REWARD):
         key = next((name for name in names if name in raw), None)
         rewards.append(None if key is None else parts.number(raw[key], key))
-    return replace(row, chosen_reward=rewards[0], rejected_reward=rewards[1])
+    chosen, rejected = rewards
+    if chosen is not None and rejected is not None and chosen < rejected:
+        asked.doubts.add("have a rejected answer whose own score is higher than the chosen one's")
+    return replace(row, chosen_reward=chosen, rejected_reward=rejected)
 
 
 def _opened(row: TextRow, raw: Raw) -> TextRow:
     """The row with the system's turn and the tools that stand in columns of their own."""
     key = parts.first_of(_SYSTEM, raw, _SYSTEM[0])
     said = parts.string(raw.get(key, ""), key)
+    if others := [name for name in _SYSTEM if name in raw and raw[name] != said]:
+        raise Malformed(f"one system turn (data.columns={{{others[0]}: null}} leaves one out)", f"{key!r} and {others[0]!r}, which differ")
     tools = parts.tools(raw[_TOOLS], _TOOLS) if _TOOLS in raw else ()
     if isinstance(row, RawText):
         if said.strip() or tools:
@@ -167,16 +176,17 @@ def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
         both = ((row.chosen, True), (row.rejected, False))
         return [Unpaired(row.prompt, answer, desirable, row.where, row.tools) for answer, desirable in both]
     if kind == "prompt" and not isinstance(row, PromptOnly | RawText):
-        return [PromptOnly(parts.asking(row.prompt), {"answer": row.answers[0]}, row.where, row.tools)]
+        columns = {} if isinstance(row, Unpaired) and not row.desirable else {"answer": row.answers[0]}
+        return [PromptOnly(parts.asking(row.prompt), columns, row.where, row.tools)]
     if not isinstance(row, _KINDS[kind]):
         raise Malformed(WANTED[kind], f"a row of format {name}, which gives: {', '.join(find(name).GIVES)}")
     return [row]
 
 
-def _with_columns(row: TextRow, raw: Raw, unread: set[str]) -> TextRow:
-    """A prompt with the columns that its format does not read, as text; a ground truth is its answer, where it has no other."""
+def _with_columns(row: TextRow, raw: Raw, kept: set[str]) -> TextRow:
+    """A prompt with these columns as text; a ground truth is its answer, where it has no other."""
     assert isinstance(row, PromptOnly)
-    columns = {**row.columns, **{name: parts.as_text(value, name) for name, value in raw.items() if name in unread}}
+    columns = {**row.columns, **{name: parts.as_text(value, name) for name, value in raw.items() if name in kept}}
     if "ground_truth" in columns:
         columns.setdefault("answer", columns["ground_truth"])
     return replace(row, columns=columns)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from workbench.data.formats._parts import Raw, present
 from workbench.data.rows import Kind
 
-_PROMPTS = (
+PROMPTS = (
     "prompt",
     "question",
     "instruction",
@@ -51,7 +51,7 @@ _REJECTED = (
     "rejected_answer",
 )
 _OTHERS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("prompt", "question", "instruction", "input"), _PROMPTS),
+    **dict.fromkeys(("prompt", "question", "instruction", "input"), PROMPTS),
     **dict.fromkeys(("completion", "response", "answer", "output"), _ANSWERS),
     **dict.fromkeys(("chosen", "chosen_response"), _CHOSEN),
     **dict.fromkeys(("rejected", "rejected_response"), _REJECTED),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from workbench.data.rows import EXTRA, Conversation, Kind, Malformed, Message, Preference, PromptOnly, Role, TextRow, Unreadable
+from workbench.data.rows import EXTRA, Kind, Malformed, Message, Role, TextRow, Unreadable
 
 Raw = Mapping[str, object]
 """A row as its file has it, without the columns that are null."""
@@ -31,8 +31,10 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "function_response"), "tool"),
 }
 _FUNCTION_CALL = "function_call"
-_UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning")
+_UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning", "train_detail")
 """Keys of a turn that change what it says, and that nothing here reads."""
+_LEARNT = ("weight", "train", "loss", "trainable")
+"""Keys of a turn that say whether it is learnt."""
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _TRANSCRIPT = re.compile(r"\s*Human:")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -44,7 +46,7 @@ class Asked:
     """What a row is read for: rows of a `kind`, from the place `where`.
 
     `pairs` says which of several ranked answers are paired, `ratings` which columns are ratings beside those known by name. `unread` collects the
-    keys of turns that were not read, and `read` the columns that `question` did.
+    keys of turns that were not read, `read` the columns that `question` did, and `doubts` what is likely not meant, as "rows …" goes on.
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class Asked:
     ratings: frozenset[str] = frozenset()
     unread: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
+    doubts: set[str] = field(default_factory=set)
 
 
 # --- values
@@ -156,13 +159,23 @@ def messages(given: object, key: str, asked: Asked, silent: str = "") -> tuple[M
 
     An assistant's turn that opens the conversation, or whose weight is 0, is not to be learnt, nor are those of the speaker `silent`.
     """
-    if not isinstance(given, list) or not given:
+    if not isinstance(given := listed(given), list) or not given:
         raise Malformed(f"{key}: a string or a list of messages", brief(given))
     turns = [turn for i, item in enumerate(given) if (turn := message(item, f"{key}[{i}]", asked, silent))]
     if not turns:
         raise Malformed(f"{key}: a turn beside the system's", "an empty system turn alone")
     asking = next((i for i, turn in enumerate(turns) if turn.role in ("user", "tool")), 0)
     return tuple(replace(turn, learn=False) if i < asking and turn.role == "assistant" else turn for i, turn in enumerate(turns))
+
+
+def listed(given: object) -> object:
+    """A list that is written as JSON text; else what is given."""
+    if not isinstance(given, str) or not given.lstrip().startswith("["):
+        return given
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError):
+        return given
 
 
 def message(item: object, key: str, asked: Asked, silent: str = "") -> Message | None:
@@ -172,7 +185,10 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     turn = present(cast(Raw, item))
     for name in turn:
         clean(name, f"{key}: a key")
-    speaker_key, content_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+    speaker_key = "from" if "from" in turn and "role" not in turn else "role"
+    content_key = first_of(
+        ("value", "content") if speaker_key == "from" else ("content", "value"), turn, "value" if speaker_key == "from" else "content"
+    )
     speaker = string(value(turn, speaker_key), f"{key}.{speaker_key}")
     if speaker == _FUNCTION_CALL:
         return _calling(turn, f"{key}.{content_key}", content_key)
@@ -186,9 +202,9 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     if said != "tool" and not (said == "assistant" and "tool_calls" in extra):
         filled(said_text, f"{key}.{content_key}")
     weighed = _weighed(turn, key)
-    if weighed and said != "assistant" and ("train" in turn or "weight" in turn):
-        asked.unread.add(f"{first_of(('weight', 'train'), turn, 'weight')} (of a {said}'s turn)")
-    asked.unread.update(set(turn) - {speaker_key, content_key, "weight", "train", *extra})
+    if weighed and said != "assistant":
+        asked.unread.update(f"{name} (of a {said}'s turn)" for name in _LEARNT if name in turn)
+    asked.unread.update(set(turn) - {speaker_key, content_key, *_LEARNT, *extra})
     return Message(said, said_text, weighed and speaker.lower() != silent, extra)
 
 
@@ -249,11 +265,11 @@ def _extra(given: object, key: str, name: str) -> object:
 
 
 def _weighed(turn: Raw, key: str) -> bool:
-    """Whether the turn is learnt, as its `weight` and `train` say."""
-    for name in ("weight", "train"):
+    """Whether the turn is learnt, as its `weight`, `train`, `loss` and `trainable` say."""
+    for name in _LEARNT:
         if turn.get(name) not in (None, 0, 1):
             raise Malformed(f"{key}.{name}: 0 or 1, false or true", brief(turn[name]))
-    return all(bool(turn.get(name, True)) for name in ("weight", "train"))
+    return all(bool(turn.get(name, True)) for name in _LEARNT)
 
 
 # --- prompts
@@ -283,7 +299,8 @@ def question(row: Raw, asked: Asked) -> tuple[Message, ...]:
         below = [filled(given, name) for name in INPUTS if name in row and (given := text(row, name)).strip()]
         turns = (*turns[:-1], replace(turns[-1], content="\n\n".join((turns[-1].content, *below))))
     elif unread := [name for name in INPUTS if row.get(name)]:
-        raise Malformed(f"no {unread[0]!r} beside {key!r} (data.columns={{instruction: {key}}} puts it below the prompt)", keys(row))
+        way = f"data.columns={{instruction: {key}}} puts it below the prompt, {{{unread[0]}: null}} leaves it out"
+        raise Malformed(f"no {unread[0]!r} beside {key!r} ({way})", keys(row))
     return (*history(row), *turns)
 
 
@@ -321,78 +338,3 @@ def _opened_transcript(given: str, key: str) -> tuple[Message, ...]:
     if not given.rstrip().endswith("\n\nAssistant:"):
         return (Message("user", given),)
     return asking(transcript(f"\n\n{given.strip()} …", key)[:-1])
-
-
-# --- answers
-
-
-def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> tuple[tuple[Message, ...], list[str]]:
-    """The prompt with what the answers' own messages put before them, and the answers in the columns `names`.
-
-    An answer is a string, or messages whose last is the assistant's; those before it are the same in all of them, and agree with the prompt.
-    """
-    answers = [_answer(value(row, name), name, asked) for name in names]
-    contexts = [context for context, _ in answers if context]
-    if any(context != contexts[0] for context in contexts):
-        raise Malformed(f"{' and '.join(names)} that share their prompt and differ in the last message", "different prompts")
-    whole = _agreed(asked_for, contexts[0], names[0]) if contexts else asked_for
-    if not whole:
-        raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
-    return asking(whole), [said for _, said in answers]
-
-
-def _agreed(given: tuple[Message, ...], context: tuple[Message, ...], key: str) -> tuple[Message, ...]:
-    """The longer of the prompt and an answer's context: they are the same turns, with or without the system's, or the prompt is one of the user's."""
-    plain, other = ([(turn.role, turn.content) for turn in turns if turn.role != "system"] for turns in (given, context))
-    if not given or plain == other:
-        return context if len(context) >= len(given) else given
-    if len(plain) == 1 and plain[0] in other:
-        return context
-    raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(context) + 1} messages that are not")
-
-
-def _answer(given: object, key: str, asked: Asked) -> tuple[tuple[Message, ...], str]:
-    """(the turns before the answer, the answer)."""
-    if isinstance(given, str):
-        return (), filled(given, key)
-    turns = messages([given] if isinstance(given, Mapping) else given, key, asked)
-    last = turns[-1]
-    if last.role != "assistant":
-        raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(turns)} messages that are not")
-    if last.extra:
-        raise Malformed(f"{key}: an answer that is text alone", f"one with {', '.join(last.extra)}")
-    if not last.learn:
-        raise Malformed(f"{key}: an answer to learn from", "one of weight 0")
-    return turns[:-1], last.content
-
-
-def conversation(turns: tuple[Message, ...], where: str) -> Conversation:
-    """The turns, where there is something to learn."""
-    if turns[-1].role != "assistant" or not any(turn.learn for turn in turns if turn.role == "assistant"):
-        ending = f"one that ends with {turns[-1].role}" if turns[-1].role != "assistant" else "none that is"
-        raise Malformed("a conversation that ends with an assistant's turn to learn from", ending)
-    if all(turn.role in ("system", "assistant") for turn in turns):
-        raise Malformed("a conversation with a user's turn", f"{len(turns)} turns without one")
-    return Conversation(turns, where)
-
-
-def prompt_or_conversation(turns: tuple[Message, ...], asked: Asked) -> TextRow:
-    """Turns that end with the user's are a prompt, where one is asked for."""
-    if asked.kind == "prompt" and turns[-1].role != "assistant":
-        return PromptOnly(asking(turns), {}, asked.where)
-    return conversation(turns, asked.where)
-
-
-def ranked(prompt: tuple[Message, ...], answers: Sequence[tuple[float, str]], asked: Asked, as_rewards: bool = True) -> list[TextRow]:
-    """Pairs of answers with a score each, the higher the better: best against worst, or all that differ in score."""
-    order = sorted(answers, key=lambda answer: -answer[0])
-    every = asked.pairs == "all" and asked.kind in ("preference", "unpaired")
-    pairs = [(order[0], order[-1])] if not every else [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
-    made = [
-        Preference(prompt, a, b, high if as_rewards else None, low if as_rewards else None, asked.where)
-        for (high, a), (low, b) in pairs
-        if high > low
-    ]
-    if not made:
-        raise Malformed("two answers that differ in rank or score", f"{len(answers)} answers")
-    return list(made)

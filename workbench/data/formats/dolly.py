@@ -1,6 +1,7 @@
 """Dolly's rows."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, answered, question
+from workbench.data.formats._answers import answered
+from workbench.data.formats._parts import Asked, Parsed, Raw, question
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"instruction", "response"[, "context" or "input"]}: the context stands below the instruction (Dolly)'

@@ -1,6 +1,7 @@
 """Input and output, without an instruction."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, answered, history, prompt, value
+from workbench.data.formats._answers import answered
+from workbench.data.formats._parts import Asked, Parsed, Raw, history, prompt, value
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"input", "output"[, "history"]}: strings'

@@ -1,6 +1,7 @@
 """Nectar's ranked answers."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, filled, number, objects, question, ranked, text, value
+from workbench.data.formats._answers import ranked
+from workbench.data.formats._parts import Asked, Parsed, Raw, filled, number, objects, question, text, value
 from workbench.data.rows import Kind
 
 SCHEMA = '{"prompt", "answers": [{"answer", "rank"}]}: the best against the worst, or every pair with data.pairs=all (Nectar)'

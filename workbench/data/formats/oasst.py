@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, brief, filled, number, objects, present, ranked, role, text, value
+from workbench.data.formats._answers import ranked
+from workbench.data.formats._parts import Asked, Parsed, Raw, brief, filled, number, objects, present, role, text, value
 from workbench.data.rows import Conversation, Kind, Malformed, Message, PromptOnly, TextRow
 
 SCHEMA = (

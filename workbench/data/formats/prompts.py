@@ -14,7 +14,7 @@ WITHOUT = frozenset({"chosen", "rejected", "completion"})
 def parse(row: Raw, asked: Asked) -> Parsed:
     """Of several columns that may hold a prompt the first; the others are kept."""
     key = first_of(NAMES, row, NAMES[0])
-    if key == "instruction":
+    if key != "text":
         return PromptOnly(question(row, asked), {}, asked.where)
     asked.read.add(key)
     return PromptOnly(prompt(value(row, key), key, asked), {}, asked.where)

@@ -1,6 +1,7 @@
 """Answers with ratings, as HelpSteer and SteerLM have them."""
 
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, answered, question
+from workbench.data.formats._answers import answered
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, question
 from workbench.data.formats._ratings import attributes, ratings
 from workbench.data.rows import Kind, Malformed, Rated
 from workbench.metrics import STEERLM
@@ -26,7 +27,8 @@ OASST = (
 KNOWN = NAMES | frozenset(OASST)
 GIVES: tuple[Kind, ...] = ("rated", "prompt")
 KEYS = tuple(frozenset({key, "response"}) for key in PROMPT)
-READS = frozenset({"response", "attributes"}) | KNOWN
+COLUMNS = frozenset({"attributes"}) | KNOWN
+READS = COLUMNS | {"response"}
 _TEXTS = frozenset({*PROMPT, "input", "context", "history", "response", "attributes", "system", "tools"})
 
 

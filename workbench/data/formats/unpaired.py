@@ -1,6 +1,7 @@
 """Single answers, each wanted or not, as KTO learns from them."""
 
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, answered, brief, first_of, question, value
+from workbench.data.formats._answers import answered
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, brief, first_of, question, value
 from workbench.data.rows import Kind, Malformed, Unpaired
 
 SCHEMA = '{"prompt", "completion" or "response", "label" or "preference": true, false, 1, 0, "chosen" or "rejected"} (KTO)'
@@ -9,6 +10,7 @@ WANTED, UNWANTED = (True, 1, 1.0, "chosen"), (False, 0, 0.0, "rejected")
 GIVES: tuple[Kind, ...] = ("unpaired", "prompt")
 KEYS = tuple(frozenset({key, answer, label}) for key in PROMPT for answer in ANSWERS for label in LABELS)
 READS = frozenset({*ANSWERS, *LABELS})
+COLUMNS = frozenset(LABELS)
 
 
 def fits(row: Raw, asked: Asked) -> int:

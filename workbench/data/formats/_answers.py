@@ -1,0 +1,80 @@
+"""Answers, and what is made of a prompt with them: conversations and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from workbench.data.formats._parts import Asked, Raw, asking, filled, keys, messages, value
+from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, TextRow
+
+
+def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> tuple[tuple[Message, ...], list[str]]:
+    """The prompt with what the answers' own messages put before them, and the answers in the columns `names`.
+
+    An answer is a string, or messages whose last is the assistant's; those before it are the same in all of them, and agree with the prompt.
+    """
+    answers = [_answer(value(row, name), name, asked) for name in names]
+    contexts = [context for context, _ in answers if context]
+    if any(context != contexts[0] for context in contexts):
+        raise Malformed(f"{' and '.join(names)} that share their prompt and differ in the last message", "different prompts")
+    whole = _agreed(asked_for, contexts[0], names[0]) if contexts else asked_for
+    if not whole:
+        raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
+    return asking(whole), [said for _, said in answers]
+
+
+def _agreed(given: tuple[Message, ...], context: tuple[Message, ...], key: str) -> tuple[Message, ...]:
+    """The longer of the prompt and an answer's context: they are the same turns, with or without the system's, or the prompt is one of the user's."""
+    plain, other = ([(turn.role, turn.content) for turn in turns if turn.role != "system"] for turns in (given, context))
+    if not given or plain == other:
+        return context if len(context) >= len(given) else given
+    if len(plain) == 1 and plain[0] in other:
+        return context
+    raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(context) + 1} messages that are not")
+
+
+def _answer(given: object, key: str, asked: Asked) -> tuple[tuple[Message, ...], str]:
+    """(the turns before the answer, the answer)."""
+    if isinstance(given, str):
+        return (), filled(given, key)
+    turns = messages([given] if isinstance(given, Mapping) else given, key, asked)
+    last = turns[-1]
+    if last.role != "assistant":
+        raise Malformed(f"{key}: one assistant message, after the prompt or alone", f"{len(turns)} messages that are not")
+    if last.extra:
+        raise Malformed(f"{key}: an answer that is text alone", f"one with {', '.join(last.extra)}")
+    if not last.learn:
+        raise Malformed(f"{key}: an answer to learn from", "one of weight 0")
+    return turns[:-1], last.content
+
+
+def conversation(turns: tuple[Message, ...], where: str) -> Conversation:
+    """The turns, where there is something to learn."""
+    if turns[-1].role != "assistant" or not any(turn.learn for turn in turns if turn.role == "assistant"):
+        ending = f"one that ends with {turns[-1].role}" if turns[-1].role != "assistant" else "none that is"
+        raise Malformed("a conversation that ends with an assistant's turn to learn from", ending)
+    if all(turn.role in ("system", "assistant") for turn in turns):
+        raise Malformed("a conversation with a user's turn", f"{len(turns)} turns without one")
+    return Conversation(turns, where)
+
+
+def prompt_or_conversation(turns: tuple[Message, ...], asked: Asked) -> TextRow:
+    """Turns that end with the user's are a prompt, where one is asked for."""
+    if asked.kind == "prompt" and turns[-1].role != "assistant":
+        return PromptOnly(asking(turns), {}, asked.where)
+    return conversation(turns, asked.where)
+
+
+def ranked(prompt: tuple[Message, ...], answers: Sequence[tuple[float, str]], asked: Asked, as_rewards: bool = True) -> list[TextRow]:
+    """Pairs of answers with a score each, the higher the better: best against worst, or all that differ in score."""
+    order = sorted(answers, key=lambda answer: -answer[0])
+    every = asked.pairs == "all" and asked.kind in ("preference", "unpaired")
+    pairs = [(order[0], order[-1])] if not every else [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
+    made = [
+        Preference(prompt, a, b, high if as_rewards else None, low if as_rewards else None, asked.where)
+        for (high, a), (low, b) in pairs
+        if high > low
+    ]
+    if not made:
+        raise Malformed("two answers that differ in rank or score", f"{len(answers)} answers")
+    return list(made)
