@@ -17,8 +17,8 @@ def math(prompt: str, response: str, row: Mapping[str, str]) -> float:
     """1 if the response's result is that of `row["answer"]`, else 0: numbers compared exactly, formulas by math-verify.
 
     The result is the last number or formula marked `#### 42` (as GSM8K writes it, arXiv 2110.14168), else what is in the last `\\boxed{}`, else the last
-    number of all, or where a formula is expected the last one. `$1,250.50`, `-3` and `1/2` are numbers; 18 and 18.00 are the same. A comparison that
-    takes longer than 5 seconds, or 2 GiB, gives 0.
+    number of all, or where a formula is expected the last one. `$1,250.50`, `-3` and `1/2` are numbers; 18 and 18.00 are the same, `50\\%` is
+    50 or 0.5, and a letter from A to J is a choice. A comparison that takes more than 5 seconds of processor time, or 2 GiB, gives 0.
 
     Raises:
         ValueError: the row has no column answer, or there is neither a number nor a formula in it.
