@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.data.test_readers import ANSWER, CHAT, GOOD, USER, write
+from tests.data.rows import write
+from tests.data.sums import ANSWER, CHAT, GOOD, USER
 from workbench.data.check import check, render
 from workbench.data.dataset import load
 from workbench.data.readers import Changes, DataError, read

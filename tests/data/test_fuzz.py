@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.test_formats import READ, full
+from tests.data.rows import READ, full
 from workbench.data.readers import DataError, Kind, read
 from workbench.data.rows import TextRow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_formats import ANSWER, USER, Row, full, said, turn, write
+from tests.data.rows import ANSWER, USER, Row, full, said, turn, write
 from workbench.data.readers import Changes, DataError, Kind, read
 from workbench.data.rows import Conversation
 

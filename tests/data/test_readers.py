@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests import models
+from tests.data.rows import write
+from tests.data.sums import ANSWER, CHAT, GOOD, USER
 from workbench.data import decoding
-from workbench.data.chat import Chat
 from workbench.data.check import check, render
 from workbench.data.dataset import load
 from workbench.data.limits import Limits
@@ -26,19 +27,8 @@ from workbench.data.rows import Conversation, Message, Preference, PromptOnly, R
 from workbench.settings import Data
 
 TOKENIZER = models.tokenizer()
-CHAT = Chat(TOKENIZER)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 HH, GSM8K = SHARED / "hh-rlhf" / "helpful-base.test.jsonl.gz", SHARED / "gsm8k" / "test.jsonl.gz"
-GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
-USER, ANSWER = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
-
-
-def write(folder: Path, *rows: Any, name: str = "rows.jsonl") -> str:
-    path = folder / name
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return str(path)
-
-
 PREFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "strings": ("preference", GOOD),
     "messages": ("preference", {"prompt": [USER], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "5"}]}),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import models
-from tests.data.test_templates import FOLDER, tokenizer
+from tests.data.templates import FOLDER, tokenizer
 from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.dataset import load
 from workbench.data.readers import DataError

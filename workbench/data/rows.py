@@ -54,7 +54,7 @@ class Message:
     role: Role
     content: str
     learn: bool = True
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
