@@ -156,3 +156,75 @@ def test_files_of_another_shape(tmp_path: Path) -> None:
     refused(str(tmp_path / "a.json"), "prompt", "is an object with a list in its key 'data'; write that list alone (`jq .data`)")
     (tmp_path / "b.jsonl").write_text('{"prompt": "p"}\n', encoding="utf-16")
     refused(str(tmp_path / "b.jsonl"), "prompt", "is UTF-16 text; `iconv -f UTF-16 -t UTF-8`")
+
+
+NEAREST: dict[str, tuple[Kind, Row, str, Changes | None]] = {
+    "numbered answers in their order": (
+        "preference",
+        {"prompt": "p", "response2": "b", "response1": "a", "better_response_id": 0},
+        "the nearest is saferlhf with better_response_id, prompt, response_0, response_1: "
+        "data.columns={response_0: response1, response_1: response2} reads these",
+        Changes({"response_0": "response1", "response_1": "response2"}),
+    ),
+    "HelpSteer2's pairs": (
+        "preference",
+        {"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 2},
+        "name the column for better_response_id as in data.columns={better_response_id: …, response_0: response_1, response_1: response_2}; "
+        "for all else data.map",
+        None,
+    ),
+    "an arena": (
+        "preference",
+        {"prompt": "p", "response_a": "a", "response_b": "b", "winner_model_a": 1, "winner_model_b": 0},
+        "name the column for better_response_id as in data.columns={better_response_id: …, response_0: response_a, response_1: response_b}",
+        None,
+    ),
+    "Stack Exchange's pairs": (
+        "preference",
+        {"question": "p", "response_j": "a", "response_k": "b", "qid": 1},
+        "data.columns={chosen: response_j, rejected: response_k} reads these",
+        Changes({"chosen": "response_j", "rejected": "response_k"}),
+    ),
+    "DeepMath": (
+        "conversation",
+        {"question": "p", "final_answer": "a", "difficulty": 3.0, "r1_solution_1": "x"},
+        "data.columns={answer: final_answer} reads these",
+        Changes({"answer": "final_answer"}),
+    ),
+    "ARC": (
+        "conversation",
+        {"question": "p", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"},
+        "data.columns={answer: answerKey} does not read these (expected columns that format question_answer reads; found 'choices'",
+        None,
+    ),
+    "SQuAD": (
+        "conversation",
+        {"title": "t", "context": "c", "question": "p", "answers": {"text": ["a"]}},
+        "the nearest is question_answer with answer, question: data.columns={answer: answers} does not read these",
+        None,
+    ),
+    "ratings to imitate": (
+        "conversation",
+        {"prompt": "p", "response": "a", "helpfulness": 3},
+        "data.format=prompt_completion reads these; for all else data.map; found a row of format rated, which gives: rated, prompt (keys [",
+        None,
+    ),
+    "a label of another name": (
+        "unpaired",
+        {"prompt": "p", "completion": "a", "is_good": True},
+        "data.columns={label: is_good} reads these",
+        Changes({"label": "is_good"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_the_nearest_format_that_gives_the_kind(tmp_path: Path, name: str) -> None:
+    """Where another format fits, which does not give it: what would read the rows, tried on the first of them."""
+    kind, row, message, changes = NEAREST[name]
+    source = write(tmp_path, row)
+    refused(source, kind, message)
+    if changes:
+        (read_row,) = read(source, kind, changes=changes).rows
+        assert said(read_row)[0] == "U p"
+        assert said(read_row)[1].removeprefix("A ") == "a"

@@ -43,8 +43,8 @@ class Format(Protocol):
     """A format's file: its schema for people, what kinds of row it gives, the sets of columns by which it is recognised, and which columns it reads beside
     the prompt's.
 
-    It may also have `WITHOUT`, columns beside which it is not recognised; `COLUMNS`, those it reads that a prompt made of the row keeps; and
-    `fits(row, asked)`, which adds to the number of its keys, or is negative where the values are of another format.
+    It may also have `WITHOUT`, columns beside which it is not recognised; `COLUMNS`, those it reads that a prompt made of the row keeps; `NEEDS`, the columns
+    that a row must have where `KEYS` are fewer; and `fits(row, asked)`, which adds to the number of its keys, or is negative where the values are of another format.
     """
 
     @property
@@ -70,15 +70,20 @@ def detect(rows: Sequence[Raw], asked: Asked) -> str:
     """The format that most of these rows have, by their keys; a column that is null in all of them is not there.
 
     Raises:
-        Malformed: none fits any row; it names the nearest one, and the `data.columns` that would read the first row.
+        Malformed: none fits any row, or the one that fits has nothing of the kind; it names the nearest that has, and the `data.columns` that would read
+            the first row.
     """
     columns = {key for row in rows for key, value in row.items() if value is not None}
-    votes = Counter(name for row in rows if (name := _recognised(parts.present(row), columns & set(row), asked)))
-    if not votes:
-        giving = [name for name in NAMES if asked.kind in find(name).GIVES and not _without(find(name)) & columns]
-        keys = {name: find(name).KEYS for name in giving}
-        raise Malformed(*nearest(keys, rows[0], asked.kind, lambda name, row: rank(name, row, asked)[0] > 0))
-    return max(votes, key=votes.__getitem__)
+    fitting = [_recognised(parts.present(row), columns & set(row), asked) for row in rows]
+    votes = Counter(name for name in fitting if name)
+    name = max(votes, key=votes.__getitem__) if votes else ""
+    if name and (asked.kind == "prompt" or asked.kind in find(name).GIVES):
+        return name
+    giving = [each for each in NAMES if asked.kind in find(each).GIVES and not _without(find(each)) & columns]
+    keys = {each: getattr(find(each), "NEEDS", find(each).KEYS) for each in giving}
+    row = parts.present(rows[fitting.index(name)] if name else rows[0])
+    expected, stands = nearest(keys, row, asked.kind, lambda each, row: rank(each, row, asked)[0] > 0, lambda each, row: _tried(each, row, asked))
+    raise Malformed(*((f"{WANTED[asked.kind]}: {expected}", f"{_of(name)} ({stands})") if name else (expected, stands)))
 
 
 def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
@@ -102,7 +107,7 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     rows = [given for each in made for given in _as_kind(each, name, asked)]
     meaning = _ASKED if asked.kind == "prompt" else _MEANING
     if strange := sorted(key for key in unread & meaning if present[key] not in ("", [], {})):
-        way = f"data.columns={{{strange[0]}: null}} leaves it out, data.map can write it into the prompt"
+        way = f"data.columns={{{strange[0]}: null}} leaves it out{', data.map can write it into the prompt' if strange[0] in _ASKED else ''}"
         raise Malformed(f"columns that format {name} reads", f"{strange[0]!r}, which changes what the row means and is not read ({way})")
     if asked.kind == "prompt":
         kept = unread | (present.keys() & getattr(of, "COLUMNS", frozenset()))
@@ -125,6 +130,19 @@ def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
     whole = {**dict.fromkeys(columns), **row}
     best, name = max((rank(name, whole, asked), name) for name in NAMES)
     return name if best[0] else ""
+
+
+def _tried(name: str, row: Raw, asked: Asked) -> str:
+    """Why a format does not read a row; empty where it does."""
+    try:
+        parse(row, name, replace(asked, unread=set(), read=set(), doubts=set()))
+    except Malformed as error:
+        return f"expected {error.args[0]}; found {error.args[1]}"
+    return ""
+
+
+def _of(name: str) -> str:
+    return f"a row of format {name}, which gives: {', '.join(find(name).GIVES)}"
 
 
 def _without(of: Format) -> frozenset[str]:
@@ -179,7 +197,7 @@ def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
         columns = {} if isinstance(row, Unpaired) and not row.desirable else {"answer": row.answers[0]}
         return [PromptOnly(parts.asking(row.prompt), columns, row.where, row.tools)]
     if not isinstance(row, _KINDS[kind]):
-        raise Malformed(WANTED[kind], f"a row of format {name}, which gives: {', '.join(find(name).GIVES)}")
+        raise Malformed(WANTED[kind], _of(name))
     return [row]
 
 

@@ -46,7 +46,7 @@ class Asked:
     """What a row is read for: rows of a `kind`, from the place `where`.
 
     `pairs` says which of several ranked answers are paired, `ratings` which columns are ratings beside those known by name. `unread` collects the
-    keys of turns that were not read, `read` the columns that `question` did, and `doubts` what is likely not meant, as "rows …" goes on.
+    keys of turns that were not read, `read` the columns that `question` did, and `doubts` what is likely not meant: the predicate of "rows …".
     """
 
     kind: Kind

@@ -9,6 +9,7 @@ SCHEMA = (
 )
 GIVES: tuple[Kind, ...] = ("preference", "conversation", "unpaired", "prompt")
 KEYS = (frozenset({"prompt", "response_0", "response_1"}),)
+NEEDS = (KEYS[0] | {"better_response_id"},)
 READS = frozenset({"response_0", "response_1", "better_response_id"})
 
 
