@@ -128,7 +128,8 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
             changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
             changes |= _pad(folder, source, tensors, hf.vocab_size)
         else:
-            settings = {**_generation_settings(source), "eos_token_id": sorted(end_tokens(source))}
+            ends = sorted(end_tokens(source))
+            settings = {**_generation_settings(source), "eos_token_id": ends if len(ends) > 1 else ends[0]}
             (folder / GENERATION).write_text(json.dumps(settings, indent=2))
         _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
