@@ -75,7 +75,7 @@ def nothing_asked() -> None:
     with st.container(border=True, horizontal_alignment="center", key="empty"):
         st.markdown("### Look before you train", anchors=False, text_alignment="center")
         st.markdown(
-            "Enter the path of a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a Hugging Face dataset id; for the demo's pairs `workbench/data/demo/preferences.jsonl`.",
+            "Enter the path of a `.jsonl`, `.json` or `.parquet` file (the first two also with `.gz`), or a Hugging Face dataset id; for the demo's pairs `workbench/data/demo/preferences.jsonl`.",
             text_alignment="center",
         )
         st.markdown("\n".join(["| format | a row |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in SCHEMAS.items())]))
