@@ -48,13 +48,15 @@ class Unreadable:
 class Message:
     """One turn. `learn` is False for an assistant's turn that is not to be learnt from; `extra` has values for some of `EXTRA`.
 
-    A turn that only calls tools has an empty content.
+    A turn that only calls tools has an empty content. `ratings` are those that an assistant's turn was given, by attribute, as a prompt's last turn has
+    those that its answer is asked for.
     """
 
     role: Role
     content: str
     learn: bool = True
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
+    ratings: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from workbench.settings.sections import (
     Model,
     Roles,
     Rollout,
+    Steering,
     Validation,
     Watch,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Model",
     "Roles",
     "Rollout",
+    "Steering",
     "Validation",
     "Watch",
 ]

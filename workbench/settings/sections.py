@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from workbench.backends.base import Immutable
+from workbench.metrics import STEERLM
 from workbench.settings.layout import Layout
 from workbench.settings.naming import module_names
 
@@ -173,6 +174,34 @@ class Model(Frozen):
 WEIGHTS = ("source", "revision", "precision", "lora", "init_seed")
 
 
+class Steering(Frozen):
+    """Which attributes answers are conditioned on, and where a conversation says them (SteerLM, arXiv 2310.05344)."""
+
+    attributes: tuple[str, ...] = Field(default=STEERLM, min_length=1, description="The attributes, in the order in which they are written.")
+    lowest: int = Field(default=0, description="The least rating.")
+    highest: int = Field(default=4, description="The greatest rating; an ordinal head and the sliders have every whole number between.")
+    layout: Literal["system", "user", "nemo"] = Field(
+        default="system",
+        description="Where `quality:4,toxicity:0` stands: at the end of the system turn, or of the question before each rated answer; nemo: in NeMo-Aligner's"
+        " own template (`<extra_id_2>`), in place of the model's.",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> Steering:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest={self.lowest} is not below highest={self.highest}")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError("an attribute is named twice")
+        if bad := [name for name in self.attributes if not name or set(name) & set(":,\n<>") or name != name.strip()]:
+            raise ValueError(f"{bad[0]!r} cannot be written as name:rating: a name has no colon, comma, angle bracket or line break")
+        return self
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The ratings that there are."""
+        return tuple(range(self.lowest, self.highest + 1))
+
+
 OF_THE_TEMPLATE = {"messages", "tools", "documents", "add_generation_prompt"}
 """What a chat template is given of each conversation."""
 
@@ -195,6 +224,10 @@ class Data(Frozen):
     )
     template_kwargs: dict[str, JsonValue] = Field(
         default={}, description="Variables of the model's chat template, such as {enable_thinking: false}; a run and its samples have the same."
+    )
+    steering: Steering | None = Field(
+        default=None,
+        description="Rows are conditioned on their ratings: the model learns to answer as the attributes say, and samples are asked with some.",
     )
     max_length: int = Field(default=1024, ge=8, description="Longest row in tokens, prompt and answer together.")
     overlength: Literal["drop", "truncate_left", "error"] = Field(

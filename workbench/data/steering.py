@@ -1,0 +1,58 @@
+"""Conversations that say how their answers are to be: ratings by attribute, as text (SteerLM, arXiv 2310.05344)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from workbench.data.rows import Malformed, Message
+from workbench.settings import Steering
+
+
+def attribute_string(ratings: Mapping[str, float], steering: Steering) -> str:
+    """`quality:4,toxicity:0`: the attributes that are rated, in the declared order; a whole number without a point, others as they are.
+
+    Raises:
+        Malformed: none of the attributes is rated, one that is not declared is, or a rating lies outside the scale.
+    """
+    if unknown := [name for name in ratings if name not in steering.attributes]:
+        raise Malformed(f"ratings of {', '.join(steering.attributes)} (data.steering.attributes)", f"one of {unknown[0]}")
+    for name, rating in ratings.items():
+        if not steering.lowest <= rating <= steering.highest:
+            raise Malformed(f"{name} from {steering.lowest} to {steering.highest} (data.steering)", f"{rating:g}")
+    rated = [f"{name}:{ratings[name]:g}" for name in steering.attributes if name in ratings]
+    if not rated:
+        raise Malformed(f"a rating of {', '.join(steering.attributes)} (data.steering.attributes)", "none")
+    return ",".join(rated)
+
+
+def conditioned(messages: Sequence[Message], steering: Steering) -> tuple[Message, ...]:
+    """The turns as the model is asked: the ratings of the assistant's turns, and those that a question's answer is asked for, as text.
+
+    A row's own system prompt stays. Under `system` there is one setting for the whole conversation, that of its last rated turn.
+
+    Raises:
+        Malformed: as `attribute_string` does, or no turn has ratings.
+    """
+    rated = [(i, attribute_string(message.ratings, steering)) for i, message in enumerate(messages) if message.ratings]
+    if not rated:
+        raise Malformed("a conversation with ratings (data.steering)", "one without")
+    if steering.layout == "system":
+        last = rated[-1][1]
+        if messages[0].role == "system":
+            return (_with_line(messages[0], last), *messages[1:])
+        return (Message("system", last), *messages)
+    result = list(messages)
+    for i, text in rated:
+        asking = next((k for k in range(i, -1, -1) if messages[k].role == "user"), None)
+        if asking is None:
+            raise Malformed("a question before each rated answer", f"turn {i + 1} of {len(messages)} without one")
+        if steering.layout == "user":
+            result[asking] = _with_line(messages[asking], text)
+        else:
+            result[asking] = dataclasses.replace(messages[asking], extra={**messages[asking].extra, "attributes": text})
+    return tuple(result)
+
+
+def _with_line(message: Message, line: str) -> Message:
+    return dataclasses.replace(message, content=f"{message.content}\n\n{line}" if message.content else line)
