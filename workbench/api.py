@@ -17,6 +17,7 @@ from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
+from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.opening import ReadOnly, Unreadable
@@ -53,6 +54,8 @@ __all__ = [
     "check_sources",
     "cluster",
     "compose",
+    "endpoint",
+    "endpoints",
     "evaluate",
     "generate",
     "get",
@@ -65,6 +68,7 @@ __all__ = [
     "cache_root",
     "runs_root",
     "script",
+    "serve",
     "submit",
     "with_checkpoint",
 ]
