@@ -130,6 +130,15 @@ def _log_probabilities(scores_SK: Tensor, cfg: Config) -> Tensor:
     return F.ordinal.log_probabilities(scores_SK.view(len(scores_SK), len(cfg.attributes), -1), cfg.likelihood)
 
 
+def predicted(scores_SK: np.ndarray, cfg: Config) -> np.ndarray:
+    """The expected rating of each attribute [S, A], from what the model gives of each sequence."""
+    if cfg.objective != "ordinal":
+        return scores_SK
+    import torch
+
+    return (F.ordinal.expectation(_log_probabilities(torch.from_numpy(scores_SK), cfg)) + cfg.lowest).numpy()
+
+
 def _errors(predicted_SA: Tensor, ratings_SA: Tensor, cfg: Config) -> Metrics:
     error_SA, present_SA = (predicted_SA - ratings_SA).abs(), ~ratings_SA.isnan()
     by_attribute = {M.MAE_OF(name): error_SA[present_SA[:, k], k] for k, name in enumerate(cfg.attributes)}
@@ -160,8 +169,5 @@ def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Con
         lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
         return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in scores]), lengths)
     if cfg.objective == "ordinal":
-        import torch
-
-        expected_SA = F.ordinal.expectation(_log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)) + cfg.lowest
-        return diagnostics.regression(expected_SA.numpy(), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
+        scores = [predicted(scores_SK, cfg) for scores_SK in scores]
     return diagnostics.regression(np.concatenate(scores), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
