@@ -26,7 +26,7 @@ def serve(
         typer.Argument(
             metavar="CHECKPOINT...",
             help="What is served, side by side: a run (`id`, `id:step`, `latest`), a checkpoint's folder, an exported or other Hugging Face directory, a hub id"
-            " or a .gguf file; then key=value, as in `job.port=8000 job.rules=[verbosity]`.",
+            " or a .gguf file; then key=value, as in `job.port=8000 job.slots=16`.",
         ),
     ],
     wait: Annotated[bool, typer.Option("--wait/--detach", help="Return when it is serving, or at once; it serves on either way.")] = True,
