@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workbench.data.rows import Malformed, Message
-from workbench.data.steering import conditioned
+from workbench.data.steering import attribute_string, conditioned
 from workbench.data.targets import Targets
 from workbench.serve.questions import HttpError
 from workbench.serve.questions import Message as Asked
@@ -66,6 +66,7 @@ class Offered:
             return turns
         if self.targets is None:
             raise HttpError(400, f"{self.id} was not trained on attributes (data.steering)", "attributes")
+        attribute_string(attributes, self.targets.steering)
         asked = dataclasses.replace(turns[-1], ratings=attributes)
         return conditioned((*turns[:-1], asked), self.targets.steering)
 
