@@ -251,6 +251,13 @@ MAE = _MAE.metric("mae", "all", "Between predicted and given ratings, all attrib
 MAE_OF = family("mae_{}", "Rating error: {}", "Between predicted and given ratings of {}.", _MAE, first=STEERLM)
 _RANK = Chart("rank", "Rank agreement", "Spearman")
 SPEARMAN_OF = family("spearman_{}", "Rank agreement: {}", "Rank correlation of predicted and given ratings of {}.", _RANK, first=STEERLM)
+DISTANCE = metric(
+    "distance",
+    "Distance to the wanted answers",
+    "KL(w || b), nats",
+    "SteerLM 2: falls as the policy prefers the answers with the attributes.",
+    label="held by w",
+)
 ECE = metric("ece", "Calibration error", "expected, share", "How far sure and right are apart (Naeini et al. 2015).", label="held out")
 _SCORES = Chart("scores", "Scores", "mean and standard deviation")
 REWARDS_ALL_MEAN = _SCORES.metric("rewards_all_mean", "mean", "Over all held-out answers, chosen and rejected.")
