@@ -69,7 +69,7 @@ class Targets:
         if not path.is_file():
             return None
         try:
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 return Targets.parse(json.loads(file.read(LARGEST)))
         except ValueError as error:
             raise Unreadable(path, str(error)) from None
