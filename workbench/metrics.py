@@ -251,6 +251,7 @@ MAE = _MAE.metric("mae", "all", "Between predicted and given ratings, all attrib
 MAE_OF = family("mae_{}", "Rating error: {}", "Between predicted and given ratings of {}.", _MAE, first=STEERLM)
 _RANK = Chart("rank", "Rank agreement", "Spearman")
 SPEARMAN_OF = family("spearman_{}", "Rank agreement: {}", "Rank correlation of predicted and given ratings of {}.", _RANK, first=STEERLM)
+RATING_OF = family("rating_{}", "Rating: {}", "Mean rating given to answers, of {}.", Chart("rating", "Ratings given", "mean"), first=STEERLM)
 DISTANCE = metric(
     "distance",
     "Distance to the wanted answers",

@@ -105,11 +105,11 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
             yield from ((name, tensor, part.dim) for name, tensor in zip(part.hf_names, part.split(weights[part.name]), strict=True))
 
 
-def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
+def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str, declared: Mapping[str, object] | None = None) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
     tokenizer; its generation settings name all that ends an answer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
-    The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
+    `declared` is put into its config.json. The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; name a new directory")
@@ -131,7 +131,7 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
             ends = sorted(end_tokens(source))
             settings = {**_generation_settings(source), "eos_token_id": ends if len(ends) > 1 else ends[0]}
             (folder / GENERATION).write_text(json.dumps(settings, indent=2))
-        _declare(folder / "config.json", changes)
+        _declare(folder / "config.json", {**changes, **(declared or {})})
         _save_sharded(tensors, folder)
         (folder / "README.md").write_text(note)
         folder.rename(out)

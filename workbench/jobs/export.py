@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from workbench.data import nemo_template, targets
 from workbench.data.chat import Chat
 from workbench.data.rows import Message, Unpaired
+from workbench.data.targets import Targets
 from workbench.data.tokenizer import end_token
 from workbench.engine import checkpoint, hf, lora, padding, parallel, quantisation
 from workbench.engine.model_files import NO_CODE
 from workbench.engine.step import Policy
 from workbench.jobs.exporting import TOLD, Question
+from workbench.models import attribute_models
 from workbench.processes.startup import settled
+from workbench.rundir import opening
 from workbench.rundir.permission import changes
 from workbench.rundir.store import RunDir
 from workbench.settings import Model, stored
@@ -71,10 +75,19 @@ def export(run: RunDir, out: Path, step: int | None = None, adapter: bool = Fals
         else:
             as_trained = experiment.model.precision == "bf16" and not experiment.model.lora.rank
             weights = {name: weight.bfloat16() if as_trained else weight for name, weight in policy.weights().items()}
-            hf.save(weights, directory, out, _model_card(run, experiment, step))
+            hf.save(weights, directory, out, _model_card(run, experiment, step), attribute_models.described(experiment.algorithm))
+        _keep_steering(run, experiment, out)
         return _difference(policy, directory, out, adapter) if check else None
     finally:
         parallel.stop()
+
+
+def _keep_steering(run: RunDir, experiment: Experiment, out: Path) -> None:
+    """Beside the weights what they were conditioned on, and NeMo-Aligner's template where they were trained with it."""
+    if opening.is_file(run.path / targets.FILE):
+        Targets.read(run.path / targets.FILE).write(out / targets.FILE)
+    if experiment.data.steering and experiment.data.steering.layout == "nemo":
+        (out / "chat_template.jinja").write_text(nemo_template.TEMPLATE)
 
 
 def _tell_padding(directory: Path, out: Path) -> None:
