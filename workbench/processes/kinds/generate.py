@@ -26,6 +26,7 @@ class Config(CheckpointJob):
     """Answer every prompt of a data set."""
 
     sections = ("model", "data", "rollout", "watch", "backend")
+    outputs = {"rows": "answers.jsonl"}
 
     name: Literal["generate"] = "generate"
     samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
