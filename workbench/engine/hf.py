@@ -105,11 +105,11 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
             yield from ((name, tensor, part.dim) for name, tensor in zip(part.hf_names, part.split(weights[part.name]), strict=True))
 
 
-def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> Path:
+def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str, beside: Mapping[str, str] | None = None) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
     tokenizer; its generation settings name all that ends an answer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
-    The directory appears whole or not at all. Raises FileExistsError where `out` exists already.
+    The directory, with the `note` as its README and other texts `beside` by name, appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; name a new directory")
@@ -133,7 +133,8 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str) -> P
             (folder / GENERATION).write_text(json.dumps(settings, indent=2))
         _declare(folder / "config.json", changes)
         _save_sharded(tensors, folder)
-        (folder / "README.md").write_text(note)
+        for name, text in {"README.md": note, **(beside or {})}.items():
+            (folder / name).write_text(text)
         folder.rename(out)
     return out
 
