@@ -32,7 +32,7 @@ SEQUENCER_DIED = "the process that launches its stages in turn died; resume cont
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A stage, the id of its run, and how far it is. `run` and `status` are None while it is not launched; `state` is that of its run.
+    """A stage, the id of its run, and how far it is. `run` and `status` are None while it is not launched; `state` is that of its run, None while it waits.
 
     `message` says why it waits, failed or could not be launched; `blocked` whether it will not start because a stage before it ended early.
     """
@@ -96,18 +96,20 @@ class Pipeline:
         known = self.dir.status
         stages: dict[str, StageStatus] = {}
         for name in self.plan.stages:
-            stages[name] = self._stage(name, stages, known.problems.get(name, ""))
+            stages[name] = self._stage(name, stages, known)
         orphaned = self._orphaned(tuple(stages.values()), known)
         state, message = self._state(tuple(stages.values()), known, orphaned)
         updated = max([known.updated, *(each.status.updated for each in stages.values() if each.status)])
         return PipelineStatus(state, message, tuple(stages.values()), known.attempt, known.created, updated, orphaned)
 
-    def _stage(self, name: str, before: dict[str, StageStatus], problem: str) -> StageStatus:
-        plan = self.plan.stages[name]
+    def _stage(self, name: str, before: dict[str, StageStatus], known: folders.Status) -> StageStatus:
+        plan, problem = self.plan.stages[name], known.problems.get(name, "")
         run = RunDir(self.dir.runs / plan.run)
         status = status_of(run)
         made = Run(run) if store.is_run(run.path) else None
         state, message = (status.state, status.message) if status else (None, problem)
+        if status and status.state.ended and name in known.resuming:
+            return StageStatus(name, plan.run, plan.needs, made, status, None, "is resumed in its turn")
         if problem and (status is None or status.state.ended):
             return StageStatus(name, plan.run, plan.needs, made, status, State.FAILED, problem)
         if state in (None, State.STOPPED, State.QUEUED):
@@ -142,7 +144,7 @@ class Pipeline:
     @staticmethod
     def _orphaned(stages: Sequence[StageStatus], known: folders.Status) -> bool:
         """Whether stages are left to be launched, and whoever would launch them is gone, or never began."""
-        if known.stopping or all(stage.status or stage.blocked or stage.state == State.FAILED for stage in stages):
+        if known.stopping or all(stage.state or stage.blocked for stage in stages):
             return False
         if known.job:
             return local.look(backends.Job(**known.job)).alive is False

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from workbench.backends import forking
+from workbench.jobs import plans
 from workbench.jobs.sequence import advance
-from workbench.processes import log
+from workbench.processes import WARM, log
 from workbench.rundir import opening
 from workbench.rundir.pipelines import PipelineDir
 
@@ -32,11 +33,14 @@ def run(folder: PipelineDir, attempt: int, poll_s: float = POLL_S) -> None:
 def main() -> int:
     folder, attempt = PipelineDir(Path(sys.argv[1])), int(sys.argv[2])
     os.umask(0o077)
-    os.environ.pop(forking.WARM, None)  # a server of whoever started this may launch a driver after this process was killed
+    os.environ.pop(forking.WARM, None)  # a server of another process's may launch a driver after this one was killed
     with open(folder.path / "logs" / f"driver.{attempt}.log", "ab", opener=opening.opener) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     log.say(f"launching the stages of {folder.id}, attempt {attempt}")
+    plan = plans.read(folder)
+    if any(plan.experiment(stage).backend.name == "local" for stage in plan.stages):
+        forking.own(WARM)  # which ends with this process, whatever it was asked for
     run(folder, attempt)
     log.say("no stage is left to be launched")
     return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -49,12 +49,17 @@ class _File(Frozen):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages by name, in the order of their file, each with its words. `shared` are words for all stages that read the setting."""
+    """Stages by name, in the order of their file, each with its words; then come words for all that read the setting, and words `added` for one."""
 
     name: str
     description: str
     stages: Mapping[str, tuple[str, ...]]
     shared: tuple[str, ...] = ()
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def own(self, stage: str) -> tuple[str, ...]:
+        """A stage's words without those for all."""
+        return (*self.stages[stage], *self.added.get(stage, ()))
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
     Raises:
         SpecError: a word that begins with neither a stage nor a setting; the message names the nearest.
     """
-    stages, shared, name = dict(pipeline.stages), list(pipeline.shared), pipeline.name
+    stages, added, shared, name = pipeline.stages, dict(pipeline.added), list(pipeline.shared), pipeline.name
     sections = [*Experiment.model_fields, *(group for group in composing.groups() if group not in Experiment.model_fields)]
     for word in words:
         match = _WORD.fullmatch(word)
@@ -133,7 +138,7 @@ def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
         sign, key, value = match["sign"], match["key"], match["value"]
         first, _, rest = key.partition(".")
         if first in stages and rest:
-            stages[first] = (*stages[first], f"{sign}{rest}{value}")
+            added[first] = (*added.get(first, ()), f"{sign}{rest}{value}")
         elif first in stages:
             raise SpecError([(word, f"expected a setting of the stage, as in {first}.seed=3")])
         elif first not in sections:
@@ -147,7 +152,7 @@ def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
             name = str(plain.load(value[1:]))
         else:
             shared.append(word)
-    return replace(pipeline, name=name, stages=stages, shared=tuple(shared))
+    return replace(pipeline, name=name, added=added, shared=tuple(shared))
 
 
 def needs(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
@@ -156,7 +161,7 @@ def needs(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
     Raises:
         SpecError: an output of a stage that there is not, or a cycle; the message names the stages.
     """
-    used = {stage: tuple(dict.fromkeys(_stage(pipeline, stage, name) for name in _references(words))) for stage, words in pipeline.stages.items()}
+    used = {stage: tuple(dict.fromkeys(_stage(pipeline, stage, name) for name in _references(pipeline.own(stage)))) for stage in pipeline.stages}
     ordered: dict[str, tuple[str, ...]] = {}
     while len(ordered) < len(used):
         ready = next((stage for stage, of in used.items() if stage not in ordered and all(each in ordered for each in of)), None)
@@ -203,17 +208,18 @@ def compose(pipeline: Pipeline, ids: Mapping[str, str], root: Path) -> list[Stag
     for name, used in needs(pipeline).items():
         uses: list[str] = []
 
-        def value(match: re.Match[str], stage: str = name, uses: list[str] = uses) -> str:
-            uses.append(_output(match["name"], made, root, stage))
+        def value(match: re.Match[str], uses: list[str] = uses) -> str:
+            uses.append(_output(match["name"], made, root))
             return quoted(uses[-1] + match["rest"])
 
-        own = [_REFERENCE.sub(value, word) for word in pipeline.stages[name]]
         try:
-            own = _last_choices([*own, *_name_of(pipeline, name, own)])
-            sections = sections_of(compose_tree(own))
-            shared = [word for word in pipeline.shared if _first(word) in (*sections, *GENERAL)]
-            unread.difference_update(shared)
-            words = _last_choices([*own[:-1], *shared, own[-1]])
+            first, added = ([_REFERENCE.sub(value, word) for word in words] for words in (pipeline.stages[name], pipeline.added.get(name, ())))
+            sections = sections_of(compose_tree(_last_choices([*first, *added])))
+            read = [word for word in pipeline.shared if _first(word) in (*sections, *GENERAL)]
+            unread.difference_update(read)
+            taken = {_key(word) for word in pipeline.own(name) if _REFERENCE.search(word)}
+            shared = [word for word in read if _key(word) not in taken]  # what a stage has from another stays so
+            words = _last_choices([f"name={quoted(f'{pipeline.name} {name}'[:80])}", *first, *shared, *added])
             experiment = parse(compose_tree(words))
         except SpecError as error:
             raise SpecError([(f"{name}.{key}" if key else name, what) for key, what in error.problems]) from None
@@ -223,27 +229,24 @@ def compose(pipeline: Pipeline, ids: Mapping[str, str], root: Path) -> list[Stag
     return list(made.values())
 
 
-def _name_of(pipeline: Pipeline, stage: str, words: Sequence[str]) -> list[str]:
-    """The word for the name of the stage's run, last: the stage's own, else the pipeline's name with the stage's."""
-    own = [word for word in words if word.startswith("name=")]
-    return own[-1:] or [f"name={quoted(f'{pipeline.name} {stage}'[:80])}"]
-
-
 def _last_choices(words: Sequence[str]) -> list[str]:
-    """Of several choices in one group the last, in the first one's place: a word that is added chooses anew. Of several names the last."""
+    """Of several choices in one group the last, in the first one's place: a word that is added chooses anew."""
     groups, result = composing.groups(), dict[str, str]()
     for number, word in enumerate(words):
         key = word.partition("=")[0]
-        result[key if key in groups or key == "name" else f"{number} {word}"] = word
-    name = result.pop("name", None)
-    return [*result.values(), *([name] if name else ())]
+        result[key if key in groups else f"{number} {word}"] = word
+    return list(result.values())
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def _first(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0].partition(".")[0]
+    return _key(word).partition(".")[0]
 
 
-def _output(reference: str, made: Mapping[str, Stage], root: Path, user: str) -> str:
+def _output(reference: str, made: Mapping[str, Stage], root: Path) -> str:
     """What stands in the settings for `${stage.output}`."""
     stage, _, output = reference.partition(".")
     of = made[stage]
@@ -251,7 +254,7 @@ def _output(reference: str, made: Mapping[str, Stage], root: Path, user: str) ->
     if output not in known:
         kind = of.experiment.job.name
         what = f"a stage with job={kind} has no output {output!r}{nearest(output, known)}; {stage} has: {', '.join(known)}"
-        raise SpecError([(user, f"${{{reference}}}: {what}")])
+        raise SpecError([("", f"${{{reference}}}: {what}")])
     if output == CHECKPOINT:
         return of.run_id
     return str(root / of.run_id / of.experiment.job.outputs[output]) if output != RUN else str(root / of.run_id)
