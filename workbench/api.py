@@ -15,6 +15,9 @@ from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import as_template_kwargs, browse_data, check_data
 from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
+from workbench.jobs.pipelines import Pipeline, PipelineStatus, StageStatus, pipeline, stage_of, submit_pipeline
+from workbench.jobs.pipelines import list_pipelines as pipelines
+from workbench.jobs.plans import composed as compose_pipeline
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.jobs.sources import SourceCheck, check_sources
@@ -37,6 +40,8 @@ __all__ = [
     "Kind",
     "Pairs",
     "Piece",
+    "Pipeline",
+    "PipelineStatus",
     "Problem",
     "ReadOnly",
     "Run",
@@ -44,6 +49,7 @@ __all__ = [
     "Sample",
     "SourceCheck",
     "SpecError",
+    "StageStatus",
     "Unreadable",
     "Where",
     "as_columns",
@@ -53,18 +59,23 @@ __all__ = [
     "check_sources",
     "cluster",
     "compose",
+    "compose_pipeline",
     "evaluate",
     "generate",
     "get",
     "keep_warm",
     "locate",
     "on_checkpoint",
+    "pipeline",
+    "pipelines",
     "places",
     "preflight",
     "runs",
     "cache_root",
     "runs_root",
     "script",
+    "stage_of",
     "submit",
+    "submit_pipeline",
     "with_checkpoint",
 ]

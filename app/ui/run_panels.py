@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui import access, alarm_panel, choose, frame, notebook_panel
+from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
@@ -103,6 +104,9 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
     st.caption(
         f"{frame.code(run.id)} · {frame.plain(str(spec.get('model', {}).get('source', '?')) + commit)} · {frame.plain(str(backend))} · started {text.clock(status.created)}{attempt}"
     )
+    if stage := api.stage_of(run):
+        label = f"Stage {stage[1]} of the pipeline {stage[0].id}"
+        st.page_link("pages/pipelines.py", label=frame.plain(label), icon=":material/account_tree:", query_params={"id": stage[0].id})
     if servers := run.servers():
         st.caption(" · ".join(f"**{frame.plain(server.role)}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:

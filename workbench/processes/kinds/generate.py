@@ -27,6 +27,7 @@ class Config(CheckpointJob):
 
     sections = ("model", "data", "rollout", "watch", "backend")
     takes_over = ("steering",)
+    outputs = {"rows": "answers.jsonl"}
 
     name: Literal["generate"] = "generate"
     samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")

@@ -26,6 +26,7 @@ class Config(JobConfig):
     """Train the model with the algorithm."""
 
     sections = ("algorithm", "model", "data", "validation", "checkpoint", "rollout", "watch", "backend")
+    outputs = {"checkpoint": "checkpoints"}
 
     name: Literal["train"] = "train"
 
