@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from workbench.rundir.files import finite, read_json, write_atomic
 from workbench.rundir.opening import Unreadable
@@ -88,7 +88,7 @@ class Adherence:
         write_atomic(path, json.dumps(finite({"format": FORMAT, **asdict(self)}), indent=1, ensure_ascii=False, allow_nan=False))
 
 
-_SHAPE = TypeAdapter(Adherence, config=ConfigDict(strict=False))
+_SHAPE = TypeAdapter(Adherence)
 
 
 def read(path: Path) -> Adherence:
