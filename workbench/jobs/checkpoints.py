@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.data.targets import Targets
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
@@ -25,8 +26,10 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
     """
     job = experiment.job
-    if not isinstance(job, CheckpointJob) or job.checkpoint is None:
+    if not isinstance(job, CheckpointJob):
         return experiment
+    if job.checkpoint is None:
+        return _asked_as_beside(experiment)
     try:
         folder = locate(job.checkpoint)
         weights = _weights(folder)
@@ -34,12 +37,40 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
-    result = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
+    result = parse({**tree, **_of_run(experiment, folder), "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
     try:
         check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
     return result
+
+
+def _of_run(experiment: Experiment, folder: Path) -> dict[str, object]:
+    """What a job takes over from the run of its checkpoint beside the model: how ratings are said, where it asks for answers; the algorithm, whose scores it reads."""
+    job, run = experiment.job, RunDir(folder.parents[1])
+    assert isinstance(job, CheckpointJob)
+    if not job.takes_over or not opening.is_file(run.spec_path):
+        return {}
+    of, data = stored.experiment(run), experiment.data
+    taken: dict[str, object] = {}
+    if "steering" in job.takes_over and data.steering is None and of.data.steering is not None:
+        taken["data"] = data.model_copy(
+            update={"steering": of.data.steering, "template_kwargs": data.template_kwargs or of.data.template_kwargs}
+        ).model_dump(mode="json")
+    if "algorithm" in job.takes_over:
+        taken["algorithm"] = of.algorithm.model_dump(mode="json")
+    return taken
+
+
+def _asked_as_beside(experiment: Experiment) -> Experiment:
+    """With the ratings as the model in a directory was trained to read them, where the directory says so."""
+    job, data, source = experiment.job, experiment.data, Path(experiment.model.source).expanduser()
+    assert isinstance(job, CheckpointJob)
+    if "steering" not in job.takes_over or data.steering is not None or not source.is_dir() or (known := Targets.beside(source)) is None:
+        return experiment
+    tree = experiment.model_dump(mode="json")
+    kwargs = data.template_kwargs or dict(known.template_kwargs)
+    return parse({**tree, "data": {**tree["data"], "steering": known.steering.model_dump(mode="json"), "template_kwargs": kwargs}})
 
 
 def on_checkpoint(job: str, checkpoint: str) -> Experiment:

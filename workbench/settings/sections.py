@@ -47,6 +47,9 @@ class JobConfig(Frozen):
 class CheckpointJob(JobConfig):
     """A kind of job on weights that are there."""
 
+    takes_over: ClassVar[Sequence[Literal["steering", "algorithm"]]] = ()
+    """What the job has of the checkpoint's run beside the model: how it says ratings (`data.steering`), its algorithm."""
+
     checkpoint: str | None = Field(
         default=None,
         description="Whose weights: a run's id or `latest` (its newest checkpoint), `id:step`, or the folder of a checkpoint; empty: the model's own.",
