@@ -13,6 +13,7 @@
               control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
+              adherence.json             how well answers are what was requested; see `workbench.rundir.adherence`
               checkpoints/<step>/        complete only when its marker is there
               critic/checkpoints/<step>/  the critic's, likewise
               critic/journal/            a served critic's lessons since its last checkpoint
