@@ -20,6 +20,7 @@ from workbench.jobs.pipelines import list_pipelines as pipelines
 from workbench.jobs.plans import composed as compose_pipeline
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
+from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
 from workbench.machines.usage import Allocation, Cluster, Where, places
@@ -62,6 +63,8 @@ __all__ = [
     "cluster",
     "compose",
     "compose_pipeline",
+    "endpoint",
+    "endpoints",
     "evaluate",
     "generate",
     "get",
@@ -77,6 +80,7 @@ __all__ = [
     "runs_root",
     "script",
     "stage_of",
+    "serve",
     "submit",
     "submit_pipeline",
     "with_checkpoint",

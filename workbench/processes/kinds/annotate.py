@@ -27,7 +27,7 @@ class Config(CheckpointJob):
     """Rate every answer of a data set."""
 
     sections = ("model", "data", "watch", "backend")
-    outputs = {"rows": "annotated.jsonl"}
+    outputs: ClassVar = {"rows": "annotated.jsonl"}
     takes_over = ("steering", "algorithm")
     takes_scorers = True
 
