@@ -13,10 +13,12 @@ from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import as_template_kwargs, browse_data, check_data
+from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
+from workbench.jobs.served import Serving, reach, serving, targets_of
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.opening import ReadOnly, Unreadable
@@ -24,10 +26,15 @@ from workbench.rundir.store import runs_root
 from workbench.settings.composing import SpecError
 from workbench.settings.sources import cache_root
 from workbench.settings.spec import Experiment, compose
+from workbench.steering.asking import Answers, Question
+from workbench.steering.presets import presets, remove_preset, save_preset
+from workbench.steering.rules import RULES
+from workbench.steering.served import Served
 
 __all__ = [
     "CHECK_TIMEOUT_S",
     "Allocation",
+    "Answers",
     "Changes",
     "CheckReport",
     "Cluster",
@@ -38,10 +45,14 @@ __all__ = [
     "Pairs",
     "Piece",
     "Problem",
+    "Question",
+    "RULES",
     "ReadOnly",
     "Run",
     "SCHEMAS",
     "Sample",
+    "Served",
+    "Serving",
     "SourceCheck",
     "SpecError",
     "Unreadable",
@@ -53,6 +64,8 @@ __all__ = [
     "check_sources",
     "cluster",
     "compose",
+    "endpoint",
+    "endpoints",
     "evaluate",
     "generate",
     "get",
@@ -61,10 +74,17 @@ __all__ = [
     "on_checkpoint",
     "places",
     "preflight",
+    "presets",
+    "reach",
+    "remove_preset",
     "runs",
     "cache_root",
     "runs_root",
+    "save_preset",
     "script",
+    "serve",
+    "serving",
     "submit",
+    "targets_of",
     "with_checkpoint",
 ]
