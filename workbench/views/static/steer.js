@@ -128,7 +128,7 @@ function steerPanel(root, host, first) {
       ? [sliders(steering, column.attributes, { title: `${title}: attributes`, onChange: () => changedSetting(column), onSweep: (name) => sweep(column, name) }), reach.root, settingBar(column, model)]
       : [h('p', { class: 'wb-about' }, model ? 'This checkpoint was not trained with attributes: it answers without.' : 'No endpoint serves this checkpoint now. Start one above, or choose another.')];
     card.show(column.answer);
-    return { root: h('section', { class: 'wb-column', 'aria-label': title }, head, ...setting, card.root), card, reach, choice };
+    return { root: h('section', { class: 'wb-column', 'aria-label': title }, h('div', { class: 'wb-setting' }, head, ...setting), card.root), card, reach };
   }
   function settingBar(column, model) {
     const take = (attributes) => {

@@ -113,7 +113,8 @@ function sliders(steering, setting, { onChange, onSweep, title }) {
       const level = setting[name], set = level !== undefined;
       on.checked = set;
       if (set) range.value = level;
-      value.textContent = set ? String(level) : 'not set';
+      value.textContent = set ? number(level) : '–';
+      value.title = set ? '' : 'not set: the model is asked without it';
       range.setAttribute('aria-valuetext', set ? `${level}, ${percent(level)}` : 'not set');
       row.classList.toggle('wb-unset', !set);
       bars.forEach((bar, i) => bar.classList.toggle('wb-here', set && steering.levels[i] === level));
@@ -181,7 +182,7 @@ function measuredRows(answer, steering) {
 const ENDS = { stop: '', length: 'truncated at the most tokens', stopped: 'stopped' };
 
 // An answer as a card; `show` brings it up to date.
-function answerCard(label, { again, empty, steering, bare = false } = {}) {
+function answerCard(label, { again, edit, empty, steering, bare = false } = {}) {
   const text = h('div', { class: 'wb-text', tabindex: '0', role: 'region', 'aria-label': label }), about = h('div', { class: 'wb-about' }), error = h('div', { class: 'wb-error', role: 'alert' }), measured = h('div', {});
   const root = h('div', { class: bare ? 'wb-said wb-bare' : 'wb-said' }, text, error, about, measured);
   let shown = '', of = null;
@@ -190,7 +191,7 @@ function answerCard(label, { again, empty, steering, bare = false } = {}) {
     text.setAttribute('aria-busy', String(Boolean(answer) && ['waiting', 'streaming'].includes(answer.status)));
     const content = answer?.text ?? '';
     const down = text.scrollHeight - text.scrollTop - text.clientHeight < 24;
-    if (of !== answer?.id || !content.startsWith(shown) || !content) { text.replaceChildren(); shown = ''; of = answer?.id; }
+    if (of !== answer?.id || !content.startsWith(shown) || !shown) { text.replaceChildren(); shown = ''; of = answer?.id; }
     if (content.length > shown.length) { text.append(visible(content.slice(shown.length))); shown = content; text.normalize(); }
     if (!content && answer?.status === 'done') text.append(h('em', {}, '(empty answer)'));
     if (!content && answer?.status === 'waiting') text.append(h('em', {}, 'Waiting for the first token …'));
@@ -203,7 +204,9 @@ function answerCard(label, { again, empty, steering, bare = false } = {}) {
     const end = answer.end ?? {}, rate = end.tokens > 1 && end.seconds > end.first_s ? (end.tokens - 1) / (end.seconds - end.first_s) : null;
     const parts = [`${words(content)} words`, end.tokens ? `${end.tokens} tokens` : '', end.first_s ? `first after ${seconds(end.first_s)}` : '', rate ? `${number(Math.round(rate * 10) / 10)} tokens/s` : '', ENDS[end.finish_reason] ?? ''];
     about.replaceChildren(h('span', {}, parts.filter(Boolean).join(' · ')),
+      answer.edited ? h('span', {}, 'edited') : '',
       again && answer.status !== 'error' ? button('Again', again, { class: 'wb-link', title: 'Ask once more' }) : '',
+      edit && content ? button('Edit', edit, { class: 'wb-link', title: 'Change the answer: the conversation continues with the changed one' }) : '',
       content ? button('Copy', (event) => { navigator.clipboard?.writeText(content).then(() => { event.target.textContent = 'Copied'; }); }, { class: 'wb-link' }) : '');
   }
   show(null);
