@@ -1,4 +1,4 @@
-"""Reward models: a score for an answer, learnt from pairs (Bradley-Terry) or from people's ratings (SteerLM's attribute model)."""
+"""Reward models: a score for an answer, learnt from pairs (Bradley-Terry) or from people's ratings (SteerLM's attribute model: a regression, or an ordinal likelihood)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from workbench import functional as F
 from workbench import metrics as M
@@ -27,15 +27,22 @@ ROLES: Roles = {}
 class Config(AlgorithmConfig):
     name: Literal["reward_model"] = "reward_model"
     lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
-    objective: Literal["ranking", "regression"] = Field(
-        default="ranking", description="Learn one score from pairs, or one score an attribute from ratings."
+    objective: Literal["ranking", "regression", "ordinal"] = Field(
+        default="ranking",
+        description="Learn one score from pairs; from ratings one score an attribute, or the probability of each whole rating of an attribute.",
     )
     ranking_loss: Literal["plain", "margin", "scaled"] = Field(
         default="plain", description="Ranking: plain Bradley-Terry; margin and scaled learn from the rows' chosen_reward - rejected_reward as well."
     )
     attributes: tuple[str, ...] = Field(
-        default=M.STEERLM, min_length=1, description="Regression: the ratings to predict, in the order of the scores."
+        default=M.STEERLM, min_length=1, description="Regression and ordinal: the ratings to predict, in the order of the scores."
     )
+    likelihood: Literal["cumulative", "categorical"] = Field(
+        default="cumulative",
+        description="Ordinal: thresholds in order, so that neighbouring ratings are alike; or a softmax that knows no order.",
+    )
+    lowest: int = Field(default=0, description="Ordinal: the least rating.")
+    highest: int = Field(default=4, description="Ordinal: the greatest rating.")
 
     @field_validator("attributes")
     @classmethod
@@ -44,6 +51,16 @@ class Config(AlgorithmConfig):
             raise ValueError("an attribute is named twice")
         return attributes
 
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> Config:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest={self.lowest} is not below highest={self.highest}")
+        return self
+
+    @property
+    def levels(self) -> int:
+        return self.highest - self.lowest + 1
+
 
 def ROWS(cfg: Config) -> Kind:
     """What it learns from; a function here, since the objective decides."""
@@ -51,12 +68,30 @@ def ROWS(cfg: Config) -> Kind:
 
 
 def OUTPUTS(cfg: Config) -> Outputs:
-    return Outputs(scores=1 if cfg.objective == "ranking" else len(cfg.attributes))
+    if cfg.objective == "ranking":
+        return Outputs(scores=1)
+    each = 1 if cfg.objective == "regression" else cfg.levels - (cfg.likelihood == "cumulative")
+    return Outputs(scores=each * len(cfg.attributes))
+
+
+def check(rows: Sequence[Row], cfg: Config) -> None:
+    """What is looked at before the first step. Raises ValueError for a row without a rating that is predicted, or with one beyond an ordinal head's levels."""
+    if cfg.objective == "ranking":
+        return
+    ratings_SK = np.array(_ratings(rows, cfg.attributes)) if rows else np.zeros((0, len(cfg.attributes)))
+    if missing := [name for k, name in enumerate(cfg.attributes) if rows and np.isnan(ratings_SK[:, k]).all()]:
+        raise ValueError(f"algorithm.attributes: no row has a rating of {', '.join(missing)}; name those that the rows have")
+    if cfg.objective == "ordinal" and (beyond := (ratings_SK < cfg.lowest) | (ratings_SK > cfg.highest)).any():
+        s, k = np.argwhere(beyond)[0]
+        raise ValueError(
+            f"a row has {cfg.attributes[k]}={ratings_SK[s, k]:g}, the head's levels are {cfg.lowest} to {cfg.highest}: set algorithm.lowest and algorithm.highest"
+        )
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     """One value a pair, or one a rating."""
-    return _ranking(batch.scores_SK, batch, cfg) if cfg.objective == "ranking" else _regression(batch.scores_SK, batch, cfg)
+    of = {"ranking": _ranking, "regression": _regression, "ordinal": _ordinal}[cfg.objective]
+    return of(batch.scores_SK, batch, cfg)
 
 
 def _ranking(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
@@ -78,11 +113,27 @@ def _ranking(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metr
 
 def _regression(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     ratings_SK = scores_SK.new_tensor(_ratings(batch.rows, cfg.attributes))
-    present_SK = ~ratings_SK.isnan()
-    loss_R = F.reward.masked_squared_error(scores_SK, ratings_SK, present_SK)
-    error_SK = (scores_SK - ratings_SK).abs()
-    by_attribute = {M.MAE_OF(name): error_SK[present_SK[:, k], k] for k, name in enumerate(cfg.attributes)}
-    return loss_R, {M.LOSS: loss_R, M.MAE: error_SK[present_SK], **by_attribute}
+    loss_R = F.reward.masked_squared_error(scores_SK, ratings_SK, ~ratings_SK.isnan())
+    return loss_R, {M.LOSS: loss_R, **_errors(scores_SK, ratings_SK, cfg)}
+
+
+def _ordinal(scores_SK: Tensor, batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+    ratings_SA = scores_SK.new_tensor(_ratings(batch.rows, cfg.attributes))
+    present_SA = ~ratings_SA.isnan()
+    log_probs_SAL = _log_probabilities(scores_SK, cfg)
+    loss_R = F.ordinal.negative_log_likelihood(log_probs_SAL[present_SA], ratings_SA[present_SA] - cfg.lowest)
+    return loss_R, {M.LOSS: loss_R, **_errors(F.ordinal.expectation(log_probs_SAL) + cfg.lowest, ratings_SA, cfg)}
+
+
+def _log_probabilities(scores_SK: Tensor, cfg: Config) -> Tensor:
+    """Of each attribute's levels: [S, A, L]."""
+    return F.ordinal.log_probabilities(scores_SK.view(len(scores_SK), len(cfg.attributes), -1), cfg.likelihood)
+
+
+def _errors(predicted_SA: Tensor, ratings_SA: Tensor, cfg: Config) -> Metrics:
+    error_SA, present_SA = (predicted_SA - ratings_SA).abs(), ~ratings_SA.isnan()
+    by_attribute = {M.MAE_OF(name): error_SA[present_SA[:, k], k] for k, name in enumerate(cfg.attributes)}
+    return {M.MAE: error_SA[present_SA], **by_attribute}
 
 
 def _ratings(rows: Sequence[Row], attributes: Sequence[str]) -> list[list[float]]:
@@ -108,4 +159,9 @@ def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Con
     if cfg.objective == "ranking":
         lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
         return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in scores]), lengths)
+    if cfg.objective == "ordinal":
+        import torch
+
+        expected_SA = F.ordinal.expectation(_log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)) + cfg.lowest
+        return diagnostics.regression(expected_SA.numpy(), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
     return diagnostics.regression(np.concatenate(scores), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
