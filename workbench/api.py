@@ -20,6 +20,7 @@ from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.jobs.served import Serving, reach, serving, targets_of
 from workbench.jobs.sources import SourceCheck, check_sources
+from workbench.jobs.steering import adherence
 from workbench.machines.usage import Allocation, Cluster, Where, places
 from workbench.rundir.opening import ReadOnly, Unreadable
 from workbench.rundir.store import runs_root
@@ -57,6 +58,7 @@ __all__ = [
     "SpecError",
     "Unreadable",
     "Where",
+    "adherence",
     "as_columns",
     "as_template_kwargs",
     "browse_data",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 from workbench.settings import functions
 
@@ -107,7 +108,7 @@ def rate(attribute: str, rule: Rule, prompt: Prompt, response: str) -> float | N
         raise ValueError(f"the rule of {attribute} raised {type(error).__name__}: {error} (answer: {response[:60]!r})") from error
     if value is None:
         return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"the rule of {attribute} gave {value!r}; expected a finite number, or None for an answer that it does not rate")
     return float(value)
 
