@@ -13,12 +13,12 @@ from workbench.data.readers import Kind, locate
 from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import as_template_kwargs, browse_data, check_data
-from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.jobs.served import Serving, reach, serving, targets_of
+from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
 from workbench.machines.usage import Allocation, Cluster, Where, places
