@@ -30,10 +30,55 @@ from workbench.rundir.store import RunDir, State
 STEERING = {"attributes": ["verbosity", "quality", "humor"], "lowest": 0, "highest": 4, "layout": "system"}
 VECTORS = [[verbosity, quality, humor] for verbosity in range(5) for quality in (1, 2, 3, 4) for humor in (0, 1, 2) if quality + humor < 6]
 COUNTS = [max(1, 40 - 8 * abs(v - 2) - 6 * abs(q - 3) - 3 * h) for v, q, h in VECTORS]
-VERSE = (
-    "A map shows where things are and how far apart they lie, so you can plan a way before you take the first step and "
-    "find it again when a sign is missing. It also tells what lies beside the road: rivers, hills, the names of places."
-).split()
+VERSE = [
+    "A",
+    "map",
+    "shows",
+    "where",
+    "things",
+    "are",
+    "and",
+    "how",
+    "far",
+    "apart",
+    "they",
+    "lie,",
+    "so",
+    "you",
+    "can",
+    "plan",
+    "a",
+    "way",
+    "before",
+    "you",
+    "take",
+    "the",
+    "first",
+    "step",
+    "and",
+    "find",
+    "it",
+    "again",
+    "when",
+    "a",
+    "sign",
+    "is",
+    "missing.",
+    "It",
+    "also",
+    "tells",
+    "what",
+    "lies",
+    "beside",
+    "the",
+    "road:",
+    "rivers,",
+    "hills,",
+    "the",
+    "names",
+    "of",
+    "places.",
+]
 WORDS = (3, 9, 16, 26, 40)
 
 
@@ -117,7 +162,12 @@ class Endpoint:
 
 def made(root: Path, name: str = "serve", state: State = State.RUNNING, message: str = "") -> RunDir:
     """The folder of a run that serves, without its endpoint."""
-    spec = {"name": name, "job": {"name": "serve", "checkpoints": ["steerlm"]}, "model": {"source": "smollm2-135m-instruct"}, "backend": {"name": "local"}}
+    spec = {
+        "name": name,
+        "job": {"name": "serve", "checkpoints": ["steerlm"]},
+        "model": {"source": "smollm2-135m-instruct"},
+        "backend": {"name": "local"},
+    }
     run = store.create(root, name, yaml.safe_dump(spec))
     job = {"backend": "local", "id": "1", "host": "elsewhere", "started": 0.0}
     run.update(state=state, attempt=1, message=message, job=job, created=time.time())

@@ -17,7 +17,7 @@ from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
-from workbench.jobs.served import Serving, reach, serving, targets_of
+from workbench.jobs.served import Serving, reach, serving, sft_on
 from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
@@ -86,7 +86,7 @@ __all__ = [
     "script",
     "serve",
     "serving",
+    "sft_on",
     "submit",
-    "targets_of",
     "with_checkpoint",
 ]

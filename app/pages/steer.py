@@ -13,5 +13,5 @@ with answers:
         choose.launch_sft(targets)
 with adherence:
     if adherence.open:
-        steering_panels.draw(served)
+        steering_panels.draw()
 frame.note_page("Steer")

@@ -48,7 +48,11 @@ def test_several_questions_in_one_stream(client, endpoint):
     assert {name: (end["end"], end["tokens"]) for name, end in ends.items()} == {"a": ("stop", 4), "b": ("stop", 27), "c": ("stop", 17)}
     measured = {event["id"]: event["measured"]["verbosity"] for event in seen if "measured" in event}
     assert measured == {"a": 0, "b": 3, "c": 2}
-    assert [body.get("attributes") for body in sorted(endpoint.asked, key=lambda body: str(body.get("attributes")))] == [None, {"verbosity": 0.0}, {"verbosity": 3.0}]
+    assert [body.get("attributes") for body in sorted(endpoint.asked, key=lambda body: str(body.get("attributes")))] == [
+        None,
+        {"verbosity": 0.0},
+        {"verbosity": 3.0},
+    ]
 
 
 def test_what_fails_says_why_and_disturbs_no_other(client, endpoint):
@@ -66,7 +70,9 @@ def test_what_fails_says_why_and_disturbs_no_other(client, endpoint):
 def test_an_endpoint_that_measures_nothing_says_so(client, endpoint):
     endpoint.measures = False
     seen = events(client.post("/ask/answers", json={"questions": [question(endpoint, "a")]}))
-    assert [event["unmeasured"] for event in seen if "unmeasured" in event] == ["this endpoint measures nothing: start it with job.measure or job.rules"]
+    assert [event["unmeasured"] for event in seen if "unmeasured" in event] == [
+        "this endpoint measures nothing: start it with job.measure or job.rules"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,10 @@ def test_an_endpoint_that_measures_nothing_says_so(client, endpoint):
         ({"questions": [{"id": "../x", "endpoint": "e", "model": "m", "messages": [{"role": "user", "content": ""}]}]}, "questions.0.id"),
         ({"questions": [{"id": "a", "endpoint": "e", "model": "m", "messages": [{"role": "tool", "content": ""}]}]}, "role"),
         ({"questions": [{"id": "a", "endpoint": "e", "model": "m", "messages": [{"role": "user", "content": ""}]}] * 2}, "same id"),
-        ({"questions": [{"id": "a", "endpoint": "e", "model": "m", "messages": [{"role": "user", "content": ""}], "sampling": {"top_p": 0}}]}, "top_p"),
+        (
+            {"questions": [{"id": "a", "endpoint": "e", "model": "m", "messages": [{"role": "user", "content": ""}], "sampling": {"top_p": 0}}]},
+            "top_p",
+        ),
     ],
 )
 def test_wrong_questions_are_refused(client, body, reason):
@@ -92,7 +101,11 @@ def test_too_much_is_refused(client):
 
 def test_an_app_that_only_reads_asks_nobody(client, endpoint, monkeypatch):
     monkeypatch.setattr(permission, "_reason", "only reads")
-    for path, body in (("answers", {"questions": [question(endpoint, "a")]}), ("stop", {"ids": []}), ("presets", {"name": "x", "attributes": {"a": 1}})):
+    for path, body in (
+        ("answers", {"questions": [question(endpoint, "a")]}),
+        ("stop", {"ids": []}),
+        ("presets", {"name": "x", "attributes": {"a": 1}}),
+    ):
         assert client.post(f"/ask/{path}", json=body).status_code == 403
     assert client.get("/ask/presets").status_code == 403
     assert endpoint.asked == []

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from workbench.data.targets import Targets
-from workbench.jobs.serving import endpoint, endpoints
 from workbench.jobs.runs import Run
+from workbench.jobs.serving import endpoint, endpoints
+from workbench.rundir import store
 from workbench.rundir.lines import Json
+from workbench.rundir.store import RunDir
+from workbench.serve.completions import ServedModel
+from workbench.settings import stored
+from workbench.settings.composing import compose_tree, quoted
+from workbench.settings.spec import Experiment, parse
 from workbench.steering.region import nearest_reachable
 from workbench.steering.served import Served
 
@@ -28,6 +35,36 @@ def serving() -> list[Serving]:
     return [_serving(run) for run in endpoints()]
 
 
+def serve_or_find(checkpoints: Sequence[str], overrides: Sequence[str] = ()) -> Run:
+    """The living endpoint that was launched just so, or a new one. Raises SpecError as `serve` does."""
+    wanted = serving_spec(checkpoints, overrides).job
+    for run in endpoints():
+        if run.dir.readable_format() and run.spec.job == wanted:
+            return run
+    return serve(checkpoints, overrides)
+
+
+def until_serving(run: Run, timeout_s: float, note: Callable[[str], None] = lambda message: None) -> None:
+    """Wait until an endpoint answers; `note` is given what it is doing.
+
+    Raises:
+        ValueError: it has ended instead; TimeoutError.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            endpoint(run.id).models()
+            return
+        except (ValueError, OSError) as error:
+            status = run.status
+            if status.state.ended:
+                raise ValueError(f"the endpoint {run.id} is {status.state}: {status.message or error}") from None
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the endpoint {run.id} does not answer after {timeout_s:g} s: {error}") from None
+            note(str(error))
+        time.sleep(POLL_S)
+
+
 def reach(endpoint_id: str, model: str, requested: Mapping[str, float]) -> dict[str, Json]:
     """Whether enough training rows of a served model have ratings like the requested ones, how many, and the nearest setting that they reach.
 
@@ -41,15 +78,44 @@ def reach(endpoint_id: str, model: str, requested: Mapping[str, float]) -> dict[
 
 def targets_of(endpoint_id: str, model: str) -> Targets:
     """The attributes that a served model was trained with. Raises ValueError as `reach` does."""
+    return _targets(_found(endpoint_id, model).model)
+
+
+def sft_on(endpoint_id: str, model: str) -> Experiment:
+    """SFT on rows that are conditioned on a served model's attributes: with the settings of the run that it comes from, where that was SFT too.
+
+    Raises:
+        ValueError: as `reach` does; SpecError for settings of that run that this version does not have.
+    """
+    served = _found(endpoint_id, model)
+    steering = _targets(served.model).steering.model_dump(mode="json")
+    of = RunDir(Path(served.model.source).parent.parent)
+    if Path(served.model.source).is_absolute() and store.is_run(of.path):
+        experiment = stored.experiment(of)
+        if experiment.algorithm.name == "sft":
+            tree = experiment.model_dump(mode="json")
+            return parse({**tree, "data": {**tree["data"], "steering": steering}})
+        source = experiment.model.source
+    else:
+        source = served.model.source
+    tree = compose_tree(["algorithm=sft", "name=steered", f"model.source={quoted(source)}"])
+    return parse({**tree, "data": {**tree["data"], "steering": steering}})
+
+
+def _found(endpoint_id: str, model: str) -> Served:
     run = next((run for run in endpoints() if run.id == endpoint_id), None)
     if run is None:
         raise ValueError(f"no endpoint {endpoint_id[:100]!r} is alive")
     served = next((each for each in _models(run.id, run.status.attempt) if each.model.id == model), None)
     if served is None:
         raise ValueError(f"endpoint {run.id} serves no {model[:100]!r}")
-    if served.model.targets is None:
-        raise ValueError(f"{model} was not trained with attributes (data.steering)")
-    return served.model.targets
+    return served
+
+
+def _targets(model: ServedModel) -> Targets:
+    if model.targets is None:
+        raise ValueError(f"{model.id} was not trained with attributes (data.steering)")
+    return model.targets
 
 
 def _serving(run: Run) -> Serving:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.rundir.lines import Json
-from workbench.serve.completions import Completions
+from workbench.serve.completions import Completions, Delta
 
 MOST_QUESTIONS = 32
 """That one request may ask: a strip of ten levels beside several columns."""
@@ -123,10 +123,9 @@ class Answers:
         """The whole answer; None where it was stopped."""
         began, first_s, tokens, pieces, end = time.monotonic(), None, 0, list[str](), ""
         stopped = self._stopped[question.id]
-        sampling = question.sampling.model_dump()
-        with closing(
-            self._client(question.endpoint).stream(question.model, question.turns(), attributes=question.attributes or None, **sampling)
-        ) as deltas:
+        client = self._client(question.endpoint)
+        answer = client.stream(question.model, question.turns(), attributes=question.attributes or None, **question.sampling.model_dump())
+        with closing(cast(Generator[Delta], answer)) as deltas:
             for delta in deltas:
                 if stopped.is_set():
                     end = "stopped"
