@@ -8,7 +8,7 @@ from pathlib import Path
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
-from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
+from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, stored
 from workbench.settings.composing import SpecError, compose_tree
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
@@ -25,6 +25,8 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
     """
     job = experiment.job
+    if isinstance(job, CheckpointsJob):
+        return _with_checkpoints(experiment, job)
     if not isinstance(job, CheckpointJob) or job.checkpoint is None:
         return experiment
     try:
@@ -40,6 +42,36 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
     return result
+
+
+def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment:
+    """Each of the job's checkpoints as a folder's path, each local model's from the root; the experiment's model is the first's."""
+    names = [_path(name) for name in job.checkpoints]
+    if not names:
+        return experiment
+    tree, model = experiment.model_dump(mode="json"), {"source": names[0]}
+    for i, name in enumerate(names):
+        if (Path(name) / COMPLETE).is_file():
+            try:
+                weights = _weights(Path(name))
+                _check(experiment, Path(name))
+            except (ValueError, OSError) as error:
+                raise SpecError([("job.checkpoints", str(error))]) from None
+            model = {key: weights[key] for key in ("source", "revision") if key in weights} if i == 0 else model
+    return parse({**tree, "job": {**tree["job"], "checkpoints": names}, "model": {**tree["model"], **model}})
+
+
+def _path(name: str) -> str:
+    """Of a run its checkpoint's folder; a directory or file from the root; a model of the hub as it is. Raises SpecError for a run without a checkpoint."""
+    try:
+        return str(locate(name))
+    except ValueError as error:
+        given = Path(name).expanduser()
+        if given.exists():
+            return str(given.resolve())
+        if name == "latest" or ":" in name or name.startswith((".", "/", "~")):
+            raise SpecError([("job.checkpoints", str(error))]) from None
+        return name
 
 
 def on_checkpoint(job: str, checkpoint: str) -> Experiment:

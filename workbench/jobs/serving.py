@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 
-from workbench.backends import _tls
-from workbench.jobs.checkpoints import locate
 from workbench.jobs.runs import Run, get, runs, submit
-from workbench.rundir.files import read_json
 from workbench.rundir.store import State
+from workbench.serve import discovery
 from workbench.serve.completions import Completions
 from workbench.settings import stored
 from workbench.settings.composing import SpecError, quoted
 from workbench.settings.spec import compose
 
-FILE, ROLE = "http.json", "http"
-"""In a run's `endpoints/`: where its endpoint is reached, and the token; for its owner alone."""
 KEYS = ("name", "seed", "job", "model", "backend", "watch")
 
 
@@ -36,8 +31,7 @@ def serve(checkpoints: Sequence[str], overrides: Sequence[str] = (), once: str =
         raise ValueError("name what is to be served: a run, a checkpoint's folder, or a model")
     if wrong := [word.partition("=")[0] for word in overrides if word.split("=")[0].split(".")[0] not in KEYS]:
         raise SpecError([(wrong[0], f"an endpoint does not read it; it reads {', '.join(KEYS)}")])
-    names = [_named(each) for each in checkpoints]
-    return submit(compose(["job=serve", "name=serve", f"job.checkpoints={quoted(names)}", *overrides]), once)
+    return submit(compose(["job=serve", "name=serve", f"job.checkpoints={quoted(list(checkpoints))}", *overrides]), once)
 
 
 def endpoint(run_id: str) -> Completions:
@@ -52,23 +46,13 @@ def endpoint(run_id: str) -> Completions:
     status = run.status
     if status.state != State.RUNNING:
         raise ValueError(f"run {run.id} is not serving: it is {status.state}{f' ({status.message})' if status.message else ''}")
-    folder = run.dir.path / "endpoints"
     try:
-        said = read_json(folder / FILE)
+        url, token = discovery.read_http(run.dir.path / "endpoints" / discovery.HTTP_FILE)
     except FileNotFoundError:
         raise ValueError(f"run {run.id} is not serving yet{f': {status.message}' if status.message else ''}") from None
-    secure = str(said["url"]).startswith("https:")
-    return Completions(said["url"], said["token"], _tls.context(folder / f"{ROLE}.tls", ssl.Purpose.SERVER_AUTH) if secure else None)
+    return Completions(url, token, discovery.context(run.dir.path, discovery.HTTP, url) if url.startswith("https:") else None)
 
 
 def endpoints() -> list[Run]:
     """The endpoints that are alive, newest first: starting, or serving."""
     return [run for run in runs() if stored.job(stored.spec_tree(run.dir)) == "serve" and not run.status.state.ended]
-
-
-def _named(checkpoint: str) -> str:
-    """A checkpoint by its folder, anything else as it is."""
-    try:
-        return str(locate(checkpoint))
-    except ValueError:
-        return checkpoint

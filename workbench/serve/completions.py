@@ -148,7 +148,9 @@ def _served(entry: Mapping[str, Any]) -> ServedModel:
         return ServedModel(entry["id"], entry["source"], entry["step"], None)
     scale = {name: steering[name] for name in ("attributes", "lowest", "highest", "layout")}
     file = {"format": 1, "steering": scale, "template_kwargs": {}, "rows": sum(steering["counts"])}
-    return ServedModel(entry["id"], entry["source"], entry["step"], Targets.parse({**file, "vectors": steering["vectors"], "counts": steering["counts"]}))
+    return ServedModel(
+        entry["id"], entry["source"], entry["step"], Targets.parse({**file, "vectors": steering["vectors"], "counts": steering["counts"]})
+    )
 
 
 def _message(status: int, text: bytes) -> str:

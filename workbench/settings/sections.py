@@ -53,6 +53,15 @@ class CheckpointJob(JobConfig):
     )
 
 
+class CheckpointsJob(JobConfig):
+    """A kind of job on several checkpoints and models side by side."""
+
+    checkpoints: tuple[str, ...] = Field(
+        default=(),
+        description="What is served: each a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as model.source names it; empty: model.source.",
+    )
+
+
 class AlgorithmConfig(Frozen):
     """What every algorithm has; each algorithm's `Config` extends it with its own keys and vetted defaults."""
 

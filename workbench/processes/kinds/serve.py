@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from workbench.settings import JobConfig
+from workbench.settings.sections import CheckpointsJob
 
 if TYPE_CHECKING:
     from workbench.processes.rank import Rank
 
 
-class Config(JobConfig):
+class Config(CheckpointsJob):
     """Answer requests by HTTP with one or several checkpoints."""
 
     sections = ("model", "watch", "backend")
 
     name: Literal["serve"] = "serve"
-    checkpoints: tuple[str, ...] = Field(
-        default=(),
-        description="What is served: each a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as model.source names it; empty: model.source.",
-    )
     port: int = Field(default=0, ge=0, le=65535, description="The HTTP port on this machine; 0: a free one.")
     idle_timeout_s: float = Field(default=3600.0, ge=0, description="Seconds without a request after which the endpoint ends; 0: never.")
     slots: int = Field(default=8, ge=1, le=4096, description="Answers decoded at a time, of each model; others wait.")

@@ -220,8 +220,8 @@ class Engine:
 
     def _draw(self, slots: Sequence[Slot], logits_SV: Tensor) -> None:
         """Each slot's next token, those that are drawn alike together."""
-        if (together := slots[0].sampling) and all(slot.sampling is together for slot in slots):
-            _append(slots, draw(logits_SV, together, self._uniform(slots, len(slots))))
+        if all(slot.sampling is slots[0].sampling for slot in slots):
+            _append(slots, draw(logits_SV, slots[0].sampling, self._uniform(slots, len(slots))))
             return
         alike: dict[Sampling, list[int]] = {}
         for i, slot in enumerate(slots):
@@ -254,7 +254,7 @@ class Engine:
             for cache in (*self._keys, *self._values):
                 cache[i, :, : moved.length] = cache[len(active), :, : moved.length]
 
-    def _said_stop(self, slot: _Slot, strings: Sequence[str]) -> bool:
+    def _said_stop(self, slot: Slot, strings: Sequence[str]) -> bool:
         if not strings:
             return False
         if self.tokenizer is None:
