@@ -17,7 +17,7 @@ from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
-from workbench.jobs.served import Serving, reach, serving, sft_on
+from workbench.jobs.served import Serving, reach, serve_or_find, serving, sft_on, until_serving
 from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
@@ -85,8 +85,10 @@ __all__ = [
     "save_preset",
     "script",
     "serve",
+    "serve_or_find",
     "serving",
     "sft_on",
     "submit",
+    "until_serving",
     "with_checkpoint",
 ]

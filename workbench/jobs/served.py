@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from workbench.data.targets import Targets
+from workbench.jobs.checkpoints import with_checkpoint
 from workbench.jobs.runs import Run
-from workbench.jobs.serving import endpoint, endpoints
+from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.rundir import store
 from workbench.rundir.lines import Json
 from workbench.rundir.store import RunDir
 from workbench.serve.completions import ServedModel
 from workbench.settings import stored
-from workbench.settings.composing import compose_tree, quoted
-from workbench.settings.spec import Experiment, parse
+from workbench.settings.composing import SpecError, compose_tree, quoted
+from workbench.settings.spec import Experiment, compose, parse
 from workbench.steering.region import nearest_reachable
 from workbench.steering.served import Served
+
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,17 @@ def serving() -> list[Serving]:
 
 
 def serve_or_find(checkpoints: Sequence[str], overrides: Sequence[str] = ()) -> Run:
-    """The living endpoint that was launched just so, or a new one. Raises SpecError as `serve` does."""
-    wanted = serving_spec(checkpoints, overrides).job
+    """The living endpoint that serves these with the same settings, or a new one. Raises SpecError as `serve` does."""
+    wanted = with_checkpoint(compose(["job=serve", f"job.checkpoints={quoted(list(checkpoints))}", *overrides])).with_absolute_paths()
     for run in endpoints():
-        if run.dir.readable_format() and run.spec.job == wanted:
-            return run
+        with contextlib.suppress(SpecError):  # an older version's, whose settings this one does not have
+            if run.spec.job == wanted.job and run.spec.backend == wanted.backend:
+                return run
     return serve(checkpoints, overrides)
 
 
-def until_serving(run: Run, timeout_s: float, note: Callable[[str], None] = lambda message: None) -> None:
-    """Wait until an endpoint answers; `note` is given what it is doing.
+def until_serving(run: Run, timeout_s: float) -> None:
+    """Wait until an endpoint answers.
 
     Raises:
         ValueError: it has ended instead; TimeoutError.
@@ -61,7 +67,6 @@ def until_serving(run: Run, timeout_s: float, note: Callable[[str], None] = lamb
                 raise ValueError(f"the endpoint {run.id} is {status.state}: {status.message or error}") from None
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the endpoint {run.id} does not answer after {timeout_s:g} s: {error}") from None
-            note(str(error))
         time.sleep(POLL_S)
 
 

@@ -26,7 +26,9 @@ class AttributeSliders(Studio):
         """The first model's attributes with their levels; none for one that was not trained with any."""
         return self._levels(self.models[0])
 
-    def ask(self, prompt: str, attributes: Mapping[str, float] | None = None, model: str | None = None, system: str = "", **sampling: object) -> Answer:
+    def ask(
+        self, prompt: str, attributes: Mapping[str, float] | None = None, model: str | None = None, system: str = "", **sampling: object
+    ) -> Answer:
         """One answer, once it is there.
 
         Args:
@@ -41,7 +43,13 @@ class AttributeSliders(Studio):
         return answer
 
     def sweep(
-        self, prompt: str, attribute: str, attributes: Mapping[str, float] | None = None, model: str | None = None, system: str = "", **sampling: object
+        self,
+        prompt: str,
+        attribute: str,
+        attributes: Mapping[str, float] | None = None,
+        model: str | None = None,
+        system: str = "",
+        **sampling: object,
     ) -> pd.DataFrame:
         """One answer a level of an attribute, the others as given: a row each with `requested`, `measured`, `words`, `response`.
 
@@ -67,7 +75,7 @@ class AttributeSliders(Studio):
 
     def _levels(self, model: str) -> dict[str, tuple[int, ...]]:
         targets = next((each.model.targets for each in self.served if each.model.id == model), None)
-        return {name: targets.steering.levels for name in targets.steering.attributes} if targets else {}
+        return dict.fromkeys(targets.steering.attributes, targets.steering.levels) if targets else {}
 
 
 def _turns(prompt: str, system: str) -> list[dict[str, str]]:

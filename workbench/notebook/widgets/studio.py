@@ -65,7 +65,12 @@ class Panel(anywidget.AnyWidget):
         self._took = took
         self._going: set[Answers] = set()
         self._lock = threading.Lock()
-        scripts = [live.text_of("studio.js"), live.text_of(f"{panel}.js"), f"const PANEL = {panel}Panel;", STATIC.joinpath("studio_widget.js").read_text()]
+        scripts = [
+            live.text_of("studio.js"),
+            live.text_of(f"{panel}.js"),
+            f"const PANEL = {panel}Panel;",
+            STATIC.joinpath("studio_widget.js").read_text(),
+        ]
         models = [each.json() for each in served]
         super().__init__(_esm="\n".join(scripts), data={"panel": panel, "models": models, "first": models[0]["key"]})
         self.on_msg(self._on_message)
@@ -223,7 +228,9 @@ class Studio(Shown):
             self._take(answer)
         return done
 
-    def question(self, name: str, messages: Sequence[Mapping[str, str]], model: str | None, attributes: Mapping[str, float], sampling: Mapping[str, object]) -> Question:
+    def question(
+        self, name: str, messages: Sequence[Mapping[str, str]], model: str | None, attributes: Mapping[str, float], sampling: Mapping[str, object]
+    ) -> Question:
         """Raises ValueError for a model that is not served, or sampling that is not valid."""
         chosen = model or self.models[0]
         if chosen not in self.models:
@@ -267,5 +274,3 @@ def _preset(name: str, attributes: Mapping[str, float] | None) -> Json:
     else:
         api.save_preset(name, attributes)
     return cast(Json, api.presets())
-
-
