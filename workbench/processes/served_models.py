@@ -60,11 +60,9 @@ def load(names: Sequence[str], base: Model, tell: Callable[[str], None]) -> list
     Every rank calls it.
 
     Raises:
-        ValueError: two have one id, or as `Reader`.
+        ValueError: as `ids` and `Reader` do.
     """
-    named = [_of(name, base) for name in names]
-    if twice := next((each.id for i, each in enumerate(named) if each.id in [other.id for other in named[:i]]), None):
-        raise ValueError(f"job.checkpoints: two of them are called {twice!r}; name one of them only")
+    named = [_of(name, base, id) for name, id in zip(names, ids(names), strict=True)]
     shared: dict[tuple[Path, str], Reader] = {}
     served = []
     for each in named:
@@ -85,10 +83,39 @@ def load(names: Sequence[str], base: Model, tell: Callable[[str], None]) -> list
     return served
 
 
-def _of(name: str, base: Model) -> _Named:
+def ids(names: Sequence[str]) -> list[str]:
+    """What each is called: `run:step`, a hub's model as there, a directory by its name; where two have the same, with the folders before it.
+
+    Raises:
+        ValueError: the same is named twice.
+    """
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise ValueError(f"job.checkpoints names {twice} twice")
+    depth = [1] * len(names)
+    while True:
+        made = [_id(name, count) for name, count in zip(names, depth, strict=True)]
+        if len(set(made)) == len(made):
+            return made
+        depth = [count + (made.count(id) > 1) for id, count in zip(made, depth, strict=True)]
+
+
+def _id(name: str, depth: int) -> str:
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    if _is_checkpoint(path):
+        return f"{path.parents[1].name}:{path.name}" if depth == 1 else str(path)
+    return "/".join(path.parts[-depth:]).lstrip("/")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_absolute() and (path / COMPLETE).is_file()
+
+
+def _of(name: str, base: Model, id: str) -> _Named:
     """A checkpoint's folder, or a model as `model.source` names it."""
     folder = Path(name)
-    if not folder.is_absolute() or not (folder / COMPLETE).is_file():
+    if not _is_checkpoint(folder):
         model = Model(
             source=name,
             revision=base.revision if name == base.source else None,
@@ -97,13 +124,13 @@ def _of(name: str, base: Model) -> _Named:
             tensor_parallel=base.tensor_parallel,
         )
         inner = folder / TARGETS if folder.is_dir() and (folder / TARGETS).is_file() else None
-        return _Named(folder.name if folder.is_absolute() else name, name, model, None, inner, _variables(inner))
+        return _Named(id, name, model, None, inner, _variables(inner))
     saved = read_json(folder / "meta.json")["model"]
     model = Model.model_validate({**{key: value for key, value in saved.items() if key in WEIGHTS}, "tensor_parallel": base.tensor_parallel})
     run = RunDir(folder.parents[1])
     targets = run.path / TARGETS if opening.is_file(run.path / TARGETS) else None
     variables = stored.experiment(run).data.template_kwargs if opening.is_file(run.spec_path) else _variables(targets)
-    return _Named(f"{run.id}:{folder.name}", str(folder), model, folder, targets, dict(variables))
+    return _Named(id, str(folder), model, folder, targets, dict(variables))
 
 
 def _variables(targets: Path | None) -> dict[str, object]:

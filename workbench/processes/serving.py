@@ -94,7 +94,7 @@ class Decoder:
         self._live = {model.id: Live(model.reader.model, model.tokenizer, slots) for model in models}
         self._slots, self._longest = slots, longest
         self._used = dict.fromkeys(self._live, 0.0)
-        self._told: dict[str, tuple[Tell, int]] = {}
+        self._asking: dict[str, tuple[Tell, int]] = {}
         """By name: whom to tell, and how many of the answers have not ended."""
 
     @property
@@ -110,14 +110,14 @@ class Decoder:
             tell({"kind": "refused", "message": _brief(error)})
             tell(None)
             return None
-        self._told[wanted.name] = (tell, wanted.samples)
+        self._asking[wanted.name] = (tell, wanted.samples)
         return wanted.model, ask
 
     def _ask(self, wanted: Wanted) -> Ask:
         """Raises ValueError for what the model cannot answer."""
         if wanted.model not in self._models:
             raise ValueError(f"there is no model {wanted.model!r}")
-        if wanted.name in self._told:
+        if wanted.name in self._asking:
             raise ValueError(f"a request {wanted.name!r} is under way")
         vocabulary = self._models[wanted.model].reader.hf_config.vocab_size
         if not wanted.tokens or not all(0 <= token < vocabulary for token in wanted.tokens):
@@ -133,8 +133,8 @@ class Decoder:
         for name in orders.cancelled:
             for live in self._live.values():
                 live.cancel(name)
-            if told := self._told.pop(name, None):
-                told[0](None)
+            if asking := self._asking.pop(name, None):
+                asking[0](None)
 
     def step(self) -> None:
         """One step of every model that has something to do."""
@@ -157,24 +157,24 @@ class Decoder:
 
     def end(self) -> None:
         """Nobody waits for what does not come."""
-        for tell, _ in self._told.values():
+        for tell, _ in self._asking.values():
             tell({"kind": "refused", "message": "the endpoint is ending"})
             tell(None)
-        self._told.clear()
+        self._asking.clear()
 
     def _tell(self, event: Drawn | Echo) -> None:
-        if event.name not in self._told:  # another rank than the first
+        if event.name not in self._asking:  # another rank than the first
             return
-        tell, left = self._told[event.name]
+        tell, left = self._asking[event.name]
         if isinstance(event, Echo):
             tell({"kind": "echo", "scores": [[each.logprob, each.top] for each in event.scores]})
             return
         score = event.scored and [event.scored.logprob, event.scored.top]
         tell({"kind": "token", "sample": event.sample, "token": event.token, "finish": event.finish_reason, "score": score})
         if event.finish_reason:
-            self._told[event.name] = (tell, left - 1)
+            self._asking[event.name] = (tell, left - 1)
             if left == 1:
-                del self._told[event.name]
+                del self._asking[event.name]
                 tell(None)
 
 

@@ -146,11 +146,16 @@ def parsed(kind: type[R], body: object) -> R:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise _explained(kind, error.errors()[0]) from None
+        raise _explained(kind, max(error.errors(), key=lambda each: len(each["loc"]))) from None
 
 
 def _explained(kind: type[BaseModel], error: Any) -> HttpError:
-    path = [str(part) for part in error["loc"] if isinstance(part, int) or part.islower()]
+    last = len(error["loc"]) - 1  # on the way are also the names of a union's types
+    path = [
+        str(part)
+        for i, part in enumerate(error["loc"])
+        if isinstance(part, int) or part in _FIELDS or (i == last and part not in ("str", "int") and "[" not in part)
+    ]
     name = path[0] if path else ""
     if error["type"] == "extra_forbidden" and len(path) == 1:
         known = list(kind.model_fields)
@@ -160,3 +165,6 @@ def _explained(kind: type[BaseModel], error: Any) -> HttpError:
     if error["type"] == "extra_forbidden":
         return HttpError(400, f"{where} is not supported", where, "unsupported_parameter")
     return HttpError(400, f"{where or 'the request'}: {error['msg'][:1].lower()}{error['msg'][1:]}", where or None)
+
+
+_FIELDS = {name for kind in (ChatRequest, CompletionRequest, MeasureRequest, Message, Part, StreamOptions) for name in kind.model_fields}

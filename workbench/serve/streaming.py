@@ -42,9 +42,9 @@ def serving(key: bytes, answer: Parts) -> Iterator[Triton]:
             raise PyTritonInvalidOperationError(DENIED) from None
         number = 0
         async for part in answer(request):
-            yield _closed(key, _place(number), part, box.nonce)
+            yield _closed(key, _purpose(number), part, box.nonce)
             number += 1
-        yield _closed(key, _place(number), {}, box.nonce)
+        yield _closed(key, _purpose(number), {}, box.nonce)
 
     with scratch.folder() as folder, Triton(folder, {}, {MODEL: stream}) as triton:
         yield triton
@@ -69,7 +69,7 @@ class Asking:
                 async for line in response.aiter_lines():
                     if not line.startswith("data:"):
                         continue
-                    part = _opened(self._key, _place(number), _box(_text(line)), nonce)
+                    part = _opened(self._key, _purpose(number), _box(_text(line)), nonce)
                     if not part:
                         return
                     yield part
@@ -90,7 +90,7 @@ def _text(line: str) -> str:
     return str(said[TEXT])
 
 
-def _place(number: int) -> str:
+def _purpose(number: int) -> str:
     return f"{MODEL} {number}"
 
 
