@@ -16,7 +16,7 @@ from tests.waiting import ended, until, until_step
 from workbench import api
 from workbench.backends import local, slurm
 from workbench.backends.base import Job, JobStatus, Task
-from workbench.jobs import inputs, launch, pipelines, plans, sequence, sequencer
+from workbench.jobs import inputs, pipelines, plans, sequence, sequencer
 from workbench.rundir import pipelines as folders
 from workbench.rundir import store
 from workbench.rundir.opening import Unreadable

@@ -6,7 +6,7 @@ annotated.jsonl   the rows with their ratings (`workbench.rundir.annotations`)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
