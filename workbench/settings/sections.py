@@ -45,6 +45,9 @@ class JobConfig(Frozen):
     most_ranks: ClassVar[int | None] = None
     """How many processes the kind can be shared by; None: any number."""
 
+    reads: ClassVar[str] = "prompt"
+    """The kind of row (`workbench.data.rows.Kind`) that a job without an algorithm reads."""
+
     name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
 
 

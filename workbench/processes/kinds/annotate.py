@@ -27,6 +27,7 @@ class Config(CheckpointJob):
     """Rate every answer of a data set."""
 
     sections = ("model", "data", "watch", "backend")
+    reads = "answered"
     outputs: ClassVar = {"rows": "annotated.jsonl"}
     takes_over = ("steering", "algorithm")
     takes_scorers = True

@@ -23,6 +23,7 @@ class Config(CheckpointJob):
     """Compute log P(answer | prompt), summed over the answer's tokens with the one that ends it."""
 
     sections = ("model", "data", "watch", "backend")
+    reads = "answered"
     outputs: ClassVar = {"rows": "scored.jsonl"}
 
     name: Literal["logprobs"] = "logprobs"
