@@ -45,6 +45,8 @@ class JobConfig(Frozen):
     most_ranks: ClassVar[int | None] = None
     """How many processes the kind can be shared by; None: any number."""
 
+    doing: ClassVar[str] = ""
+    """What a progress bar says that the job does; empty: its name with -ing."""
     reads: ClassVar[str] = "prompt"
     """The kind of row (`workbench.data.rows.Kind`) that a job without an algorithm reads."""
 

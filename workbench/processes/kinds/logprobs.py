@@ -23,6 +23,7 @@ class Config(CheckpointJob):
     """Compute log P(answer | prompt), summed over the answer's tokens with the one that ends it."""
 
     sections = ("model", "data", "watch", "backend")
+    doing = "computing log-probabilities"
     reads = "answered"
     outputs: ClassVar = {"rows": "scored.jsonl"}
 
@@ -45,7 +46,7 @@ class Scoring:
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
         rows = answered(rank)
-        self.groups = [[row] for row in rows] if self._cfg.write == "rows" else _grouped(rows)
+        self.groups = [[row] for row in rows] if self._cfg.write == "rows" else self._grouped(rows)
         self._policy, _ = restored_policy(rank)
 
     def score(self, start: int, end: int) -> Made:
@@ -87,6 +88,18 @@ class Scoring:
         label = ",".join(f"{name}:{value:g}" for name, value in _requested(first).items())
         system = first.messages[0].content if first.messages[0].role == "system" else ""
         return {"system": system, "prompt_turns": turns, "label": label, "responses": answers}
+
+    def _grouped(self, rows: list[Conversation]) -> list[list[Conversation]]:
+        """Those of `_grouped`, of the answers that ended: log P is that of a whole answer. What is left out is counted in a warning."""
+        ended = [row for row in rows if row.columns.get("finish_reason") != "length"]
+        groups = _grouped(ended)
+        kept = sum(map(len, groups))
+        if kept < len(rows):
+            self._rank.warn(
+                f"{len(rows) - kept:,} of {len(rows):,} answers are left out: {len(rows) - len(ended):,} were cut off at their longest,"
+                f" {len(ended) - kept:,} are equal to another answer or the only one to their prompt"
+            )
+        return groups
 
 
 def _prompt(row: Conversation) -> list[dict[str, str]]:
