@@ -149,7 +149,12 @@ def test_a_killed_job_continues_with_the_next_rows(folder: Path, attribute_model
 
 
 def test_nemo_aligners_format_has_whole_ratings_in_its_turns(folder: Path, attribute_model: api.Run) -> None:
-    turns = [{"from": "User", "value": "Who?"}, {"from": "Assistant", "value": "Me."}, {"from": "User", "value": "Why?"}, {"from": "Assistant", "value": "So."}]
+    turns = [
+        {"from": "User", "value": "Who?"},
+        {"from": "Assistant", "value": "Me."},
+        {"from": "User", "value": "Why?"},
+        {"from": "Assistant", "value": "So."},
+    ]
     labelled = [{**turn, "label": None} for turn in turns]
     labelled[1]["label"] = "verbosity:0"  # type: ignore[assignment]
     (folder / "talks.jsonl").write_text(json.dumps({"system": "Brief.", "mask": "User", "type": "VALUE_TO_TEXT", "conversations": labelled}) + "\n")
