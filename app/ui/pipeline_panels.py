@@ -75,19 +75,19 @@ def draw(item: Pipeline, ended: bool) -> None:
         st.info(frame.sentence(status.message.rstrip(".")), icon=":material/info:")
     if reason := item.read_only:
         st.info(f"Read-only: {frame.plain(reason)}. Nothing of it can be changed here.", icon=":material/lock:")
-    for first in range(0, len(status.stages), IN_A_ROW):
-        row = status.stages[first : first + IN_A_ROW]
-        for number, (stage, column) in enumerate(zip(row, st.columns(IN_A_ROW, gap="small"), strict=False), first + 1):
+    columns = min(IN_A_ROW, len(status.stages))
+    for first in range(0, len(status.stages), columns):
+        row = status.stages[first : first + columns]
+        for number, (stage, column) in enumerate(zip(row, st.columns(columns, gap="small"), strict=False), first + 1):
             with column:
                 _card(stage, number)
 
 
 def _buttons(item: Pipeline, status: PipelineStatus) -> None:
-    if status.orphaned or (status.state.ended and status.state != State.COMPLETED):
-        if st.button(
-            "Resume", icon=":material/resume:", type="primary", help="Continue at the stage that failed or was stopped, from its latest valid checkpoint."
-        ):
-            act(item.resume)
+    left = status.orphaned or (status.state.ended and status.state != State.COMPLETED)
+    way = "Continue at the stage that failed or was stopped, from its latest valid checkpoint."
+    if left and st.button("Resume", icon=":material/resume:", type="primary", help=way):
+        act(item.resume)
     if not status.state.ended and st.button(
         "Stop",
         icon=":material/stop_circle:",
@@ -120,7 +120,9 @@ def launcher() -> None:
     names = pipelines.shipped()
     with st.container(border=True, key="new-pipeline"):
         left, right = st.columns([2, 3], gap="medium")
-        name = left.selectbox("Start a pipeline", names, key="new-pipeline-name", help="A file in `conf/pipeline/`. Your own is launched from a terminal by its path.")
+        name = left.selectbox(
+            "Start a pipeline", names, key="new-pipeline-name", help="A file in `conf/pipeline/`. Your own is launched from a terminal by its path."
+        )
         typed = right.text_input(
             "Changed settings",
             key="new-pipeline-words",

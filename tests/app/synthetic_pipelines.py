@@ -20,7 +20,9 @@ EXPORT_DEMO = ("train", "export", "answers")
 def make(root: Path, stages: Sequence[dict[str, Any] | None], name: str = "export_demo", words: Sequence[str] = (), **changes: Any) -> PipelineDir:
     """A pipeline whose first stages have runs: of each the arguments of `synthetic.make`; None for one that is not launched. `root` is WORKBENCH_RUNS."""
     plan = plans.plan(name, words)
-    folder = pipelines.create(root, f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('_', '-')}-{len(pipelines.list_pipelines(root)):04x}", plan.to_yaml())
+    folder = pipelines.create(
+        root, f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('_', '-')}-{len(pipelines.list_pipelines(root)):04x}", plan.to_yaml()
+    )
     for (stage, planned), made in zip(plan.stages.items(), stages, strict=True):
         if made is not None:
             run = synthetic.make(root, f"{name} {stage}", **made)

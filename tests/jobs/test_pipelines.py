@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from tests.waiting import ended, until, until_step
 from workbench import api
 from workbench.backends import local, slurm
 from workbench.backends.base import Job, JobStatus, Task
-from workbench.jobs import inputs, launch, pipelines, plans, sequence, sequencer
+from workbench.jobs import inputs, pipelines, plans, sequence, sequencer
 from workbench.rundir import pipelines as folders
 from workbench.rundir import store
 from workbench.rundir.opening import Unreadable
@@ -152,7 +151,10 @@ def test_a_failure_holds_back_what_comes_after_and_resume_begins_there(machine: 
     assert not passed(item)
     status = item.status
     assert (status.state, status.message) == (State.FAILED, "answers: rank 0 exited with code 1: out of memory")
-    assert [(stage.blocked, stage.message.partition("\n")[0]) for stage in status.stages[1:]] == [(True, "waits for answers, which failed"), (True, "waits for train")]
+    assert [(stage.blocked, stage.message.partition("\n")[0]) for stage in status.stages[1:]] == [
+        (True, "waits for answers, which failed"),
+        (True, "waits for train"),
+    ]
     item.resume()
     assert passed(item)
     assert (answers.status.state, answers.status.attempt, item.status.attempt) == (State.QUEUED, 2, 2)
@@ -309,7 +311,12 @@ def test_what_slurm_refuses_is_told_and_the_rest_is_submitted_by_resume(
 
 
 def test_what_is_wrong_is_told_of_all_stages_before_the_first_is_launched(machine: Machine, written: Callable[..., str]) -> None:
-    words = ["answers.data.train=none.jsonl", "train.model.source=./nowhere", "export.job.checkpoint=${train.checkpoint}", "train.algorithm=reward_model"]
+    words = [
+        "answers.data.train=none.jsonl",
+        "train.model.source=./nowhere",
+        "export.job.checkpoint=${train.checkpoint}",
+        "train.algorithm=reward_model",
+    ]
     with pytest.raises(SpecError) as told:
         api.submit_pipeline(written(), words)
     assert "answers.data.train: there is no file none.jsonl" in str(told.value)
@@ -335,7 +342,7 @@ def test_a_damaged_folder_is_named(machine: Machine, written: Callable[..., str]
     (item.dir.path / "status.json").write_text('{"attempt": "x"}')
     with pytest.raises(Unreadable, match="no status: "):
         _ = item.status
-    os.chmod(item.dir.path / "pipeline.yaml", 0o600)
+    (item.dir.path / "pipeline.yaml").chmod(0o600)
     (item.dir.path / "pipeline.yaml").write_text("a: [")
     with pytest.raises(Unreadable, match=r"pipeline\.yaml: no YAML"):
         plans.read(item.dir)

@@ -110,7 +110,11 @@ def test_outputs_that_are_not_there() -> None:
 
 
 def test_a_cycle_is_named() -> None:
-    cycle = {"a": ("job=generate", "data.train=${c.rows}"), "b": ("job=generate", "data.train=${a.rows}"), "c": ("job=generate", "data.train=${b.rows}")}
+    cycle = {
+        "a": ("job=generate", "data.train=${c.rows}"),
+        "b": ("job=generate", "data.train=${a.rows}"),
+        "c": ("job=generate", "data.train=${b.rows}"),
+    }
     assert refused(cycle) == "stages: a cycle: a -> c -> b -> a"
     assert refused({"before": ("job=generate",), "own": ("job=generate", "data.train=${own.rows}")}) == "stages: a cycle: own -> own"
 
@@ -143,7 +147,9 @@ def test_a_file_that_is_none(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(SpecError, match=r"there is no 'export_dem'; did you mean 'export_demo'\?; there are: export_demo.*a file of your own is named by its path"):
+    with pytest.raises(
+        SpecError, match=r"there is no 'export_dem'; did you mean 'export_demo'\?; there are: export_demo.*a file of your own is named by its path"
+    ):
         pipelines.read("export_dem")
     with pytest.raises(SpecError, match=r"\./none\.yaml: No such file or directory"):
         pipelines.read("./none.yaml")

@@ -150,4 +150,6 @@ def _check_scores(experiment: Experiment, of: Experiment, checkpoint: str) -> No
     if scores and not wanted:
         raise ValueError(f"{checkpoint} is of a model that scores answers and gives none (algorithm={theirs.name})")
     if scores != wanted:
-        raise ValueError(f"{checkpoint} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}")
+        raise ValueError(
+            f"{checkpoint} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}"
+        )

@@ -11,17 +11,15 @@ An output is a path or a run's id, which are known before anything runs: the ids
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from workbench.rundir import opening
 from workbench.settings import composing, plain
 from workbench.settings.command_line import sections_of
 from workbench.settings.composing import SpecError, compose_tree, quoted
-from workbench.settings.modules import find_job
 from workbench.settings.naming import nearest
 from workbench.settings.sections import CheckpointJob, Frozen
 from workbench.settings.shipped import CONF
@@ -143,7 +141,9 @@ def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
             raise SpecError([(word, f"expected a setting of the stage, as in {first}.seed=3")])
         elif first not in sections:
             known = [*stages, *sections]
-            raise SpecError([(key or word, f"there is no stage and no section {first!r}{nearest(first, known)}; the stages are: {', '.join(stages)}")])
+            raise SpecError(
+                [(key or word, f"there is no stage and no section {first!r}{nearest(first, known)}; the stages are: {', '.join(stages)}")]
+            )
         elif key in ONE_STAGES:
             raise SpecError([(key, f"is of one stage: {next(iter(stages))}.{word}")])
         elif not value and "~" not in sign:

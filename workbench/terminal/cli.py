@@ -51,7 +51,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 @app.command()
 def run(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`; or `pipeline=NAME stage.key=value`.")
+        list[str] | None,
+        typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`; or `pipeline=NAME stage.key=value`."),
     ] = None,
     follow: Follow = True,
     dry_run: Annotated[

@@ -26,7 +26,9 @@ pipeline = typer.Typer(help="Jobs in sequence, launched with `workbench run pipe
 
 PipelineId = Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline's id, the beginning or end of one, or `latest`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the pipeline continues either way.")]
+Follow = Annotated[
+    bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the pipeline continues either way.")
+]
 
 
 def named(words: Sequence[str]) -> tuple[str, list[str]] | None:

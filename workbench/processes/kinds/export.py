@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class Config(CheckpointJob):
     """Write a checkpoint as a Hugging Face directory, adapters merged; of a policy or of a reward model."""
 
     sections = ("model", "watch", "backend")
-    outputs = {"model": FOLDER}
+    outputs: ClassVar = {"model": FOLDER}
     most_ranks = 1
     takes_scorers = True
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench import metrics as M
 from workbench.settings import JobConfig, best
@@ -26,7 +26,7 @@ class Config(JobConfig):
     """Train the model with the algorithm."""
 
     sections = ("algorithm", "model", "data", "validation", "checkpoint", "rollout", "watch", "backend")
-    outputs = {"checkpoint": "checkpoints"}
+    outputs: ClassVar = {"checkpoint": "checkpoints"}
 
     name: Literal["train"] = "train"
 
