@@ -130,11 +130,11 @@ def launcher() -> None:
             help="Words as on the command line: of all stages, or of one where its name comes first.",
         )
         st.caption(frame.plain(pipelines.read(name).description))
-        words = _words(typed)
-        st.code(shlex.join(["workbench", "run", f"pipeline={name}", *words]), language="bash", wrap_lines=True)
+        overrides = _overrides(typed)
+        st.code(shlex.join(["workbench", "run", f"pipeline={name}", *overrides]), language="bash", wrap_lines=True)
         if st.button("Launch pipeline", type="primary", icon=":material/rocket_launch:", key="launch-pipeline"):
             try:
-                launched = api.submit_pipeline(name, words)
+                launched = api.submit_pipeline(name, overrides)
             except (ValueError, OSError) as error:
                 lines = "\n".join(f"- {frame.plain(line)}" for line in str(error).splitlines())
                 st.error(f"**The launch failed.**\n\n{lines}", icon=":material/error:")
@@ -142,7 +142,7 @@ def launcher() -> None:
                 choose.open_pipeline(launched.id)
 
 
-def _words(typed: str) -> list[str]:
+def _overrides(typed: str) -> list[str]:
     try:
         return shlex.split(typed)
     except ValueError:  # a quote that is not closed: as it is, which the launch refuses

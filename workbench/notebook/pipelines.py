@@ -28,10 +28,10 @@ class Pipeline(api.Pipeline):
         """A stage's run. Raises KeyError for no such stage, and ValueError while it is not launched."""
         if stage not in self.plan.stages:
             raise KeyError(f"{self.id} has no stage {stage!r}; there are: {', '.join(self.plan.stages)}")
-        found = next(each for each in self.status.stages if each.name == stage)
-        if found.run is None:
-            raise ValueError(f"stage {stage} of {self.id} is not launched: {found.message}")
-        return Run(found.run.dir)
+        staged = next(each for each in self.status.stages if each.name == stage)
+        if staged.run is None:
+            raise ValueError(f"stage {stage} of {self.id} is not launched: {staged.message}")
+        return Run(staged.run.dir)
 
     @property
     def df(self) -> pd.DataFrame:
@@ -143,12 +143,12 @@ def pipelines() -> PipelineList:
     return PipelineList(readable)
 
 
-def launch_pipeline(name: str, *words: str) -> Pipeline:
+def launch_pipeline(name: str, *overrides: str) -> Pipeline:
     """Launch a pipeline and return at once; it continues when this kernel ends.
 
     Args:
         name: a file of conf/pipeline, or the path of a YAML of your own.
-        words: as on the command line: `"seed=3"` is for all stages, `"train.algorithm.lr=1e-4"` for one.
+        overrides: as on the command line: `"seed=3"` is for all stages, `"train.algorithm.lr=1e-4"` for one.
 
     Raises:
         SpecError: a wrong word or setting, with its stage and the nearest there is; nothing was launched.
@@ -157,4 +157,4 @@ def launch_pipeline(name: str, *words: str) -> Pipeline:
     """
     used_runs.refuse_launch("a pipeline")
     with progress.waiting("launching …"):
-        return Pipeline(api.submit_pipeline(name, words).dir)
+        return Pipeline(api.submit_pipeline(name, overrides).dir)
