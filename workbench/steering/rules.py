@@ -58,8 +58,8 @@ def exclamation(prompt: Prompt, response: str) -> float:
 
 
 def bullets(prompt: Prompt, response: str) -> float:
-    """Lines that begin as a list's item does (`-`, `*`, `•`, `1.`, `1)`), at most 4."""
-    return float(min(HIGHEST, len(_BULLET.findall(response))))
+    """Whether the answer is a list: 2 a line that begins as an item does (`-`, `*`, `•`, `1.`, `1)`), at most 4; 0 without."""
+    return float(min(HIGHEST, 2 * len(_BULLET.findall(response))))
 
 
 def question(prompt: Prompt, response: str) -> float:
