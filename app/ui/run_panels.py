@@ -16,6 +16,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui import access, alarm_panel, choose, frame, notebook_panel
+from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
@@ -23,7 +24,7 @@ from workbench.rundir.files import last_lines
 from workbench.rundir.lines import Ratings
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.settings import command_line
+from workbench.settings import command_line, modules
 from workbench.settings.stored import job, problem, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
@@ -105,6 +106,9 @@ def head(run: Run, ended: bool, tabs: Sequence[str]) -> None:
     st.caption(
         f"{frame.code(run.id)} · {frame.plain(str(spec.get('model', {}).get('source', '?')) + commit)} · {frame.plain(str(backend))} · started {text.clock(status.created)}{attempt}"
     )
+    if stage := api.stage_of(run):
+        label = f"Stage {stage[1]} of the pipeline {stage[0].id}"
+        st.page_link("pages/pipelines.py", label=frame.plain(label), icon=":material/account_tree:", query_params={"id": stage[0].id})
     if servers := run.servers():
         st.caption(" · ".join(f"**{frame.plain(server.role)}** {frame.plain(str(server))}" for server in servers))
     if status.state == State.FAILED:
@@ -310,9 +314,17 @@ def _use_checkpoint(run: Run, steps: Sequence[str]) -> None:
         for kind, label, icon in (("generate", "Generate with it", "forum"), ("evaluate", "Evaluate it", "fact_check")):
             if st.button(label, icon=f":material/{icon}:", key=f"{kind}-{run.id}", help=f"Open Launch with a run that does it: `job={kind}`."):
                 choose.launch_with(kind, f"{run.id}:{step}")
+        for page, icon in () if _scores(run) else (("chat", "chat"), ("steer", "tune")):
+            if st.button(page.capitalize(), icon=f":material/{icon}:", key=f"{page}-{run.id}", help="Serve the checkpoint and ask it."):
+                st.switch_page(f"pages/{page}.py", query_params={"checkpoint": f"{run.id}:{step}"})
     st.markdown("**Export as a Hugging Face directory**")
     which = "" if step == steps[0] else f" --step {step}"
     st.code(f"workbench export {run.id}{which} --out exports/{run.id}", language="bash")
+
+
+def _scores(run: Run) -> bool:
+    """Whether its model scores answers and gives none."""
+    return bool(modules.outputs_of(run.spec.algorithm).scores)
 
 
 @functools.lru_cache(maxsize=1024)

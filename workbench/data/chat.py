@@ -160,7 +160,7 @@ class Chat:
         if self._steering is None or isinstance(row, RawText | Preference | Rated | Unpaired):
             return row
         messages = row.messages if isinstance(row, Conversation) else row.prompt
-        if isinstance(row, PromptOnly) and not messages[-1].ratings:
+        if not any(message.ratings for message in messages):
             return row
         try:
             turns = conditioned([declared(message, self._steering) for message in messages], self._steering)

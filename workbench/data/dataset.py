@@ -63,11 +63,6 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
         DataError: a source that cannot be read, a malformed row or one that the model's chat template does not take where bad rows are not skipped, or a
             row over `max_length` where the policy is error.
     """
-    if data.steering and kind in ("preference", "unpaired"):
-        raise DataError(
-            f"data.steering conditions conversations on their ratings, and these rows are read as {kind}: leave it out, or train with algorithm=sft"
-        )
-    kind = "conditioned" if data.steering and kind == "conversation" else kind
     limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
     sources = [(data.train, read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data)))]
     if data.validation:

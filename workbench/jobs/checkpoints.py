@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workbench.data.targets import Targets
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
-from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
+from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, stored
 from workbench.settings.composing import SpecError, compose_tree
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
@@ -26,6 +26,8 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
     """
     job = experiment.job
+    if isinstance(job, CheckpointsJob):
+        return _with_checkpoints(experiment, job)
     if not isinstance(job, CheckpointJob):
         return experiment
     if job.checkpoint is None:
@@ -36,8 +38,14 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         _check(experiment, folder)
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
+    return _with_weights(experiment, weights, _of_run(experiment, folder), str(folder))
+
+
+def _with_weights(experiment: Experiment, weights: Mapping[str, object], taken: Mapping[str, object], checkpoint: str | None = None) -> Experiment:
+    """The experiment on weights of this model, its job's checkpoint named anew where one is given. Raises SpecError where the layout does not fit."""
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
-    result = parse({**tree, **_of_run(experiment, folder), "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
+    named = {"checkpoint": checkpoint} if checkpoint else {}
+    result = parse({**tree, **taken, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}})
     try:
         check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
     except ValueError as error:
@@ -47,11 +55,13 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
 
 def _of_run(experiment: Experiment, folder: Path) -> dict[str, object]:
     """What a job takes over from the run of its checkpoint beside the model: how ratings are said, where it asks for answers; the algorithm, whose scores it reads."""
-    job, run = experiment.job, RunDir(folder.parents[1])
+    run = RunDir(folder.parents[1])
+    return _taken_over(experiment, stored.experiment(run)) if opening.is_file(run.spec_path) else {}
+
+
+def _taken_over(experiment: Experiment, of: Experiment) -> dict[str, object]:
+    job, data = experiment.job, experiment.data
     assert isinstance(job, CheckpointJob)
-    if not job.takes_over or not opening.is_file(run.spec_path):
-        return {}
-    of, data = stored.experiment(run), experiment.data
     taken: dict[str, object] = {}
     if "steering" in job.takes_over and data.steering is None and of.data.steering is not None:
         taken["data"] = data.model_copy(
@@ -71,6 +81,49 @@ def _asked_as_beside(experiment: Experiment) -> Experiment:
     tree = experiment.model_dump(mode="json")
     kwargs = data.template_kwargs or dict(known.template_kwargs)
     return parse({**tree, "data": {**tree["data"], "steering": known.steering.model_dump(mode="json"), "template_kwargs": kwargs}})
+
+
+def with_expected_checkpoint(experiment: Experiment, of: Experiment) -> Experiment:
+    """The experiment of a job on the checkpoint that the run `of` is going to write, with the model that it will be of.
+
+    Raises:
+        SpecError: those weights are not what the job needs, or the layout does not fit the model.
+    """
+    try:
+        _check_scores(experiment, of, "the checkpoint to come")
+    except ValueError as error:
+        raise SpecError([(KEY, str(error))]) from None
+    return _with_weights(experiment, of.model.model_dump(mode="json", include=set(WEIGHTS)), _taken_over(experiment, of))
+
+
+def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment:
+    """Each of the job's checkpoints as a folder's path, each local model's from the root; the experiment's model is the first's."""
+    names = [_path(name) for name in job.checkpoints]
+    if not names:
+        return experiment
+    tree, model = experiment.model_dump(mode="json"), {"source": names[0]}
+    for i, name in enumerate(names):
+        if (Path(name) / COMPLETE).is_file():
+            try:
+                weights = _weights(Path(name))
+                _check(experiment, Path(name))
+            except (ValueError, OSError) as error:
+                raise SpecError([("job.checkpoints", str(error))]) from None
+            model = {key: weights[key] for key in ("source", "revision") if key in weights} if i == 0 else model
+    return parse({**tree, "job": {**tree["job"], "checkpoints": names}, "model": {**tree["model"], **model}})
+
+
+def _path(name: str) -> str:
+    """Of a run its checkpoint's folder; a directory or file from the root; a model of the hub as it is. Raises SpecError for a run without a checkpoint."""
+    try:
+        return str(locate(name))
+    except ValueError as error:
+        given = Path(name).expanduser()
+        if given.exists():
+            return str(given.resolve())
+        if name == "latest" or ":" in name or name.startswith((".", "/", "~")):
+            raise SpecError([("job.checkpoints", str(error))]) from None
+        return name
 
 
 def on_checkpoint(job: str, checkpoint: str) -> Experiment:
@@ -151,9 +204,17 @@ def _check(experiment: Experiment, folder: Path) -> None:
     run = RunDir(folder.parents[1])
     if not opening.is_file(run.spec_path):  # a checkpoint that was copied out of its run: the loading tells
         return
-    theirs = stored.experiment(run).algorithm
+    _check_scores(experiment, stored.experiment(run), str(folder))
+
+
+def _check_scores(experiment: Experiment, of: Experiment, checkpoint: str) -> None:
+    theirs, job = of.algorithm, experiment.job
+    if isinstance(job, CheckpointJob) and job.takes_scorers:
+        return
     scores, wanted = (outputs_of(algorithm).scores for algorithm in (theirs, experiment.algorithm))
     if scores and not wanted:
-        raise ValueError(f"{folder} is of a model that scores answers and gives none (algorithm={theirs.name})")
+        raise ValueError(f"{checkpoint} is of a model that scores answers and gives none (algorithm={theirs.name})")
     if scores != wanted:
-        raise ValueError(f"{folder} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}")
+        raise ValueError(
+            f"{checkpoint} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}"
+        )

@@ -59,7 +59,7 @@ class Rank:
         """
         result = load(data, kind, self.chat, self.progress("reading the data"))
         self.emit("data", report=dataclasses.asdict(result.report))
-        if data.steering and kind == "conversation" and parallel.rank() == 0:
+        if data.steering and kind == "conditioned" and parallel.rank() == 0:
             ratings = [text.messages[-1].ratings for text in result.texts if isinstance(text, Conversation)]
             Targets.of(data.steering, ratings, data.template_kwargs).write(self.run.path / targets.FILE)
         for note in [*result.report.notes, beyond_context(self.directory, [*result.train, *result.validation], max_tokens)]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ class Config(CheckpointJob):
 
     sections = ("model", "data", "rollout", "watch", "backend")
     takes_over = ("steering",)
+    outputs: ClassVar = {"rows": "answers.jsonl"}
 
     name: Literal["generate"] = "generate"
     samples_per_prompt: int = Field(default=1, ge=1, le=256, description="Answers to each prompt; they share its prefill.")
