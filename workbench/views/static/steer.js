@@ -89,7 +89,7 @@ function steerPanel(root, host, first) {
     none, board, below);
   root.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && asks.all().some(asks.busy)) { event.preventDefault(); stopAll(); }
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); askColumns(state.columns); }
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { event.preventDefault(); askColumns(state.columns); }
     event.stopPropagation();  // a key in here is no shortcut of the page's
   });
 
