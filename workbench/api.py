@@ -15,6 +15,9 @@ from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import as_template_kwargs, browse_data, check_data
 from workbench.jobs.launch import keep_warm, preflight, script
 from workbench.jobs.of_checkpoints import evaluate, generate
+from workbench.jobs.pipelines import Pipeline, PipelineStatus, StageStatus, pipeline, stage_of, submit_pipeline
+from workbench.jobs.pipelines import list_pipelines as pipelines
+from workbench.jobs.plans import composed as compose_pipeline
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
 from workbench.jobs.served import Serving, reach, serve_or_find, serving, sft_on, until_serving
@@ -45,6 +48,8 @@ __all__ = [
     "Kind",
     "Pairs",
     "Piece",
+    "Pipeline",
+    "PipelineStatus",
     "Problem",
     "Question",
     "RULES",
@@ -56,6 +61,7 @@ __all__ = [
     "Serving",
     "SourceCheck",
     "SpecError",
+    "StageStatus",
     "Unreadable",
     "Where",
     "adherence",
@@ -66,6 +72,7 @@ __all__ = [
     "check_sources",
     "cluster",
     "compose",
+    "compose_pipeline",
     "endpoint",
     "endpoints",
     "evaluate",
@@ -74,6 +81,8 @@ __all__ = [
     "keep_warm",
     "locate",
     "on_checkpoint",
+    "pipeline",
+    "pipelines",
     "places",
     "preflight",
     "presets",
@@ -84,11 +93,13 @@ __all__ = [
     "runs_root",
     "save_preset",
     "script",
+    "stage_of",
     "serve",
     "serve_or_find",
     "serving",
     "sft_on",
     "submit",
+    "submit_pipeline",
     "until_serving",
     "with_checkpoint",
 ]

@@ -79,6 +79,10 @@ def open_run(run_id: str) -> None:
     st.switch_page("pages/run.py", query_params={"id": run_id})
 
 
+def open_pipeline(pipeline_id: str) -> None:
+    st.switch_page("pages/pipelines.py", query_params={"id": pipeline_id})
+
+
 def clone(run_id: str) -> None:
     st.switch_page("pages/launch.py", query_params={"clone": run_id})
 

@@ -109,7 +109,19 @@ def test_diagnose_ratings() -> None:
     rows = [Row([1], ((1,),), values=values) for values in ({"helpfulness": 1, "humor": 2}, {"helpfulness": 2}, {"helpfulness": 3})]
     found = reward_model.diagnose(rows, given([[2.0, 5.0]], [[3.0, 0.0]], [[5.0, 0.0]]), REGRESSION)
     assert found["metrics"] == {"mae_helpfulness": pytest.approx(4 / 3), "spearman_helpfulness": pytest.approx(1), "mae_humor": 3}
-    assert found["attributes"][0] == {"name": "helpfulness", "rated": 3, "actual": [1, 2, 3], "predicted": [2, 3, 5]}
+    bins = [{"predicted": p, "observed": a, "count": 1} for p, a in ((2, 1), (3, 2), (5, 3))]
+    assert found["attributes"][0] == {"name": "helpfulness", "rated": 3, "actual": [1, 2, 3], "predicted": [2, 3, 5], "bins": bins}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_diagnose_an_ordinal_head() -> None:
+    """Categorical logits of levels 0, 1, 2: the likeliest is 2 with 0.8 and 0 with 0.5 (rated 2 and 1, so right and wrong): errors 0.2 and 0.5."""
+    cfg = reward_model.Config(objective="ordinal", attributes=("humor",), likelihood="categorical", highest=2)
+    rows = [Row([1], ((1,),), values={"humor": rating}) for rating in (2, 1)]
+    found = reward_model.diagnose(rows, given(*np.log(np.array([[[0.1, 0.1, 0.8]], [[0.5, 0.3, 0.2]]], np.float32))), cfg)
+    assert found["metrics"]["ece_humor"] == pytest.approx((0.2 + 0.5) / 2)
+    assert found["attributes"][0]["confusion"] == {"levels": [0, 1, 2], "counts": [[0, 0, 0], [1, 0, 0], [0, 0, 1]]}
+    assert found["attributes"][0]["predicted"] == pytest.approx([1.7, 0.7])
     assert json.loads(json.dumps(found)) == found
 
 

@@ -223,7 +223,8 @@ def test_the_guides_examples_are_read(tmp_path: Path, name: str, example: str, k
 
 FORMAT = '''"""Rows of a riddle."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, text
+from workbench.data.formats._parts import Asked, Parsed
+from workbench.data.formats._values import Raw, text
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"riddle", "solved"}'

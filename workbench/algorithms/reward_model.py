@@ -159,9 +159,10 @@ def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Con
     if cfg.objective == "ranking":
         lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
         return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in scores]), lengths)
+    ratings_BK = np.array(_ratings(rows, cfg.attributes))
     if cfg.objective == "ordinal":
         import torch
 
-        expected_SA = F.ordinal.expectation(_log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)) + cfg.lowest
-        return diagnostics.regression(expected_SA.numpy(), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
-    return diagnostics.regression(np.concatenate(scores), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
+        log_probs_BKL = _log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)
+        return diagnostics.ordinal(log_probs_BKL.exp().numpy(), ratings_BK, cfg.attributes, cfg.lowest)
+    return diagnostics.regression(np.concatenate(scores), ratings_BK, cfg.attributes)

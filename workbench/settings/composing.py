@@ -108,8 +108,8 @@ def _hydra(overrides: Sequence[str]) -> tuple[Tree, dict[str, str]]:
 
 
 def groups() -> list[str]:
-    """The folders of conf/: what can be chosen by name."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """The folders of conf/: what can be chosen by name for a run. A pipeline is several runs."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "pipeline")
 
 
 def choices(group: str) -> list[str]:
