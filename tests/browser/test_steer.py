@@ -56,7 +56,7 @@ def rows(download: Download) -> list[dict]:
 
 def test_sliders_columns_sweep_and_rows(endpoint: Endpoint, server, page, seen) -> None:
     opened(page, f"{server.url}/steer")
-    prompt, first = page.get_by_role("textbox", name="Prompt"), column(page, 0)
+    prompt, first = page.get_by_role("textbox", name="Prompt", exact=True), column(page, 0)
     slide(first, "verbosity", 0)
     prompt.fill("What is a map?")
     prompt.press("Enter")
@@ -91,7 +91,9 @@ def test_sliders_columns_sweep_and_rows(endpoint: Endpoint, server, page, seen) 
     idle(page)
     lengths = [len(text.split()) for text in cells.locator(".wb-text").all_inner_texts()]
     assert lengths == [1 + words for words in fake_endpoint.WORDS]
-    assert sorted(body["attributes"]["verbosity"] for body in endpoint.asked[-5:]) == [0, 1, 2, 3, 4] and "humor" not in endpoint.asked[-1]["attributes"]
+    assert (
+        sorted(body["attributes"]["verbosity"] for body in endpoint.asked[-5:]) == [0, 1, 2, 3, 4] and "humor" not in endpoint.asked[-1]["attributes"]
+    )
 
     with page.expect_download() as download:
         page.get_by_role("button", name=re.compile("Export .* rows")).click()
@@ -111,7 +113,7 @@ def test_sliders_columns_sweep_and_rows(endpoint: Endpoint, server, page, seen) 
 
 def test_stop_breaks_reloads_and_presets(endpoint: Endpoint, server, page, seen) -> None:
     opened(page, f"{server.url}/steer")
-    prompt, first = page.get_by_role("textbox", name="Prompt"), column(page, 0)
+    prompt, first = page.get_by_role("textbox", name="Prompt", exact=True), column(page, 0)
     answer = first.locator(".wb-text")
     slide(first, "verbosity", 3)
     prompt.fill("Please hold.")
@@ -211,7 +213,7 @@ def test_a_real_endpoint_is_served_steered_and_stopped(server, page, seen, tiny_
     expect(page.locator(".wb-column")).to_be_visible(timeout=240_000)
     page.get_by_text("System prompt and sampling").click()
     page.get_by_role("spinbutton", name="Most tokens").fill("12")
-    first, prompt = column(page, 0), page.get_by_role("textbox", name="Prompt")
+    first, prompt = column(page, 0), page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("What is a map?")
     page.get_by_role("button", name="Add a column").click()
     column(page, 1).get_by_role("combobox").first.select_option(label=re.compile(tiny_model.name))

@@ -52,7 +52,11 @@ def test_cells_ask_and_sweep(endpoint: Endpoint) -> None:
     assert table.requested.tolist() == table.measured.tolist() == [0, 1, 2, 3, 4]
     assert table.words.tolist() == [1 + words for words in fake_endpoint.WORDS]
     assert len(sliders.rows) == 6 and sliders.rows[0]["response"] == "STEERLM A map shows"
-    for wrong, reason in (({"model": "other"}, "serves no 'other'"), ({"temperature": -1}, "temperature"), ({"model": "base", "attributes": {"verbosity": 1}}, "not trained with")):
+    for wrong, reason in (
+        ({"model": "other"}, "serves no 'other'"),
+        ({"temperature": -1}, "temperature"),
+        ({"model": "base", "attributes": {"verbosity": 1}}, "not trained with"),
+    ):
         with pytest.raises(ValueError, match=reason):
             sliders.ask("What?", **wrong)
     with pytest.raises(ValueError, match="no attribute 'charm'; it has: verbosity"):
