@@ -14,7 +14,7 @@ from workbench.notebook.comparison import Comparison, compare
 from workbench.notebook.experiments import Experiment, SpecError
 from workbench.notebook.pipelines import Pipeline, PipelineList, launch_pipeline, pipelines
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.notebook.runs import Run, RunList, attach, evaluate, generate, get, launch, runs
+from workbench.notebook.runs import Run, RunList, annotate, attach, evaluate, generate, get, launch, runs
 from workbench.notebook.serving import chat, steer
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = [
     "RunForm",
     "RunList",
     "SpecError",
+    "annotate",
     "attach",
     "chat",
     "check_data",

@@ -47,7 +47,8 @@ function steerPanel(root, host, first) {
     draw();
     keep();
   }
-  const live = debounced(LIVE_MS, (column) => askColumns([column]));
+  const askSoon = debounced(LIVE_MS, (column) => { askColumns([column]); draw(); });
+  const live = Object.assign((column) => { askSoon(column); draw(); }, { cancel: askSoon.cancel, waits: askSoon.waits });
   function changedSetting(column) {
     views.get(column.id).reach?.check();
     if (state.live && column.answer && ready(column)) live(column);
@@ -89,7 +90,7 @@ function steerPanel(root, host, first) {
     none, board, below);
   root.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && asks.all().some(asks.busy)) { event.preventDefault(); stopAll(); }
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); askColumns(state.columns); }
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { event.preventDefault(); askColumns(state.columns); }
     event.stopPropagation();  // a key in here is no shortcut of the page's
   });
 
@@ -190,7 +191,7 @@ function steerPanel(root, host, first) {
     status.textContent = note || (going ? `${going} ${going === 1 ? 'answer' : 'answers'} coming …` : '');
     none.textContent = state.columns.length ? '' : 'No checkpoint is served yet. Start an endpoint above: its sliders appear here.';
     none.hidden = Boolean(state.columns.length);
-    root.dataset.busy = String(Boolean(going));
+    root.dataset.busy = String(Boolean(going) || live.waits());
   }
   function update(now) {
     const changed = JSON.stringify(now.models) !== JSON.stringify(models);
