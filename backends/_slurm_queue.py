@@ -39,6 +39,7 @@ ENDS = {
     "DEADLINE": "reached its deadline",
     "BOOT_FAIL": "could not boot its nodes",
 }
+NEVER = "DependencyNeverSatisfied"
 SEPARATOR = "\x1f"
 FORMAT = SEPARATOR.join(("%i", "%T", "%r", "%S", "%D", "%N", "%P", "%j", "%u", "%M", "%l", "%b"))
 
@@ -121,6 +122,10 @@ def look(job: Job, max_age_s: float = MAX_AGE_S) -> JobStatus:
         return JobStatus(True, waiting=waiting(entry), time=now.time)
     if entry.state in RUNNING:
         return JobStatus(True, time=now.time)
+    if entry.reason == NEVER:
+        return JobStatus(
+            False, ended=f"SLURM job {job_id} was taken out of the queue: a job that it waited for did not complete", cancelled=True, time=now.time
+        )
     return _ended(job_id, entry.state, "", now.time)
 
 

@@ -97,6 +97,10 @@ class Config(base.Config):
     def requeues(self) -> bool:
         return self.requeue
 
+    @property
+    def chains(self) -> bool:
+        return True
+
     @model_validator(mode="after")
     def _ranks_have_gpus(self) -> Config:
         if self.gpus_per_node and self.ranks_per_node > self.gpus_per_node:

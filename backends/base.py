@@ -65,6 +65,11 @@ class Config(BaseModel, metaclass=Immutable, frozen=True, extra="forbid", valida
         """Whether a run that is saved before its allocation ends is started again in another."""
         return False
 
+    @property
+    def chains(self) -> bool:
+        """Whether a job can wait in the queue for others (`Task.after`)."""
+        return False
+
     def group(self, role: str) -> str:
         """Which of the backend's nodes a role's gang runs on: those whose dask workers are named `<group>-…`. Empty: any."""
         return ""
@@ -81,6 +86,7 @@ class Task:
     `command` is what each rank runs; `driver` is the command of the detached process that supervises them. `attempt` counts the
     launches of one run, from 1, and numbers the logs. `servers` are gangs that live beside this one: each is restarted on its own, and all
     end when it ends. Modules to `preload` are what a command `(python, "-m", …)` imports: once for all ranks of a node, which are forked from there.
+    `after` are ids of the backend's jobs that have to exit with 0 before this one starts, where it `chains`.
     """
 
     run_dir: Path
@@ -92,6 +98,7 @@ class Task:
     role: str = "actor"
     servers: Sequence[Task] = ()
     preload: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     def log_path(self, role: str, attempt: int) -> Path:
         return self.run_dir / "logs" / f"{role}.{attempt}.log"

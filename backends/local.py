@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CLOCK_TOLERANCE_S = 5.0  # of a job without a mark, which had ended before it was looked at, or is of an earlier version
 KILL_TIMEOUT_S = 10.0
+DRIVERS = ("workbench.processes.driver", "workbench.jobs.stage")
+"""The modules that drive a run."""
 
 
 class Config(base.Config):
@@ -93,6 +95,15 @@ def look(job: Job) -> JobStatus:
     if job.host != socket.gethostname():
         return JobStatus(None)
     return JobStatus(True) if _process(job) else JobStatus(False, ended="the driver process died")
+
+
+def launched(run_dir: Path) -> Job | None:
+    """The driver on this machine that a launch started whose caller was killed before it could note the job; None where there is none."""
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        command = process.info["cmdline"] or []
+        if str(run_dir) in command and any(word in DRIVERS for word in command) and not command[0].endswith("sh"):
+            return Job("local", str(process.pid), socket.gethostname(), process.info["create_time"], mark(process.pid))
+    return None
 
 
 def withdraw(job: Job) -> bool:

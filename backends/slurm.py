@@ -92,7 +92,7 @@ def launch(task: Task) -> Job:
     path.touch(mode=0o600)
     path.write_text(text)
     try:
-        done = _slurm_queue.command("sbatch", "--parsable", str(path), env=dict(task.env), timeout_s=SUBMIT_TIMEOUT_S)
+        done = _slurm_queue.command("sbatch", "--parsable", *_dependency(task), str(path), env=dict(task.env), timeout_s=SUBMIT_TIMEOUT_S)
     except TimeoutError as error:
         raise OSError(f"{error}; `squeue --me` tells whether the job is there") from None
     if done.returncode:
@@ -100,9 +100,23 @@ def launch(task: Task) -> Job:
     return Job(backend="slurm", id=done.stdout.strip().partition(";")[0], host=socket.gethostname(), started=time.time())
 
 
+def _dependency(task: Task) -> list[str]:
+    """Of a job that waits for others. Where one of them fails, or is cancelled, SLURM takes it out of the queue. A requeued one has not ended."""
+    return [f"--dependency=afterok:{':'.join(task.after)}", "--kill-on-invalid-dep=yes"] if task.after else []
+
+
 def look(job: Job) -> JobStatus:
     """What squeue, or sacct for a job that left it, says; one call serves all jobs that are looked at within a few seconds."""
     return _slurm_queue.look(job)
+
+
+def launched(run_dir: Path) -> Job | None:
+    """The job that a launch submitted whose caller was killed before it could note it; None where there is none. Raises OSError without an answer."""
+    now = _slurm_queue.queue(max_age_s=0)
+    if now.error:
+        raise OSError(now.error)
+    entries = [entry for entry in now.jobs.values() if entry.name == _job_name(run_dir) and (entry.waits or entry.state in _slurm_queue.RUNNING)]
+    return Job("slurm", entries[-1].id.partition("+")[0], socket.gethostname(), time.time()) if entries else None
 
 
 def withdraw(job: Job) -> bool:
@@ -191,12 +205,16 @@ def _component(task: Task, config: Config, nodes: int, own: dict[str, Any], head
         "processes": 1,
         "nanny": False,
         "interface": config.interface,
-        "job_name": "".join(c for c in task.run_dir.name if c.isascii() and (c.isalnum() or c in "-_.")) or "run",
+        "job_name": _job_name(task.run_dir),
         "job_extra_directives": directives,
         "job_script_prologue": head,
         "worker_extra_args": _worker_arguments(task),
         "python": config.python or ("python3" if config.container else None),
     }
+
+
+def _job_name(run_dir: Path) -> str:
+    return "".join(c for c in run_dir.name if c.isascii() and (c.isalnum() or c in "-_.")) or "run"
 
 
 def _worker_arguments(task: Task) -> list[str]:

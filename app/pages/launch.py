@@ -13,7 +13,10 @@ PAGE = {"title": "Launch", "icon": "rocket_launch", "section": "Train", "order":
 SOURCES_S = 0.5
 """How long a redrawn form waits for what a thread finds out about data and models."""
 
-st.markdown("## Launch a run", anchors=False)
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.markdown("## Launch a run", anchors=False, width="content")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        st.page_link("pages/pipelines.py", label="Several in sequence: a pipeline", icon=":material/account_tree:")
 source = choose.cloned_run()
 start = setup.start(source)
 left, right = st.columns([5, 3], gap="large")

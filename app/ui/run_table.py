@@ -14,6 +14,7 @@ from ui import access, choose, frame
 from workbench import api
 from workbench import metrics as M
 from workbench.api import Run
+from workbench.rundir import pipelines
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import LIVE, State, Status
 from workbench.settings.stored import problem, spec_tree, work
@@ -100,7 +101,8 @@ def _keep_selected(shown: list[str]) -> None:
 
 def _matches(run: Run, terms: list[str]) -> bool:
     spec = spec_tree(run.dir)
-    hay = f"{run.id} {spec.get('name')} {work(spec)} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
+    pipeline = " ".join(pipelines.stage_of(run.dir) or ())
+    hay = f"{run.id} {pipeline} {spec.get('name')} {work(spec)} {spec.get('model', {}).get('source')} {spec.get('data', {}).get('train')}".lower()
     return all(word in hay for word in terms)
 
 
@@ -131,9 +133,9 @@ def _rounded(seconds: float | None) -> timedelta | None:
 
 
 def _name(run: Run, spec: dict[str, Any]) -> str:
-    """A run's name, with what is to be known before it is opened: whose it is, or that its settings cannot be read."""
+    """A run's name, with what is to be known before it is opened: that it is a pipeline's stage, whose it is, or that its settings cannot be read."""
     name = text.visible(str(spec.get("name", run.id)))
-    notes = [f"{run.owner}’s, read-only"] if run.read_only else []
+    notes = [*(["pipeline"] if pipelines.stage_of(run.dir) else []), *([f"{run.owner}’s, read-only"] if run.read_only else [])]
     return " · ".join([name, *notes, *(["settings unreadable"] if problem(run.dir) else [])])
 
 

@@ -18,9 +18,9 @@ from workbench.data.chat import Chat
 from workbench.data.rows import Message, PromptOnly, Unpaired
 from workbench.engine import hf, padding
 from workbench.engine.step import Policy
-from workbench.jobs.export import score_difference
 from workbench.models import messages
 from workbench.models.reward_models import RewardModel
+from workbench.processes.exported import score_difference
 from workbench.rewards.base import Finished
 from workbench.settings import Lora, Model
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from workbench.data.targets import Targets
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
@@ -28,21 +29,72 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
     job = experiment.job
     if isinstance(job, CheckpointsJob):
         return _with_checkpoints(experiment, job)
-    if not isinstance(job, CheckpointJob) or job.checkpoint is None:
+    if not isinstance(job, CheckpointJob):
         return experiment
+    if job.checkpoint is None:
+        return _asked_as_beside(experiment)
     try:
         folder = locate(job.checkpoint)
         weights = _weights(folder)
         _check(experiment, folder)
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
+    return _with_weights(experiment, weights, _of_run(experiment, folder), str(folder))
+
+
+def _with_weights(experiment: Experiment, weights: Mapping[str, object], taken: Mapping[str, object], checkpoint: str | None = None) -> Experiment:
+    """The experiment on weights of this model, its job's checkpoint named anew where one is given. Raises SpecError where the layout does not fit."""
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
-    result = parse({**tree, "job": {**tree["job"], "checkpoint": str(folder)}, "model": {**tree["model"], **weights}})
+    named = {"checkpoint": checkpoint} if checkpoint else {}
+    result = parse({**tree, **taken, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}})
     try:
         check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
     return result
+
+
+def _of_run(experiment: Experiment, folder: Path) -> dict[str, object]:
+    """What a job takes over from the run of its checkpoint beside the model: how ratings are said, where it asks for answers; the algorithm, whose scores it reads."""
+    run = RunDir(folder.parents[1])
+    return _taken_over(experiment, stored.experiment(run)) if opening.is_file(run.spec_path) else {}
+
+
+def _taken_over(experiment: Experiment, of: Experiment) -> dict[str, object]:
+    job, data = experiment.job, experiment.data
+    assert isinstance(job, CheckpointJob)
+    taken: dict[str, object] = {}
+    if "steering" in job.takes_over and data.steering is None and of.data.steering is not None:
+        taken["data"] = data.model_copy(
+            update={"steering": of.data.steering, "template_kwargs": data.template_kwargs or of.data.template_kwargs}
+        ).model_dump(mode="json")
+    if "algorithm" in job.takes_over:
+        taken["algorithm"] = of.algorithm.model_dump(mode="json")
+    return taken
+
+
+def _asked_as_beside(experiment: Experiment) -> Experiment:
+    """With the ratings as the model in a directory was trained to read them, where the directory says so."""
+    job, data, source = experiment.job, experiment.data, Path(experiment.model.source).expanduser()
+    assert isinstance(job, CheckpointJob)
+    if "steering" not in job.takes_over or data.steering is not None or not source.is_dir() or (known := Targets.beside(source)) is None:
+        return experiment
+    tree = experiment.model_dump(mode="json")
+    kwargs = data.template_kwargs or dict(known.template_kwargs)
+    return parse({**tree, "data": {**tree["data"], "steering": known.steering.model_dump(mode="json"), "template_kwargs": kwargs}})
+
+
+def with_expected_checkpoint(experiment: Experiment, of: Experiment) -> Experiment:
+    """The experiment of a job on the checkpoint that the run `of` is going to write, with the model that it will be of.
+
+    Raises:
+        SpecError: those weights are not what the job needs, or the layout does not fit the model.
+    """
+    try:
+        _check_scores(experiment, of, "the checkpoint to come")
+    except ValueError as error:
+        raise SpecError([(KEY, str(error))]) from None
+    return _with_weights(experiment, of.model.model_dump(mode="json", include=set(WEIGHTS)), _taken_over(experiment, of))
 
 
 def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment:
@@ -171,9 +223,17 @@ def _check(experiment: Experiment, folder: Path) -> None:
     run = RunDir(folder.parents[1])
     if not opening.is_file(run.spec_path):  # a checkpoint that was copied out of its run: the loading tells
         return
-    theirs = stored.experiment(run).algorithm
+    _check_scores(experiment, stored.experiment(run), str(folder))
+
+
+def _check_scores(experiment: Experiment, of: Experiment, checkpoint: str) -> None:
+    theirs, job = of.algorithm, experiment.job
+    if isinstance(job, CheckpointJob) and job.takes_scorers:
+        return
     scores, wanted = (outputs_of(algorithm).scores for algorithm in (theirs, experiment.algorithm))
     if scores and not wanted:
-        raise ValueError(f"{folder} is of a model that scores answers and gives none (algorithm={theirs.name})")
+        raise ValueError(f"{checkpoint} is of a model that scores answers and gives none (algorithm={theirs.name})")
     if scores != wanted:
-        raise ValueError(f"{folder} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}")
+        raise ValueError(
+            f"{checkpoint} is of a model with {scores or 'no'} scores (algorithm={theirs.name}); {experiment.algorithm.name} wants {wanted}"
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from workbench.backends import base as backends
@@ -11,17 +12,17 @@ from workbench.backends import forking, local
 from workbench.backends.base import Finding
 from workbench.jobs import inputs
 from workbench.jobs import preflight as preflights
-from workbench.jobs.checkpoints import with_checkpoint
+from workbench.jobs.checkpoints import KEY, with_checkpoint
 from workbench.jobs.problems import needed
 from workbench.jobs.sources import check_sources
 from workbench.processes import WARM, startup
 from workbench.processes.driver import task_of
 from workbench.rundir import once as onces
-from workbench.rundir import store
+from workbench.rundir import opening, store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.lines import Job
 from workbench.rundir.permission import changes
-from workbench.rundir.store import FORMAT, RunDir, State
+from workbench.rundir.store import FORMAT, STAGE, RunDir, State
 from workbench.settings import composing, placement, stored
 from workbench.settings.composing import SpecError
 from workbench.settings.spec import RESUMABLE, Experiment, changed
@@ -49,23 +50,55 @@ def start(experiment: Experiment, once: str = "") -> RunDir:
         if differing := _differing(with_checkpoint(experiment).with_absolute_paths(), stored.experiment(run)):
             raise SpecError([(key, f"is {now!r}; once={once!r} was launched as {run.id} with {was!r}") for key, now, was in differing])
         if run.status.state == State.CREATED:  # whoever created it ended before the launch
-            launch(run, task_of(run, stored.experiment(run), attempt=1))
+            launch(run, _task(run, stored.experiment(run), attempt=1))
         return run
 
 
-def _start(experiment: Experiment, once: str = "") -> RunDir:
-    experiment = _settled(experiment)
-    warnings = _warnings(experiment)
-    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml(), once)
+@dataclass(frozen=True)
+class AsStage:
+    """A run that is a stage of a pipeline: its id and its mark, the jobs that it waits for in the queue, and outputs of other stages that are to come."""
+
+    run_id: str
+    mark: str
+    after: Sequence[str] = ()
+    to_come: Sequence[str] = ()
+
+
+@changes
+def start_stage(experiment: Experiment, stage: AsStage) -> RunDir:
+    """As `start`, for a stage of a pipeline, under its id. A run that was created under it and never launched is launched.
+
+    Raises:
+        SpecError, OSError: as `start`; FileExistsError where the run was launched before.
+    """
+    run = RunDir(store.runs_root() / stage.run_id)
+    if store.is_run(run.path) and run.status.state == State.CREATED:
+        launch(run, _task(run, stored.experiment(run), 1, stage.after))
+        return run
+    return _start(experiment, stage=stage)
+
+
+def _start(experiment: Experiment, once: str = "", stage: AsStage | None = None) -> RunDir:
+    experiment, warnings = checked(experiment, stage.to_come if stage else ())
+    named = {"run_id": stage.run_id, "stage": stage.mark} if stage else {}
+    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml(), once, **named)
     try:
         _keep_warnings(run, warnings)
         inputs.keep(run, experiment)
-        launch(run, task_of(run, experiment, attempt=1))
+        launch(run, _task(run, experiment, 1, stage.after if stage else ()))
     except OSError:
         if run.status.state == State.CREATED:
             store.discard(run)
         raise
     return run
+
+
+def _task(run: RunDir, experiment: Experiment, attempt: int, after: Sequence[str] = ()) -> backends.Task:
+    """What the backend is asked to run; of a pipeline's stage the driver looks first whether the stages before it are complete."""
+    task = task_of(run, experiment, attempt)
+    if not opening.is_file(run.path / STAGE):
+        return task
+    return replace(task, driver=(sys.executable, "-m", "workbench.jobs.stage", str(run.path)), after=tuple(after))
 
 
 def _differing(wanted: Experiment, launched: Experiment) -> list[tuple[str, object, object]]:
@@ -78,8 +111,11 @@ def _differing(wanted: Experiment, launched: Experiment) -> list[tuple[str, obje
 
 
 @changes
-def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_data: bool = False) -> None:
+def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_data: bool = False, after: Sequence[str] = ()) -> None:
     """Launch an ended run again as this attempt, from its latest valid checkpoint, with other settings where the overrides say so.
+
+    Args:
+        after: jobs of the same backend that have to be complete first.
 
     Raises:
         ValueError: the run is still running, a file that it needs cannot be read, or a data file or the model has changed and `changed_data` does not
@@ -99,7 +135,7 @@ def resume(run: RunDir, attempt: int, overrides: Sequence[str] = (), changed_dat
     if changed_data:
         inputs.keep(run, experiment)
         startup.accept_other_weights(run)
-    launch(run, task_of(run, experiment, attempt))
+    launch(run, _task(run, experiment, attempt, after))
 
 
 @changes
@@ -148,10 +184,21 @@ def script(experiment: Experiment) -> str:
     return preflights.script(_settled(experiment), store.runs_root())
 
 
-def _settled(experiment: Experiment) -> Experiment:
+def checked(experiment: Experiment, to_come: Sequence[str] = ()) -> tuple[Experiment, list[Finding]]:
+    """The experiment as its run keeps it, and the warnings of the quick checks. What is `to_come` counts as there: paths, and ids of runs with checkpoints.
+
+    Raises:
+        SpecError: what keeps it from being launched.
+    """
+    experiment = _settled(experiment, to_come)
+    return experiment, _warnings(experiment, to_come)
+
+
+def _settled(experiment: Experiment, to_come: Sequence[str] = ()) -> Experiment:
     """As a run keeps it: its sources can be read and are named from the root, and what was left open is settled. Raises SpecError for those that cannot."""
-    experiment = with_checkpoint(experiment)
-    if problems := check_sources(experiment).problems:
+    if not _names(experiment, KEY, to_come):
+        experiment = with_checkpoint(experiment)
+    if problems := [(key, what) for key, what in check_sources(experiment).problems if not _names(experiment, key, to_come)]:
         raise SpecError(problems)
     experiment = experiment.with_absolute_paths()
     if not placement.is_open(experiment.algorithm):
@@ -160,9 +207,18 @@ def _settled(experiment: Experiment) -> Experiment:
     return experiment.settled(has_gpus=bool(here.nodes[0].gpus or here.error))
 
 
-def _warnings(experiment: Experiment) -> list[Finding]:
+def _names(experiment: Experiment, key: str, outputs: Sequence[str]) -> bool:
+    """Whether the setting with this key, or one below it, names one of the outputs."""
+    if not outputs:
+        return False
+    values = [str(value) for name, value in composing.leaves(experiment.model_dump(mode="json")) if name == key or name.startswith(f"{key}.")]
+    return any(output in value for value in values for output in outputs)
+
+
+def _warnings(experiment: Experiment, to_come: Sequence[str] = ()) -> list[Finding]:
     """Those of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
     problems = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
+    problems = [each for each in problems if not (each.key and _names(experiment, each.key, to_come))]
     if errors := [(each.key, f"{each.name}: {each.message}") for each in problems if each.level == "error"]:
         raise SpecError(errors)
     return [each for each in problems if each.level == "warning"]

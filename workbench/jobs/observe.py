@@ -9,6 +9,7 @@ from workbench.rundir.store import LIVE, RunDir, State, Status
 LAUNCH_TIMEOUT_S = 240.0
 """A scheduler that is asked for the job may take its time: longer than any backend waits for it."""
 SILENCE_TIMEOUT_S = 300.0
+INTERRUPTED = "the launch was interrupted before the backend gave a job"
 
 
 def observed_status(run: RunDir) -> Status:
@@ -25,7 +26,7 @@ def observed_status(run: RunDir) -> Status:
     if status.job is None:
         if run.silence_s < LAUNCH_TIMEOUT_S:
             return status
-        return ended(run, status, State.FAILED, "the launch was interrupted before the backend gave a job")
+        return ended(run, status, State.FAILED, INTERRUPTED)
     try:
         sight = backend_of(status).look(job_of(status))
     except (ValueError, OverflowError) as error:  # a job that no backend gave

@@ -10,6 +10,7 @@ from workbench.data.chat import Chat
 from workbench.data.rows import Malformed, Message, Rated
 from workbench.engine import checkpoint, hf, parallel
 from workbench.engine.step import Policy
+from workbench.processes.attribute_models import measured
 from workbench.rundir.store import RunDir
 from workbench.settings import Model, stored
 from workbench.settings.modules import outputs_of
@@ -53,7 +54,7 @@ class AttributeModel:
         if (length := len(row.prefix) + len(row.branches[0])) > self._longest:
             raise ValueError(f"{self.id} reads {self._longest} tokens (data.max_length of its run); prompt and answer have {length}")
         (given,) = self._policy.outputs([row])
-        return dict(zip(self.attributes, reward_model.predicted(given.of("scores_SK"), self._cfg)[0].tolist(), strict=True))
+        return dict(measured(given.of("scores_SK")[0], self._cfg).expected)
 
 
 class Measures:

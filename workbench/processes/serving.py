@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from workbench.engine import parallel
 from workbench.processes import served_models
 from workbench.processes.controls import Controls
-from workbench.processes.kinds.serve import Config
 from workbench.processes.measuring import BY_RULE, AttributeModel, Measures
 from workbench.processes.rank import Rank
 from workbench.processes.served_models import Served
@@ -182,12 +181,42 @@ class Decoder:
                 tell(None)
 
 
+class Settings(Protocol):
+    """Of an endpoint."""
+
+    @property
+    def checkpoints(self) -> Sequence[str]: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def idle_timeout_s(self) -> float: ...
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def max_waiting(self) -> int: ...
+
+    @property
+    def max_request_mb(self) -> int: ...
+
+    @property
+    def measure(self) -> str | None: ...
+
+    @property
+    def rules(self) -> Sequence[str]: ...
+
+
 class Serving:
     """One rank of it."""
 
-    def __init__(self, rank: Rank):
-        assert isinstance(rank.spec.job, Config)
-        self._rank, self._cfg = rank, rank.spec.job
+    def __init__(self, rank: Rank, settings: Settings):
+        self._rank, self._cfg = rank, settings
         _check_layout(rank)
         names = self._cfg.checkpoints or (rank.spec.model.source,)
         self._models = served_models.load(names, rank.spec.model, lambda message: rank.emit("phase", message=message))

@@ -38,11 +38,19 @@ class _Lengths(_Strict):
     chosen: list[bool]
 
 
+class _Confusion(_Strict):
+    levels: list[int]
+    counts: list[list[Number]]
+
+
 class _Ratings(_Strict):
     name: str
     rated: Count
     actual: list[Number]
     predicted: list[Number]
+    bins: list[_Bin] = []
+    calibration: list[_Bin] = []
+    confusion: _Confusion | None = None
 
 
 class _Ranking(_Strict):
@@ -133,6 +141,24 @@ class _Status(_Strict):
     job: _Job | None = None
 
 
+class _Pipeline(_Strict):
+    model_config = ConfigDict(extra="forbid")
+    format: Count
+    created: Moment
+    updated: Moment
+    attempt: Annotated[int, Field(ge=1, lt=MOST)]
+    stopping: bool
+    resuming: list[str]
+    problems: dict[str, str]
+    job: _Job | None
+
+
+class _Stage(_Strict):
+    model_config = ConfigDict(extra="forbid")
+    pipeline: Annotated[str, Field(min_length=1, max_length=200)]
+    stage: Annotated[str, Field(min_length=1, max_length=80)]
+
+
 class _Beat(_Strict):
     model_config = ConfigDict(extra="forbid")
     role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -173,6 +199,16 @@ def request(record: Mapping[str, object]) -> str:
 def status(record: Mapping[str, object]) -> str:
     """Why a status is none; empty where it is one. Its state is looked up elsewhere."""
     return _wrong(_Status, record)
+
+
+def pipeline(record: Mapping[str, object]) -> str:
+    """Why the status of a pipeline is none; empty where it is one."""
+    return _wrong(_Pipeline, record)
+
+
+def stage(record: Mapping[str, object]) -> str:
+    """Why what a run says of its pipeline is nothing of the kind; empty where it is."""
+    return _wrong(_Stage, record)
 
 
 def beat(record: Mapping[str, object]) -> str:

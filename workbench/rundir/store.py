@@ -4,6 +4,7 @@
               spec.<attempt>.yaml        the same from this attempt on, where a resume changed how the run continues
               status.json                format, state, attempt, step, message, job; replaced atomically; one writer at a time
               once                       the name under which it is launched only once; not there where it has none
+              stage                      the pipeline and the stage that it is; not there where it is none: `workbench.rundir.pipelines`
               inputs.json                checksums of the data files at the launch
               precision                  what the first gang made of `auto`: fp32 or bf16
               commit, weights            the first gang's: a hub model's commit; the fingerprint of the weights that the run began with
@@ -11,7 +12,9 @@
               beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
               control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
+              export/                    the Hugging Face directory that a job of the kind export makes
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
+              adherence.json             how well answers are what was requested; see `workbench.rundir.adherence`
               checkpoints/<step>/        complete only when its marker is there
               critic/checkpoints/<step>/  the critic's, likewise
               critic/journal/            a served critic's lessons since its last checkpoint
@@ -60,6 +63,7 @@ FORMAT = 2
 """The newest format that this version reads, and the one that it writes."""
 COMPLETE = "COMPLETE"
 ONCE = "once"
+STAGE = "stage"
 RESERVE_BYTES = 65536
 LOCK_TIMEOUT_S = 10.0
 
@@ -315,17 +319,22 @@ def new_run_id(name: str) -> str:
 
 
 @changes
-def create(root: Path, name: str, spec_yaml: str, once: str = "") -> RunDir:
+def create(root: Path, name: str, spec_yaml: str, once: str = "", run_id: str = "", stage: str = "") -> RunDir:
     """A new run's folder, private to its owner, with its spec and a first status. It appears when all that is in it; else nothing is left.
 
-    `once` is the name that `workbench.rundir.once` finds it by.
+    `once` is the name that `workbench.rundir.once` finds it by, `stage` what `workbench.rundir.pipelines` says of it. With a `run_id` that was made
+    before, what a process left that was killed while it created the run is replaced.
 
     Raises:
-        OSError: the disk is full, or there are no rights.
+        OSError: the disk is full, or there are no rights; FileExistsError: there is a run with this id.
     """
     root.mkdir(parents=True, exist_ok=True)
-    final = root / new_run_id(name)
+    final = root / (run_id or new_run_id(name))
     run = RunDir(root / f".{final.name}.new")
+    if run_id and final.exists():
+        raise FileExistsError(f"run {run_id} is there already")
+    if run_id and run.path.exists():
+        shutil.rmtree(run.path)
     run.path.mkdir(mode=0o700)
     try:
         if opening.owner_of(run.path) != os.geteuid():
@@ -335,6 +344,8 @@ def create(root: Path, name: str, spec_yaml: str, once: str = "") -> RunDir:
         write_once(run.path / "spec.yaml", spec_yaml)
         if once:
             write_once(run.path / ONCE, once)
+        if stage:
+            write_once(run.path / STAGE, stage)
         now = time.time()
         write_atomic(run.status_path, json.dumps(asdict(Status(format=FORMAT, created=now, updated=now))))
         run.path.rename(final)

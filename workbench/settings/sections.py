@@ -40,12 +40,26 @@ class JobConfig(Frozen):
 
     sections: ClassVar[Sequence[str]] = ()
     """The sections of the experiment that the kind reads: a form shows those, and `algorithm` is required where it is among them."""
+    outputs: ClassVar[Mapping[str, str]] = {}
+    """What a run leaves for the later stages of a pipeline: by name the file or folder in the run's folder; `checkpoint` is the newest one."""
+    most_ranks: ClassVar[int | None] = None
+    """How many processes the kind can be shared by; None: any number."""
+
+    doing: ClassVar[str] = ""
+    """What a progress bar says that the job does; empty: its name with -ing."""
+    reads: ClassVar[str] = "prompt"
+    """The kind of row (`workbench.data.rows.Kind`) that a job without an algorithm reads."""
 
     name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
 
 
 class CheckpointJob(JobConfig):
     """A kind of job on weights that are there."""
+
+    takes_over: ClassVar[Sequence[Literal["steering", "algorithm"]]] = ()
+    """What the job has of the checkpoint's run beside the model: how it says ratings (`data.steering`), its algorithm."""
+    takes_scorers: ClassVar[bool] = False
+    """Whether the weights may be of a model that scores answers, whatever the experiment's algorithm wants."""
 
     checkpoint: str | None = Field(
         default=None,

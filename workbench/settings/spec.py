@@ -106,6 +106,15 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _fits_its_job(self) -> Experiment:
+        most = self.job.most_ranks
+        if most is not None and self.backend.world_size > most:
+            raise ValueError(
+                f"job={self.job.name} runs in {most} process{'es' * (most > 1)}, and backend.num_nodes x backend.ranks_per_node is {self.backend.world_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_its_algorithm(self) -> Experiment:
         if "algorithm" in self.job.sections and self.algorithm.name == NO_ALGORITHM:
             raise ValueError(f"algorithm: job={self.job.name} needs one; there are: {', '.join(algorithm_names())}")

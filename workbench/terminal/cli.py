@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|serve|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|team|model get|bench|notebook`."""
+"""The command line: `workbench run|evaluate|generate|serve|adherence|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|pipeline|team|model get|bench|notebook`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from workbench.rundir import opening
 from workbench.rundir.store import State
 from workbench.settings import plain
 from workbench.settings.stored import spec_tree
+from workbench.terminal import pipelines
 from workbench.terminal.app import PASSED_ON, app_
 from workbench.terminal.bench import bench, parity
 from workbench.terminal.chaos import chaos
@@ -34,7 +35,8 @@ from workbench.terminal.model import model
 from workbench.terminal.notebook import notebook
 from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
 from workbench.terminal.serve import serve
-from workbench.terminal.summary import listed, readable_events, result, summary
+from workbench.terminal.steering import adherence
+from workbench.terminal.summary import STATE_COLORS, listed, readable_events, result, summary
 from workbench.views.text import clock
 
 app = typer.Typer(
@@ -46,19 +48,24 @@ RunId = Annotated[str, typer.Argument(help="A run's id, the beginning or end of 
 ResumeOverrides = Annotated[list[str] | None, typer.Argument(help="key=value of the layout or the backend, to continue with other settings.")]
 Follow = Annotated[bool, typer.Option("--follow/--detach", help="Show the progress to the end, or return at once; the run continues either way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "killed": "magenta", "stopping": "yellow"}
 
 
 @app.command()
 def run(
-    overrides: Annotated[list[str] | None, typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="group=choice and key=value, as in `experiment=dpo_demo algorithm.beta=0.3`; or `pipeline=NAME stage.key=value`."),
+    ] = None,
     follow: Follow = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Launch nothing: print the batch script, with the settings on standard error; or the settings.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Launch an experiment and follow it to its end. Ctrl-C leaves it running."""
+    """Launch an experiment, or a pipeline (`pipeline=NAME`), and follow it to its end. Ctrl-C leaves it running."""
+    if of_pipeline := pipelines.named(overrides or []):
+        pipelines.run(*of_pipeline, follow, dry_run, as_json)
+        return
     experiment = api.compose(overrides or [])
     if dry_run:
         script = api.script(experiment)
@@ -303,12 +310,23 @@ def doctor(
         doctor.render(parts, out)
 
 
-for command in (evaluate, generate, serve, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
+for command in (
+    evaluate,
+    generate,
+    serve,
+    adherence,
+    cluster,
+    preflight,
+    metrics,
+    parity,
+    chaos,
+):  # after those that everyone needs, as --help lists them
     app.command()(command)
 app.command("app", context_settings=PASSED_ON)(app_)
 app.command("app-url")(app_url)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
+app.add_typer(pipelines.pipeline, name="pipeline")
 app.add_typer(team, name="team")
 app.add_typer(bench, name="bench")
 app.add_typer(notebook, name="notebook")

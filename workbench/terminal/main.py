@@ -11,8 +11,9 @@ from workbench.processes import WARM
 
 
 def runs_here(arguments: Sequence[str]) -> bool:
-    """Whether these words, after `workbench`, launch a run on this machine and wait for it. A backend that an experiment's file names is not looked up."""
-    elsewhere = any(word.startswith("backend=") and word != "backend=local" for word in arguments)
+    """Whether these words, after `workbench`, launch a run on this machine and wait for it. A backend that an experiment's file names is not looked up.
+    The stages of a pipeline are launched by another process."""
+    elsewhere = any(word.startswith(("backend=", "pipeline=")) and word != "backend=local" for word in arguments)
     return arguments[:1] == ["run"] and len(arguments) > 1 and not elsewhere and not {"--dry-run", "--detach", "--help"} & {*arguments}
 
 

@@ -14,6 +14,9 @@ from workbench.rundir.store import NewerFormat
 from workbench.settings import stored
 from workbench.settings.stored import spec_tree
 
+STATE_COLORS = {"running": "green", "completed": "blue", "failed": "red", "stopped": "yellow", "killed": "magenta", "stopping": "yellow"}
+"""The colour of a state in a terminal, as rich calls it."""
+
 
 def listed(item: api.Run) -> dict[str, Any]:
     """A run's summary; for one whose status cannot be read, because it is damaged or a newer version's, only that, with the cause."""

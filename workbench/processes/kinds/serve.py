@@ -35,4 +35,5 @@ def work(rank: Rank) -> None:
     """What a rank of this kind of job does."""
     from workbench.processes.serving import Serving
 
-    Serving(rank).go()
+    assert isinstance(rank.spec.job, Config)
+    Serving(rank, rank.spec.job).go()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench import metrics as M
 from workbench.settings import JobConfig, best
@@ -26,6 +26,7 @@ class Config(JobConfig):
     """Train the model with the algorithm."""
 
     sections = ("algorithm", "model", "data", "validation", "checkpoint", "rollout", "watch", "backend")
+    outputs: ClassVar = {"checkpoint": "checkpoints"}
 
     name: Literal["train"] = "train"
 
@@ -58,12 +59,14 @@ class Training:
     def _load_data(self) -> None:
         from workbench import algorithms
 
-        self._data = self._rank.read(self._spec.data, algorithms.kind_of_rows(self._spec.algorithm), getattr(self._spec.algorithm, "max_tokens", 0))
+        kind = algorithms.kind_of_rows(self._spec.algorithm, self._spec.data)
+        self._data = self._rank.read(self._spec.data, kind, getattr(self._spec.algorithm, "max_tokens", 0))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
         if check := getattr(self._algorithm, "check", None):
-            check([*self._train, *self._held_out], self._spec.algorithm)
+            for warning in check([*self._train, *self._held_out], self._spec.algorithm):
+                self._rank.warn(warning)
 
     def _coverage(self) -> Coverage:
         """How the steps go over the rows; warned of where that is not what the settings ask for."""
