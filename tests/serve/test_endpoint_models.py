@@ -1,8 +1,9 @@
-"""What an endpoint serves: adapters of a run beside their base on shared weights, attributes as the run was trained on them, two tensor-parallel ranks, an end when idle."""
+"""What an endpoint serves: adapters of a run beside their base on shared weights, attributes as the run was trained on them, two tensor-parallel ranks, and its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 from tests.serve.endpoint import served
-from tests.waiting import until
 from workbench.algorithms import sft
 from workbench.data.rows import Message
 from workbench.data.steering import conditioned
@@ -19,11 +19,13 @@ from workbench.engine import lora
 from workbench.engine.checkpoint import Checkpoints
 from workbench.engine.reading import Reader
 from workbench.engine.step import Policy
+from workbench.processes.decoder import Inbox
 from workbench.processes.served_models import ids
+from workbench.processes.serving import is_over
 from workbench.rollout.base import Sampling
 from workbench.rollout.live import Ask, Drawn, Echo, Live
 from workbench.rundir import store
-from workbench.rundir.store import RunDir, State
+from workbench.rundir.store import RunDir
 from workbench.serve.completions import Refused
 from workbench.settings import Checkpoint, Lora, Model, Steering
 from workbench.settings.spec import compose
@@ -150,11 +152,11 @@ def test_models_are_called_by_readable_names(trained: tuple[RunDir, Any], tmp_pa
         ids([folders[2], folders[2]])
 
 
-def test_two_ranks_serve_a_base_and_its_adapters_until_nobody_asks(trained: tuple[RunDir, Any]) -> None:
-    """The prompts of an answer with attributes are those of a conditioned conversation; the idle endpoint ends by itself."""
+def test_two_ranks_serve_a_base_and_its_adapters(trained: tuple[RunDir, Any]) -> None:
+    """The prompts of an answer with attributes are those of a conditioned conversation."""
     run, _ = trained
     base = run.path.parents[1] / "base"
-    words = ["model.tensor_parallel=2", "backend.ranks_per_node=2", "job.idle_timeout_s=3", "job.slots=2"]
+    words = ["model.tensor_parallel=2", "backend.ranks_per_node=2", "job.slots=2"]
     with served(run.path.parents[1], [run.id, f"{run.id}:1", str(base)], *words) as endpoint:
         client = endpoint.client
         listed = {model.id: model for model in client.models()}
@@ -172,5 +174,21 @@ def test_two_ranks_serve_a_base_and_its_adapters_until_nobody_asks(trained: tupl
         for attributes, said in (({"quality": 4}, "verbosity, humor"), ({"verbosity": 5}, "from 0 to 4"), ({}, "a rating")):
             with pytest.raises(Refused, match=said):
                 next(client.stream(f"{run.id}:2", QUESTION, attributes=attributes))
-        until(lambda: endpoint.run.status.state.ended, what="the idle endpoint's end")
-        assert endpoint.run.status.state == State.COMPLETED
+
+
+def test_an_endpoint_ends_when_nobody_has_asked_for_long() -> None:
+    assert [is_over(100.0, last, 60.0) for last in (100.0, 41.0, 39.0)] == [False, False, True]
+    assert not is_over(1e9, 0.0, 0.0)
+
+
+def test_what_waits_when_an_endpoint_ends_is_refused() -> None:
+    """Also what comes afterwards."""
+
+    async def ask(inbox: Inbox, then: Callable[[], None]) -> list[Any]:
+        asyncio.get_running_loop().call_soon(then)
+        return [part async for part in inbox.parts({"op": "answer"})]
+
+    inbox = Inbox()
+    refused = [{"kind": "refused", "message": "the endpoint is ending"}]
+    assert asyncio.run(ask(inbox, inbox.close)) == refused
+    assert asyncio.run(ask(inbox, lambda: None)) == refused
