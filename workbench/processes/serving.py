@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 from workbench.engine import parallel
 from workbench.processes import served_models
 from workbench.processes.controls import Controls
-from workbench.processes.kinds.serve import Config
 from workbench.processes.measuring import BY_RULE, AttributeModel, Measures
 from workbench.processes.rank import Rank
 from workbench.processes.served_models import Served
@@ -186,7 +185,7 @@ class Serving:
     """One rank of it."""
 
     def __init__(self, rank: Rank):
-        assert isinstance(rank.spec.job, Config)
+        assert isinstance(rank.spec.job, CheckpointsJob)
         self._rank, self._cfg = rank, rank.spec.job
         _check_layout(rank)
         names = self._cfg.checkpoints or (rank.spec.model.source,)
