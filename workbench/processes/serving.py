@@ -31,6 +31,7 @@ from workbench.serve.listening import listening
 from workbench.serve.offered import Offered
 from workbench.serve.streaming import Asking
 from workbench.serve.triton import Triton
+from workbench.settings import CheckpointsJob
 
 POLL_S = 0.2
 """How long the decoder waits for a request before it looks for a stop."""
