@@ -20,6 +20,7 @@ from tests.trust.intruder import Intruder
 from workbench.jobs import launch
 
 if TYPE_CHECKING:
+    from tests.serve.endpoint import Served
     from workbench.serve.client import Client
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
@@ -111,6 +112,21 @@ def client(served: tuple[Path, subprocess.Popen]) -> Iterator[Client]:
     client = Client(served[0], "echo", patience_s=120)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tied_model: Path) -> Iterator[Served]:
+    """A policy endpoint with two tiny models."""
+    from tests.serve.endpoint import served
+
+    with served(
+        tmp_path_factory.mktemp("endpoint"),
+        [str(tiny_model), str(tied_model)],
+        "job.slots=4",
+        "job.max_request_mb=1",
+        "job.rules=[verbosity,question]",
+    ) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

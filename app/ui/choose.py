@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 import streamlit as st
@@ -90,6 +90,11 @@ def clone(run_id: str) -> None:
 def launch_with(kind: str, checkpoint: str) -> None:
     """Open Launch for a job on a checkpoint."""
     st.switch_page("pages/launch.py", query_params={"job": kind, "checkpoint": checkpoint})
+
+
+def launch_sft(targets: Mapping[str, object]) -> None:
+    """Open Launch for SFT on rows conditioned on a served checkpoint's attributes."""
+    st.switch_page("pages/launch.py", query_params={name: str(targets[name]) for name in ("endpoint", "model")})
 
 
 def cloned_run() -> api.Run | None:

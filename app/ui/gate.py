@@ -13,9 +13,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from ui import door, headers, origin, owner
+from ui import door, headers, origin
 from ui.access import Access, cookie_name
-from workbench.machines import logins
+from workbench.machines import connections, logins
 
 COOKIE_AGE_S = 30 * 24 * 3600
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-proto", "forwarded")
@@ -38,7 +38,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, access: Access):
         self._app, self._access = app, access
-        self._kernel_tells = access.mode == "team" or owner.kernel_tells()
+        self._kernel_tells = access.mode == "team" or connections.kernel_tells()
         if not self._kernel_tells:
             warning = "warning: this kernel does not tell whose a connection is: only the login token keeps this machine's other users out"
             print(warning, file=sys.stderr, flush=True)
@@ -105,7 +105,7 @@ class Gate:
             return Refusal(NOT_LOOPBACK)
         if any(name in asked.headers for name in PROXY_HEADERS) or asked.client is None:
             return Refusal(PROXY)  # whoever writes these headers names the client: the connection is not known any more
-        if self._kernel_tells and not owner.is_ours((asked.client.host, asked.client.port), (server[0], server[1])):
+        if self._kernel_tells and not connections.is_ours((asked.client.host, asked.client.port), (server[0], server[1])):
             return Refusal(OTHERS)
         return None
 

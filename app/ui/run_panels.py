@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -20,9 +21,10 @@ from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
 from workbench.rundir.files import last_lines
+from workbench.rundir.lines import Ratings
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import COMPLETE, State, Status
-from workbench.settings import command_line
+from workbench.settings import command_line, modules
 from workbench.settings.stored import job, problem, spec_tree, work
 from workbench.views import History, Validation, catalogue, feed, tables, text
 from workbench.views import diagnostics as views
@@ -312,9 +314,17 @@ def _use_checkpoint(run: Run, steps: Sequence[str]) -> None:
         for kind, label, icon in (("generate", "Generate with it", "forum"), ("evaluate", "Evaluate it", "fact_check")):
             if st.button(label, icon=f":material/{icon}:", key=f"{kind}-{run.id}", help=f"Open Launch with a run that does it: `job={kind}`."):
                 choose.launch_with(kind, f"{run.id}:{step}")
+        for page, icon in () if _scores(run) else (("chat", "chat"), ("steer", "tune")):
+            if st.button(page.capitalize(), icon=f":material/{icon}:", key=f"{page}-{run.id}", help="Serve the checkpoint and ask it."):
+                st.switch_page(f"pages/{page}.py", query_params={"checkpoint": f"{run.id}:{step}"})
     st.markdown("**Export as a Hugging Face directory**")
     which = "" if step == steps[0] else f" --step {step}"
     st.code(f"workbench export {run.id}{which} --out exports/{run.id}", language="bash")
+
+
+def _scores(run: Run) -> bool:
+    """Whether its model scores answers and gives none."""
+    return bool(modules.outputs_of(run.spec.algorithm).scores)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -347,14 +357,7 @@ def diagnostics(run: Run) -> None:
     values, metrics = newest.diagnostics, newest.metrics
     st.caption(f"Held-out rows at step {newest.step:,}")
     if values.get("kind") == "regression":
-        shown = [
-            (
-                attribute["name"],
-                _caption(metrics, (M.MAE_OF(attribute["name"]), M.SPEARMAN_OF(attribute["name"]))),
-                views.ratings(attribute, frame.theme()),
-            )
-            for attribute in values["attributes"]
-        ]
+        shown = [each for attribute in values["attributes"] for each in _of_attribute(attribute, metrics)]
     else:
         shown = [
             ("Calibration", _caption(metrics, (M.ACCURACY, M.ECE)), views.calibration(values, frame.theme())),
@@ -368,6 +371,16 @@ def diagnostics(run: Run) -> None:
                 st.markdown(f"**{frame.plain(title)}**", anchors=False)
                 st.caption(caption)
                 st.plotly_chart(figure, theme=None, config={"displayModeBar": False}, key=f"diagnostics-{title}-{run.id}", alt=f"{title}: {caption}")
+
+
+def _of_attribute(attribute: Ratings, metrics: Mapping[str, float]) -> list[tuple[str, str, go.Figure]]:
+    """Title, caption and figure of one attribute's panels: an ordinal head's have its calibration and its confusion too."""
+    name = attribute["name"]
+    panels = [(name, _caption(metrics, (M.MAE_OF(name), M.SPEARMAN_OF(name))), views.ratings(attribute, frame.theme()))]
+    if "calibration" in attribute and "confusion" in attribute:
+        panels.append((f"{name}: calibration", _caption(metrics, (M.ECE_OF(name),)), views.reliability(attribute, frame.theme())))
+        panels.append((f"{name}: levels", f"{attribute['rated']:,} rated answers", views.confusion(attribute, frame.theme())))
+    return panels
 
 
 _LENGTH = (M.LENGTH_SPEARMAN, M.ACCURACY_LONGER_CHOSEN, M.ACCURACY_SHORTER_CHOSEN)

@@ -63,6 +63,27 @@ def test_ratings() -> None:
     assert metrics["mae_humor"].tolist() == [2, 0.5]
 
 
+def test_ordinal_ratings() -> None:
+    """Levels 0 to 2 of two attributes. Logits (0, 0, log 2): P = (1/4, 1/4, 1/2), expected 1.25; rated 2: -log(1/2) = 0.693147, error 0.75.
+    The other, rated 0, from (log 3, 0, 0): -log(3/5) = 0.510826, expected 0.6."""
+    cfg = reward_model.Config(objective="ordinal", attributes=("helpfulness", "humor"), highest=2, likelihood="categorical")
+    scores = [[0.0, 0.0, np.log(2), np.log(3), 0.0, 0.0]] * 2
+    loss, metrics = reward_model.loss(score_batch(scores, {"helpfulness": 2, "humor": 0}, {"humor": 0}), cfg)
+    assert loss.tolist() == pytest.approx([0.693147, 0.510826, 0.510826], abs=1e-6)
+    assert metrics["mae_helpfulness"].tolist() == pytest.approx([0.75])
+    assert metrics["mae_humor"].tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_what_a_head_cannot_learn_is_said_before_the_first_step() -> None:
+    cfg = reward_model.Config(objective="ordinal", attributes=("helpfulness", "humor"), highest=4)
+    rows = [Row([1], ((2,),), values={"helpfulness": 5.0})]
+    with pytest.raises(ValueError, match=r"helpfulness=5, the head's levels are 0 to 4: set algorithm\.lowest and algorithm\.highest"):
+        reward_model.check(rows, cfg)
+    assert reward_model.check(rows, cfg.model_copy(update={"highest": 6})) == [
+        "no row has a rating of humor (algorithm.attributes): these scores learn nothing"
+    ]
+
+
 def test_a_row_with_other_ratings_only() -> None:
     with pytest.raises(ValueError, match="a row has none of them, only: helpfullness"):
         reward_model.loss(score_batch([[3.0, 1.0]], {"helpfullness": 4}), REGRESSION)
@@ -109,7 +130,19 @@ def test_diagnose_ratings() -> None:
     rows = [Row([1], ((1,),), values=values) for values in ({"helpfulness": 1, "humor": 2}, {"helpfulness": 2}, {"helpfulness": 3})]
     found = reward_model.diagnose(rows, given([[2.0, 5.0]], [[3.0, 0.0]], [[5.0, 0.0]]), REGRESSION)
     assert found["metrics"] == {"mae_helpfulness": pytest.approx(4 / 3), "spearman_helpfulness": pytest.approx(1), "mae_humor": 3}
-    assert found["attributes"][0] == {"name": "helpfulness", "rated": 3, "actual": [1, 2, 3], "predicted": [2, 3, 5]}
+    bins = [{"predicted": p, "observed": a, "count": 1} for p, a in ((2, 1), (3, 2), (5, 3))]
+    assert found["attributes"][0] == {"name": "helpfulness", "rated": 3, "actual": [1, 2, 3], "predicted": [2, 3, 5], "bins": bins}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_diagnose_an_ordinal_head() -> None:
+    """Categorical logits of levels 0, 1, 2: the likeliest is 2 with 0.8 and 0 with 0.5 (rated 2 and 1, so right and wrong): errors 0.2 and 0.5."""
+    cfg = reward_model.Config(objective="ordinal", attributes=("humor",), likelihood="categorical", highest=2)
+    rows = [Row([1], ((1,),), values={"humor": rating}) for rating in (2, 1)]
+    found = reward_model.diagnose(rows, given(*np.log(np.array([[[0.1, 0.1, 0.8]], [[0.5, 0.3, 0.2]]], np.float32))), cfg)
+    assert found["metrics"]["ece_humor"] == pytest.approx((0.2 + 0.5) / 2)
+    assert found["attributes"][0]["confusion"] == {"levels": [0, 1, 2], "counts": [[0, 0, 0], [1, 0, 0], [0, 0, 1]]}
+    assert found["attributes"][0]["predicted"] == pytest.approx([1.7, 0.7])
     assert json.loads(json.dumps(found)) == found
 
 

@@ -18,6 +18,7 @@ ALLOWED = (
     "workbench.settings",
     "workbench.settings.spec",
     "workbench.settings.stored",
+    "workbench.rundir.adherence",
     "workbench.rundir.store",
     "workbench.rundir.files",
     "workbench.rundir.lines",

@@ -14,7 +14,8 @@ from starlette.routing import Route, WebSocketRoute
 from ui import gate
 from ui.access import Access
 from ui.gate import Gate
-from ui.owner import is_ours, user_of
+
+from workbench.machines.connections import is_ours, user_of
 
 NOBODY = 65534
 ASK = """
@@ -84,7 +85,7 @@ def test_no_header_of_a_proxy_is_believed(port, header):
 
 
 def test_a_kernel_that_does_not_tell(monkeypatch, capsys):
-    monkeypatch.setattr("ui.owner.user_of", lambda client, server: None)
+    monkeypatch.setattr("workbench.machines.connections.user_of", lambda client, server: None)
     Gate(Starlette(), Access("owner"))
     assert "only the login token keeps this machine's other users out" in capsys.readouterr().err
 

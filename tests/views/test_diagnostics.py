@@ -25,3 +25,23 @@ def test_score_figures_keep_the_sides_apart():
 def test_ratings_figure_draws_the_line_over_the_ratings():
     line, points = diagnostics.ratings({"name": "humor", "actual": [3, 0, 4], "predicted": [2.5, 0.2, 3.9]}).data
     assert (list(line.x), list(points.y)) == ([0, 4], [2.5, 0.2, 3.9])
+
+
+def test_an_ordinal_heads_figures():
+    bins = [{"predicted": 0.5, "observed": 0.25, "count": 4}]
+    attribute = {
+        "name": "humor",
+        "rated": 4,
+        "actual": [1],
+        "predicted": [1.5],
+        "bins": [{"predicted": 1.5, "observed": 1.0, "count": 1}],
+        "calibration": bins,
+        "confusion": {"levels": [0, 1], "counts": [[3, 1], [0, 0]]},
+    }
+    means = diagnostics.ratings(attribute).data[2]
+    assert (list(means.x), list(means.y)) == ([1.0], [1.5])
+    line, points = diagnostics.reliability(attribute).data
+    assert (list(line.x), list(points.x), list(points.y)) == ([0, 1], [0.5], [0.25])
+    (cells,) = diagnostics.confusion(attribute).data
+    assert [list(row) for row in cells.z] == [[0.75, 0.25], [None, None]]
+    assert [list(row) for row in cells.text] == [["3", "1"], ["0", "0"]]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from workbench.engine.batch import Batch, Given, Loss, Metrics
-from workbench.settings import AlgorithmConfig
+from workbench.settings import AlgorithmConfig, Data
 from workbench.settings.modules import AlgorithmModule, find_algorithm
 
 if TYPE_CHECKING:
@@ -34,10 +34,17 @@ def find(name: str) -> Algorithm:
     return cast(Algorithm, find_algorithm(name))
 
 
-def kind_of_rows(algorithm: AlgorithmConfig) -> Kind:
-    """The kind of row that an algorithm with these settings learns from."""
+def kind_of_rows(algorithm: AlgorithmConfig, data: Data) -> Kind:
+    """The kind of row that an algorithm with these settings learns from: of conversations, with `data.steering`, those with ratings.
+
+    Raises:
+        ValueError: the algorithm learns from rows that `data.steering` does not condition.
+    """
     rows = find(algorithm.name).ROWS
-    return rows(algorithm) if callable(rows) else rows
+    kind = rows(algorithm) if callable(rows) else rows
+    if data.steering and kind in ("preference", "unpaired"):
+        raise ValueError(f"data.steering conditions conversations on ratings, and algorithm={algorithm.name} learns from {kind} rows: leave it out")
+    return "conditioned" if data.steering and kind == "conversation" else kind
 
 
 class Runtime(Protocol):

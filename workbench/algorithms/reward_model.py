@@ -74,18 +74,22 @@ def OUTPUTS(cfg: Config) -> Outputs:
     return Outputs(scores=each * len(cfg.attributes))
 
 
-def check(rows: Sequence[Row], cfg: Config) -> None:
-    """What is looked at before the first step. Raises ValueError for a row without a rating that is predicted, or with one beyond an ordinal head's levels."""
+def check(rows: Sequence[Row], cfg: Config) -> list[str]:
+    """What is looked at before the first step. Returns what to warn of.
+
+    Raises:
+        ValueError: a row without any rating that is predicted, or with one beyond an ordinal head's levels.
+    """
     if cfg.objective == "ranking":
-        return
+        return []
     ratings_SK = np.array(_ratings(rows, cfg.attributes)) if rows else np.zeros((0, len(cfg.attributes)))
-    if missing := [name for k, name in enumerate(cfg.attributes) if rows and np.isnan(ratings_SK[:, k]).all()]:
-        raise ValueError(f"algorithm.attributes: no row has a rating of {', '.join(missing)}; name those that the rows have")
+    missing = [name for k, name in enumerate(cfg.attributes) if np.isnan(ratings_SK[:, k]).all()]
     if cfg.objective == "ordinal" and (beyond := (ratings_SK < cfg.lowest) | (ratings_SK > cfg.highest)).any():
         s, k = np.argwhere(beyond)[0]
         raise ValueError(
             f"a row has {cfg.attributes[k]}={ratings_SK[s, k]:g}, the head's levels are {cfg.lowest} to {cfg.highest}: set algorithm.lowest and algorithm.highest"
         )
+    return [f"no row has a rating of {', '.join(missing)} (algorithm.attributes): these scores learn nothing"] if missing else []
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
@@ -159,9 +163,10 @@ def diagnose(rows: Sequence[Row], outputs: Sequence[Given[np.ndarray]], cfg: Con
     if cfg.objective == "ranking":
         lengths = np.array([[len(branch) for branch in row.branches] for row in rows])
         return diagnostics.ranking(np.array([scores_SK[:, 0] for scores_SK in scores]), lengths)
+    ratings_BK = np.array(_ratings(rows, cfg.attributes))
     if cfg.objective == "ordinal":
         import torch
 
-        expected_SA = F.ordinal.expectation(_log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)) + cfg.lowest
-        return diagnostics.regression(expected_SA.numpy(), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
-    return diagnostics.regression(np.concatenate(scores), np.array(_ratings(rows, cfg.attributes)), cfg.attributes)
+        log_probs_BKL = _log_probabilities(torch.from_numpy(np.concatenate(scores)), cfg)
+        return diagnostics.ordinal(log_probs_BKL.exp().numpy(), ratings_BK, cfg.attributes, cfg.lowest)
+    return diagnostics.regression(np.concatenate(scores), ratings_BK, cfg.attributes)

@@ -7,6 +7,7 @@ spells (`<|im_end|>`) stays text: see `_Spelled`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from bisect import bisect_left
@@ -15,11 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from workbench.data import nemo_template
 from workbench.data.marks import Span
 from workbench.data.packing import Row
-from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
+from workbench.data.rows import Conversation, Group, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
+from workbench.data.steering import conditioned, declared
 from workbench.data.template import Ask, Layout, Template
 from workbench.data.tokenizer import end_token
+from workbench.settings import Data, Steering
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,22 +83,28 @@ class _Text:
 
 
 class Chat:
-    """A tokenizer with its chat template and the template's variables (`data.template_kwargs`).
+    """A tokenizer with its chat template, the template's variables (`data.template_kwargs`), and how it says ratings (`data.steering`).
 
     Raises:
         ValueError: there is no template, it does not take a question with an answer, or the tokenizer does not say where its tokens stand.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, object] | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, object] | None = None, steering: Steering | None = None):
         if not tokenizer.is_fast:
             raise ValueError(
                 f"{type(tokenizer).__name__} does not say which characters a token stands for; save the model with a tokenizer.json (a fast tokenizer)"
             )
         if not tokenizer.eos_token:
             raise ValueError("the tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json")
-        self.tokenizer = tokenizer
-        self._variables = variables
+        self._nemo = steering is not None and steering.layout == "nemo"
+        self.tokenizer = nemo_template.used_by(tokenizer) if self._nemo else tokenizer
+        self._variables, self._steering = variables, steering
         self._spelled_rows, self._spelled_first = 0, ""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, data: Data | None) -> Chat:
+        """As a run with these data settings has it."""
+        return cls(tokenizer, data.template_kwargs, data.steering) if data else cls(tokenizer)
 
     @cached_property
     def template(self) -> Template:
@@ -129,14 +139,34 @@ class Chat:
     def encode(self, rows: Sequence[TextRow], longest: int | None = None) -> list[Encoded | TooLong | Malformed]:
         """Each row as tokens, or why it cannot be: what its kind of row has as prefix and branches says `_row`.
 
+        Conversations and prompts with ratings are conditioned on them, where this chat says ratings.
+
         Args:
             longest: rows that surely have more tokens need not be encoded.
         """
-        asks: list[Ask] = []
-        for row in rows:
-            asks += _asks(row)
+        given = [self._conditioned(row) for row in rows]
+        asks = [ask for row in given if not isinstance(row, Malformed) for ask in _asks(row)]
         texts = iter(self._texts(asks, longest) if asks else ())
-        return [self._raw(row, longest) if isinstance(row, RawText) else self._row(row, [next(texts) for _ in _asks(row)]) for row in rows]
+        results: list[Encoded | TooLong | Malformed] = []
+        for row in given:
+            if isinstance(row, Malformed):
+                results.append(row)
+            else:
+                results.append(self._raw(row, longest) if isinstance(row, RawText) else self._row(row, [next(texts) for _ in _asks(row)]))
+        return [_asked_plainly(result, row) for result, row in zip(results, rows, strict=True)]
+
+    def _conditioned(self, row: TextRow) -> TextRow | Malformed:
+        """The row with its ratings as text."""
+        if self._steering is None or isinstance(row, RawText | Preference | Rated | Unpaired):
+            return row
+        messages = row.messages if isinstance(row, Conversation) else row.prompt
+        if not any(message.ratings for message in messages):
+            return row
+        try:
+            turns = conditioned([declared(message, self._steering) for message in messages], self._steering)
+        except Malformed as error:
+            return error
+        return dataclasses.replace(row, messages=turns) if isinstance(row, Conversation) else dataclasses.replace(row, prompt=turns)
 
     def one(self, row: TextRow) -> Row:
         """One row as tokens. Raises Malformed."""
@@ -152,12 +182,14 @@ class Chat:
 
     def pieces(self, row: TextRow) -> list[list[Piece]]:
         """A row for people: the prompt or conversation, then each answer of one that has branches. Raises Malformed."""
-        encoded = self.one(row)
-        if isinstance(row, RawText):
+        encoded, given = self.one(row), self._conditioned(row)
+        assert not isinstance(given, Malformed)  # which `one` raised
+        if isinstance(given, RawText):
             return [[Piece(list(encoded.prefix), "", True)]]
-        text = self._texts(_asks(row)[:1])[0]
+        asked = _asks(given)[:1]
+        text = self._texts(asked)[0]
         assert isinstance(text, _Text)
-        turns = [(part, turn.role) for turn, part in zip(_asks(row)[0].messages, text.layout.contents, strict=True) if part]
+        turns = [(part, turn.role) for turn, part in zip(asked[0].messages, text.layout.contents, strict=True) if part]
         names = [next((role for part, role in turns if part[0] < end and start < part[1]), "") for start, end in text.spans]
         learn = encoded.learn if encoded.learn else [False] * len(encoded.prefix)
         opened = _runs(encoded.prefix, names, learn)
@@ -173,7 +205,7 @@ class Chat:
             good.append(text)
         if isinstance(row, PromptOnly):
             prompt = good[0].tokens[: good[0].prompt]
-            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns, asked=row), len(prompt))
+            return Encoded(Row(prompt, learn=[False] * len(prompt), columns=row.columns), len(prompt))
         if isinstance(row, Conversation):
             learn = good[0].marked([span for spans in good[0].layout.learnt.values() for span in spans])
             tokens = good[0].tokens
@@ -186,7 +218,9 @@ class Chat:
         shared = next((i for i in range(shared) if len({text.tokens[i] for text in good}) > 1), shared)
         ending = [] if self.template.ending else [end_token(self.tokenizer)]
         branches = tuple([*text.tokens[shared:], *ending] for text in good)
-        return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row)), shared)
+        if self._nemo and isinstance(row, Rated):
+            branches = tuple(nemo_template.to_be_rated(branch, self.tokenizer) for branch in branches)
+        return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row), branch_values=_branch_values(row)), shared)
 
     def _raw(self, row: RawText, longest: int | None) -> Encoded | TooLong | Malformed:
         """Text as it is, with the tokens that the tokenizer puts around one, and the end of sequence; all is learnt."""
@@ -311,6 +345,13 @@ def _back(position: int, places: Sequence[tuple[int, int, int]]) -> int:
     return position - sum(growth for _, end, growth in places if end <= position)
 
 
+def _asked_plainly(result: Encoded | TooLong | Malformed, row: TextRow) -> Encoded | TooLong | Malformed:
+    """With the prompt as it was read, without ratings in its text: what models beside the policy are asked about."""
+    if not isinstance(result, Encoded) or not isinstance(row, PromptOnly):
+        return result
+    return dataclasses.replace(result, row=dataclasses.replace(result.row, asked=row))
+
+
 def _asks(row: TextRow) -> list[Ask]:
     """The conversations whose texts make the row."""
     if isinstance(row, RawText):
@@ -330,6 +371,11 @@ def _values(row: TextRow) -> dict[str, float]:
     if isinstance(row, Unpaired):
         return {"desirable": float(row.desirable)}
     return dict(row.attributes) if isinstance(row, Rated) else {}
+
+
+def _branch_values(row: TextRow) -> dict[str, tuple[float, ...]]:
+    """The numbers of each of a row's answers."""
+    return {"attribute_logprobs": row.attribute_logprobs, "base_logprobs": row.base_logprobs} if isinstance(row, Group) else {}
 
 
 def _said(message: Message) -> str:

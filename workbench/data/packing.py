@@ -40,7 +40,7 @@ class Kept:
 class Row:
     """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
 
-    `values` are the row's scalars by name, `columns` its texts that are not learnt from; `asked` is a prompt as it was read,
+    `values` are the row's scalars by name, `branch_values` one number a branch by name, `columns` its texts that are not learnt from; `asked` is a prompt as it was read,
     which models with other tokens are asked about. `reference_logprobs_N` are the reference policy's
     log-probabilities of the row's targets, in their order, where an algorithm needs them; `arrays` are further values of the targets, by
     name (advantages, returns).
@@ -54,6 +54,7 @@ class Row:
     values: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     asked: PromptOnly | None = None
+    branch_values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reference_logprobs_N: np.ndarray | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     temperature: float = 1.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["preference", "conversation", "rated", "unpaired", "prompt"]
-"""What an algorithm reads rows as."""
+Kind = Literal["preference", "conversation", "conditioned", "rated", "unpaired", "group", "answered", "prompt"]
+"""What an algorithm or a job reads rows as."""
 Role = Literal["system", "user", "assistant", "tool"]
 EXTRA = ("reasoning_content", "tool_calls", "tool_call_id", "name")
 """What a turn may have beside its role and content, by the names that chat templates know."""
@@ -61,11 +61,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns to learn the assistant's part of. `where` is `file:line`."""
+    """Turns to learn the assistant's part of. `where` is `file:line`; `columns` are the row's further values, where a job keeps them."""
 
     messages: tuple[Message, ...]
     where: str = ""
     tools: Tools = ()
+    columns: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -141,6 +142,19 @@ class Unpaired:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A prompt, the ratings that were asked for, and several answers sampled for them (SteerLM 2), each with log P(attributes | prompt, answer) and
+    log P(answer | prompt)."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[str, ...]
+    attribute_logprobs: tuple[float, ...]
+    base_logprobs: tuple[float, ...]
+    where: str = ""
+    tools: Tools = ()
+
+
+@dataclass(frozen=True)
 class PromptOnly:
     """A prompt to be answered by the policy; `columns` are the row's further values as text, for reward programs."""
 
@@ -154,4 +168,4 @@ class PromptOnly:
         return ()
 
 
-TextRow = Conversation | RawText | Preference | Rated | Unpaired | PromptOnly
+TextRow = Conversation | RawText | Preference | Rated | Unpaired | Group | PromptOnly

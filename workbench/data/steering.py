@@ -26,31 +26,42 @@ def attribute_string(ratings: Mapping[str, float], steering: Steering) -> str:
     return ",".join(rated)
 
 
+def declared(message: Message, steering: Steering) -> Message:
+    """The turn with those of its ratings that are declared: a data set may have more."""
+    if all(name in steering.attributes for name in message.ratings):
+        return message
+    return dataclasses.replace(message, ratings={name: value for name, value in message.ratings.items() if name in steering.attributes})
+
+
 def conditioned(messages: Sequence[Message], steering: Steering) -> tuple[Message, ...]:
     """The turns as the model is asked: the ratings of the assistant's turns, and those that a question's answer is asked for, as text.
 
-    A row's own system prompt stays. Under `system` there is one setting for the whole conversation, that of its last rated turn.
+    A row's own system prompt stays. Under `system` there is one setting for the whole conversation, that of its last rated turn. An answer that is
+    asked for otherwise, or has no ratings, is not learnt.
 
     Raises:
         Malformed: as `attribute_string` does, or no turn has ratings.
     """
-    rated = [(i, attribute_string(message.ratings, steering)) for i, message in enumerate(messages) if message.ratings]
-    if not rated:
+    texts = {i: attribute_string(message.ratings, steering) for i, message in enumerate(messages) if message.ratings}
+    if not texts:
         raise Malformed("a conversation with ratings (data.steering)", "one without")
+    last = texts[max(texts)]
+    asked_for = {i for i, text in texts.items() if steering.layout != "system" or text == last}
+    result = [
+        dataclasses.replace(message, learn=message.learn and (message.role != "assistant" or i in asked_for)) for i, message in enumerate(messages)
+    ]
     if steering.layout == "system":
-        last = rated[-1][1]
-        if messages[0].role == "system":
-            return (_with_line(messages[0], last), *messages[1:])
-        return (Message("system", last), *messages)
-    result = list(messages)
-    for i, text in rated:
-        asking = next((k for k in range(i, -1, -1) if messages[k].role == "user"), None)
+        if result[0].role == "system":
+            return (_with_line(result[0], last), *result[1:])
+        return (Message("system", last), *result)
+    for i, text in texts.items():
+        asking = next((k for k in range(i, -1, -1) if result[k].role == "user"), None)
         if asking is None:
-            raise Malformed("a question before each rated answer", f"turn {i + 1} of {len(messages)} without one")
+            raise Malformed("a question before each rated answer", f"turn {i + 1} of {len(result)} without one")
         if steering.layout == "user":
-            result[asking] = _with_line(messages[asking], text)
+            result[asking] = _with_line(result[asking], text)
         else:
-            result[asking] = dataclasses.replace(messages[asking], extra={**messages[asking].extra, "attributes": text})
+            result[asking] = dataclasses.replace(result[asking], extra={**result[asking].extra, "attributes": text})
     return tuple(result)
 
 

@@ -63,6 +63,18 @@ class Targets:
             raise Unreadable(path, str(error)) from None
 
     @staticmethod
+    def beside(directory: Path) -> Targets | None:
+        """Of the model in a directory, which may be anybody's. Raises Unreadable for what is no such file."""
+        path = directory / FILE
+        if not path.is_file():
+            return None
+        try:
+            with path.open("rb") as file:
+                return Targets.parse(json.loads(file.read(LARGEST)))
+        except ValueError as error:
+            raise Unreadable(path, str(error)) from None
+
+    @staticmethod
     def parse(tree: object) -> Targets:
         """From what `write` writes, read as JSON. Raises ValueError."""
         try:

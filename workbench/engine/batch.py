@@ -105,3 +105,19 @@ class Batch:
         if missing is not None:
             raise ValueError(f"this loss needs {name!r} in every row; a row has only: {', '.join(missing.values) or 'no values'}")
         return torch.tensor([row.values[name] for row in self.rows], dtype=torch.float32, device=self.sequence_N.device)
+
+    def branch_value(self, name: str) -> Tensor:
+        """The number called `name` of each of the rows' answers (S), fp32. Raises ValueError for a row that has none."""
+        import torch
+
+        if any(name not in row.branch_values for row in self.rows):
+            raise ValueError(f"this loss needs {name!r} of every answer, and a row has none")
+        return torch.tensor([value for row in self.rows for value in row.branch_values[name]], dtype=torch.float32, device=self.sequence_N.device)
+
+    @property
+    def row_S(self) -> Tensor:
+        """The number of each sequence's row, from 0."""
+        import torch
+
+        counts = [max(1, len(row.branches)) for row in self.rows]
+        return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.sequence_N.device)

@@ -247,7 +247,7 @@ def state_of(folder: Path, step: int) -> dict[str, Any]:
     return {"settings": meta.get("changes", {}), "obeyed": meta.get("obeyed", 0.0)}
 
 
-def load_weights(policy: Policy, folder: Path, step: int) -> None:
+def load_weights(policy: shards.Weights, folder: Path, step: int) -> None:
     """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train.
 
     Raises:
@@ -265,7 +265,7 @@ def load_weights(policy: Policy, folder: Path, step: int) -> None:
     shards.fill_reference(policy, loaded)
 
 
-def _first_weights(policy: Policy) -> str:
+def _first_weights(policy: shards.Weights) -> str:
     """The fingerprint of the weights that the policy began with. Every rank calls it."""
     return parallel.from_first(weight_files.fingerprint(policy.directory) if parallel.rank() == 0 else "")
 

@@ -105,11 +105,19 @@ def to_hf(weights: Mapping[str, Tensor], hf: PretrainedConfig) -> Iterator[tuple
             yield from ((name, tensor, part.dim) for name, tensor in zip(part.hf_names, part.split(weights[part.name]), strict=True))
 
 
-def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str, beside: Mapping[str, str] | None = None) -> Path:
+def save(
+    weights: Mapping[str, Tensor],
+    source: Path,
+    out: Path,
+    note: str,
+    beside: Mapping[str, str] | None = None,
+    declared: Mapping[str, object] | None = None,
+) -> Path:
     """Write a directory that transformers loads: megatron's full weights as safetensors (5 GB shards), with the source's configuration and
     tokenizer; its generation settings name all that ends an answer. A model with a score head is written as a sequence classifier, whose padding token ends no text.
 
-    The directory, with the `note` as its README and other texts `beside` by name, appears whole or not at all. Raises FileExistsError where `out` exists already.
+    The directory, with the `note` as its README, other texts `beside` by name (such as another chat template), and what is `declared` in config.json,
+    appears whole or not at all. Raises FileExistsError where `out` exists already.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; name a new directory")
@@ -120,6 +128,8 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str, besi
         for file in source.iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".jinja", ".model") and not file.name.endswith(".index.json"):
                 shutil.copy(file, folder)
+        for name, text in {"README.md": note, **(beside or {})}.items():
+            (folder / name).write_text(text)
         hf = config(source)
         tensors = {name: tensor.contiguous() for name, tensor, _ in to_hf(weights, hf)}
         changes: dict[str, Any] = {"dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch.")}
@@ -128,13 +138,11 @@ def save(weights: Mapping[str, Tensor], source: Path, out: Path, note: str, besi
             changes |= {"architectures": [f"{kind}ForSequenceClassification"], "num_labels": len(weights[SCORE_HEAD])}
             changes |= _pad(folder, source, tensors, hf.vocab_size)
         else:
-            ends = sorted(end_tokens(source))
+            ends = sorted(end_tokens(folder))
             settings = {**_generation_settings(source), "eos_token_id": ends if len(ends) > 1 else ends[0]}
             (folder / GENERATION).write_text(json.dumps(settings, indent=2))
-        _declare(folder / "config.json", changes)
+        _declare(folder / "config.json", {**changes, **(declared or {})})
         _save_sharded(tensors, folder)
-        for name, text in {"README.md": note, **(beside or {})}.items():
-            (folder / name).write_text(text)
         folder.rename(out)
     return out
 

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, ShardedBase, ShardedTensor
 from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
+from transformers import PretrainedConfig
 
 from workbench.engine import checkpoint_files, device, hf, lora, parallel
-from workbench.engine.model import named_parameters
+from workbench.engine.model import PackedGPT, named_parameters
+from workbench.engine.snapshot import Snapshot
 from workbench.engine.step import Policy
+from workbench.settings import Model
+from workbench.settings.outputs import Outputs
 
 State: TypeAlias = dict[str, dict[str, ShardedBase]]
 """The parts of a checkpoint (model, optimizer, reference) by the names of their tensors."""
 
 _RESHARDABLE = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+
+
+class Weights(Protocol):
+    """A model whose weights a checkpoint may have: one in training (`Policy`), or one that only reads."""
+
+    settings: Model
+    directory: Path
+    hf_config: PretrainedConfig
+    wanted: Outputs
+    chunks: list[PackedGPT]
+    snapshot: Snapshot | None
 
 
 def read(state: State, path: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -84,17 +99,17 @@ def filled(tree: object, loaded: Mapping[str, torch.Tensor], path: str = "") -> 
     return tree
 
 
-def weights(policy: Policy) -> dict[str, ShardedBase]:
+def weights(policy: Weights) -> dict[str, ShardedBase]:
     """What learns. Frozen base weights come from the model's source again, and are not saved with every checkpoint."""
     return _sharded_weights(policy, {name: parameter for name, parameter in named_parameters(policy.chunks) if parameter.requires_grad})
 
 
-def reference(policy: Policy) -> dict[str, dict[str, ShardedBase]]:
+def reference(policy: Weights) -> dict[str, dict[str, ShardedBase]]:
     """A reference that advances lies in the checkpoint as the weights do, under names of its own."""
     return {"reference": _sharded_weights(policy, policy.snapshot.tensors, "reference.")} if policy.snapshot else {}
 
 
-def _sharded_weights(policy: Policy, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, ShardedBase]:
+def _sharded_weights(policy: Weights, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, ShardedBase]:
     """Tensors of this rank by their names in the whole model, as parts of the whole's."""
     divided = {part.name: part.dim for part in hf.mapping(policy.hf_config)}
     tied = policy.hf_config.tie_word_embeddings and not policy.wanted.scores
@@ -122,7 +137,7 @@ def _sharded(name: str, part: torch.Tensor, dim: int | None, key: str, copied: i
     return tensor
 
 
-def fill(policy: Policy, loaded: Mapping[str, torch.Tensor]) -> None:
+def fill(policy: Weights, loaded: Mapping[str, torch.Tensor]) -> None:
     """Copy what was loaded into this rank's weights."""
     with torch.no_grad():
         for name, parameter in named_parameters(policy.chunks):
@@ -138,7 +153,7 @@ def own_copies(state: State) -> State:
     return state
 
 
-def fill_reference(policy: Policy, loaded: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+def fill_reference(policy: Weights, loaded: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
     """Fill the reference that the policy keeps, if it keeps one."""
     if policy.snapshot:
         for name, tensor in policy.snapshot.tensors.items():

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from workbench.data.targets import Targets
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
-from workbench.settings import WEIGHTS, CheckpointJob, Model, stored
+from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, functions, stored
 from workbench.settings.composing import SpecError, compose_tree
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.modules import outputs_of
 from workbench.settings.spec import Experiment, overridden, parse
+from workbench.steering import rules
 
 KEY = "job.checkpoint"
 
@@ -25,27 +27,61 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         SpecError: there is no such checkpoint, its weights are not what the job needs, or the layout does not fit its model.
     """
     job = experiment.job
-    if not isinstance(job, CheckpointJob) or job.checkpoint is None:
+    if isinstance(job, CheckpointsJob):
+        return _with_checkpoints(experiment, job)
+    if not isinstance(job, CheckpointJob):
         return experiment
+    if job.checkpoint is None:
+        return _asked_as_beside(experiment)
     try:
         folder = locate(job.checkpoint)
         weights = _weights(folder)
         _check(experiment, folder)
     except (ValueError, OSError) as error:
         raise SpecError([(KEY, str(error))]) from None
-    return _with_weights(experiment, weights, str(folder))
+    return _with_weights(experiment, weights, _of_run(experiment, folder), str(folder))
 
 
-def _with_weights(experiment: Experiment, weights: Mapping[str, object], checkpoint: str | None = None) -> Experiment:
+def _with_weights(experiment: Experiment, weights: Mapping[str, object], taken: Mapping[str, object], checkpoint: str | None = None) -> Experiment:
     """The experiment on weights of this model, its job's checkpoint named anew where one is given. Raises SpecError where the layout does not fit."""
     tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
     named = {"checkpoint": checkpoint} if checkpoint else {}
-    result = parse({**tree, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}})
+    result = parse({**tree, **taken, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}})
     try:
         check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
     return result
+
+
+def _of_run(experiment: Experiment, folder: Path) -> dict[str, object]:
+    """What a job takes over from the run of its checkpoint beside the model: how ratings are said, where it asks for answers; the algorithm, whose scores it reads."""
+    run = RunDir(folder.parents[1])
+    return _taken_over(experiment, stored.experiment(run)) if opening.is_file(run.spec_path) else {}
+
+
+def _taken_over(experiment: Experiment, of: Experiment) -> dict[str, object]:
+    job, data = experiment.job, experiment.data
+    assert isinstance(job, CheckpointJob)
+    taken: dict[str, object] = {}
+    if "steering" in job.takes_over and data.steering is None and of.data.steering is not None:
+        taken["data"] = data.model_copy(
+            update={"steering": of.data.steering, "template_kwargs": data.template_kwargs or of.data.template_kwargs}
+        ).model_dump(mode="json")
+    if "algorithm" in job.takes_over:
+        taken["algorithm"] = of.algorithm.model_dump(mode="json")
+    return taken
+
+
+def _asked_as_beside(experiment: Experiment) -> Experiment:
+    """With the ratings as the model in a directory was trained to read them, where the directory says so."""
+    job, data, source = experiment.job, experiment.data, Path(experiment.model.source).expanduser()
+    assert isinstance(job, CheckpointJob)
+    if "steering" not in job.takes_over or data.steering is not None or not source.is_dir() or (known := Targets.beside(source)) is None:
+        return experiment
+    tree = experiment.model_dump(mode="json")
+    kwargs = data.template_kwargs or dict(known.template_kwargs)
+    return parse({**tree, "data": {**tree["data"], "steering": known.steering.model_dump(mode="json"), "template_kwargs": kwargs}})
 
 
 def with_expected_checkpoint(experiment: Experiment, of: Experiment) -> Experiment:
@@ -58,7 +94,55 @@ def with_expected_checkpoint(experiment: Experiment, of: Experiment) -> Experime
         _check_scores(experiment, of, "the checkpoint to come")
     except ValueError as error:
         raise SpecError([(KEY, str(error))]) from None
-    return _with_weights(experiment, of.model.model_dump(mode="json", include=set(WEIGHTS)))
+    return _with_weights(experiment, of.model.model_dump(mode="json", include=set(WEIGHTS)), _taken_over(experiment, of))
+
+
+def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment:
+    """Each of the job's checkpoints as a folder's path, each local model's from the root; the experiment's model is the first's."""
+    names = [_path(name) for name in job.checkpoints]
+    tree = experiment.model_dump(mode="json")
+    model = {"source": names[0]} if names else {}
+    for i, name in enumerate(names):
+        if (Path(name) / COMPLETE).is_file():
+            try:
+                weights = _weights(Path(name))
+                _check(experiment, Path(name))
+            except (ValueError, OSError) as error:
+                raise SpecError([("job.checkpoints", str(error))]) from None
+            model = {key: weights[key] for key in ("source", "revision") if key in weights} if i == 0 else model
+    return parse({**tree, "job": {**tree["job"], "checkpoints": names, **_measures(job)}, "model": {**tree["model"], **model}})
+
+
+def _measures(job: CheckpointsJob) -> dict[str, object]:
+    """What measures answers, by paths. Raises SpecError for what is not there."""
+    try:
+        measure = None if job.measure is None else str(locate(job.measure))
+    except ValueError as error:
+        raise SpecError([("job.measure", str(error))]) from None
+    if problems := rules.problems(job.rules):
+        raise SpecError([("job.rules", problem) for problem in problems])
+    return {
+        "measure": measure,
+        "rules": [functions.with_absolute_path(name, _from_the_root) for name in job.rules],
+    }
+
+
+def _from_the_root(path: str) -> str:
+    given = Path(path).expanduser()
+    return str(given.resolve()) if given.exists() else path
+
+
+def _path(name: str) -> str:
+    """Of a run its checkpoint's folder; a directory or file from the root; a model of the hub as it is. Raises SpecError for a run without a checkpoint."""
+    try:
+        return str(locate(name))
+    except ValueError as error:
+        given = Path(name).expanduser()
+        if given.exists():
+            return str(given.resolve())
+        if name == "latest" or ":" in name or name.startswith((".", "/", "~")):
+            raise SpecError([("job.checkpoints", str(error))]) from None
+        return name
 
 
 def on_checkpoint(job: str, checkpoint: str) -> Experiment:

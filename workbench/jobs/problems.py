@@ -68,7 +68,7 @@ def _problems(run: RunDir) -> Iterator[Problem]:
     yield from (Problem(path, "no rollouts of a step can be read in it; left out") for path in rollouts.damaged(run))
     for folder, read in (("endpoints", discovery.read), ("health", health.read)):
         for path in _paths(run.path / folder, ".json"):
-            yield from _of(path, read)
+            yield from _of(path, discovery.read_http if path.name == discovery.HTTP_FILE else read)
     for path in (*_paths(run.logs, ".log"), *_paths(run.path / "endpoints", ".key")):
         yield from _of(path, opening.stat)
     yield from _of(run.path / answers.JSONL, answers.check_lines)

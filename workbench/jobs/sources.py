@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel
 
@@ -79,9 +80,13 @@ def check_model_source(source: str) -> None:
 
 def _data(experiment: Experiment) -> Iterator[tuple[str, Future[str]]]:
     data, here = experiment.data, experiment.backend.name == "local"
-    kind: Kind = "prompt"
+    kind = cast(Kind, experiment.job.reads)
     if "algorithm" in experiment.job.sections and experiment.algorithm.name != NO_ALGORITHM:
-        kind = kind_of_rows(experiment.algorithm)
+        try:
+            kind = kind_of_rows(experiment.algorithm, data)
+        except ValueError as error:
+            yield "data.steering", _once((str(error),), lambda message=str(error): message)
+            return
     for key, source in (("data.train", data.train), ("data.validation", data.validation)):
         try:
             path = locate(source) if source else None

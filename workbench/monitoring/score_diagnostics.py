@@ -6,6 +6,7 @@ Each function gives {"metrics": {name: number}, "kind": …} and small tables fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -62,8 +63,63 @@ def regression(scores_BK: np.ndarray, ratings_BK: np.ndarray, attributes: Sequen
         metrics |= {M.MAE_OF(name): _mean(np.abs(actual - predicted)), M.SPEARMAN_OF(name): pearson(ranks(actual), ranks(predicted))}
         keep = _thinned(len(actual))
         if len(actual):
-            points.append({"name": name, "rated": len(actual), "actual": actual[keep].tolist(), "predicted": predicted[keep].tolist()})
+            points.append(
+                {
+                    "name": name,
+                    "rated": len(actual),
+                    "actual": actual[keep].tolist(),
+                    "predicted": predicted[keep].tolist(),
+                    "bins": rating_bins(predicted, actual),
+                }
+            )
     return {"kind": "regression", "metrics": _known(metrics), "attributes": points}
+
+
+def ordinal(probabilities_BKL: np.ndarray, ratings_BK: np.ndarray, attributes: Sequence[str], lowest: int) -> dict[str, object]:
+    """Probabilities of B answers' levels from `lowest` on, by attribute, and their ratings, NaN where an answer was not rated.
+
+    Beside what `regression` tells of the mean rating: whether the likeliest level is as often the given one as it is likely, and which levels are taken for
+    which. A rating between two levels counts for both, by its distance.
+    """
+    levels = probabilities_BKL.shape[2]
+    known = regression(probabilities_BKL @ np.arange(lowest, lowest + levels), ratings_BK, attributes)
+    by_name = {each["name"]: each for each in cast(list[dict[str, object]], known["attributes"])}
+    for k, name in enumerate(attributes):
+        rated_B = np.isfinite(ratings_BK[:, k]) & np.isfinite(probabilities_BKL[:, k]).all(1)
+        if not rated_B.any():
+            continue
+        chances_RL, given_RL = probabilities_BKL[rated_B, k], shares(ratings_BK[rated_B, k] - lowest, levels)
+        likeliest_R = chances_RL.argmax(1)
+        right_R = given_RL[np.arange(len(given_RL)), likeliest_R]
+        bins, ece = reliability(chances_RL.max(1), right_R, 0.0)
+        counts = [given_RL[likeliest_R == level].sum(0) for level in range(levels)]
+        confusion = {"levels": list(range(lowest, lowest + levels)), "counts": np.stack(counts, 1).tolist()}
+        by_name[name] |= {"calibration": bins, "confusion": confusion}
+        cast(dict[str, float], known["metrics"])[M.ECE_OF(name)] = ece
+    return known
+
+
+def shares(levels_R: np.ndarray, levels: int) -> np.ndarray:
+    """Each rating, counted in levels from 0, as shares of the levels: one of its own, or of the two that it lies between. [R, levels], rows sum to 1.
+
+    Raises:
+        ValueError: a rating beyond the levels.
+    """
+    if len(levels_R) and (levels_R.min() < 0 or levels_R.max() > levels - 1):
+        raise ValueError(
+            f"ratings from {levels_R.min():g} to {levels_R.max():g} levels above the least; the head has {levels}, from 0 to {levels - 1}"
+        )
+    return np.maximum(0.0, 1 - np.abs(levels_R[:, None] - np.arange(levels)))
+
+
+def rating_bins(predicted_R: np.ndarray, actual_R: np.ndarray) -> list[dict[str, float]]:
+    """Mean prediction and mean given rating of equal shares of the answers, in the order of the prediction; equal predictions stay together."""
+    order = np.argsort(predicted_R, kind="stable")
+    predicted_R, actual_R = predicted_R[order], actual_R[order]
+    edges = np.linspace(0, len(order), min(CALIBRATION_BINS, len(order)) + 1).astype(int)
+    starts = np.unique(np.searchsorted(predicted_R, predicted_R[edges[:-1]]))
+    parts = zip(np.split(predicted_R, starts[1:]), np.split(actual_R, starts[1:]), strict=True)
+    return [{"predicted": float(p.mean()), "observed": float(a.mean()), "count": len(p)} for p, a in parts]
 
 
 def calibration(margin_P: np.ndarray, right_P: np.ndarray) -> tuple[list[dict[str, float]], float]:
@@ -72,13 +128,17 @@ def calibration(margin_P: np.ndarray, right_P: np.ndarray) -> tuple[list[dict[st
     Returns:
         One {predicted, observed, count} a bin, and the expected calibration error: the mean gap, weighted by count (Naeini et al., AAAI 2015).
     """
-    sure_P = 1 / (1 + np.exp(-np.abs(margin_P)))
-    place_P = np.minimum(((sure_P - 0.5) * 2 * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return reliability(1 / (1 + np.exp(-np.abs(margin_P))), right_P, 0.5)
+
+
+def reliability(sure_P: np.ndarray, right_P: np.ndarray, least: float) -> tuple[list[dict[str, float]], float]:
+    """How often it is right by how sure it is, from `least` to 1, in equal bins; empty ones are left out. Returns as `calibration`."""
+    place_P = np.minimum(((sure_P - least) / (1 - least) * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     bins = []
     for bin_index in np.unique(place_P):
         here = place_P == bin_index
         bins.append({"predicted": float(sure_P[here].mean()), "observed": float(right_P[here].mean()), "count": int(here.sum())})
-    return bins, sum(b["count"] * abs(b["predicted"] - b["observed"]) for b in bins) / max(1, len(margin_P))
+    return bins, sum(b["count"] * abs(b["predicted"] - b["observed"]) for b in bins) / max(1, len(sure_P))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

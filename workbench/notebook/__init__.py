@@ -14,18 +14,31 @@ from workbench.notebook.comparison import Comparison, compare
 from workbench.notebook.experiments import Experiment, SpecError
 from workbench.notebook.pipelines import Pipeline, PipelineList, launch_pipeline, pipelines
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.notebook.runs import Run, RunList, attach, evaluate, generate, get, launch, runs
+from workbench.notebook.runs import Run, RunList, annotate, attach, evaluate, generate, get, launch, runs
+from workbench.notebook.serving import chat, steer
 
 if TYPE_CHECKING:
+    from workbench.notebook.widgets.chat import Chat
     from workbench.notebook.widgets.compare import Compare
     from workbench.notebook.widgets.data_preview import DataPreview
     from workbench.notebook.widgets.live_run import LiveRun
     from workbench.notebook.widgets.rollouts import Rollouts
     from workbench.notebook.widgets.run_form import RunForm
+    from workbench.notebook.widgets.sliders import AttributeSliders
 
-WIDGETS = {"LiveRun": "live_run", "RunForm": "run_form", "Rollouts": "rollouts", "Compare": "compare", "DataPreview": "data_preview"}
+WIDGETS = {
+    "AttributeSliders": "sliders",
+    "Chat": "chat",
+    "Compare": "compare",
+    "DataPreview": "data_preview",
+    "LiveRun": "live_run",
+    "Rollouts": "rollouts",
+    "RunForm": "run_form",
+}
 """By name the file of each; loaded when it is asked for, as only a notebook has ipywidgets."""
 __all__ = [
+    "AttributeSliders",
+    "Chat",
     "Compare",
     "Comparison",
     "DataPreview",
@@ -41,7 +54,9 @@ __all__ = [
     "RunForm",
     "RunList",
     "SpecError",
+    "annotate",
     "attach",
+    "chat",
     "check_data",
     "compare",
     "evaluate",
@@ -52,6 +67,7 @@ __all__ = [
     "pipelines",
     "preflight",
     "runs",
+    "steer",
 ]
 
 

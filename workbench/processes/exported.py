@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from workbench.data import targets
+from workbench.data import nemo_template, targets
 from workbench.data.chat import Chat
 from workbench.data.rows import Message, Unpaired
 from workbench.data.tokenizer import end_token
 from workbench.engine import checkpoint, hf, lora, padding, quantisation
 from workbench.engine.model_files import NO_CODE
 from workbench.engine.step import Policy
+from workbench.processes import attribute_models
 from workbench.processes.startup import settled
 from workbench.rundir import opening
 from workbench.rundir.store import RunDir
@@ -75,6 +76,8 @@ def write(of: Source, loaded: Policy, directory: Path, out: Path) -> None:
     """Write the new directory `out`, with what the model was conditioned on beside the weights (`attributes.json`). The merged model's appears whole or not at all."""
     attributes = of.run.path / targets.FILE
     beside = {targets.FILE: opening.read_text(attributes, targets.LARGEST)} if opening.is_file(attributes) else {}
+    if (steering := of.experiment.data.steering) and steering.layout == "nemo":
+        beside["chat_template.jinja"] = nemo_template.TEMPLATE
     if of.adapter:
         lora.save_adapter(loaded.chunks[0], of.experiment.model.lora, loaded.hf_config, str(directory), out)
         if loaded.wanted.scores:
@@ -84,7 +87,7 @@ def write(of: Source, loaded: Policy, directory: Path, out: Path) -> None:
         return
     as_trained = of.experiment.model.precision == "bf16" and not of.experiment.model.lora.rank
     weights = {name: weight.bfloat16() if as_trained else weight for name, weight in loaded.weights().items()}
-    hf.save(weights, directory, out, _model_card(of), beside)
+    hf.save(weights, directory, out, _model_card(of), beside, attribute_models.described(of.experiment.algorithm))
 
 
 def _tell_padding(directory: Path, out: Path) -> None:

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from workbench.data import targets
 from workbench.data.chat import Chat
 from workbench.data.dataset import Dataset, load
 from workbench.data.readers import Kind
+from workbench.data.rows import Conversation
+from workbench.data.targets import Targets
 from workbench.engine import hf, parallel
 from workbench.processes import startup
 from workbench.processes.context import beyond_context
@@ -41,12 +44,13 @@ class Rank:
         self.directory, revision = self.made_by_first(self._fetched, "fetching the model")
         self.spec = startup.at_revision(spec, revision)
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
-        self.chat = Chat(self.tokenizer, spec.data.template_kwargs if spec.data else None)
+        self.chat = Chat.of(self.tokenizer, spec.data)
 
     @functools.cached_property
     def end_tokens(self) -> frozenset[int]:
         """What ends an answer."""
-        return hf.end_tokens(self.directory)
+        own = {self.chat.end_token} if self.spec.data and self.spec.data.steering else set()  # the layout may be another template than the model's
+        return hf.end_tokens(self.directory) | own
 
     def read(self, data: Data, kind: Kind, max_tokens: int = 0) -> Dataset:
         """A run's data, reported, with a warning for each note of it, and where rows, or prompts with answers of `max_tokens`, pass the model's context.
@@ -55,6 +59,9 @@ class Rank:
         """
         result = load(data, kind, self.chat, self.progress("reading the data"))
         self.emit("data", report=dataclasses.asdict(result.report))
+        if data.steering and kind == "conditioned" and parallel.rank() == 0:
+            ratings = [text.messages[-1].ratings for text in result.texts if isinstance(text, Conversation)]
+            Targets.of(data.steering, ratings, data.template_kwargs).write(self.run.path / targets.FILE)
         for note in [*result.report.notes, beyond_context(self.directory, [*result.train, *result.validation], max_tokens)]:
             if note:
                 self.warn(note)

@@ -2,6 +2,7 @@
 
 A line of answers.jsonl: {"row", "sample", "prompt", "response", "finish_reason", "tokens", "logprobs", and the data row's other columns}. `row`
 counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` are of the sampled tokens, at the temperature that they were sampled at.
+`requested` are the ratings that the answer was asked for, where it was; the prompt is without them.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ JSONL, PARQUET = "answers.jsonl", "answers.parquet"
 
 @dataclass(frozen=True)
 class Asked:
-    """A row of the data: its prompt as messages of role and content, and its other columns."""
+    """What was asked: row `row` of the data, its prompt as messages of role and content, its other columns, and the requested ratings."""
 
     prompt: Sequence[Mapping[str, str]]
     columns: Mapping[str, str]
+    row: int
+    requested: Mapping[str, float] | None = None
 
 
 def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per_prompt: int) -> tuple[Path, Path]:
-    """Put the answers of all steps into both files, a step at a time; each appears whole. `rows` are the data's, in their order.
+    """Put the answers of all steps into both files, a step at a time; each appears whole. `rows` are what was asked, in order.
 
     Raises:
         ValueError: a step's file is missing or damaged.
@@ -44,15 +47,16 @@ def write(run: RunDir, rows: Sequence[Asked], prompts_per_step: int, samples_per
         for step in steps:
             first = (step - 1) * prompts_per_step
             numbered = [(first + answer["rollout"] // samples_per_prompt, answer) for answer in rollouts.whole_step(run, step)]
-            answers = [{**answer, "row": row} for row, answer in numbered]
+            answers = [{**answer, "row": rows[number].row} for number, answer in numbered]
             table.write_table(pa.Table.from_pylist(answers, schema=shape))
-            lines.writelines(_line(answer, rows[row]) for answer, (row, _) in zip(answers, numbered, strict=True))
+            lines.writelines(_line(answer, rows[number]) for answer, (number, _) in zip(answers, numbered, strict=True))
     return run.path / JSONL, run.path / PARQUET
 
 
 def _line(answer: Mapping[str, object], row: Asked) -> bytes:
     kept = {name: answer[name] for name in ("row", "sample", "response", "finish_reason", "tokens")}
-    line = {**row.columns, **kept, "prompt": list(row.prompt), "logprobs": answer["rollout_logprobs"]}
+    requested = {} if row.requested is None else {"requested": dict(row.requested)}
+    line = {**row.columns, **kept, "prompt": list(row.prompt), **requested, "logprobs": answer["rollout_logprobs"]}
     return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 

@@ -38,11 +38,19 @@ class _Lengths(_Strict):
     chosen: list[bool]
 
 
+class _Confusion(_Strict):
+    levels: list[int]
+    counts: list[list[Number]]
+
+
 class _Ratings(_Strict):
     name: str
     rated: Count
     actual: list[Number]
     predicted: list[Number]
+    bins: list[_Bin] = []
+    calibration: list[_Bin] = []
+    confusion: _Confusion | None = None
 
 
 class _Ranking(_Strict):

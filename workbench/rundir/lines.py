@@ -44,13 +44,27 @@ class Lengths(TypedDict):
     chosen: list[bool]
 
 
+class Confusion(TypedDict):
+    """How many answers that were rated a level (a row) have which likeliest level (a column); a rating between two levels counts in both, by its distance."""
+
+    levels: list[int]
+    counts: list[list[float]]
+
+
 class Ratings(TypedDict):
-    """An attribute's ratings by people and by the model, a point an answer."""
+    """An attribute's ratings by people and by the model, a point an answer.
+
+    `bins` are means of predicted and given ratings, a bin an equal share of the answers in the order of the prediction. Of an ordinal head: `calibration` is
+    how often the likeliest level is the given one, by its probability.
+    """
 
     name: str
     rated: int
     actual: list[float]
     predicted: list[float]
+    bins: NotRequired[list[Calibration]]
+    calibration: NotRequired[list[Calibration]]
+    confusion: NotRequired[Confusion]
 
 
 class Diagnostics(TypedDict):

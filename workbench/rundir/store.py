@@ -14,6 +14,7 @@
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
               export/                    the Hugging Face directory that a job of the kind export makes
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
+              adherence.json             how well answers are what was requested; see `workbench.rundir.adherence`
               checkpoints/<step>/        complete only when its marker is there
               critic/checkpoints/<step>/  the critic's, likewise
               critic/journal/            a served critic's lessons since its last checkpoint

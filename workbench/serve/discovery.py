@@ -17,6 +17,9 @@ from workbench.rundir.files import read_json, write_atomic
 from workbench.rundir.opening import Unreadable
 from workbench.serve import addresses
 
+HTTP, HTTP_FILE = "http", "http.json"
+"""A policy endpoint's HTTP side, and its file in `endpoints/`: {"url", "token"}."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -60,6 +63,14 @@ def read(path: Path) -> Address:
     if not typed or said["key_file"] != f"{path.stem}.key":
         raise Unreadable(path, f"no address of the server {path.stem}")
     return Address(**said)
+
+
+def read_http(path: Path) -> tuple[str, str]:
+    """The URL and the token in a policy endpoint's file. Raises FileNotFoundError and Unreadable."""
+    said = read_json(path)
+    if said.keys() != {"url", "token"} or not all(isinstance(value, str) for value in said.values()):
+        raise Unreadable(path, "no address of an endpoint")
+    return said["url"], said["token"]
 
 
 _ADDRESS = {"url": str, "host": str, "pid": int, "started": float, "key_file": str}

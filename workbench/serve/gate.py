@@ -20,9 +20,9 @@ CHUNK = 1 << 18
 
 
 @contextmanager
-def gate(host: str, target: Path, context: ssl.SSLContext) -> Iterator[int]:
-    """Listen on a free port of `host`, and hand on to the UNIX socket. Yields the port."""
-    listening = socket.create_server((host, 0))
+def gate(host: str, target: Path, context: ssl.SSLContext, port: int = 0) -> Iterator[int]:
+    """Listen on a port of `host`, a free one without a number, and hand on to the UNIX socket. Yields the port."""
+    listening = socket.create_server((host, port))
     listening.setblocking(False)
     loop = asyncio.new_event_loop()
     accepting = loop.create_task(_accept(listening, target, context))

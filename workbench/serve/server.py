@@ -87,7 +87,7 @@ class Server:
         """Triton with every endpoint, announced once it is ready."""
         models = {endpoint.name: partial(self._respond, endpoint) for endpoint in self._endpoints}
         with scratch.folder() as folder, Triton(folder, models) as triton, self._reachable(triton) as url:
-            self._folder, self._serving, self._segments = folder, triton, set[str]()
+            self._serving = triton
             discovery.publish(self._run_dir, self._role, url, self._key)
             yield triton
 
@@ -125,14 +125,8 @@ class Server:
         except BaseException:
             asked.answer.set_exception(RuntimeError(f"the {self._role} server failed in {name}"))
             raise
-        self._keep_account()
+        self._serving.keep_account()
         self._health.done(name, time.monotonic() - began, began - asked.since, refused, len(self._waiting))
-
-    def _keep_account(self) -> None:
-        """What this process leaves in shared memory if it is killed."""
-        if (segments := self._serving.segments()) != self._segments:
-            scratch.owns(self._folder, segments)
-            self._segments = segments
 
     def _close(self) -> None:
         """Nobody waits for an answer that does not come: who asks again reaches the next server."""

@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from workbench.backends import scratch
 from workbench.serve import addresses
 
-BOX = "box"
-"""The one input and the one output that each model has."""
+BOX, TEXT = "box", "text"
+"""The one input and the one output that each model has, and each that gives a stream of answers: a text can pass Triton's streams of JSON."""
 OFF = ("shared-memory", "model-repository", "statistics", "trace", "logging")
 IMPOSSIBLE_HEADER = "no:request:has=this"
 """The name of an HTTP header has no colon (RFC 9110, section 5.1): the server takes what stands before the first for the name."""
@@ -34,12 +35,18 @@ NOISE = "NODELAY NOT SUPPORTED"
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """From the bytes of a request to the bytes of its answer."""
+Stream = Callable[[str], AsyncIterator[str]]
+"""From a request to its answers, one after another."""
+STREAM_PATH = "/v2/models/{}/generate_stream"
 
 
 class Triton:
-    """Triton with one model a name, each answered by its function in a thread of its own. `folder` is private to this process."""
+    """Triton with one model a name, each answered by its function in a thread of its own. `folder` is private to this process.
 
-    def __init__(self, folder: Path, models: Mapping[str, Answer]):
+    Those of `streams` are decoupled: many requests at a time, each with answers as they come.
+    """
+
+    def __init__(self, folder: Path, models: Mapping[str, Answer], streams: Mapping[str, Stream] | None = None):
         from pytriton.decorators import TritonContext
         from pytriton.model_config import ModelConfig, Tensor
         from pytriton.models.model import Model
@@ -48,24 +55,27 @@ class Triton:
         self._folder, self._workspace = folder, Workspace(folder / "triton")
         self.socket = folder / "http.sock"
         self.address = addresses.unix(self.socket)
-        tensor = Tensor(name=BOX, dtype=np.uint8, shape=(-1,))
+        box, text = Tensor(name=BOX, dtype=np.uint8, shape=(-1,)), Tensor(name=TEXT, dtype=bytes, shape=(-1,))
+        whole = [(name, _of_requests(answer), box, False) for name, answer in models.items()]
+        parts = [(name, _of_streams(answer), text, True) for name, answer in (streams or {}).items()]
         self._models = [
             Model(
                 model_name=name,
                 model_version=1,
-                inference_fn=_of_requests(answer),
+                inference_fn=function,
                 inputs=[tensor],
                 outputs=[tensor],
-                config=ModelConfig(batching=False),
+                config=ModelConfig(batching=False, decoupled=decoupled),
                 workspace=self._workspace,
                 triton_context=TritonContext(),
                 strict=True,
             )
-            for name, answer in models.items()
+            for name, function, tensor, decoupled in (*whole, *parts)
         ]
         for model in self._models:
             model.generate_model(self._workspace.model_store_path)
         self._server = _server(self._folder, self._workspace.model_store_path)
+        self._kept: set[str] = set()
 
     def __enter__(self) -> Triton:
         """Start, and wait until it is ready. Raises RuntimeError where it dies or is not ready in time."""
@@ -89,10 +99,13 @@ class Triton:
     def is_alive(self) -> bool:
         return self._server.is_alive() and all(model.is_alive() for model in self._models)
 
-    def segments(self) -> set[str]:
-        """The names of the shared memory that PyTriton passes arrays in, as far as it is known here."""
+    def keep_account(self) -> None:
+        """Note what this process leaves in shared memory if it is killed: what PyTriton passes arrays in, as far as it is known here."""
         stores = (getattr(model._serializer_deserializer, "_tensor_store", None) for model in self._models)
-        return {name for store in stores if store for name in list(store._shm_segments)}
+        segments = {name for store in stores if store for name in list(store._shm_segments)}
+        if segments != self._kept:
+            scratch.owns(self._folder, segments)
+            self._kept = segments
 
 
 def infer(connection: HTTPConnection, model: str, data: np.ndarray) -> tuple[int, np.ndarray | str]:
@@ -116,6 +129,15 @@ def infer(connection: HTTPConnection, model: str, data: np.ndarray) -> tuple[int
 def _of_requests(answer: Answer) -> Callable[[Any], Any]:
     def infer(requests: Any) -> Any:
         return [{BOX: answer(np.asarray(request.data[BOX]))} for request in requests]
+
+    return infer
+
+
+def _of_streams(answer: Stream) -> Callable[[Any], Any]:
+    async def infer(requests: Any) -> AsyncIterator[Any]:
+        (request,) = requests
+        async for text in answer(request.data[TEXT][0].decode()):
+            yield [{TEXT: np.array([text.encode()], object)}]
 
     return infer
 

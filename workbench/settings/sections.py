@@ -45,18 +45,38 @@ class JobConfig(Frozen):
     most_ranks: ClassVar[int | None] = None
     """How many processes the kind can be shared by; None: any number."""
 
+    doing: ClassVar[str] = ""
+    """What a progress bar says that the job does; empty: its name with -ing."""
+    reads: ClassVar[str] = "prompt"
+    """The kind of row (`workbench.data.rows.Kind`) that a job without an algorithm reads."""
+
     name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
 
 
 class CheckpointJob(JobConfig):
     """A kind of job on weights that are there."""
 
+    takes_over: ClassVar[Sequence[Literal["steering", "algorithm"]]] = ()
+    """What the job has of the checkpoint's run beside the model: how it says ratings (`data.steering`), its algorithm."""
     takes_scorers: ClassVar[bool] = False
     """Whether the weights may be of a model that scores answers, whatever the experiment's algorithm wants."""
 
     checkpoint: str | None = Field(
         default=None,
         description="Whose weights: a run's id or `latest` (its newest checkpoint), `id:step`, or the folder of a checkpoint; empty: the model's own.",
+    )
+
+
+class CheckpointsJob(JobConfig):
+    """A kind of job on several checkpoints and models side by side."""
+
+    checkpoints: tuple[str, ...] = Field(
+        default=(),
+        description="What is served: each a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as model.source names it; empty: model.source.",
+    )
+    measure: str | None = Field(default=None, description="An attribute model's checkpoint that measures answers (`POST /v1/attributes`).")
+    rules: tuple[str, ...] = Field(
+        default=(), description="Functions that measure answers: names of rules, or path/to/file.py:function of (prompt messages, response)."
     )
 
 

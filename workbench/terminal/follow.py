@@ -13,6 +13,7 @@ from workbench import api
 from workbench.metrics import brief
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
+from workbench.settings.modules import find_job
 from workbench.settings.stored import job, spec_tree
 from workbench.terminal.console import Console
 
@@ -41,7 +42,7 @@ def _watch(item: api.Run, quiet: bool) -> Iterator[str]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     actor, driver = ByteCursor(), ByteCursor()
-    doing = f"{job(spec_tree(item.dir)).removesuffix('e')}ing"
+    doing = find_job(job(spec_tree(item.dir))).Config.doing or f"{job(spec_tree(item.dir)).removesuffix('e')}ing"
     columns = (
         "{task.description}",
         BarColumn(bar_width=20),

@@ -15,7 +15,10 @@ KINDS: dict[Kind, str] = {
     "preference": "Preference pairs",
     "conversation": "Conversations",
     "rated": "Rated answers",
+    "conditioned": "Conversations with ratings",
     "unpaired": "Unpaired answers",
+    "group": "Groups of sampled answers",
+    "answered": "Answers",
     "prompt": "Prompts",
 }
 ROWS_A_PAGE = 10

@@ -7,7 +7,7 @@ import itertools
 import plotly.graph_objects as go
 
 from workbench.rundir.lines import Diagnostics, Ratings
-from workbench.views.figures import LIGHT, Theme, style
+from workbench.views.figures import LIGHT, Theme, rgba, style
 
 SIDES = ("chosen", "rejected")
 
@@ -77,7 +77,7 @@ def lengths(values: Diagnostics, theme: Theme = LIGHT) -> go.Figure:
 
 
 def ratings(attribute: Ratings, theme: Theme = LIGHT) -> go.Figure:
-    """One attribute's predicted ratings against the people's; on the dashed line they are equal."""
+    """One attribute's predicted ratings against the people's, and the means of bins of the prediction; on the dashed line they are equal."""
     actual, predicted = attribute["actual"], attribute["predicted"]
     ends = [min(actual), max(actual)]
     figure = go.Figure()
@@ -91,7 +91,65 @@ def ratings(attribute: Ratings, theme: Theme = LIGHT) -> go.Figure:
         opacity=0.5,
         hovertemplate="rated %{x:g}, predicted %{y:.2f}<extra></extra>",
     )
+    if bins := attribute.get("bins"):
+        figure.add_scatter(
+            x=[b["observed"] for b in bins],
+            y=[b["predicted"] for b in bins],
+            mode="markers",
+            name="means of bins",
+            marker={"color": theme.palette[1], "size": 10, "symbol": "diamond", "line": {"color": theme.surface, "width": 1}},
+            customdata=[b["count"] for b in bins],
+            hovertemplate="mean rating %{x:.2f}, mean prediction %{y:.2f}, %{customdata:,} answers<extra></extra>",
+        )
     return style(figure, f"{attribute['name']}: rated", "predicted", theme, 280).update_layout(hovermode="closest")
+
+
+def reliability(attribute: Ratings, theme: Theme = LIGHT) -> go.Figure:
+    """How often the likeliest level is the given one against how likely it is; on the dashed line an ordinal head is as sure as it may be."""
+    bins = attribute.get("calibration", [])
+    largest = max((b["count"] for b in bins), default=1)
+    figure = go.Figure()
+    line = {"color": theme.muted, "width": 1.5, "dash": "dash"}
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line=line, hoverinfo="skip")
+    figure.add_scatter(
+        x=[b["predicted"] for b in bins],
+        y=[b["observed"] for b in bins],
+        mode="lines+markers",
+        name="held-out answers",
+        line={"color": theme.palette[0], "width": 2},
+        marker={"size": [8 + 14 * (b["count"] / largest) ** 0.5 for b in bins], "color": theme.palette[0]},
+        customdata=[b["count"] for b in bins],
+        hovertemplate="%{y:.1%} right at %{x:.1%}, %{customdata:,} answers<extra></extra>",
+    )
+    figure = style(figure, f"{attribute['name']}: probability of the likeliest level", "share right", theme, 280).update_layout(hovermode="closest")
+    return figure.update_xaxes(range=[-0.03, 1.05], tickformat=".0%").update_yaxes(range=[-0.03, 1.05], tickformat=".0%")
+
+
+def confusion(attribute: Ratings, theme: Theme = LIGHT) -> go.Figure:
+    """Of the answers that were rated a level, the shares of each likeliest level; all on the diagonal is never wrong. No answers: an empty row."""
+    table = attribute.get("confusion")
+    levels, counts = (table["levels"], table["counts"]) if table else ([], [])
+    totals = [sum(row) for row in counts]
+    shares = [[count / total if total else None for count in row] for row, total in zip(counts, totals, strict=True)]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{level}" for level in levels],
+            y=[f"{level}" for level in levels],
+            z=shares,
+            text=[[f"{count:g}" for count in row] for row in counts],
+            texttemplate="%{text}",
+            textfont={"color": theme.ink},
+            hovertemplate="rated %{y}, likeliest %{x}: %{text} answers, %{z:.0%}<extra></extra>",
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, rgba(theme.palette[0], 0.0)], [1, rgba(theme.palette[0], 0.7)]],
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    figure = style(figure, f"{attribute['name']}: likeliest level", "rated", theme, 280).update_layout(hovermode="closest")
+    return figure.update_xaxes(type="category").update_yaxes(type="category", showgrid=False)
 
 
 def _colours(theme: Theme) -> tuple[str, str]:

@@ -15,9 +15,11 @@ from functools import cache
 from typing import Protocol, cast
 
 from workbench.data.formats import _parts as parts
+from workbench.data.formats import _values as values
 from workbench.data.formats._nearest import nearest
-from workbench.data.formats._parts import Asked, Pairs, Parsed, Raw, brief
-from workbench.data.rows import Conversation, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
+from workbench.data.formats._parts import Asked, Pairs, Parsed
+from workbench.data.formats._values import Raw, brief
+from workbench.data.rows import Conversation, Group, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
 from workbench.settings.naming import module_names
 
 __all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse", "rank"]
@@ -26,12 +28,26 @@ NAMES = tuple(module_names("data/formats"))
 WANTED: Mapping[Kind, str] = {
     "preference": "a preference row (prompt, chosen, rejected)",
     "conversation": "a conversation, or a preference row",
+    "conditioned": "a conversation with ratings of its answers, or a rated row",
     "rated": "a rated row (prompt, response, ratings)",
     "unpaired": "an unpaired row (prompt, response, label), or a preference row",
+    "group": "a prompt with the answers that were sampled for some ratings, and their log-probabilities",
+    "answered": "a row with an answer",
     "prompt": "a prompt, or a row of any other kind",
 }
 """What each kind of row is, for people."""
-_KINDS = {"preference": Preference, "conversation": Conversation | RawText, "rated": Rated, "unpaired": Unpaired, "prompt": PromptOnly}
+_KINDS = {
+    "preference": Preference,
+    "conversation": Conversation | RawText,
+    "conditioned": Conversation,
+    "rated": Rated,
+    "unpaired": Unpaired,
+    "group": Group,
+    "answered": Conversation,
+    "prompt": PromptOnly,
+}
+KEPT: tuple[Kind, ...] = ("answered", "prompt")
+"""Kinds of row that keep the columns which no format reads."""
 _SYSTEM, _TOOLS = ("system", "system_prompt", "system_message", "system_instruction", "System"), "tools"
 _ASKED = frozenset({"instruction", "input", "context", "history", "choices", "options", "functions", "images", "image", "videos", "video", "audio"})
 """Columns that change what a prompt asks: a format that does not read one refuses the row."""
@@ -74,14 +90,14 @@ def detect(rows: Sequence[Raw], asked: Asked) -> str:
             the first row.
     """
     columns = {key for row in rows for key, value in row.items() if value is not None}
-    fitting = [_recognised(parts.present(row), columns & set(row), asked) for row in rows]
+    fitting = [_recognised(values.present(row), columns & set(row), asked) for row in rows]
     votes = Counter(name for name in fitting if name)
     name = max(votes, key=votes.__getitem__) if votes else ""
-    if name and (asked.kind == "prompt" or asked.kind in find(name).GIVES):
+    if name and (asked.kind == "prompt" or asked.kind in gives(name)):
         return name
-    giving = [each for each in NAMES if asked.kind in find(each).GIVES and not _without(find(each)) & columns]
+    giving = [each for each in NAMES if asked.kind in gives(each) and not _without(find(each)) & columns]
     keys = {each: getattr(find(each), "NEEDS", find(each).KEYS) for each in giving}
-    row = parts.present(rows[fitting.index(name)] if name else rows[0])
+    row = values.present(rows[fitting.index(name)] if name else rows[0])
     expected, stands = nearest(keys, row, asked.kind, lambda each, row: rank(each, row, asked)[0] > 0, lambda each, row: _tried(each, row, asked))
     raise Malformed(*((f"{WANTED[asked.kind]}: {expected}", f"{_of(name)} ({stands})") if name else (expected, stands)))
 
@@ -93,8 +109,8 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
         Malformed: it is not of that format, has nothing of the kind, or a column that changes its meaning and that the format does not read.
     """
     for key in row:
-        parts.clean(str(key), "a column's name")
-    present = parts.present(row)
+        values.clean(str(key), "a column's name")
+    present = values.present(row)
     of = find(name)
     parsed = of.parse(present, asked)
     made = [parsed] if isinstance(parsed, TextRow) else list(parsed)
@@ -109,8 +125,8 @@ def parse(row: Raw, name: str, asked: Asked) -> tuple[list[TextRow], set[str]]:
     if strange := sorted(key for key in unread & meaning if present[key] not in ("", [], {})):
         way = f"data.columns={{{strange[0]}: null}} leaves it out{', data.map can write it into the prompt' if strange[0] in _ASKED else ''}"
         raise Malformed(f"columns that format {name} reads", f"{strange[0]!r}, which changes what the row means and is not read ({way})")
-    if asked.kind == "prompt":
-        kept = unread | (present.keys() & getattr(of, "COLUMNS", frozenset()))
+    if asked.kind in KEPT:
+        kept = unread | (present.keys() & getattr(of, "COLUMNS", frozenset())) if asked.kind == "prompt" else unread
         return [_with_columns(each, present, kept) for each in rows], set()
     return rows, unread
 
@@ -122,7 +138,17 @@ def rank(name: str, row: Raw, asked: Asked) -> tuple[int, bool]:
     fits = getattr(of, "fits", None)
     if not sizes or _without(of) & row.keys() or (bonus := fits(row, asked) if fits else 0) < 0:
         return 0, False
-    return max(sizes) + bonus, asked.kind in of.GIVES
+    return max(sizes) + bonus, asked.kind in gives(name)
+
+
+def gives(name: str) -> frozenset[Kind]:
+    """The kinds of row that a format gives: its own, and what is made of these."""
+    kinds: set[Kind] = {*find(name).GIVES}
+    if "rated" in kinds:
+        kinds.add("conditioned")
+    if kinds & {"preference", "conversation", "rated", "unpaired"}:
+        kinds.add("answered")
+    return frozenset(kinds)
 
 
 def _recognised(row: Raw, columns: set[str], asked: Asked) -> str:
@@ -156,7 +182,7 @@ def _rewarded(row: TextRow, raw: Raw, asked: Asked) -> TextRow:
     rewards = []
     for names in (parts.CHOSEN_REWARD, parts.REJECTED_REWARD):
         key = next((name for name in names if name in raw), None)
-        rewards.append(None if key is None else parts.number(raw[key], key))
+        rewards.append(None if key is None else values.number(raw[key], key))
     chosen, rejected = rewards
     if chosen is not None and rejected is not None and chosen < rejected:
         asked.doubts.add("have a rejected answer whose own score is higher than the chosen one's")
@@ -165,8 +191,8 @@ def _rewarded(row: TextRow, raw: Raw, asked: Asked) -> TextRow:
 
 def _opened(row: TextRow, raw: Raw) -> TextRow:
     """The row with the system's turn and the tools that stand in columns of their own."""
-    key = parts.first_of(_SYSTEM, raw, _SYSTEM[0])
-    said = parts.string(raw.get(key, ""), key)
+    key = values.first_of(_SYSTEM, raw, _SYSTEM[0])
+    said = values.string(raw.get(key, ""), key)
     if others := [name for name in _SYSTEM if name in raw and raw[name] != said]:
         raise Malformed(f"one system turn (data.columns={{{others[0]}: null}} leaves one out)", f"{key!r} and {others[0]!r}, which differ")
     tools = parts.tools(raw[_TOOLS], _TOOLS) if _TOOLS in raw else ()
@@ -176,7 +202,7 @@ def _opened(row: TextRow, raw: Raw) -> TextRow:
         return row
     turns = row.messages if isinstance(row, Conversation) else row.prompt
     if said.strip():
-        system = Message("system", parts.filled(said, key))
+        system = Message("system", values.filled(said, key))
         if turns[0].role == "system" and turns[0].content != system.content:
             raise Malformed("one system turn", f"another one in the column {key!r}")
         turns = (system, *(turns[1:] if turns[0].role == "system" else turns))
@@ -196,15 +222,25 @@ def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
     if kind == "prompt" and not isinstance(row, PromptOnly | RawText):
         columns = {} if isinstance(row, Unpaired) and not row.desirable else {"answer": row.answers[0]}
         return [PromptOnly(parts.asking(row.prompt), columns, row.where, row.tools)]
+    if kind == "conditioned" and isinstance(row, Conversation) and not any(turn.ratings for turn in row.messages):
+        raise Malformed(WANTED[kind], "a conversation without ratings")
+    if kind in ("conditioned", "answered") and not isinstance(row, RawText | PromptOnly | Conversation):
+        ratings = row.attributes if isinstance(row, Rated) else {}
+        turns = tuple(replace(turn, learn=False) for turn in row.prompt)
+        answers = dict.fromkeys(row.answers) if kind == "answered" else row.answers[:1]
+        if kind == "answered" or isinstance(row, Rated):
+            return [Conversation((*turns, Message("assistant", answer, ratings=ratings)), row.where, row.tools) for answer in answers]
     if not isinstance(row, _KINDS[kind]):
         raise Malformed(WANTED[kind], _of(name))
     return [row]
 
 
 def _with_columns(row: TextRow, raw: Raw, kept: set[str]) -> TextRow:
-    """A prompt with these columns as text; a ground truth is its answer, where it has no other."""
+    """A prompt with these columns as text; a ground truth is its answer, where it has no other. A row with an answer has them as they are."""
+    if isinstance(row, Conversation):
+        return replace(row, columns={name: value for name, value in raw.items() if name in kept})
     assert isinstance(row, PromptOnly)
-    columns = {**row.columns, **{name: parts.as_text(value, name) for name, value in raw.items() if name in kept}}
+    columns = {**row.columns, **{name: values.as_text(value, name) for name, value in raw.items() if name in kept}}
     if "ground_truth" in columns:
         columns.setdefault("answer", columns["ground_truth"])
     return replace(row, columns=columns)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from workbench.data.formats._parts import Asked, Raw, asking, filled, keys, messages, value
-from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, TextRow
+from workbench.data.formats._parts import Asked, asking, messages
+from workbench.data.formats._values import Raw, filled, keys, value
+from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, TextRow
 
 
 def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> tuple[tuple[Message, ...], list[str]]:
@@ -63,6 +64,22 @@ def prompt_or_conversation(turns: tuple[Message, ...], asked: Asked) -> TextRow:
     if asked.kind == "prompt" and turns[-1].role != "assistant":
         return PromptOnly(asking(turns), {}, asked.where)
     return conversation(turns, asked.where)
+
+
+def rated(turns: tuple[Message, ...], asked: Asked) -> list[TextRow]:
+    """Each answer of a conversation that has ratings, with what was said before it."""
+    made: list[TextRow] = []
+    for i, turn in enumerate(turns):
+        if not turn.ratings:
+            continue
+        if turn.extra:
+            raise Malformed("an answer that is text alone", f"one with {', '.join(turn.extra)}")
+        if not turns[:i]:
+            raise Malformed("a prompt before an answer that is rated", f"{len(turns)} turns, the first of them the assistant's")
+        made.append(Rated(asking(turns[:i]), turn.content, turn.ratings, asked.where))
+    if not made:
+        raise Malformed("an assistant's turn with ratings (`label` or `attributes`)", f"{len(turns)} turns without")
+    return made
 
 
 def ranked(prompt: tuple[Message, ...], answers: Sequence[tuple[float, str]], asked: Asked, as_rewards: bool = True) -> list[TextRow]:

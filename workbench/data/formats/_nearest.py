@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from workbench.data.formats._parts import Raw, present
+from workbench.data.formats._values import Raw, present
 from workbench.data.rows import Kind
 
 PROMPTS = (

@@ -1,17 +1,18 @@
-"""What the formats share: texts, turns, prompts, answers and numbers, each read from a row's values or refused with `Malformed`."""
+"""What the formats share: turns and prompts, each read from a row's values or refused with `Malformed`."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from workbench.data.rows import EXTRA, Kind, Malformed, Message, Role, TextRow, Unreadable
+from workbench.data.formats._ratings import attributes as ratings_of
+from workbench.data.formats._values import Raw, as_text, brief, clean, filled, first_of, keys, objects, present, string, text, value
+from workbench.data.rows import EXTRA, Kind, Malformed, Message, Role, TextRow
 
-Raw = Mapping[str, object]
-"""A row as its file has it, without the columns that are null."""
 Parsed = TextRow | Sequence[TextRow]
 Pairs = Literal["extremes", "all"]
 
@@ -33,12 +34,13 @@ _ROLES: dict[str, Role] = {
 _FUNCTION_CALL = "function_call"
 _UNSUPPORTED = (_FUNCTION_CALL, "audio", "images", "image", "videos", "video", "refusal", "thinking", "reasoning", "train_detail")
 """Keys of a turn that change what it says, and that nothing here reads."""
+RATED = ("attributes", "label")
+"""Keys of a turn that hold its ratings."""
 _LEARNT = ("weight", "train", "loss", "trainable")
 """Keys of a turn that say whether it is learnt."""
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_NEMO_TURN = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 _TRANSCRIPT = re.compile(r"\s*Human:")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_BRIEF = 60
 
 
 @dataclass(frozen=True)
@@ -56,99 +58,6 @@ class Asked:
     unread: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
     doubts: set[str] = field(default_factory=set)
-
-
-# --- values
-
-
-def brief(value: object) -> str:
-    """What was found, short: the type, and the beginning of the value."""
-    if isinstance(value, int) and value.bit_length() > 1000:
-        return f"int of {value.bit_length():,} bits"
-    text = repr(value)
-    if isinstance(value, Unreadable):
-        return text
-    return f"{type(value).__name__} {text[:_BRIEF]}{'…' if len(text) > _BRIEF else ''}"
-
-
-def keys(row: Raw) -> str:
-    return f"keys {sorted(map(str, row))[:10]}"
-
-
-def value(row: Raw, key: str) -> object:
-    if key not in row:
-        raise Malformed(f"the key {key!r}", keys(row))
-    return row[key]
-
-
-def text(row: Raw, key: str) -> str:
-    return string(value(row, key), key)
-
-
-def string(given: object, key: str) -> str:
-    if not isinstance(given, str):
-        raise Malformed(f"{key}: a string", brief(given))
-    return given
-
-
-def filled(given: str, key: str) -> str:
-    """The text, where it is one that can be learnt."""
-    if not given.strip():
-        raise Malformed(f"{key}: text", "an empty string" if not given else "white space only")
-    return clean(given, key)
-
-
-def clean(given: str, key: str) -> str:
-    """The text, which may be empty, where every tokenizer takes its characters."""
-    if "\0" in given:
-        raise Malformed(f"{key}: text without NUL characters", f"one at character {given.index(chr(0))}")
-    if _SURROGATE.search(given):
-        raise Malformed(f"{key}: valid Unicode", "half of a surrogate pair")
-    return given
-
-
-def as_text(given: object, key: str) -> str:
-    """A text as it is, anything else as JSON; what JSON has not (a date of a parquet file) as Python shows it."""
-    if isinstance(given, str):
-        return clean(given, key)
-    if isinstance(given, Unreadable):
-        raise Malformed(f"{key}: a value that can be decoded (data.columns={{{key}: null}} leaves the column out)", brief(given))
-    try:
-        return clean(json.dumps(given, ensure_ascii=False, default=str), key)
-    except (RecursionError, ValueError, TypeError) as error:
-        raise Malformed(f"{key}: a value that can be written as text", f"{type(given).__name__}: {error}") from error
-
-
-def number(given: object, key: str, expected: str = "a finite number") -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise Malformed(f"{key}: {expected}", brief(given))
-    try:
-        read = float(given)
-    except OverflowError:
-        raise Malformed(f"{key}: {expected}", brief(given)) from None
-    if read != read or abs(read) == float("inf"):
-        raise Malformed(f"{key}: {expected}", brief(given))
-    return read
-
-
-def objects(given: object, key: str) -> list[Raw]:
-    """A list of JSON objects that is not empty, without their null values."""
-    if not isinstance(given, list) or not given:
-        raise Malformed(f"{key}: a list of objects", brief(given))
-    for i, item in enumerate(given):
-        if not isinstance(item, Mapping):
-            raise Malformed(f"{key}[{i}]: an object", brief(item))
-    return [present(cast(Raw, item)) for item in given]
-
-
-def present(row: Raw) -> Raw:
-    """What of a row or a turn has a value: a column that is null is not there."""
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def first_of(names: Iterable[str], row: Raw, default: str) -> str:
-    """The first of these names that the row has."""
-    return next((name for name in names if name in row), default)
 
 
 # --- turns
@@ -202,10 +111,17 @@ def message(item: object, key: str, asked: Asked, silent: str = "") -> Message |
     if said != "tool" and not (said == "assistant" and "tool_calls" in extra):
         filled(said_text, f"{key}.{content_key}")
     weighed = _weighed(turn, key)
+    ratings = _rated(turn, key) if asked.kind in ("conditioned", "answered", "rated") and said == "assistant" else {}
     if weighed and said != "assistant":
         asked.unread.update(f"{name} (of a {said}'s turn)" for name in _LEARNT if name in turn)
-    asked.unread.update(set(turn) - {speaker_key, content_key, *_LEARNT, *extra})
-    return Message(said, said_text, weighed and speaker.lower() != silent, extra)
+    asked.unread.update(set(turn) - {speaker_key, content_key, *_LEARNT, *extra, *(RATED if ratings else ())})
+    return Message(said, said_text, weighed and speaker.lower() != silent, extra, ratings)
+
+
+def _rated(turn: Raw, key: str) -> Mapping[str, float]:
+    """The ratings that a turn has, as SteerLM's `label` or as `attributes`."""
+    name = first_of(RATED, turn, "")
+    return ratings_of(turn[name], f"{key}.{name}") if name and turn[name] not in ("", {}) else {}
 
 
 def _calling(turn: Raw, key: str, content_key: str) -> Message:
@@ -278,6 +194,8 @@ def _weighed(turn: Raw, key: str) -> bool:
 def prompt(given: object, key: str, asked: Asked) -> tuple[Message, ...]:
     """Messages, a transcript of a human and an assistant that the assistant is to continue, or a text as the user's turn."""
     if isinstance(given, str):
+        if _NEMO_TURN.search(given):
+            return _nemo_turns(filled(given, key), key)
         return _opened_transcript(filled(given, key), key) if _TRANSCRIPT.match(given) else (Message("user", filled(given, key)),)
     return asking(messages(given, key, asked))
 
@@ -327,6 +245,18 @@ def transcript(given: str, key: str) -> tuple[Message, ...]:
         else:
             merged.append(turn)
     return tuple(merged)
+
+
+def _nemo_turns(given: str, key: str) -> tuple[Message, ...]:
+    """A question of several turns as HelpSteer 1 and 2 write it: the user's first, `<extra_id_1>Assistant` and `<extra_id_1>User` before the others."""
+    parts = _NEMO_TURN.split(given)
+    turns = [
+        Message("user" if who == "User" else "assistant", filled(said, f"{key}: a turn"))
+        for who, said in zip(["User", *parts[1::2]], parts[::2], strict=True)
+    ]
+    if any(turn.role == following.role for turn, following in itertools.pairwise(turns)):
+        raise Malformed(f"{key}: turns of User and Assistant in turn", brief(given))
+    return asking(tuple(turns))
 
 
 def is_transcript(given: object) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from workbench.data.formats._parts import Raw, brief, clean, number
+from workbench.data.formats._values import Raw, brief, clean, number
 from workbench.data.rows import Malformed
 
 _RATING = re.compile(r"\s*([^\s:,][^:,]*?)\s*:\s*(-?\d+(?:\.\d+)?)\s*")

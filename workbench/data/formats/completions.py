@@ -1,7 +1,8 @@
 """UltraFeedback's scored completions."""
 
 from workbench.data.formats._answers import ranked
-from workbench.data.formats._parts import Asked, Parsed, Raw, filled, first_of, number, objects, question, text, value
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw, filled, first_of, number, objects, text, value
 from workbench.data.rows import Kind
 
 SCHEMA = '{"instruction" or "prompt", "completions": [{"response", "overall_score"}]}: the best against the worst, or every pair with data.pairs=all (UltraFeedback)'

@@ -1,7 +1,8 @@
 """Dolly's rows."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import Asked, Parsed, Raw, question
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"instruction", "response"[, "context" or "input"]}: the context stands below the instruction (Dolly)'

@@ -1,6 +1,7 @@
 """Anthropic's HH-RLHF: two whole transcripts."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, is_transcript, text, transcript
+from workbench.data.formats._parts import Asked, Parsed, is_transcript, transcript
+from workbench.data.formats._values import Raw, text
 from workbench.data.rows import Kind, Malformed, Preference
 
 SCHEMA = '{"chosen", "rejected"}: whole transcripts, "\\n\\nHuman: … \\n\\nAssistant: …", equal up to the last answer (Anthropic HH)'

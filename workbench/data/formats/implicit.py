@@ -3,7 +3,8 @@
 import re
 
 from workbench.data.formats._nearest import PROMPTS
-from workbench.data.formats._parts import Asked, Parsed, Raw, filled, is_transcript, keys, text
+from workbench.data.formats._parts import Asked, Parsed, is_transcript
+from workbench.data.formats._values import Raw, filled, keys, text
 from workbench.data.rows import Kind, Malformed, Message, Preference
 
 SCHEMA = '{"chosen", "rejected"}: texts that begin alike; the words that they share are the prompt (TRL)'

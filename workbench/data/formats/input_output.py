@@ -1,7 +1,8 @@
 """Input and output, without an instruction."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import Asked, Parsed, Raw, history, prompt, value
+from workbench.data.formats._parts import Asked, Parsed, history, prompt
+from workbench.data.formats._values import Raw, value
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"input", "output"[, "history"]}: strings'

@@ -1,7 +1,8 @@
 """Nectar's ranked answers."""
 
 from workbench.data.formats._answers import ranked
-from workbench.data.formats._parts import Asked, Parsed, Raw, filled, number, objects, question, text, value
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw, filled, number, objects, text, value
 from workbench.data.rows import Kind
 
 SCHEMA = '{"prompt", "answers": [{"answer", "rank"}]}: the best against the worst, or every pair with data.pairs=all (Nectar)'

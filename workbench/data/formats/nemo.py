@@ -1,7 +1,8 @@
 """NeMo-Aligner's and Argilla's pairs."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, question
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, question
+from workbench.data.formats._values import Raw
 from workbench.data.rows import Kind, Preference
 
 SCHEMA = '{"prompt" or "instruction", "chosen_response", "rejected_response"[, "chosen_reward", "rejected_reward"]}: strings or messages (NeMo-Aligner, Argilla)'

@@ -1,7 +1,8 @@
 """A prompt with a preferred and a rejected answer, as TRL, UltraFeedback and most others have them."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, history, question
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, history, question
+from workbench.data.formats._values import Raw
 from workbench.data.rows import Kind, Malformed, Preference
 
 SCHEMA = '{"prompt", "question" or "instruction"[, "input"], "chosen", "rejected"}: strings, or OpenAI messages (which may repeat the prompt, or hold it alone)'

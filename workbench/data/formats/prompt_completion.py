@@ -1,7 +1,8 @@
 """A prompt and its completion, each text or messages."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import Asked, Parsed, Raw, first_of, question
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw, first_of
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"prompt", "completion"}, or "response"; {"question", "response"}: strings or messages, learnt as a user\'s and an assistant\'s turn'

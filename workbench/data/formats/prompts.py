@@ -1,6 +1,7 @@
 """Prompts alone, with columns for reward programs."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, first_of, prompt, question, value
+from workbench.data.formats._parts import Asked, Parsed, prompt, question
+from workbench.data.formats._values import Raw, first_of, value
 from workbench.data.rows import Kind, PromptOnly
 
 SCHEMA = '{"prompt", "question", "text" or "instruction"}: a string or messages; any further columns are kept, as text, for reward programs (GSM8K, NeMo-Aligner)'

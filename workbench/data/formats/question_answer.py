@@ -1,7 +1,8 @@
 """Questions with their answers, as GSM8K has them."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import Asked, Parsed, Raw, question
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw
 from workbench.data.rows import Conversation, Kind, Message
 
 SCHEMA = '{"question" or "prompt", "answer"}: strings, learnt as a user\'s and an assistant\'s turn (GSM8K)'

@@ -1,8 +1,9 @@
 """Answers with ratings, as HelpSteer and SteerLM have them."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, question
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, question
 from workbench.data.formats._ratings import attributes, ratings
+from workbench.data.formats._values import Raw
 from workbench.data.rows import Kind, Malformed, Rated
 from workbench.metrics import STEERLM
 

@@ -1,6 +1,7 @@
 """PKU-SafeRLHF's pairs."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, brief, filled, question, text, value
+from workbench.data.formats._parts import Asked, Parsed, question
+from workbench.data.formats._values import Raw, brief, filled, text, value
 from workbench.data.rows import Kind, Malformed, Preference
 
 SCHEMA = (

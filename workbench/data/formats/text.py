@@ -1,6 +1,7 @@
 """Raw text."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, filled, text
+from workbench.data.formats._parts import Asked, Parsed
+from workbench.data.formats._values import Raw, filled, text
 from workbench.data.rows import Kind, RawText
 
 SCHEMA = '{"text"}: learnt whole, without a chat template'

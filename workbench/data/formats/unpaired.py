@@ -1,7 +1,8 @@
 """Single answers, each wanted or not, as KTO learns from them."""
 
 from workbench.data.formats._answers import answered
-from workbench.data.formats._parts import PROMPT, Asked, Parsed, Raw, brief, first_of, question, value
+from workbench.data.formats._parts import PROMPT, Asked, Parsed, question
+from workbench.data.formats._values import Raw, brief, first_of, value
 from workbench.data.rows import Kind, Malformed, Unpaired
 
 SCHEMA = '{"prompt", "completion" or "response", "label" or "preference": true, false, 1, 0, "chosen" or "rejected"} (KTO)'

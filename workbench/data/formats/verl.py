@@ -1,6 +1,7 @@
 """verl's rows."""
 
-from workbench.data.formats._parts import Asked, Parsed, Raw, as_text, prompt, value
+from workbench.data.formats._parts import Asked, Parsed, prompt
+from workbench.data.formats._values import Raw, as_text, value
 from workbench.data.rows import Kind, Malformed, PromptOnly
 
 SCHEMA = (

@@ -33,7 +33,7 @@ class Evaluation:
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
         self._rank = rank
-        data = rank.read(spec.data, algorithms.kind_of_rows(spec.algorithm), getattr(spec.algorithm, "max_tokens", 0))
+        data = rank.read(spec.data, algorithms.kind_of_rows(spec.algorithm, spec.data), getattr(spec.algorithm, "max_tokens", 0))
         held_out = list(data.validation[: spec.validation.max_rows])
         if not held_out:
             raise ValueError("there are no held-out rows to measure: name a file, data.validation=…, or a share, data.validation_fraction=0.1")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workbench import metrics as M
 from workbench.settings.sections import CheckpointJob
@@ -26,6 +26,7 @@ class Config(CheckpointJob):
     """Answer every prompt of a data set."""
 
     sections = ("model", "data", "rollout", "watch", "backend")
+    takes_over = ("steering",)
     outputs: ClassVar = {"rows": "answers.jsonl"}
 
     name: Literal["generate"] = "generate"
@@ -37,6 +38,23 @@ class Config(CheckpointJob):
     stop_strings: tuple[str, ...] = Field(default=(), description="Texts that end an answer, beside the model's own end token; not in its text.")
     prompts_per_step: int = Field(default=64, ge=1, le=65536, description="Prompts answered before the answers are saved: what a kill can lose.")
 
+    targets: tuple[dict[str, float], ...] = Field(
+        default=(),
+        description="Ratings to ask for, {verbosity: 4, humor: 0}: each prompt is answered under each of them (a model trained with data.steering).",
+    )
+    sweep: tuple[str, ...] = Field(default=(), description="Attributes of which each level is asked for in turn, the others as in base.")
+    base: dict[str, float] = Field(default={}, description="What sweep asks of the other attributes; those without a rating are left out.")
+    drawn: int = Field(default=0, ge=0, le=256, description="Ratings asked of each prompt that are drawn from those of the training rows.")
+    unconditioned: bool = Field(default=False, description="Ask a model that was trained with data.steering without ratings.")
+
+    @model_validator(mode="after")
+    def _asks_one_way(self) -> Config:
+        if sum(map(bool, (self.targets, self.sweep, self.drawn, self.unconditioned))) > 1:
+            raise ValueError("targets, sweep, drawn and unconditioned exclude each other")
+        if self.base and not self.sweep:
+            raise ValueError("base is of sweep: name the attributes to sweep, or set targets")
+        return self
+
 
 class Generation:
     """One rank of it."""
@@ -45,6 +63,7 @@ class Generation:
         from workbench.engine import parallel
         from workbench.processes.controls import Controls
         from workbench.processes.phases import PhaseTimes
+        from workbench.processes.requests import Requests
         from workbench.processes.restored import restored_policy
         from workbench.processes.sampling import Sampler
         from workbench.rundir import rollouts
@@ -56,11 +75,13 @@ class Generation:
         data = rank.read(whole, "prompt", self._cfg.max_tokens)
         if not data.train:
             raise ValueError(f"data.train={whole.train}: no prompt is left to answer; `workbench data check --kind prompt` tells why")
-        self._rows = data.train
-        self._asked = [
-            Asked([{"role": message.role, "content": message.content} for message in text.prompt], row.columns)
-            for text, row in zip(data.texts, data.train, strict=True)
-        ]
+        requests = Requests(rank)
+        self._rows, self._asked = [], []
+        for number, (text, row) in enumerate(zip(data.texts, data.train, strict=True)):
+            prompt = [{"role": message.role, "content": message.content} for message in text.prompt]
+            for requested in requests.of(number):
+                self._rows.append(row if requested is None else requests.conditioned(row, text, requested))
+                self._asked.append(Asked(prompt, row.columns, number, requested))
         self.total_steps = -(-len(self._rows) // self._cfg.prompts_per_step)
         policy, self._version = restored_policy(rank)
         self._times = PhaseTimes()

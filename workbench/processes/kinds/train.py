@@ -59,12 +59,14 @@ class Training:
     def _load_data(self) -> None:
         from workbench import algorithms
 
-        self._data = self._rank.read(self._spec.data, algorithms.kind_of_rows(self._spec.algorithm), getattr(self._spec.algorithm, "max_tokens", 0))
+        kind = algorithms.kind_of_rows(self._spec.algorithm, self._spec.data)
+        self._data = self._rank.read(self._spec.data, kind, getattr(self._spec.algorithm, "max_tokens", 0))
         self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
         if check := getattr(self._algorithm, "check", None):
-            check([*self._train, *self._held_out], self._spec.algorithm)
+            for warning in check([*self._train, *self._held_out], self._spec.algorithm):
+                self._rank.warn(warning)
 
     def _coverage(self) -> Coverage:
         """How the steps go over the rows; warned of where that is not what the settings ask for."""

@@ -36,10 +36,11 @@ _KEPT = 1 / 16
 
 
 @dataclass
-class _Slot:
+class Slot:
     """An answer in the making. `length` counts the tokens in its cache, `draws` are its uniform numbers, one a token."""
 
     prompt: Prompt
+    sampling: Sampling
     sample: int
     length: int
     limit: int
@@ -75,18 +76,18 @@ class Engine:
         if self._recorder:
             self._recorder.bound_to([*self.model.parameters()])
         waiting = _Waiting(prompts, self.slots)
-        active: list[_Slot] = []
+        active: list[Slot] = []
         with _whole_sequences(self.model):
             while True:
                 free = self.slots - len(active)
                 if free and (not active or free >= max(1, self.slots // 8)) and (taken := waiting.take(free)):
-                    for together in _within_budget(taken):
-                        self._begin(active, together, sampling, seed)
+                    for together in within_budget(taken):
+                        self._begin(active, together, [sampling] * len(together), [seed] * len(together))
                 elif active:
-                    self._step(active, sampling)
+                    self._step(active)
                 else:
                     return
-                yield from self._settle(active, sampling)
+                yield from self._settle(active)
 
     def update_weights(self, version: int) -> None:
         """Nothing to do where the weights are the policy's own."""
@@ -109,27 +110,28 @@ class Engine:
         if self._recorder:
             self._recorder.forget()
 
-    def _begin(self, active: list[_Slot], taken: list[Prompt], sampling: Sampling, seed: int) -> None:
+    def _begin(self, active: list[Slot], taken: Sequence[Prompt], samplings: Sequence[Sampling], seeds: Sequence[int]) -> None:
         """Prefill the prompts, laid end to end without padding, put each one's keys and values into a slot a sample, and draw the first tokens."""
         started = time.perf_counter()
         here = device.current()
         lengths = [len(prompt.tokens) for prompt in taken]
-        limits = [min(sampling.max_tokens, prompt.max_tokens or sampling.max_tokens) for prompt in taken]
+        limits = [min(each.max_tokens, prompt.max_tokens or each.max_tokens) for prompt, each in zip(taken, samplings, strict=True)]
         self._reserve(max(length + limit for length, limit in zip(lengths, limits, strict=True)), active)
         tokens_1T = torch.tensor([[token for prompt in taken for token in prompt.tokens]], device=here)
         positions_1T = torch.cat([torch.arange(length) for length in lengths])[None].to(here)
         rows = [row for row, prompt in enumerate(taken) for _ in range(prompt.samples)]
         attend = self._prefilling(lengths, rows, len(active))
         hidden_1TD = self._hidden(tokens_1T, positions_1T, attend)
+        self._prefilled(taken, hidden_1TD[0])
         last_P = torch.tensor(lengths, device=here).cumsum(0) - 1
         logits_SV = self._logits(hidden_1TD[0, last_P])[torch.tensor(rows, device=here)]
         first = len(active)
         for row, prompt in enumerate(taken):
             for sample in range(prompt.samples):
                 number = _first_sample(prompt) + sample
-                draws = np.random.default_rng((seed, prompt.key, number)).random(limits[row])
-                active.append(_Slot(prompt, number, lengths[row], limits[row], draws))
-        self._draw(active[first:], logits_SV, sampling)
+                draws = np.random.default_rng((seeds[row], prompt.key, number)).random(limits[row])
+                active.append(Slot(prompt, samplings[row], number, lengths[row], limits[row], draws))
+        self._draw(active[first:], logits_SV)
         moved()
         self.profile.prefill_tokens += sum(lengths)
         self.profile.prefill_s += time.perf_counter() - started
@@ -157,20 +159,20 @@ class Engine:
 
         return attend
 
-    def _step(self, active: list[_Slot], sampling: Sampling) -> None:
+    def _step(self, active: list[Slot]) -> None:
         """One more token for every answer in the making."""
         started = time.perf_counter()
         rows, longest = len(active), max(slot.length for slot in active) + 1
-        recorder = None if sampling.kept else self._recorder  # what is kept has no fixed shape
+        together = None if self._reads_logits(active) else _common(active)
+        recorder = self._recorder if together else None
         if recorder:  # a few shapes, each recorded once
             rows, longest = min(_power_of_two(rows), self.slots), min(_stepped(longest), self._keys[0].shape[2])
         filled = [0] * (rows - len(active))
         last_2B = torch.tensor([[slot.tokens[-1] for slot in active] + filled, [slot.length for slot in active] + filled], device=device.current())
-        uniform_B = self._uniform(active, rows)
-        if sampling.kept:
-            _append(active, draw(self._next_logits(longest, last_2B), sampling, uniform_B))
+        if together is None:
+            self._draw(active, self._next_logits(longest, last_2B))
         else:
-            token_B, logprob_B = (recorder or self._next)((longest, _law(sampling)), last_2B, uniform_B)
+            token_B, logprob_B = (recorder or self._next)((longest, _law(together)), last_2B, self._uniform(active, rows))
             _append(active, Draw(token_B.long(), logprob_B))
         for slot in active:
             slot.length += 1
@@ -209,30 +211,50 @@ class Engine:
         hidden_B1D = self._hidden(token_B[:, None], length_B[:, None], attend)
         return self._logits(hidden_B1D[:, -1])
 
-    def _draw(self, slots: Sequence[_Slot], logits_SV: Tensor, sampling: Sampling) -> None:
-        _append(slots, draw(logits_SV, sampling, self._uniform(slots, len(slots))))
+    def _prefilled(self, taken: Sequence[Prompt], hidden_TD: Tensor) -> None:
+        """Called with the last hidden states of prompts that lie end to end."""
 
-    def _uniform(self, slots: Sequence[_Slot], rows: int) -> Tensor:
+    def _reads_logits(self, active: Sequence[Slot]) -> bool:
+        """Whether `_draw` is to see the logits of these answers' next tokens."""
+        return False
+
+    def _draw(self, slots: Sequence[Slot], logits_SV: Tensor) -> None:
+        """Each slot's next token, those that are drawn alike together."""
+        if all(slot.sampling is slots[0].sampling for slot in slots):
+            _append(slots, draw(logits_SV, slots[0].sampling, self._uniform(slots, len(slots))))
+            return
+        alike: dict[Sampling, list[int]] = {}
+        for i, slot in enumerate(slots):
+            alike.setdefault(_law(slot.sampling), []).append(i)
+        for law, places in alike.items():
+            chosen = [slots[i] for i in places]
+            _append(chosen, draw(logits_SV[torch.tensor(places, device=logits_SV.device)], law, self._uniform(chosen, len(chosen))))
+
+    def _uniform(self, slots: Sequence[Slot], rows: int) -> Tensor:
         """Each slot's next uniform number, and zeros up to `rows`."""
         numbers = [slot.draws[len(slot.tokens)] for slot in slots]
         return torch.tensor(numbers + [0.0] * (rows - len(slots)), dtype=torch.float32, device=device.current())
 
-    def _settle(self, active: list[_Slot], sampling: Sampling) -> Iterator[Rollout]:
-        """The answers that have ended leave their slots; the last one's cache moves into the gap."""
+    def _settle(self, active: list[Slot]) -> Iterator[Rollout]:
+        """The answers that have ended leave their slots."""
         for i in reversed(range(len(active))):
-            slot = active[i]
+            slot, sampling = active[i], active[i].sampling
             stopped = slot.tokens[-1] in sampling.stop_tokens or self._said_stop(slot, sampling.stop_strings)
             if not stopped and len(slot.tokens) < slot.limit:
                 continue
-            moved = active.pop()
-            if moved is not slot:
-                active[i] = moved
-                for cache in (*self._keys, *self._values):
-                    cache[i, :, : moved.length] = cache[len(active), :, : moved.length]
+            self._leave(active, i)
             reason = "stop" if stopped else "length"
             yield Rollout(slot.tokens, slot.logprobs, reason, slot.prompt.key, slot.sample, slot.kept if sampling.kept else None)
 
-    def _said_stop(self, slot: _Slot, strings: Sequence[str]) -> bool:
+    def _leave(self, active: list[Slot], i: int) -> None:
+        """The slot is free; the last one's cache moves into the gap."""
+        slot, moved = active[i], active.pop()
+        if moved is not slot:
+            active[i] = moved
+            for cache in (*self._keys, *self._values):
+                cache[i, :, : moved.length] = cache[len(active), :, : moved.length]
+
+    def _said_stop(self, slot: Slot, strings: Sequence[str]) -> bool:
         if not strings:
             return False
         if self.tokenizer is None:
@@ -240,7 +262,7 @@ class Engine:
         tail = self.tokenizer.decode(slot.tokens[-(max(map(len, strings)) + 4) :])
         return any(string in tail for string in strings)
 
-    def _reserve(self, length: int, active: list[_Slot]) -> None:
+    def _reserve(self, length: int, active: list[Slot]) -> None:
         """Caches that hold `length` tokens in every slot; what the active ones have so far is kept."""
         if self._keys and self._keys[0].shape[2] >= length:
             return
@@ -282,7 +304,7 @@ def build(of: Ingredients) -> Engine:
     return Engine(of.policy.chunks[0], of.tokenizer, of.slots)
 
 
-def _append(slots: Sequence[_Slot], drawn: Draw) -> None:
+def _append(slots: Sequence[Slot], drawn: Draw) -> None:
     """The slots' next tokens; there may be more drawn than slots."""
     for slot, token, logprob in zip(slots, drawn.token_B.tolist(), drawn.logprob_B.tolist(), strict=False):
         slot.tokens.append(token)
@@ -290,6 +312,12 @@ def _append(slots: Sequence[_Slot], drawn: Draw) -> None:
     if drawn.kept_BV is not None:
         for slot, kept in zip(slots, kept_tokens(drawn.kept_BV), strict=True):
             slot.kept.append(kept)
+
+
+def _common(active: Sequence[Slot]) -> Sampling | None:
+    """How all of them are drawn, where that is one way, and one with a fixed shape: what is kept has none."""
+    together = active[0].sampling
+    return together if not together.kept and all(slot.sampling is together for slot in active) else None
 
 
 def _power_of_two(count: int) -> int:
@@ -307,7 +335,7 @@ def _law(sampling: Sampling) -> Sampling:
     return replace(sampling, max_tokens=0, stop_tokens=frozenset(), stop_strings=())
 
 
-def _within_budget(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
+def within_budget(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
     """The prompts in groups of at most _PREFILL tokens."""
     together: list[Prompt] = []
     for prompt in prompts:
