@@ -74,6 +74,10 @@ class CheckpointsJob(JobConfig):
         default=(),
         description="What is served: each a run's id (`id:step`, `latest`), a checkpoint's folder, or a model as model.source names it; empty: model.source.",
     )
+    measure: str | None = Field(default=None, description="An attribute model's checkpoint that measures answers (`POST /v1/attributes`).")
+    rules: tuple[str, ...] = Field(
+        default=(), description="Functions that measure answers: names of rules, or path/to/file.py:function of (prompt messages, response)."
+    )
 
 
 class AlgorithmConfig(Frozen):

@@ -15,7 +15,7 @@ from workbench.data.limits import Limits
 from workbench.data.targets import Targets
 from workbench.rundir.adherence import Adherence, Attribute, Estimate, Level
 from workbench.steering import statistics
-from workbench.steering.rules import words
+from workbench.steering.rules import word_count
 from workbench.steering.statistics import RESAMPLES, Clusters
 
 
@@ -50,7 +50,7 @@ def _answered(where: str, row: object) -> Answered:
         raise ValueError(f"{where}: no ratings were requested of this answer: `job=generate` with job.targets or job.sweep requests some")
     if not isinstance(measured, Mapping) or not isinstance(response, str):
         raise ValueError(f"{where}: the answer is not measured: `job=annotate` rates it (keys: {', '.join(tree)[:80]})")
-    return Answered(repr(tree.get("prompt")), _numbers(where, requested), {**_ratings(where, measured)}, words(response))
+    return Answered(repr(tree.get("prompt")), _numbers(where, requested), {**_ratings(where, measured)}, word_count(response))
 
 
 def _numbers(where: str, values: Mapping[object, object]) -> dict[str, float]:

@@ -27,14 +27,14 @@ _BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 _AFTER_THE_END = " \t\n\"'”’)]*_»"
 
 
-def words(response: str) -> int:
+def word_count(response: str) -> int:
     """Words of an answer: what stands between spaces."""
     return len(_WORD.findall(response))
 
 
 def verbosity(prompt: Prompt, response: str) -> float:
     """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 9 words, 4 from 38 on."""
-    return float(sum(words(response) >= least for least in VERBOSITY_WORDS))
+    return float(sum(word_count(response) >= least for least in VERBOSITY_WORDS))
 
 
 def quotes(prompt: Prompt, response: str) -> float:
@@ -58,8 +58,8 @@ def exclamation(prompt: Prompt, response: str) -> float:
 
 
 def bullets(prompt: Prompt, response: str) -> float:
-    """Lines that begin as a list's item does (`-`, `*`, `•`, `1.`, `1)`), at most 4."""
-    return float(min(HIGHEST, len(_BULLET.findall(response))))
+    """Whether the answer is a list: 2 a line that begins as an item does (`-`, `*`, `•`, `1.`, `1)`), at most 4; 0 without."""
+    return float(min(HIGHEST, 2 * len(_BULLET.findall(response))))
 
 
 def question(prompt: Prompt, response: str) -> float:
@@ -87,20 +87,20 @@ def find_all(names: Sequence[str]) -> dict[str, Rule]:
     Raises:
         ValueError: as `find`, or two of them rate the same attribute.
     """
-    found: dict[str, Rule] = {}
+    by_attribute: dict[str, Rule] = {}
     for name in names:
         attribute, rule = find(name)
-        if attribute in found:
+        if attribute in by_attribute:
             raise ValueError(f"two rules rate {attribute}: an attribute has the name of its rule's function, so rename one")
-        found[attribute] = rule
-    return found
+        by_attribute[attribute] = rule
+    return by_attribute
 
 
 def rate(attribute: str, rule: Rule, prompt: Prompt, response: str) -> float | None:
     """What the rule says of an answer; None where it has no rating for it.
 
     Raises:
-        ValueError: what it gives is no finite number, or it raised; the message names the attribute.
+        ValueError: what it gives is not a number, NaN or infinite, or it raised; the message names the attribute.
     """
     try:
         value = rule(prompt, response)

@@ -29,10 +29,6 @@ class Config(CheckpointsJob):
     )
     max_waiting: int = Field(default=256, ge=1, description="Requests that may wait or be answered at a time; further ones are refused (429).")
     max_request_mb: int = Field(default=8, ge=1, le=1024, description="Largest request in MiB.")
-    measure: str | None = Field(default=None, description="An attribute model's checkpoint that measures answers (`POST /v1/attributes`).")
-    rules: tuple[str, ...] = Field(
-        default=(), description="Functions that measure answers: names of rules, or path/to/file.py:function of (prompt messages, response)."
-    )
 
 
 def work(rank: Rank) -> None:
