@@ -99,7 +99,7 @@ def test_sliders_columns_sweep_and_rows(endpoint: Endpoint, server, page, seen) 
         page.get_by_role("button", name=re.compile("Export .* rows")).click()
     kept = rows(download.value)
     swept = [row for row in kept if row["model"] == "steerlm-2" and len(row["requested"]) == 2][-5:]
-    assert [(row["requested"]["verbosity"], row["attributes"]["verbosity"]) for row in swept] == [(level, level) for level in range(5)]
+    assert sorted((row["requested"]["verbosity"], row["attributes"]["verbosity"]) for row in swept) == [(level, level) for level in range(5)]
     assert kept[0] == {
         **kept[0],
         "prompt": [{"role": "user", "content": "What is a map?"}],
@@ -216,7 +216,7 @@ def test_a_real_endpoint_is_served_steered_and_stopped(server, page, seen, tiny_
     first, prompt = column(page, 0), page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("What is a map?")
     page.get_by_role("button", name="Add a column").click()
-    column(page, 1).get_by_role("combobox").first.select_option(label=re.compile(tiny_model.name))
+    column(page, 1).get_by_role("combobox").first.select_option(index=1)
     prompt.press("Enter")
     idle(page)
     for each in (first, column(page, 1)):
