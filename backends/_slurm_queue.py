@@ -123,7 +123,9 @@ def look(job: Job, max_age_s: float = MAX_AGE_S) -> JobStatus:
     if entry.state in RUNNING:
         return JobStatus(True, time=now.time)
     if entry.reason == NEVER:
-        return JobStatus(False, ended=f"SLURM job {job_id} was taken out of the queue: a job that it waited for did not complete", cancelled=True, time=now.time)
+        return JobStatus(
+            False, ended=f"SLURM job {job_id} was taken out of the queue: a job that it waited for did not complete", cancelled=True, time=now.time
+        )
     return _ended(job_id, entry.state, "", now.time)
 
 

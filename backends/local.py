@@ -100,8 +100,8 @@ def look(job: Job) -> JobStatus:
 def launched(run_dir: Path) -> Job | None:
     """The driver on this machine that a launch started whose caller was killed before it could note the job; None where there is none."""
     for process in psutil.process_iter(["cmdline", "create_time"]):
-        words = process.info["cmdline"] or []
-        if str(run_dir) in words and any(word in DRIVERS for word in words) and not words[0].endswith("sh"):
+        command = process.info["cmdline"] or []
+        if str(run_dir) in command and any(word in DRIVERS for word in command) and not command[0].endswith("sh"):
             return Job("local", str(process.pid), socket.gethostname(), process.info["create_time"], mark(process.pid))
     return None
 

@@ -21,6 +21,11 @@ ORDER = (
     "Comparison",
     "generate",
     "evaluate",
+    "annotate",
+    "steer",
+    "AttributeSliders",
+    "chat",
+    "Chat",
     "check_data",
     "preflight",
 )

@@ -119,7 +119,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tied_mo
     """A policy endpoint with two tiny models."""
     from tests.serve.endpoint import served
 
-    with served(tmp_path_factory.mktemp("endpoint"), [str(tiny_model), str(tied_model)], "job.slots=4", "job.max_request_mb=1") as made:
+    with served(
+        tmp_path_factory.mktemp("endpoint"),
+        [str(tiny_model), str(tied_model)],
+        "job.slots=4",
+        "job.max_request_mb=1",
+        "job.rules=[verbosity,question]",
+    ) as made:
         yield made
 
 

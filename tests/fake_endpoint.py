@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,21 @@ class Endpoint:
             return JSONResponse({"error": {"message": "base was not trained with attributes"}}, 400)
         return StreamingResponse(self._stream(body), media_type="text/event-stream")
 
-    def _stream(self, body: dict[str, Any]) -> Iterator[str]:
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
         prompt, attributes = body["messages"][-1]["content"], body.get("attributes") or {}
         words = [*body["model"].upper().split(), *VERSE, *VERSE][: 1 + WORDS[int(attributes.get("verbosity", 2))]]
         try:
             for place, word in enumerate(words):
                 if place == 3 and "hold" in prompt:
-                    while not self._released.wait(0.02):
-                        yield ": waiting\n\n"
+                    while not self._released.is_set():
+                        await asyncio.sleep(0.02)
                 if place == 3 and "break" in prompt:
                     return
                 if self.pause_s:
-                    time.sleep(self.pause_s)
+                    await asyncio.sleep(self.pause_s)
                 yield self._chunk(word if not place else f" {word}", None, [place])
             yield self._chunk("", "stop", []) + "data: [DONE]\n\n"
-        except GeneratorExit:
+        except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
 

@@ -23,6 +23,7 @@ from workbench.backends import base as backends
 from workbench.data.formats import SCHEMAS
 from workbench.rundir import lines
 from workbench.settings import modules, online, spec
+from workbench.settings import pipeline as pipelines
 from workbench.settings.spec import Experiment
 from workbench.terminal.cli import app
 
@@ -156,13 +157,17 @@ def check(rest: list[str]) -> None:
         command = command.commands[name]
     given = command.make_context(name, list(rest)).params
     match name:
+        case "run" if any(word.startswith("pipeline=") for word in given.get("overrides") or []):
+            words = [word for word in given["overrides"] if not word.startswith("pipeline=")]
+            of = next(word.removeprefix("pipeline=") for word in given["overrides"] if word.startswith("pipeline="))
+            pipelines.with_overrides(pipelines.read(of if "/" not in of else "export_demo"), words)
         case "run" | "preflight" | "ppo" if "overrides" in given:
             spec.compose(given["overrides"] or [])
         case "evaluate":
             spec.compose(["experiment=dpo_demo", *(given["overrides"] or [])])
         case "generate":
             spec.compose(["job=generate", "data.train=prompts.jsonl", *(given["overrides"] or [])])
-        case "resume":
+        case "resume" if "overrides" in given:
             spec.changed(spec.compose(["experiment=dpo_demo"]), given["overrides"] or [])
         case "set":
             live = {key for algorithm in modules.algorithm_names() for key in modules.find_algorithm(algorithm).Config.live}

@@ -14,7 +14,7 @@ from workbench.jobs.checkpoints import on_checkpoint, with_checkpoint
 from workbench.jobs.data import TIMEOUT_S as CHECK_TIMEOUT_S
 from workbench.jobs.data import as_template_kwargs, browse_data, check_data
 from workbench.jobs.launch import keep_warm, preflight, script
-from workbench.jobs.of_checkpoints import evaluate, generate
+from workbench.jobs.of_checkpoints import annotate, evaluate, generate
 from workbench.jobs.pipelines import Pipeline, PipelineStatus, StageStatus, pipeline, stage_of, submit_pipeline
 from workbench.jobs.pipelines import list_pipelines as pipelines
 from workbench.jobs.plans import composed as compose_pipeline
@@ -65,6 +65,7 @@ __all__ = [
     "Unreadable",
     "Where",
     "adherence",
+    "annotate",
     "as_columns",
     "as_template_kwargs",
     "browse_data",

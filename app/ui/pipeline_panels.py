@@ -75,22 +75,19 @@ def draw(item: Pipeline, ended: bool) -> None:
         st.info(frame.sentence(status.message.rstrip(".")), icon=":material/info:")
     if reason := item.read_only:
         st.info(f"Read-only: {frame.plain(reason)}. Nothing of it can be changed here.", icon=":material/lock:")
-    for first in range(0, len(status.stages), IN_A_ROW):
-        row = status.stages[first : first + IN_A_ROW]
-        for number, (stage, column) in enumerate(zip(row, st.columns(IN_A_ROW, gap="small"), strict=False), first + 1):
+    columns = min(IN_A_ROW, len(status.stages))
+    for first in range(0, len(status.stages), columns):
+        row = status.stages[first : first + columns]
+        for number, (stage, column) in enumerate(zip(row, st.columns(columns, gap="small"), strict=False), first + 1):
             with column:
                 _card(stage, number)
 
 
 def _buttons(item: Pipeline, status: PipelineStatus) -> None:
-    if status.orphaned or (status.state.ended and status.state != State.COMPLETED):
-        if st.button(
-            "Resume",
-            icon=":material/resume:",
-            type="primary",
-            help="Continue at the stage that failed or was stopped, from its latest valid checkpoint.",
-        ):
-            act(item.resume)
+    left = status.orphaned or (status.state.ended and status.state != State.COMPLETED)
+    way = "Continue at the stage that failed or was stopped, from its latest valid checkpoint."
+    if left and st.button("Resume", icon=":material/resume:", type="primary", help=way):
+        act(item.resume)
     if not status.state.ended and st.button(
         "Stop",
         icon=":material/stop_circle:",
@@ -133,11 +130,11 @@ def launcher() -> None:
             help="Words as on the command line: of all stages, or of one where its name comes first.",
         )
         st.caption(frame.plain(pipelines.read(name).description))
-        words = _words(typed)
-        st.code(shlex.join(["workbench", "run", f"pipeline={name}", *words]), language="bash", wrap_lines=True)
+        overrides = _overrides(typed)
+        st.code(shlex.join(["workbench", "run", f"pipeline={name}", *overrides]), language="bash", wrap_lines=True)
         if st.button("Launch pipeline", type="primary", icon=":material/rocket_launch:", key="launch-pipeline"):
             try:
-                launched = api.submit_pipeline(name, words)
+                launched = api.submit_pipeline(name, overrides)
             except (ValueError, OSError) as error:
                 lines = "\n".join(f"- {frame.plain(line)}" for line in str(error).splitlines())
                 st.error(f"**The launch failed.**\n\n{lines}", icon=":material/error:")
@@ -145,7 +142,7 @@ def launcher() -> None:
                 choose.open_pipeline(launched.id)
 
 
-def _words(typed: str) -> list[str]:
+def _overrides(typed: str) -> list[str]:
     try:
         return shlex.split(typed)
     except ValueError:  # a quote that is not closed: as it is, which the launch refuses

@@ -21,6 +21,13 @@ REGRESSION = reward_model.Config(objective="regression", attributes=("helpfulnes
 REWARDS = {"short": {"program": "brevity"}}
 
 
+def group_batch() -> Batch:
+    """A prompt with two answers of one token, each with its log-probabilities."""
+    scores = {"attribute_logprobs": (-1.0, -2.0), "base_logprobs": (-2.0, -3.0)}
+    row = Row([1, 2], ((3,), (4,)), branch_values=scores, reference_logprobs_N=np.array([-1.0, -3.0], np.float32))
+    return Batch(Given(torch.tensor([-1.0, -2.0])), torch.tensor([-1.0, -3.0]), torch.tensor([0, 1]), 2, [row])
+
+
 def kto_batch(rows: Sequence[Row], logprobs: Sequence[float]) -> Batch:
     """With the policy's log-probabilities as given."""
     packed = pack(rows)

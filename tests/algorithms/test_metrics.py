@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.algorithms.batches import KTO_ROWS, REGRESSION, answer, grpo_config, kto_batch, online_batch, ppo_config, score_batch
+from tests.algorithms.batches import KTO_ROWS, REGRESSION, answer, group_batch, grpo_config, kto_batch, online_batch, ppo_config, score_batch
 from workbench.algorithms import _online as online
-from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft
+from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, steerlm2
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.metrics import Metric, find
@@ -36,6 +36,7 @@ def of_reward_model() -> list[dict[str, Any]]:
     return [
         reward_model.loss(pairs, reward_model.Config())[1],
         reward_model.loss(rated, REGRESSION)[1],
+        reward_model.loss(rated, reward_model.Config(objective="ordinal", attributes=("helpfulness",), highest=2, likelihood="cumulative"))[1],
         score_diagnostics.ranking(np.array([[2.0, 1.0], [0.5, 1.0]]), np.array([[3, 4], [7, 2]]))["metrics"],
         score_diagnostics.regression(np.array([[2.0], [1.0]]), np.array([[3.0], [1.0]]), ("brevity",))["metrics"],
     ]
@@ -62,6 +63,7 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "dpo": lambda: [dpo.loss(PAIR, dpo.Config())[1]],
     "orpo": lambda: [orpo.loss(PAIR, orpo.Config())[1]],
     "kto": of_kto,
+    "steerlm2": lambda: [steerlm2.loss(group_batch(), steerlm2.Config())[1]],
     "reward_model": of_reward_model,
     "ppo": of_ppo,
     "grpo": lambda: of_rollouts(grpo.loss, grpo_config()),

@@ -63,6 +63,27 @@ def test_ratings() -> None:
     assert metrics["mae_humor"].tolist() == [2, 0.5]
 
 
+def test_ordinal_ratings() -> None:
+    """Levels 0 to 2 of two attributes. Logits (0, 0, log 2): P = (1/4, 1/4, 1/2), expected 1.25; rated 2: -log(1/2) = 0.693147, error 0.75.
+    The other, rated 0, from (log 3, 0, 0): -log(3/5) = 0.510826, expected 0.6."""
+    cfg = reward_model.Config(objective="ordinal", attributes=("helpfulness", "humor"), highest=2, likelihood="categorical")
+    scores = [[0.0, 0.0, np.log(2), np.log(3), 0.0, 0.0]] * 2
+    loss, metrics = reward_model.loss(score_batch(scores, {"helpfulness": 2, "humor": 0}, {"humor": 0}), cfg)
+    assert loss.tolist() == pytest.approx([0.693147, 0.510826, 0.510826], abs=1e-6)
+    assert metrics["mae_helpfulness"].tolist() == pytest.approx([0.75])
+    assert metrics["mae_humor"].tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_what_a_head_cannot_learn_is_said_before_the_first_step() -> None:
+    cfg = reward_model.Config(objective="ordinal", attributes=("helpfulness", "humor"), highest=4)
+    rows = [Row([1], ((2,),), values={"helpfulness": 5.0})]
+    with pytest.raises(ValueError, match=r"helpfulness=5, the head's levels are 0 to 4: set algorithm\.lowest and algorithm\.highest"):
+        reward_model.check(rows, cfg)
+    assert reward_model.check(rows, cfg.model_copy(update={"highest": 6})) == [
+        "no row has a rating of humor (algorithm.attributes): these scores learn nothing"
+    ]
+
+
 def test_a_row_with_other_ratings_only() -> None:
     with pytest.raises(ValueError, match="a row has none of them, only: helpfullness"):
         reward_model.loss(score_batch([[3.0, 1.0]], {"helpfullness": 4}), REGRESSION)

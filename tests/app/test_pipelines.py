@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import workbench as wb
 from tests.app import synthetic_pipelines as synthetic
 from tests.app.pages import by_label, open_page, settled, words
 from workbench.jobs import pipelines
@@ -69,3 +70,17 @@ def test_a_stages_run_is_marked_in_the_list_and_leads_to_its_pipeline(app, runs:
     assert len(settled(page).dataframe[0].value) == 3
     run = open_page("run", id=synthetic.run_of(folder, "export").id)
     assert any(f"pipeline {folder.id}".replace("-", "\\-") in link.label for link in run.get("page_link"))
+
+
+def test_in_a_notebook_a_pipeline_is_a_table_of_its_stages(runs: Path) -> None:
+    folder = synthetic.failed(runs)
+    item = wb.pipelines()[folder.id]
+    assert item.df["state"].tolist() == ["completed", "failed", None]
+    assert "Waits" not in item._repr_html_() and "waits for export, which failed" in item._repr_html_()
+    assert repr(item) == f"Pipeline('{folder.id}': failed, 1 of 3 stages, export: rank 0 was killed by SIGKILL (out of memory?))"
+    assert item["train"].id == synthetic.run_of(folder, "train").id
+    with pytest.raises(ValueError, match="stage answers of .* is not launched: waits for export, which failed"):
+        item["answers"]
+    with pytest.raises(KeyError, match="has no stage 'trian'"):
+        item["trian"]
+    assert item.wait().state == State.FAILED

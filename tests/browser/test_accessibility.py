@@ -8,11 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests import fake_endpoint
 from tests.app import synthetic, synthetic_rollouts
 from tests.browser.conftest import settled
 
 pytestmark = pytest.mark.browser
-PAGES = ("Launch", "Runs", "Run", "Rollouts", "Compare", "Cluster", "Datasets")
+PAGES = ("Launch", "Runs", "Run", "Rollouts", "Compare", "Steer", "Chat", "Cluster", "Datasets")
 STREAMLITS = {"list": "[data-testid=stSidebarNavItems]", "listitem": "[data-testid=stSidebarNavItems]"}
 """By rule the place of what Streamlit 1.67 draws so and no page can change: the navigation's sections are `div`s in its `ul`."""
 RULES = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
@@ -58,7 +59,8 @@ def test_no_page_keeps_anyone_out(server, page, seen) -> None:
     found = [f"no runs: {each}" for name in ("Runs", "Compare") for each in look(page, name)]
     synthetic.gallery(server.runs)
     synthetic_rollouts.make(server.runs, 12)
-    tabs = {"Run": ("Answers", "Profile", "Log", "Checkpoints", "Settings", "Controls")}
-    found += [each for name in PAGES for each in look(page, name, tabs.get(name, ()))]
+    tabs = {"Run": ("Answers", "Profile", "Log", "Checkpoints", "Settings", "Controls"), "Steer": ("Adherence and leakage", "Answers")}
+    with fake_endpoint.serving(server.runs):
+        found += [each for name in PAGES for each in look(page, name, tabs.get(name, ()))]
     assert not found, "\n".join(found)
     assert seen.errors == []

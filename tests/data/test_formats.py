@@ -97,7 +97,11 @@ REFUSED: dict[str, tuple[Kind, Row, str]] = {
     "an answer of weight 0": ("preference", {"prompt": "p", "chosen": [turn("assistant", "a", weight=0)], "rejected": "b"}, "one of weight 0"),
     "a fraction of a turn": ("conversation", {"messages": [USER, turn("assistant", "a", weight=0.5)]}, "weight: 0 or 1"),
     "OpenAI's old calls": ("conversation", {"messages": [USER, turn("assistant", "a", function_call={"name": "f"})]}, "without function_call"),
-    "a turn alone": ("rated", {"conversations": [{"from": "Assistant", "value": "a", "label": "quality:3"}]}, "found 1 turns"),
+    "a turn alone": (
+        "rated",
+        {"conversations": [{"from": "Assistant", "value": "a", "label": "quality:3"}]},
+        "a prompt before an answer that is rated; found 1 turns",
+    ),
     "nothing to ask": ("conversation", {"messages": [ANSWER]}, "a conversation with a user's turn"),
     "nothing in common": ("preference", {"chosen": "a b", "rejected": "c d"}, "begin with the same words"),
     "other prompts": ("preference", {"prompt": "x", "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, "after the prompt or alone"),
@@ -217,7 +221,7 @@ def test_the_guide_has_an_example_of_each_format() -> None:
 
 @pytest.mark.parametrize(("name", "example", "kind"), EXAMPLES)
 def test_the_guides_examples_are_read(tmp_path: Path, name: str, example: str, kind: Kind) -> None:
-    rows = read(write(tmp_path, json.loads(example)), kind)
+    rows = read(write(tmp_path, json.loads(example.replace("\\|", "|"))), kind)
     assert (rows.format, rows.num_bad, rows.notes) == (name, 0, [])
 
 

@@ -166,13 +166,6 @@ NEAREST: dict[str, tuple[Kind, Row, str, Changes | None]] = {
         "data.columns={response_0: response1, response_1: response2} reads these",
         Changes({"response_0": "response1", "response_1": "response2"}),
     ),
-    "HelpSteer2's pairs": (
-        "preference",
-        {"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 2},
-        "name the column for better_response_id as in data.columns={better_response_id: …, response_0: response_1, response_1: response_2}; "
-        "for all else data.map",
-        None,
-    ),
     "an arena": (
         "preference",
         {"prompt": "p", "response_a": "a", "response_b": "b", "winner_model_a": 1, "winner_model_b": 0},

@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[Kind, dict[str, Any], str, str]] = {
     "empty mapping": ("rated", {"prompt": "a", "response": "b", "attributes": {}}, "at least one rating in attributes", "[]"),
     "torn label": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,toxicity"}, '"quality:4,toxicity:0"', "quality:4,toxicity"),
     "label twice": ("rated", {"prompt": "a", "response": "b", "attributes": "quality:4,quality:0"}, "names each once", "quality:4,quality:0"),
-    "chat without label": ("rated", CONVERSATIONS["sharegpt"][1], "the last turn's label", "NoneType None"),
+    "chat without label": ("rated", CONVERSATIONS["sharegpt"][1], "an assistant's turn with ratings", "2 turns without"),
     "a pair as ratings": ("rated", GOOD, "a rated row", "a row of format preference"),
     "a word as label": (
         "unpaired",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -343,7 +342,7 @@ def test_a_damaged_folder_is_named(machine: Machine, written: Callable[..., str]
     (item.dir.path / "status.json").write_text('{"attempt": "x"}')
     with pytest.raises(Unreadable, match="no status: "):
         _ = item.status
-    os.chmod(item.dir.path / "pipeline.yaml", 0o600)
+    (item.dir.path / "pipeline.yaml").chmod(0o600)
     (item.dir.path / "pipeline.yaml").write_text("a: [")
     with pytest.raises(Unreadable, match=r"pipeline\.yaml: no YAML"):
         plans.read(item.dir)

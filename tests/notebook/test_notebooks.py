@@ -157,3 +157,15 @@ def test_07_analyse_rollouts_with_duckdb(run_notebook: Run) -> None:
     report = verify(done.path)
     assert report.problems == () and report.runs == (run.id,) and report.numbers > 50
     assert len([each for each in list_runs(run.dir.path.parent) if "ppo" in each.id]) == 1
+
+
+def test_08_steerlm_sliders(run_notebook: Run) -> None:
+    done = run_notebook("08")
+    run = run_of("steering: trained")
+    assert run.spec.data.steering is not None and run.spec.data.steering.attributes == ("verbosity", "bullets")
+    assert "5 levels; words by level: [" in done.text("len(sweep)")
+    assert "over 15 answers" in done.text("Spearman of requested")
+    assert "2 messages" in done.text("chat.say") and "'stopped'" in done.text("sliders.stop()")
+    assert "20 answers; the last: {'verbosity': 4.0, 'bullets': 0.0}" in done.text("sliders.rows[-1]")
+    assert "AttributeSliders(" in done.picture("wb.steer")
+    assert len(wb.runs(job="serve")) == 1  # the chat found the endpoint of the sliders

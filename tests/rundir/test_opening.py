@@ -39,6 +39,8 @@ WITHIN = {
     ("workbench/rundir/store.py", "create"): "a folder that is being made, under a name of its own",
     ("workbench/rundir/store.py", "discard"): "of a run that is this user's: looked at before; links in it are taken away, not followed",
     ("workbench/rundir/store.py", "list_runs"): "the folder of runs itself",
+    ("workbench/rundir/pipelines.py", "create"): "a folder that is being made, under a name of its own",
+    ("workbench/rundir/pipelines.py", "list_pipelines"): "the folder of pipelines itself",
     ("workbench/rundir/once.py", "one_launcher"): "the folder of runs itself",
     ("workbench/jobs/checkpoints.py", "locate"): "a folder that its user names",
     ("app/ui/run_panels.py", "view_of"): "the app's own files",

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.waiting import until
+from tests.waiting import ended, until
 from workbench import api
+from workbench.rundir import beats
+from workbench.rundir.store import State
 from workbench.serve import discovery
 from workbench.serve.completions import Completions
 
@@ -46,9 +49,12 @@ def served(folder: Path, checkpoints: Sequence[str], *words: str) -> Iterator[Se
         until(file.exists, what="endpoints/http.json", run=run)
         yield Served(run, *discovery.read_http(file))
     finally:
+        ranks = [psutil.Process(beat.pid) for beat in beats.read(run.dir)]
         if not run.status.state.ended:
             run.stop()
-            run.wait(120)
+            assert run.wait(120).state == State.STOPPED
+        until(lambda: all(ended(process) for process in ranks), what="the end of the endpoint's processes")
+        assert not file.exists()
 
 
 def events(text: str) -> list[dict[str, Any]]:

@@ -198,15 +198,20 @@ def test_neutral_values_ask_for_nothing(client: openai.OpenAI, name: str) -> Non
     assert client.post("/chat/completions", body=body, cast_to=dict)["usage"]["completion_tokens"] == 2  # type: ignore[type-var]
 
 
-def test_there_is_no_such_model_or_path_or_measure(client: openai.OpenAI, endpoint: Served) -> None:
+def test_there_is_no_such_model_or_path(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4'; there are: tiny") as caught:
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError, match="no POST /v1/embeddings"):
         client.embeddings.create(model="gpt-4", input="x")
-    with pytest.raises(Refused, match="measures no attributes") as refused:
-        endpoint.client.measure([*QUESTION, {"role": "assistant", "content": "Paris"}])
-    assert refused.value.status == 404
+
+
+def test_rules_measure_an_answer(endpoint: Served) -> None:
+    measured = endpoint.client.measure([*QUESTION, {"role": "assistant", "content": "Paris, as I believe. Do you know another?"}])
+    assert (measured.attributes, measured.measured_by) == ({"verbosity": 0.0, "question": 4.0}, {"verbosity": "rule", "question": "rule"})
+    with pytest.raises(Refused, match="the last message is the answer") as refused:
+        endpoint.client.measure([{"role": "user", "content": "a"}, *QUESTION])
+    assert refused.value.status == 400
 
 
 def test_special_tokens_that_a_message_spells_stay_text(client: openai.OpenAI, name: str, words: PreTrainedTokenizerBase) -> None:

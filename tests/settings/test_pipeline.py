@@ -21,7 +21,7 @@ FOUR = {
 
 
 def of(stages: Mapping[str, Sequence[str]] = FOUR, *words: str) -> Pipeline:
-    return pipelines.with_words(Pipeline("demo", "", {name: tuple(own) for name, own in stages.items()}), words)
+    return pipelines.with_overrides(Pipeline("demo", "", {name: tuple(own) for name, own in stages.items()}), words)
 
 
 def composed(pipeline: Pipeline) -> dict[str, Stage]:

@@ -74,18 +74,22 @@ def OUTPUTS(cfg: Config) -> Outputs:
     return Outputs(scores=each * len(cfg.attributes))
 
 
-def check(rows: Sequence[Row], cfg: Config) -> None:
-    """What is looked at before the first step. Raises ValueError for a row without a rating that is predicted, or with one beyond an ordinal head's levels."""
+def check(rows: Sequence[Row], cfg: Config) -> list[str]:
+    """What is looked at before the first step. Returns what to warn of.
+
+    Raises:
+        ValueError: a row without any rating that is predicted, or with one beyond an ordinal head's levels.
+    """
     if cfg.objective == "ranking":
-        return
+        return []
     ratings_SK = np.array(_ratings(rows, cfg.attributes)) if rows else np.zeros((0, len(cfg.attributes)))
-    if missing := [name for k, name in enumerate(cfg.attributes) if rows and np.isnan(ratings_SK[:, k]).all()]:
-        raise ValueError(f"algorithm.attributes: no row has a rating of {', '.join(missing)}; name those that the rows have")
+    missing = [name for k, name in enumerate(cfg.attributes) if np.isnan(ratings_SK[:, k]).all()]
     if cfg.objective == "ordinal" and (beyond := (ratings_SK < cfg.lowest) | (ratings_SK > cfg.highest)).any():
         s, k = np.argwhere(beyond)[0]
         raise ValueError(
             f"a row has {cfg.attributes[k]}={ratings_SK[s, k]:g}, the head's levels are {cfg.lowest} to {cfg.highest}: set algorithm.lowest and algorithm.highest"
         )
+    return [f"no row has a rating of {', '.join(missing)} (algorithm.attributes): these scores learn nothing"] if missing else []
 
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:

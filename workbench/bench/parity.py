@@ -24,6 +24,9 @@ from workbench.settings import Lora, Model
 
 STEPS = 3
 ALGORITHMS = ("sft", "dpo", "reward_model")
+MORE = ("ordinal", "steerlm2")
+"""Looked at in fewer layouts: an attribute model's likelihood, and a loss over groups of answers."""
+SETTINGS: dict[str, dict[str, Any]] = {"ordinal": {"objective": "ordinal", "attributes": ("verbosity", "humor")}}
 PACKINGS = {"packed": 256, "padded": 16}
 """Tokens a microbatch: many rows end to end, or one row a microbatch, filled up to what the layout wants."""
 
@@ -46,12 +49,17 @@ class Case:
     adapters: bool = False
     nccl: bool = False
     """megatron's dispatcher exchanges unequal parts here, which gloo does not."""
+    more: bool = False
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        return ALGORITHMS + (MORE if self.more else ())
 
     @property
     def reference(self) -> Case:
         """One rank, on the same."""
         kind = " experts" * self.experts + " LoRA" * self.adapters
-        return Case(f"one rank{kind}", 1, {}, self.experts, self.adapters)
+        return Case(f"one rank{kind}", 1, {}, self.experts, self.adapters, more=not kind)
 
     @property
     def model(self) -> Model:
@@ -85,7 +93,7 @@ CASES = (
     Case("EP2", 2, {"expert_parallel": 2}, experts=True),
     Case("TP2 SP LoRA", 2, {"tensor_parallel": 2, "sequence_parallel": True}, adapters=True),
     Case("DP4", 4),
-    Case("TP2 PP2", 4, {"tensor_parallel": 2, "pipeline_parallel": 2}),
+    Case("TP2 PP2", 4, {"tensor_parallel": 2, "pipeline_parallel": 2}, more=True),
     Case("TP2 CP2 SP", 4, {"tensor_parallel": 2, "context_parallel": 2, "sequence_parallel": True}),
     Case("TP2 EP2 SP", 4, {"tensor_parallel": 2, "expert_parallel": 2, "sequence_parallel": True}, experts=True, nccl=True),
     Case(
@@ -117,7 +125,7 @@ def run(cases: Sequence[Case] = CASES, progress: Callable[[str], None] = lambda 
     return [
         Difference(case.name, algorithm, packing, *_apart(measured[case.name][key], measured[case.reference.name][key]))
         for case in cases
-        for algorithm in ALGORITHMS
+        for algorithm in case.algorithms
         for packing in PACKINGS
         for key in [f"{algorithm} {packing}"]
     ]
@@ -204,6 +212,16 @@ def _rows(algorithm: str) -> list[Any]:
     def token_range(low: int, high: int) -> list[int]:
         return rng.integers(0, 1001, rng.integers(low, high)).tolist()
 
+    if algorithm == "ordinal":
+        ratings = [{"verbosity": float(rng.integers(0, 5)), **({"humor": 1.5} if i % 2 else {})} for i in range(8)]
+        return [Row(token_range(3, 40), (token_range(2, 30),), values=each) for each in ratings]
+    if algorithm == "steerlm2":
+        sizes = [2, 3, 2, 4, 2, 2, 3, 2]
+        scores = {name: [(4 * rng.normal(size=size)).tolist() for size in sizes] for name in ("attribute_logprobs", "base_logprobs")}
+        return [
+            Row(token_range(3, 20), tuple(token_range(2, 15) for _ in range(size)), branch_values={name: each[i] for name, each in scores.items()})
+            for i, size in enumerate(sizes)
+        ]
     if algorithm == "sft":
         texts = [token_range(6, 60) for _ in range(8)]
         return [Row(text, learn=[*(rng.random(len(text)) < 0.7).tolist()[:-1], True]) for text in texts]
@@ -219,10 +237,10 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     from workbench.engine.step import Policy
     from workbench.settings.modules import outputs_of
 
-    for name in ALGORITHMS:
-        algorithm = algorithms.find(name)
+    for name in case.algorithms:
+        algorithm = algorithms.find("reward_model" if name == "ordinal" else name)
         for packing, tokens in PACKINGS.items():
-            cfg = algorithm.Config(**OPTIMIZER, micro_batch_tokens=tokens)
+            cfg = algorithm.Config(**OPTIMIZER, **SETTINGS.get(name, {}), micro_batch_tokens=tokens)
             policy = Policy(case.model, cfg, folder / ("experts" if case.experts else "dense"), 10, outputs_of(cfg))
             rows = _rows(name)
             if "reference" in algorithm.ROLES:

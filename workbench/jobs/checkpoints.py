@@ -9,12 +9,13 @@ from workbench.data.targets import Targets
 from workbench.rundir import opening, store
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
-from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, stored
+from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, functions, stored
 from workbench.settings.composing import SpecError, compose_tree
 from workbench.settings.layout import check as check_layout
 from workbench.settings.layout import known_shape
 from workbench.settings.modules import outputs_of
 from workbench.settings.spec import Experiment, overridden, parse
+from workbench.steering import rules
 
 KEY = "job.checkpoint"
 
@@ -99,9 +100,8 @@ def with_expected_checkpoint(experiment: Experiment, of: Experiment) -> Experime
 def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment:
     """Each of the job's checkpoints as a folder's path, each local model's from the root; the experiment's model is the first's."""
     names = [_path(name) for name in job.checkpoints]
-    if not names:
-        return experiment
-    tree, model = experiment.model_dump(mode="json"), {"source": names[0]}
+    tree = experiment.model_dump(mode="json")
+    model = {"source": names[0]} if names else {}
     for i, name in enumerate(names):
         if (Path(name) / COMPLETE).is_file():
             try:
@@ -110,7 +110,26 @@ def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment
             except (ValueError, OSError) as error:
                 raise SpecError([("job.checkpoints", str(error))]) from None
             model = {key: weights[key] for key in ("source", "revision") if key in weights} if i == 0 else model
-    return parse({**tree, "job": {**tree["job"], "checkpoints": names}, "model": {**tree["model"], **model}})
+    return parse({**tree, "job": {**tree["job"], "checkpoints": names, **_measures(job)}, "model": {**tree["model"], **model}})
+
+
+def _measures(job: CheckpointsJob) -> dict[str, object]:
+    """What measures answers, by paths. Raises SpecError for what is not there."""
+    try:
+        measure = None if job.measure is None else str(locate(job.measure))
+    except ValueError as error:
+        raise SpecError([("job.measure", str(error))]) from None
+    if problems := rules.problems(job.rules):
+        raise SpecError([("job.rules", problem) for problem in problems])
+    return {
+        "measure": measure,
+        "rules": [functions.with_absolute_path(name, _from_the_root) for name in job.rules],
+    }
+
+
+def _from_the_root(path: str) -> str:
+    given = Path(path).expanduser()
+    return str(given.resolve()) if given.exists() else path
 
 
 def _path(name: str) -> str:

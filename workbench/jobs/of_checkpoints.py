@@ -39,3 +39,21 @@ def generate(source: str, data: str, overrides: Sequence[str] = (), once: str = 
     except ValueError:
         of = f"model.source={quoted(source)}"
     return submit(compose(["job=generate", of, f"data.train={quoted(data)}", *overrides]), once)
+
+
+def annotate(data: str, checkpoint: str | None = None, rules: Sequence[str] = (), overrides: Sequence[str] = (), once: str = "") -> Run:
+    """Launch a job that rates the answers of a data set.
+
+    Args:
+        data: the answers, as `data.train` names them.
+        checkpoint: a reward model with attributes: a run's id (`id:step`, `latest`), or a checkpoint's folder.
+        rules: what rates without a model: names of rules, or path/to/file.py:function.
+        overrides: `key=value`, as for `compose`: `["data.format=conversation", "job.turns=all"]`.
+        once: a name of the user's, as of `submit`.
+
+    Raises:
+        SpecError: a wrong override, nothing that rates, or no such checkpoint, rule or data.
+    """
+    by = [f"job.checkpoint={quoted(checkpoint)}"] if checkpoint is not None else []
+    by += [f"job.rules={quoted(list(rules))}"] if rules else []
+    return submit(compose(["job=annotate", *by, f"data.train={quoted(data)}", *overrides]), once)

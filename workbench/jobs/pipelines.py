@@ -209,19 +209,19 @@ def _stop(run: Run) -> None:
 
 
 @changes
-def submit_pipeline(name: str, words: Sequence[str] = ()) -> Pipeline:
+def submit_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
     """Check every stage of a pipeline, make its folder and launch what can be launched now. Returns at once; it continues without the caller.
 
     Args:
         name: of conf/pipeline, or the path of a YAML.
-        words: as on the command line of `workbench run`; `sft.algorithm.lr=1e-4` is for one stage.
+        overrides: as on the command line of `workbench run`; `sft.algorithm.lr=1e-4` is for one stage.
 
     Raises:
         SpecError: no such pipeline, a wrong word or setting, or what a stage needs is not there; nothing was made.
         OSError: the folder could not be made.
         ValueError: a scheduler refused a stage; the pipeline can be resumed.
     """
-    plan = plans.plan(name, words)
+    plan = plans.plan(name, overrides)
     folder = folders.create(store.runs_root(), store.new_run_id(plan.name), plan.to_yaml())
     with folder.locked():
         _begin(folder, plan)
@@ -237,8 +237,8 @@ def _begin(folder: PipelineDir, plan: Plan) -> None:
         job = local.launch(Task(folder.path, (), command, local.Config(), attempt))
         folder.update(job=cast(Job, asdict(job)))
     elif problems := folder.status.problems:
-        told = "\n".join(f"{stage}: {problem}" for stage, problem in problems.items())
-        raise ValueError(f"pipeline {folder.id} could not be launched as a whole; `workbench pipeline resume {folder.id}` tries again:\n{told}")
+        lines = "\n".join(f"{stage}: {problem}" for stage, problem in problems.items())
+        raise ValueError(f"pipeline {folder.id} could not be launched as a whole; `workbench pipeline resume {folder.id}` tries again:\n{lines}")
 
 
 def list_pipelines() -> list[Pipeline]:

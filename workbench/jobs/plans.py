@@ -34,7 +34,7 @@ class PlannedStage(BaseModel):
     run: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     needs: tuple[str, ...]
     uses: tuple[str, ...]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     settings: dict[str, Any]
 
 
@@ -82,25 +82,25 @@ def _read(path: Path, _changed_ns: int) -> Plan:
         raise Unreadable(path, str(error)) from None
 
 
-def composed(name: str, words: Sequence[str] = ()) -> list[Stage]:
+def composed(name: str, overrides: Sequence[str] = ()) -> list[Stage]:
     """The stages of a pipeline as typed experiments, with words for all or for one of them; what a stage needs that another makes counts as there.
 
     Raises:
         SpecError: no such pipeline, a wrong word or setting, or what a stage needs is not there; each problem's key begins with its stage.
     """
-    pipeline, root = pipelines.with_words(pipelines.read(name), words), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
     return _checked(pipeline, root)
 
 
-def plan(name: str, words: Sequence[str] = ()) -> Plan:
+def plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     """As `composed`, as it is launched."""
-    pipeline, root = pipelines.with_words(pipelines.read(name), words), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
     stages = {
         stage.name: PlannedStage(
             run=stage.run_id,
             needs=stage.needs,
             uses=stage.uses,
-            words=stage.words,
+            overrides=stage.overrides,
             settings=stage.experiment.model_dump(mode="json"),
         )
         for stage in _checked(pipeline, root)

@@ -39,7 +39,8 @@ def incomplete(run: RunDir) -> str:
 def waits_for(stage: str, state: State | None) -> str:
     """Why a stage does not start."""
     ended = {State.FAILED: "which failed", State.STOPPED: "which was stopped", State.KILLED: "which was killed"}
-    return f"waits for {stage}" + (f", {ended[state]}" if state in ended else "")
+    how = ended.get(state) if state else None
+    return f"waits for {stage}" + (f", {how}" if how else "")
 
 
 def settle(run: RunDir) -> None:

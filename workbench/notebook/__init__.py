@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from workbench.notebook.checks import DataReport, Findings, check_data, preflight
 from workbench.notebook.comparison import Comparison, compare
 from workbench.notebook.experiments import Experiment, SpecError
+from workbench.notebook.pipelines import Pipeline, PipelineList, launch_pipeline, pipelines
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.notebook.runs import Run, RunList, attach, evaluate, generate, get, launch, runs
+from workbench.notebook.runs import Run, RunList, annotate, attach, evaluate, generate, get, launch, runs
 from workbench.notebook.serving import chat, steer
 
 if TYPE_CHECKING:
@@ -45,12 +46,15 @@ __all__ = [
     "Experiment",
     "Findings",
     "LiveRun",
+    "Pipeline",
+    "PipelineList",
     "RolloutTable",
     "Rollouts",
     "Run",
     "RunForm",
     "RunList",
     "SpecError",
+    "annotate",
     "attach",
     "chat",
     "check_data",
@@ -59,6 +63,8 @@ __all__ = [
     "generate",
     "get",
     "launch",
+    "launch_pipeline",
+    "pipelines",
     "preflight",
     "runs",
     "steer",

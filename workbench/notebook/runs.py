@@ -13,7 +13,7 @@ from workbench import api
 from workbench.notebook import progress, used_runs
 from workbench.notebook.experiments import Experiment, Settings, as_spec
 from workbench.notebook.rollout_table import RolloutTable
-from workbench.rundir import answers, opening
+from workbench.rundir import annotations, answers, opening
 from workbench.rundir import once as onces
 from workbench.rundir.store import COMPLETE, ONCE, RunDir, Status
 from workbench.settings import composing, stored
@@ -86,6 +86,11 @@ class Run(api.Run):
         with feed.history(self.dir) as history:
             rows = [{"step": each.step, **sample} for each in history.validations for sample in each.samples]
         return pd.DataFrame(rows, columns=None if rows else pd.Index(["step", "prompt", "response"]))
+
+    @property
+    def annotated(self) -> Path:
+        """The file of the answers that a job rated (`wb.annotate`): a data set for `data.train`. It is there when the job is complete."""
+        return self.dir.path / annotations.ANNOTATED
 
     @property
     def checkpoints(self) -> pd.DataFrame:
@@ -351,6 +356,24 @@ def generate(source: Run | str, data: str, *, once: str = "", **settings: Settin
     """
     overrides = [f"{key}={composing.quoted(value)}" for key, value in composing.leaves(dict(settings))]
     return _launched(lambda: api.generate(source if isinstance(source, str) else source.id, data, overrides, once), once)
+
+
+def annotate(data: str, by: Run | str | None = None, *, rules: Sequence[str] = (), once: str = "", **settings: Settings) -> Run:
+    """Launch a job that rates the answers of a data set; its `annotated.jsonl` is the file of `run.annotated`.
+
+    Args:
+        data: the answers, as `data.train` names them.
+        by: a reward model with attributes: a run, `id:step`, or a checkpoint's folder.
+        rules: what rates without a model: names of rules, or path/to/file.py:function.
+        once: a name of yours, as of `launch`.
+        settings: as of an Experiment: `data={"format": "conversation"}`, `job={"turns": "all"}`.
+
+    Raises:
+        SpecError: a wrong setting, nothing that rates, or no such checkpoint, rule or data.
+    """
+    overrides = [f"{key}={composing.quoted(value)}" for key, value in composing.leaves(dict(settings))]
+    checkpoint = by.id if isinstance(by, Run) else by
+    return _launched(lambda: api.annotate(data, checkpoint, rules, overrides, once), once)
 
 
 def _launched(submit: Callable[[], api.Run], once: str) -> Run:

@@ -17,7 +17,7 @@ from workbench.data.tokenizer import end_token
 from workbench.engine import checkpoint, hf, lora, padding, quantisation
 from workbench.engine.model_files import NO_CODE
 from workbench.engine.step import Policy
-from workbench.models import attribute_models
+from workbench.processes import attribute_models
 from workbench.processes.startup import settled
 from workbench.rundir import opening
 from workbench.rundir.store import RunDir

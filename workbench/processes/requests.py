@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -19,9 +19,30 @@ from workbench.settings import Steering
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
-    from workbench.processes.kinds.generate import Config
 
 KEYS = "job.targets, job.sweep or job.drawn"
+
+
+class Asking(Protocol):
+    """Settings of what is asked for."""
+
+    @property
+    def checkpoint(self) -> str | None: ...
+
+    @property
+    def targets(self) -> Sequence[Mapping[str, float]]: ...
+
+    @property
+    def sweep(self) -> Sequence[str]: ...
+
+    @property
+    def base(self) -> Mapping[str, float]: ...
+
+    @property
+    def drawn(self) -> int: ...
+
+    @property
+    def unconditioned(self) -> bool: ...
 
 
 class Requests:
@@ -32,7 +53,7 @@ class Requests:
     """
 
     def __init__(self, rank: Rank):
-        cfg: Config = rank.spec.job  # type: ignore[assignment]
+        cfg = cast(Asking, rank.spec.job)
         self._rank, self._cfg, self._steering = rank, cfg, rank.spec.data.steering
         asks = bool(cfg.targets or cfg.sweep or cfg.drawn)
         if self._steering is None:
@@ -76,7 +97,7 @@ class Requests:
 
     def _known(self) -> tuple[list[tuple[float, ...]], np.ndarray]:
         """The training rows' ratings that are whole, and the share of each."""
-        of = Path(self._rank.spec.job.checkpoint).parents[1] if self._cfg.checkpoint else self._rank.directory
+        of = Path(self._cfg.checkpoint).parents[1] if self._cfg.checkpoint else self._rank.directory
         if not (of / targets.FILE).is_file():
             raise ValueError(f"job.drawn draws from the ratings of the training rows, and {of} has no {targets.FILE}: set job.targets or job.sweep")
         known = Targets.read(of / targets.FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import queue
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from workbench.engine import parallel
 from workbench.processes import served_models
 from workbench.processes.controls import Controls
-from workbench.processes.kinds.serve import Config
+from workbench.processes.measuring import BY_RULE, AttributeModel, Measures
 from workbench.processes.rank import Rank
 from workbench.processes.served_models import Served
 from workbench.rollout.base import Sampling
@@ -29,6 +31,7 @@ from workbench.serve.listening import listening
 from workbench.serve.offered import Offered
 from workbench.serve.streaming import Asking
 from workbench.serve.triton import Triton
+from workbench.settings import CheckpointsJob
 
 POLL_S = 0.2
 """How long the decoder waits for a request before it looks for a stop."""
@@ -59,10 +62,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Orders:
-    """What every rank does next: take up requests, by model, give some up, look for the owner's requests, end."""
+    """What every rank does next: take up requests, by model, give some up, measure answers, look for the owner's requests, end."""
 
     asks: Sequence[tuple[str, Ask]] = ()
     cancelled: Sequence[str] = ()
+    measured: Sequence[tuple[Sequence[Mapping[str, str]], str]] = ()
     look: bool = False
     end: bool = False
 
@@ -182,7 +186,7 @@ class Serving:
     """One rank of it."""
 
     def __init__(self, rank: Rank):
-        assert isinstance(rank.spec.job, Config)
+        assert isinstance(rank.spec.job, CheckpointsJob)
         self._rank, self._cfg = rank, rank.spec.job
         _check_layout(rank)
         names = self._cfg.checkpoints or (rank.spec.model.source,)
@@ -193,7 +197,10 @@ class Serving:
         self._controls = Controls(
             rank, lambda values: rank.warn(f"not changed: {', '.join(values)}; an endpoint has no settings that may be changed")
         )
+        measure = self._cfg.measure and AttributeModel(Path(self._cfg.measure), rank.spec.model)
+        self._measures = Measures(self._cfg.rules if parallel.rank() == 0 else (), measure or None)
         self._inbox = Inbox()
+        self._measuring: list[Tell] = []
         self._began = self._looked = time.monotonic()
         self._terminated = False
 
@@ -219,12 +226,26 @@ class Serving:
         offered = [self._offered(model) for model in self._models]
 
         def make() -> Any:
-            return Front(offered, Asking(triton.socket, key), cfg.max_waiting, None).app()
+            asking = Asking(triton.socket, key)
+            measure = functools.partial(self._measure, asking) if self._measures else None
+            return Front(offered, asking, cfg.max_waiting, measure).app()
 
         host = os.environ.get("MASTER_ADDR", "127.0.0.1")
         url = stack.enter_context(listening(self._rank.run.path, host, cfg.port, cfg.max_request_mb << 20, make))
         self._rank.emit("phase", message=f"serving {', '.join(model.id for model in self._models)} at {url}")
         return triton
+
+    async def _measure(self, asking: Asking, messages: Sequence[Mapping[str, str]], response: str) -> tuple[dict[str, float], dict[str, str]]:
+        """By rules here, in a thread of their own; by the model where the collectives run. Raises ValueError."""
+        ratings = await asyncio.to_thread(self._measures.by_rule, messages, response)
+        by = dict.fromkeys(ratings, BY_RULE)
+        if self._measures.model:
+            async for part in asking.parts({"op": "measure", "messages": messages, "response": response}):
+                if part["kind"] == "refused":
+                    raise ValueError(part["message"])
+                ratings |= part["attributes"]
+                by |= dict.fromkeys(part["attributes"], self._measures.model.id)
+        return ratings, by
 
     def _offered(self, model: Served) -> Offered:
         if model.chat:
@@ -249,6 +270,8 @@ class Serving:
             if orders.end:
                 return "completed"
             self._decoder.follow(orders)
+            for messages, response in orders.measured:
+                self._answer_measure(messages, response)
             if orders.look:
                 beats.moved()
                 if self._controls.stop_requested(0):
@@ -258,18 +281,35 @@ class Serving:
             elif orders.look and time.monotonic() - self._decoder.idle_since() > CACHES_S:
                 self._decoder.release()
 
+    def _answer_measure(self, messages: Sequence[Mapping[str, str]], response: str) -> None:
+        """Every rank computes it; rank 0 tells who asked."""
+        assert self._measures.model is not None
+        try:
+            part: Part = {"kind": "measured", "attributes": self._measures.model.measure(messages, response)}
+        except ValueError as error:
+            part = {"kind": "refused", "message": str(error)}
+        if self._measuring:
+            tell = self._measuring.pop(0)
+            tell(part)
+            tell(None)
+
     def _orders(self, triton: Triton | None) -> Orders:
         """On rank 0: what has come since. Waits for a request where there is nothing to do."""
         assert triton is not None
         asks: list[tuple[str, Ask]] = []
         cancelled: list[str] = []
+        measured: list[tuple[Sequence[Mapping[str, str]], str]] = []
         try:
             while True:
-                idle = not (self._decoder.busy or asks or cancelled)
+                idle = not (self._decoder.busy or asks or cancelled or measured)
                 request, tell = self._inbox.waiting.get(timeout=POLL_S) if idle else self._inbox.waiting.get_nowait()
                 if request["op"] == "cancel":
                     cancelled += request["names"]
                     tell(None)
+                elif request["op"] == "measure":
+                    measured.append((request["messages"], request["response"]))
+                    self._began = time.monotonic()
+                    self._measuring.append(tell)
                 elif ask := self._decoder.accepted(request, tell):
                     asks.append(ask)
         except queue.Empty:
@@ -281,7 +321,7 @@ class Serving:
             if not triton.is_alive():
                 raise RuntimeError("tritonserver of the endpoint died")
             triton.keep_account()
-        return Orders(asks, cancelled, look, end=self._terminated or self._idle(now))
+        return Orders(asks, cancelled, measured, look, end=self._terminated or self._idle(now))
 
     def _idle(self, now: float) -> bool:
         return 0 < self._cfg.idle_timeout_s < now - max(self._began, self._decoder.idle_since()) and not self._decoder.busy

@@ -203,5 +203,5 @@ def pipeline_of(run: RunDir) -> PipelineDir | None:
     stage = stage_of(run)
     if stage is None or "/" in stage[0] or stage[0].startswith("."):
         return None
-    found = PipelineDir(run.path.parent / NAME / stage[0])
-    return found if opening.is_file(found.path / STATUS) else None
+    folder = PipelineDir(run.path.parent / NAME / stage[0])
+    return folder if opening.is_file(folder.path / STATUS) else None

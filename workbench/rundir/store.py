@@ -12,7 +12,11 @@
               beats/<role>-<rank>.json   what each rank is doing; replaced every second or so, never synced
               control.jsonl              requests: {time, request, …}; rank 0 reads them at each step boundary
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
+              export/                    the Hugging Face directory that a job of the kind export makes
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
+              annotated.jsonl            all rated answers; see `workbench.rundir.annotations`
+              scored.jsonl               all answers with their log-probabilities; likewise
+              attributes.json            what the model is conditioned on; see `workbench.data.targets`
               adherence.json             how well answers are what was requested; see `workbench.rundir.adherence`
               checkpoints/<step>/        complete only when its marker is there
               critic/checkpoints/<step>/  the critic's, likewise

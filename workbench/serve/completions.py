@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -77,15 +78,17 @@ class Completions:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        connected: Callable[[socket.socket], None] = lambda _: None,
     ) -> Iterator[Delta]:
-        """The answer as it is drawn. Closing the iterator cancels the request."""
+        """The answer as it is drawn. Closing the iterator cancels the request; while another thread waits in it, shutting down the socket that `connected`
+        is given does."""
         body: dict[str, object] = {"model": model, "messages": [dict(each) for each in messages], "max_tokens": max_tokens}
         body |= {"temperature": temperature, "top_p": top_p, "stream": True, "return_token_ids": True}
         optional = {"attributes": attributes and dict(attributes), "seed": seed, "stop": list(stop) or None}
         body |= {name: value for name, value in optional.items() if value is not None}
         connection = self._connection()
         with closing(connection):
-            response = self._send(connection, "POST", "/v1/chat/completions", body)
+            response = self._send(connection, "POST", "/v1/chat/completions", body, connected)
             for event in self._events(response):
                 choice = event["choices"][0]
                 yield Delta(choice["delta"].get("content") or "", choice["finish_reason"], tuple(choice.get("token_ids") or ()))
@@ -110,9 +113,18 @@ class Completions:
             return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S, context=self._context)
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
 
-    def _send(self, connection: http.client.HTTPConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: object,
+        connected: Callable[[socket.socket], None] = lambda _: None,
+    ) -> http.client.HTTPResponse:
         headers = {"Authorization": f"Bearer {self._token}", **({"Content-Type": "application/json"} if body is not None else {})}
         try:
+            connection.connect()
+            connected(connection.sock)
             connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
             response = connection.getresponse()
             if response.status == 200:

@@ -74,6 +74,8 @@ class Front:
             ratings, by = await self._measure(messages[:-1], messages[-1]["content"])
         except ValueError as error:
             raise HttpError(400, str(error), "messages") from None
+        except Broken as error:
+            raise HttpError(503, str(error)) from None
         return JSONResponse({"attributes": dict(ratings), "measured_by": dict(by)})
 
     def _model(self, name: str) -> Offered:

@@ -69,13 +69,10 @@ class Guard:
             message = await receive()
             got += len(message.get("body", b""))
             if got > self._most:
-                raise _TooLarge
+                raise self._too_large()  # which the application answers
             return message
 
-        try:
-            await self._app(scope, counted, send)
-        except _TooLarge:
-            await _answer(send, self._too_large())
+        await self._app(scope, counted, send)
 
     def _refusal(self, headers: Headers, method: str) -> HttpError | None:
         if headers.get("host", "").lower() not in self._hosts:
@@ -94,10 +91,6 @@ class Guard:
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"a request has at most {self._most >> 20} MiB (job.max_request_mb)")
-
-
-class _TooLarge(Exception):
-    """A body of more bytes than are taken."""
 
 
 async def _answer(send: Send, error: HttpError) -> None:

@@ -62,10 +62,15 @@ def withdraw(run_dir: Path) -> None:
     opening.unlink(run_dir / "endpoints" / discovery.HTTP_FILE)
 
 
+def on_this_machine(host: str) -> bool:
+    """Whether only programs of this machine reach the address."""
+    return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+
+
 @contextmanager
 def _socket(run_dir: Path, host: str, port: int) -> Iterator[tuple[socket.socket, str, Sequence[str]]]:
     """The socket that HTTP is answered on, the URL, and the hosts that requests may name."""
-    if ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
+    if on_this_machine(host):
         with socket.create_server(("127.0.0.1", port)) as heard:
             number = heard.getsockname()[1]
             yield heard, f"http://127.0.0.1:{number}", (f"127.0.0.1:{number}", f"localhost:{number}")

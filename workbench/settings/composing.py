@@ -69,6 +69,8 @@ def _hydra_words(overrides: Sequence[str]) -> list[str]:
         key = override.partition("=")[0]
         if "=" not in override and not override.startswith("~"):
             raise SpecError([(override, "expected key=value")])
+        if key == "pipeline":
+            raise SpecError([(key, "a pipeline is several runs: `workbench run pipeline=…` launches them, in a notebook wb.launch_pipeline")])
         if key in groups() and (choice := override.partition("=")[2]) not in choices(key):
             raise SpecError([(key, f"there is no {choice!r}{nearest(choice, choices(key))}; there are: {', '.join(choices(key))}")])
         if key.lstrip("+~").partition(".")[0] == "hydra":

@@ -68,7 +68,7 @@ class Stage:
     run_id: str
     needs: tuple[str, ...]
     uses: tuple[str, ...]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     experiment: Experiment
 
 
@@ -122,7 +122,7 @@ def _explained(path: Sequence[int | str], kind: str, message: str) -> str:
     return f"{key}: {message[:1].lower()}{message[1:]}"
 
 
-def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
+def with_overrides(pipeline: Pipeline, overrides: Sequence[str]) -> Pipeline:
     """The pipeline with words of the command line: `sft.algorithm.lr=1e-4` is for the stage sft, `backend=slurm` for all, `name=…` the pipeline's name.
 
     Raises:
@@ -130,7 +130,7 @@ def with_words(pipeline: Pipeline, words: Sequence[str]) -> Pipeline:
     """
     stages, added, shared, name = pipeline.stages, dict(pipeline.added), list(pipeline.shared), pipeline.name
     sections = [*Experiment.model_fields, *(group for group in composing.groups() if group not in Experiment.model_fields)]
-    for word in words:
+    for word in overrides:
         match = _WORD.fullmatch(word)
         assert match
         sign, key, value = match["sign"], match["key"], match["value"]
@@ -179,8 +179,8 @@ def _cycle(used: Mapping[str, Sequence[str]]) -> list[str]:
     return way[way.index(way[-1]) :]
 
 
-def _references(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
+def _references(overrides: Sequence[str]) -> Iterator[str]:
+    for word in overrides:
         yield from (match["name"] for match in _REFERENCE.finditer(word))
 
 
@@ -213,26 +213,28 @@ def compose(pipeline: Pipeline, ids: Mapping[str, str], root: Path) -> list[Stag
             return quoted(uses[-1] + match["rest"])
 
         try:
-            first, added = ([_REFERENCE.sub(value, word) for word in words] for words in (pipeline.stages[name], pipeline.added.get(name, ())))
+            first, added = (
+                [_REFERENCE.sub(value, word) for word in overrides] for overrides in (pipeline.stages[name], pipeline.added.get(name, ()))
+            )
             sections = sections_of(compose_tree(_last_choices([*first, *added])))
             read = [word for word in pipeline.shared if _first(word) in (*sections, *GENERAL)]
             unread.difference_update(read)
             taken = {_key(word) for word in pipeline.own(name) if _REFERENCE.search(word)}
             shared = [word for word in read if _key(word) not in taken]  # what a stage has from another stays so
-            words = _last_choices([f"name={quoted(f'{pipeline.name} {name}'[:80])}", *first, *shared, *added])
-            experiment = parse(compose_tree(words))
+            overrides = _last_choices([f"name={quoted(f'{pipeline.name} {name}'[:80])}", *first, *shared, *added])
+            experiment = parse(compose_tree(overrides))
         except SpecError as error:
             raise SpecError([(f"{name}.{key}" if key else name, what) for key, what in error.problems]) from None
-        made[name] = Stage(name, ids[name], used, tuple(uses), tuple(words), experiment)
+        made[name] = Stage(name, ids[name], used, tuple(uses), tuple(overrides), experiment)
     if unread:
         raise SpecError([(word, "no stage's kind of job reads this setting") for word in sorted(unread)])
     return list(made.values())
 
 
-def _last_choices(words: Sequence[str]) -> list[str]:
+def _last_choices(overrides: Sequence[str]) -> list[str]:
     """Of several choices in one group the last, in the first one's place: a word that is added chooses anew."""
     groups, result = composing.groups(), dict[str, str]()
-    for number, word in enumerate(words):
+    for number, word in enumerate(overrides):
         key = word.partition("=")[0]
         result[key if key in groups else f"{number} {word}"] = word
     return list(result.values())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal, cast
 
@@ -57,6 +60,27 @@ class Question(BaseModel):
         return [{"role": message.role, "content": message.content} for message in self.messages]
 
 
+@dataclass
+class _Pieces:
+    """An answer as far as it is there."""
+
+    began: float = field(default_factory=time.monotonic)
+    texts: list[str] = field(default_factory=list)
+    tokens: int = 0
+    first_s: float | None = None
+    end: str = ""
+
+    def add(self, delta: Delta) -> None:
+        self.tokens += len(delta.token_ids) or bool(delta.text)
+        self.end = delta.finish_reason or self.end
+        if delta.text:
+            self.first_s = self.first_s if self.first_s is not None else time.monotonic() - self.began
+            self.texts.append(delta.text)
+
+    def counts(self) -> dict[str, Json]:
+        return {"tokens": self.tokens, "first_s": self.first_s, "seconds": time.monotonic() - self.began}
+
+
 class Answers:
     """The answers to some questions, all asked at once. `next` gives what came since; `close` cancels what is still being answered.
 
@@ -74,6 +98,7 @@ class Answers:
         self._client = client
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._stopped = {question.id: threading.Event() for question in questions}
+        self._sockets: dict[str, socket.socket] = {}
         self._left = len(questions)
         for question in questions:
             threading.Thread(target=self._answer, args=(question,), name=f"answer {question.id}", daemon=True).start()
@@ -99,10 +124,17 @@ class Answers:
         for name in ids:
             if name in self._stopped:
                 self._stopped[name].set()
+                self._hang_up(name)
 
     def close(self) -> None:
         """Cancel all."""
         self.stop(self._stopped)
+
+    def _hang_up(self, name: str) -> None:
+        """Wake the thread that waits for the endpoint."""
+        if name in self._sockets:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self._sockets[name].shutdown(socket.SHUT_RDWR)
 
     def _answer(self, question: Question) -> None:
         """In the question's thread."""
@@ -121,25 +153,40 @@ class Answers:
 
     def _streamed(self, question: Question) -> str | None:
         """The whole answer; None where it was stopped."""
-        began, first_s, tokens, pieces, end = time.monotonic(), None, 0, list[str](), ""
-        stopped = self._stopped[question.id]
-        client = self._client(question.endpoint)
-        answer = client.stream(question.model, question.turns(), attributes=question.attributes or None, **question.sampling.model_dump())
-        with closing(cast(Generator[Delta], answer)) as deltas:
-            for delta in deltas:
+        stopped, pieces = self._stopped[question.id], _Pieces()
+        try:
+            for delta in self._deltas(question):
                 if stopped.is_set():
-                    end = "stopped"
                     break
-                tokens += max(1, len(delta.token_ids)) if delta.text else len(delta.token_ids)
+                pieces.add(delta)
                 if delta.text:
-                    first_s = first_s if first_s is not None else time.monotonic() - began
-                    pieces.append(delta.text)
                     self._events.put({"id": question.id, "text": delta.text})
-                end = delta.finish_reason or end
-        if not end:
+        except ConnectionError:
+            if not stopped.is_set():
+                raise
+        if stopped.is_set():
+            self._events.put({"id": question.id, "end": "stopped", **pieces.counts()})
+            return None
+        if not pieces.end:
             raise ConnectionError("the endpoint ended in the middle of the answer")
-        self._events.put({"id": question.id, "end": end, "tokens": tokens, "first_s": first_s, "seconds": time.monotonic() - began})
-        return None if end == "stopped" else "".join(pieces)
+        self._events.put({"id": question.id, "end": pieces.end, **pieces.counts()})
+        return "".join(pieces.texts)
+
+    def _deltas(self, question: Question) -> Iterator[Delta]:
+        def connected(to: socket.socket) -> None:
+            self._sockets[question.id] = to
+            if self._stopped[question.id].is_set():
+                self._hang_up(question.id)
+
+        sampling = question.sampling.model_dump()
+        answer = self._client(question.endpoint).stream(
+            question.model, question.turns(), attributes=question.attributes or None, connected=connected, **sampling
+        )
+        try:
+            with closing(cast(Generator[Delta], answer)) as deltas:
+                yield from deltas
+        finally:
+            self._sockets.pop(question.id, None)
 
     def _measure(self, question: Question, text: str) -> None:
         try:

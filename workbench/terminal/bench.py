@@ -136,6 +136,20 @@ def bench_serving(
     measure(calls, model, steps, as_json, plot, err if as_json else out)
 
 
+@bench.command("endpoint")
+def bench_endpoint(
+    model: Annotated[str, typer.Option(help="What is served: a model, or a run's checkpoint by its folder.")] = "smollm2-135m-instruct",
+    at_once: Annotated[int, typer.Option(min=2, help="Requests at once, beside one alone.")] = 8,
+    rounds: Rounds = 3,
+    tokens: Annotated[int, typer.Option(min=2, help="Longest answer in tokens.")] = 64,
+    as_json: Json = False,
+) -> None:
+    """A policy endpoint over HTTP: seconds to the first token, and tokens a second, alone and with others. Ends with 1 if the first takes a second or more."""
+    from workbench.bench.endpoint import measure
+
+    raise typer.Exit(not measure(model, at_once, rounds, tokens, as_json, err if as_json else out))
+
+
 @bench.command("placement")
 def bench_placement(
     rounds: Rounds = 3,

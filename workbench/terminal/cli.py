@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|adherence|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|pipeline|team|model get|bench|notebook`."""
+"""The command line: `workbench run|evaluate|generate|annotate|serve|adherence|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|pipeline|team|model get|bench|notebook`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from workbench.terminal.metrics import metrics, metrics_of_run
 from workbench.terminal.model import model
 from workbench.terminal.notebook import notebook
 from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
+from workbench.terminal.serve import serve
 from workbench.terminal.steering import adherence
 from workbench.terminal.summary import STATE_COLORS, listed, readable_events, result, summary
 from workbench.views.text import clock
@@ -309,7 +310,17 @@ def doctor(
         doctor.render(parts, out)
 
 
-for command in (evaluate, generate, adherence, cluster, preflight, metrics, parity, chaos):  # after those that everyone needs, as --help lists them
+for command in (
+    evaluate,
+    generate,
+    serve,
+    adherence,
+    cluster,
+    preflight,
+    metrics,
+    parity,
+    chaos,
+):  # after those that everyone needs, as --help lists them
     app.command()(command)
 app.command("app", context_settings=PASSED_ON)(app_)
 app.command("app-url")(app_url)

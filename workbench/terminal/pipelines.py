@@ -31,22 +31,22 @@ Follow = Annotated[
 ]
 
 
-def named(words: Sequence[str]) -> tuple[str, list[str]] | None:
+def named(overrides: Sequence[str]) -> tuple[str, list[str]] | None:
     """The pipeline that the words of `workbench run` name, and the other words; None where they name none. Raises ValueError for two."""
-    names = [word.removeprefix(WORD) for word in words if word.startswith(WORD)]
+    names = [word.removeprefix(WORD) for word in overrides if word.startswith(WORD)]
     if len(names) > 1:
         raise ValueError(f"one pipeline at a time: got {' and '.join(names)}")
-    return (names[0], [word for word in words if not word.startswith(WORD)]) if names else None
+    return (names[0], [word for word in overrides if not word.startswith(WORD)]) if names else None
 
 
-def run(name: str, words: Sequence[str], follow: bool, dry_run: bool, as_json: bool) -> None:
+def run(name: str, overrides: Sequence[str], follow: bool, dry_run: bool, as_json: bool) -> None:
     """Launch a pipeline and follow it to its end."""
     if dry_run:
-        for stage in api.compose_pipeline(name, words):
+        for stage in api.compose_pipeline(name, overrides):
             print(f"# stage {stage.name}" + (f", after {', '.join(stage.needs)}" if stage.needs else ""))
             print(stage.experiment.to_yaml())
         return
-    launched = api.submit_pipeline(name, words)
+    launched = api.submit_pipeline(name, overrides)
     if as_json:
         print(json.dumps(summary(launched)))
     else:
@@ -72,9 +72,9 @@ def follow_to_end(item: api.Pipeline, quiet: bool = False) -> None:
                 if end.exit_code:
                     break
                 raise
-            for kind, told in result(stage.run).items():
-                if not quiet and isinstance(told, str):
-                    out.print(f"{kind}: {told}", markup=False, highlight=False, soft_wrap=True)
+            for kind, path in result(stage.run).items():
+                if not quiet and isinstance(path, str):
+                    out.print(f"{kind}: {path}", markup=False, highlight=False, soft_wrap=True)
         status = item.wait()
     except KeyboardInterrupt:
         err.print(f"\n{item.id} continues. Follow it: workbench pipeline show {item.id}; end it: workbench pipeline stop {item.id}", markup=False)

@@ -36,7 +36,7 @@ def card(run: RunDir | None, status: Status | None, state: State | None, blocked
     """Of a stage's run, where there is one. `state` is None, or it is `blocked`, where the stage waits."""
     waits = state is None or blocked
     shown, icon, colour = _state(state, blocked)
-    doing = text.title(work(spec_tree(run))) if run else ""
+    doing = work(spec_tree(run)) if run else ""
     if run is None or status is None or (waits and not status.step):
         return Card(shown, icon, colour, doing, None if state else 0.0, "", "", "", "")
     total = status.total_steps

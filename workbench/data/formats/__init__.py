@@ -168,7 +168,7 @@ def _tried(name: str, row: Raw, asked: Asked) -> str:
 
 
 def _of(name: str) -> str:
-    return f"a row of format {name}, which gives: {', '.join(kind for kind in WANTED if kind in gives(name))}"
+    return f"a row of format {name}, which gives: {', '.join(find(name).GIVES)}"
 
 
 def _without(of: Format) -> frozenset[str]:

@@ -74,6 +74,8 @@ def rated(turns: tuple[Message, ...], asked: Asked) -> list[TextRow]:
             continue
         if turn.extra:
             raise Malformed("an answer that is text alone", f"one with {', '.join(turn.extra)}")
+        if not turns[:i]:
+            raise Malformed("a prompt before an answer that is rated", f"{len(turns)} turns, the first of them the assistant's")
         made.append(Rated(asking(turns[:i]), turn.content, turn.ratings, asked.where))
     if not made:
         raise Malformed("an assistant's turn with ratings (`label` or `attributes`)", f"{len(turns)} turns without")

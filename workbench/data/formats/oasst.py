@@ -45,7 +45,10 @@ def parse(row: Raw, asked: Asked) -> Parsed:
             if turns[-1].role == "user" and replies:
                 made.append(PromptOnly(turns, {"answer": text(replies[0], "text")}, asked.where))
     else:
-        made = list(_paths(nodes, asked))
+        paths = list(_paths(nodes, asked))
+        made += [path for path in paths if asked.kind != "conditioned" or any(turn.ratings for turn in path.messages)]
+        if len(made) < len(paths):
+            asked.doubts.add("have paths without labels, which are left out")
     if not made:
         wanted = {"preference": "ranked replies", "unpaired": "ranked replies", "rated": f"labels of a reply: {', '.join(LABELS)}"}
         raise Malformed(f"a tree with {wanted.get(asked.kind, 'a reply')}", f"{len(nodes)} messages")

@@ -15,7 +15,7 @@ from workbench.settings.sections import CheckpointJob
 if TYPE_CHECKING:
     from workbench.data.packing import Row
     from workbench.data.rows import Conversation
-    from workbench.models.attribute_models import Measured
+    from workbench.processes.attribute_models import Measured
     from workbench.processes.rank import Rank
     from workbench.processes.row_job import Made
 
@@ -50,7 +50,7 @@ class Annotation:
     """One rank of it."""
 
     def __init__(self, rank: Rank):
-        from workbench.models.attribute_models import head_of
+        from workbench.processes.attribute_models import head_of
         from workbench.processes.restored import restored_policy
         from workbench.processes.row_job import answered
         from workbench.settings.modules import NO_ALGORITHM
@@ -93,7 +93,7 @@ class Annotation:
     def _measured(self, turns: Sequence[tuple[Conversation, int]]) -> list[Measured | None]:
         from workbench.data.chat import Encoded, TooLong
         from workbench.data.rows import Malformed, Rated
-        from workbench.models.attribute_models import measured
+        from workbench.processes.attribute_models import measured
 
         if self._policy is None or self._head is None:
             return [None] * len(turns)

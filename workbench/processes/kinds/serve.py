@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from workbench.settings.sections import CheckpointsJob
 
 if TYPE_CHECKING:
@@ -21,18 +19,6 @@ class Config(CheckpointsJob):
     sections = ("model", "watch", "backend")
 
     name: Literal["serve"] = "serve"
-    port: int = Field(default=0, ge=0, le=65535, description="The HTTP port on this machine; 0: a free one.")
-    idle_timeout_s: float = Field(default=3600.0, ge=0, description="Seconds without a request after which the endpoint ends; 0: never.")
-    slots: int = Field(default=8, ge=1, le=4096, description="Answers decoded at a time, of each model; others wait.")
-    max_length: int = Field(
-        default=4096, ge=8, description="Longest prompt and answer together in tokens, where the model's context is not shorter; bounds the caches."
-    )
-    max_waiting: int = Field(default=256, ge=1, description="Requests that may wait or be answered at a time; further ones are refused (429).")
-    max_request_mb: int = Field(default=8, ge=1, le=1024, description="Largest request in MiB.")
-    measure: str | None = Field(default=None, description="An attribute model's checkpoint that measures answers (`POST /v1/attributes`).")
-    rules: tuple[str, ...] = Field(
-        default=(), description="Functions that measure answers: names of rules, or path/to/file.py:function of (prompt messages, response)."
-    )
 
 
 def work(rank: Rank) -> None:

@@ -65,7 +65,8 @@ class Training:
         if not self._train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
         if check := getattr(self._algorithm, "check", None):
-            check([*self._train, *self._held_out], self._spec.algorithm)
+            for warning in check([*self._train, *self._held_out], self._spec.algorithm):
+                self._rank.warn(warning)
 
     def _coverage(self) -> Coverage:
         """How the steps go over the rows; warned of where that is not what the settings ask for."""

@@ -129,7 +129,6 @@ function chatPanel(root, host, first) {
   root.addEventListener('keydown', (event) => {
     const typing = event.target.matches('textarea, input, select');
     if (event.key === 'Escape' && asks.all().some(asks.busy)) { event.preventDefault(); stopAll(); }
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && event.target === draft) { event.preventDefault(); send(); }
     const last = state.turns.at(-1), by = { 1: 0, 2: 1 }[event.key];
     if (!typing && !event.ctrlKey && !event.metaKey && last && used().length === 2 && (by !== undefined || event.key === '0')) { event.preventDefault(); vote(state.turns.length - 1, by === undefined ? 'tie' : last.order[by]); }
     event.stopPropagation();

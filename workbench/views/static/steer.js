@@ -47,7 +47,8 @@ function steerPanel(root, host, first) {
     draw();
     keep();
   }
-  const live = debounced(LIVE_MS, (column) => askColumns([column]));
+  const askSoon = debounced(LIVE_MS, (column) => { askColumns([column]); draw(); });
+  const live = Object.assign((column) => { askSoon(column); draw(); }, { cancel: askSoon.cancel, waits: askSoon.waits });
   function changedSetting(column) {
     views.get(column.id).reach?.check();
     if (state.live && column.answer && ready(column)) live(column);
@@ -89,7 +90,7 @@ function steerPanel(root, host, first) {
     none, board, below);
   root.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && asks.all().some(asks.busy)) { event.preventDefault(); stopAll(); }
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); askColumns(state.columns); }
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { event.preventDefault(); askColumns(state.columns); }
     event.stopPropagation();  // a key in here is no shortcut of the page's
   });
 
@@ -141,14 +142,14 @@ function steerPanel(root, host, first) {
       keep();
     };
     const pick = h('select', { class: 'wb-input wb-small', 'aria-label': 'Presets' }, h('option', { value: '' }, Object.keys(presets).length ? 'Presets …' : 'No presets yet'), Object.keys(presets).map((name) => h('option', {}, name)));
-    const name = h('input', { class: 'wb-input wb-small', placeholder: 'name of a preset', maxlength: 60, 'aria-label': 'Name of a preset' });
-    pick.addEventListener('change', () => { if (pick.value) { const chosen = pick.value; take(presets[chosen]); views.get(column.id).presetName.value = chosen; } });
+    const name = h('input', { class: 'wb-input wb-small', placeholder: 'name of a preset', maxlength: 60, 'aria-label': 'Name of a preset', value: column.preset ?? '' });
+    name.addEventListener('input', () => { column.preset = name.value; });
+    pick.addEventListener('change', () => { if (pick.value) { column.preset = pick.value; take(presets[pick.value]); } });
     const change = async (attributes) => {
       if (!name.value.trim()) return name.focus();
       try { presets = await host.preset(name.value, attributes); say(attributes ? `Kept as “${name.value.trim()}”.` : `Deleted “${name.value.trim()}”.`); drawColumns(); } catch (error) { say(error.message); }
     };
     name.addEventListener('keydown', (event) => { if (event.key === 'Enter' && !event.ctrlKey) change(column.attributes); });
-    requestAnimationFrame(() => { const view = views.get(column.id); if (view) view.presetName = name; });
     return h('div', { class: 'wb-bar-row wb-tight' }, pick,
       h('details', { class: 'wb-menu' }, h('summary', { class: 'wb-link' }, 'More'),
         h('div', { class: 'wb-menu-body' },
@@ -190,7 +191,7 @@ function steerPanel(root, host, first) {
     status.textContent = note || (going ? `${going} ${going === 1 ? 'answer' : 'answers'} coming …` : '');
     none.textContent = state.columns.length ? '' : 'No checkpoint is served yet. Start an endpoint above: its sliders appear here.';
     none.hidden = Boolean(state.columns.length);
-    root.dataset.busy = String(Boolean(going));
+    root.dataset.busy = String(Boolean(going) || live.waits());
   }
   function update(now) {
     const changed = JSON.stringify(now.models) !== JSON.stringify(models);

@@ -86,8 +86,9 @@ function settledAnswer(answer) {
 
 function debounced(ms, call) {
   let timer;
-  const later = (...given) => { clearTimeout(timer); timer = setTimeout(() => call(...given), ms); };
-  later.cancel = () => clearTimeout(timer);
+  const later = (...given) => { clearTimeout(timer); timer = setTimeout(() => { timer = undefined; call(...given); }, ms); };
+  later.cancel = () => { clearTimeout(timer); timer = undefined; };
+  later.waits = () => timer !== undefined;
   return later;
 }
 
