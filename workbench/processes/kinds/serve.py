@@ -19,6 +19,7 @@ class Config(CheckpointsJob):
     """Answer requests by HTTP with one or several checkpoints."""
 
     sections = ("model", "watch", "backend")
+    ends = False
 
     name: Literal["serve"] = "serve"
     port: int = Field(default=0, ge=0, le=65535, description="The HTTP port on this machine; 0: a free one.")
