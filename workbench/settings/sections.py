@@ -44,6 +44,8 @@ class JobConfig(Frozen):
     """What a run leaves for the later stages of a pipeline: by name the file or folder in the run's folder; `checkpoint` is the newest one."""
     most_ranks: ClassVar[int | None] = None
     """How many processes the kind can be shared by; None: any number."""
+    ends: ClassVar[bool] = True
+    """Whether a run of this kind completes by itself: only such a one can be a stage of a pipeline."""
 
     doing: ClassVar[str] = ""
     """What a progress bar says that the job does; empty: its name with -ing."""

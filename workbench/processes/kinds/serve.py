@@ -17,6 +17,7 @@ class Config(CheckpointsJob):
     """Answer requests by HTTP with one or several checkpoints."""
 
     sections = ("model", "watch", "backend")
+    ends = False
 
     name: Literal["serve"] = "serve"
 
