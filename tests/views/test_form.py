@@ -72,7 +72,9 @@ def test_a_problem_is_at_its_field_or_at_the_nearest_section():
 
 
 def test_a_mapping_is_yaml_and_what_is_none_stays_as_it_was_typed():
-    fields = {field.key: field for tree in trees("job=generate", "algorithm=sft") for section in form.describe(tree).sections for field in section.fields()}
+    fields = {
+        field.key: field for tree in trees("job=generate", "algorithm=sft") for section in form.describe(tree).sections for field in section.fields()
+    }
     columns, targets, steering = fields["data.columns"], fields["job.targets"], fields["data.steering"]
     assert columns.mapped("{short: {program: brevity}}") == {"short": {"program": "brevity"}}
     assert [field.kind for field in (columns, targets, steering)] == ["mapping"] * 3

@@ -65,7 +65,9 @@ class Outcome:
     stages: list[Measured]
 
 
-def measure(name: str, seeds: Sequence[int], words: Sequence[str], as_json: bool, console: Console, follow: Callable[[api.Pipeline], object]) -> bool:
+def measure(
+    name: str, seeds: Sequence[int], overrides: Sequence[str], as_json: bool, console: Console, follow: Callable[[api.Pipeline], object]
+) -> bool:
     """Run a pipeline once a seed, `follow` each to its end, and print what its stages of job kind `adhere` measured.
 
     Returns whether every stage of every seed passes: mean words rise with the requested verbosity, Spearman's correlation of the two is at least
@@ -76,7 +78,7 @@ def measure(name: str, seeds: Sequence[int], words: Sequence[str], as_json: bool
     """
     outcomes = []
     for seed in seeds:
-        launched = api.submit_pipeline(name, [f"seed={seed}", *words])
+        launched = api.submit_pipeline(name, [f"seed={seed}", *overrides])
         console.print(f"seed {seed}: {launched.id}", highlight=False)
         follow(launched)
         outcomes.append(outcome(launched, seed))
@@ -130,13 +132,13 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
         "stage", "seed", "request", *outcomes[0].stages[0].moved, title="change of the measured mean from the lowest to the highest request"
     )
     for name in [stage.stage for stage in outcomes[0].stages]:
-        found = [(each, stage) for each in outcomes for stage in each.stages if stage.stage == name]
-        for each, stage in found:
+        measured = [(each, stage) for each in outcomes for stage in each.stages if stage.stage == name]
+        for each, stage in measured:
             row = [f"{stage.words[level]:.1f}" if level in stage.words else "–" for level in levels]
             lengths.add_row(name, str(each.seed), *row, _number(stage.spearman_words), f"{each.minutes:.0f}")
             for request, moved in stage.moved.items():
                 moves.add_row(name, str(each.seed), request, *(_number(moved.get(other)) for other in outcomes[0].stages[0].moved))
-        known = [stage.spearman_words for _, stage in found if stage.spearman_words is not None]
+        known = [stage.spearman_words for _, stage in measured if stage.spearman_words is not None]
         if len(known) > 1:
             lengths.add_row(name, "all", *("" for _ in levels), f"{statistics.mean(known):.2f} ({min(known):.2f} to {max(known):.2f})", "")
     return [lengths, moves]

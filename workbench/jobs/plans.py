@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.jobs import launch
 from workbench.jobs.checkpoints import with_expected_checkpoint
-from workbench.rundir import opening, store
+from workbench.rundir import listing, opening, store
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.pipelines import SPEC, PipelineDir
 from workbench.rundir.store import FORMAT
@@ -88,13 +88,13 @@ def composed(name: str, overrides: Sequence[str] = ()) -> list[Stage]:
     Raises:
         SpecError: no such pipeline, a wrong word or setting, or what a stage needs is not there; each problem's key begins with its stage.
     """
-    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), listing.runs_root()
     return _checked(pipeline, root)
 
 
 def plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     """As `composed`, as it is launched."""
-    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), listing.runs_root()
     stages = {
         stage.name: PlannedStage(
             run=stage.run_id,
