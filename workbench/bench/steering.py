@@ -65,7 +65,9 @@ class Outcome:
     stages: list[Measured]
 
 
-def measure(name: str, seeds: Sequence[int], words: Sequence[str], as_json: bool, console: Console, follow: Callable[[api.Pipeline], object]) -> bool:
+def measure(
+    name: str, seeds: Sequence[int], overrides: Sequence[str], as_json: bool, console: Console, follow: Callable[[api.Pipeline], object]
+) -> bool:
     """Run a pipeline once a seed, `follow` each to its end, and print what its stages of job kind `adhere` measured.
 
     Returns whether every stage of every seed passes: mean words rise with the requested verbosity, Spearman's correlation of the two is at least
@@ -76,7 +78,7 @@ def measure(name: str, seeds: Sequence[int], words: Sequence[str], as_json: bool
     """
     outcomes = []
     for seed in seeds:
-        launched = api.submit_pipeline(name, [f"seed={seed}", *words])
+        launched = api.submit_pipeline(name, [f"seed={seed}", *overrides])
         console.print(f"seed {seed}: {launched.id}", highlight=False)
         follow(launched)
         outcomes.append(outcome(launched, seed))
