@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn import Config, Server
 
+from tests.waiting import until
 from workbench.rundir import store
 from workbench.rundir.files import write_atomic
 from workbench.rundir.store import RunDir, State
@@ -181,8 +182,7 @@ def serving(root: Path, name: str = "serve", pause_s: float = 0.0) -> Iterator[E
     server = Server(Config(endpoint.app(), host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     endpoint.url = f"http://127.0.0.1:{port}"
     folder = endpoint.run.path / "endpoints"

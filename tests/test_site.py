@@ -157,7 +157,7 @@ def check(rest: list[str]) -> None:
         command = command.commands[name]
     given = command.make_context(name, list(rest)).params
     match name:
-        case "run" if any(word.startswith("pipeline=") for word in given["overrides"] or []):
+        case "run" if any(word.startswith("pipeline=") for word in given.get("overrides") or []):
             words = [word for word in given["overrides"] if not word.startswith("pipeline=")]
             of = next(word.removeprefix("pipeline=") for word in given["overrides"] if word.startswith("pipeline="))
             pipelines.with_overrides(pipelines.read(of if "/" not in of else "export_demo"), words)

@@ -25,8 +25,8 @@ from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
 from workbench.machines.usage import Allocation, Cluster, Where, places
+from workbench.rundir.listing import runs_root
 from workbench.rundir.opening import ReadOnly, Unreadable
-from workbench.rundir.store import runs_root
 from workbench.settings.composing import SpecError
 from workbench.settings.sources import cache_root
 from workbench.settings.spec import Experiment, compose

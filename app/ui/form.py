@@ -86,7 +86,7 @@ class Form:
             named: list[Any] = list(of.named)
             return st.multiselect(of.label, named, default=named, accept_new_options=True, placeholder="type, then Enter", **common)
         if of.kind == "mapping":
-            return form.mapping(st.text_area(of.label, value=of.yaml, height=120, **common))
+            return of.mapped(st.text_area(of.label, value=of.yaml, height=120, **common))
         if of.kind == "switch":
             return st.toggle(of.label, value=bool(of.value), **common)
         if of.kind in ("integer", "number"):

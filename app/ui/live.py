@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from workbench import api
-from workbench.rundir import store
+from workbench.rundir import listing
 from workbench.rundir.lines import Json
 from workbench.rundir.store import RunDir
 from workbench.views import figures, live
@@ -52,7 +52,7 @@ def find(run_id: str) -> api.Run:
         NoSuchRun: there is none; Unreadable: its status is damaged, or a newer version made it.
     """
     run = RunDir(api.runs_root() / run_id)
-    if run_id in (".", "..") or Path(run_id).name != run_id or not store.is_run(run.path):
+    if run_id in (".", "..") or Path(run_id).name != run_id or not listing.is_run(run.path):
         raise NoSuchRun(f"there is no run {run_id[:100]!r}")
     match = api.Run(run)
     _ = match.status

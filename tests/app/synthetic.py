@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from workbench.monitoring import score_diagnostics as diagnostics
-from workbench.rundir import store
+from workbench.rundir import listing, store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.files import finite
 from workbench.rundir.store import RunDir, State
@@ -214,5 +214,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     gallery(options.root)
     if options.grow_s:
-        running = next(run for run in store.list_runs(options.root) if run.status.state == State.RUNNING)
+        running = next(run for run in listing.list_runs(options.root) if run.status.state == State.RUNNING)
         grow(running, options.grow_s)

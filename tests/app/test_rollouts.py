@@ -6,7 +6,7 @@ import pytest
 
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.pages import by_label, settled, words
-from workbench.rundir import rollouts, store
+from workbench.rundir import listing, rollouts
 from workbench.rundir.store import State
 from workbench.views import rollouts as views
 from workbench.views import text
@@ -43,7 +43,7 @@ def test_newest_run_with_rollouts_without_an_id(app, runs, run):
     synthetic.make(runs, "z-newer", 5)
     page = app("rollouts")
     assert by_label(page.selectbox, "Run").value == run.id
-    by_label(page.selectbox, "Run").set_value(store.list_runs(runs)[0].id).run()
+    by_label(page.selectbox, "Run").set_value(listing.list_runs(runs)[0].id).run()
     assert "samples no rollouts" in words(settled(page))
 
 

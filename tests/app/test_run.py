@@ -7,7 +7,7 @@ import pytest
 from tests.app import synthetic, synthetic_rollouts
 from tests.app.pages import by_label, composed, on_tab, settled, words
 from workbench import api
-from workbench.rundir import store
+from workbench.rundir import listing
 from workbench.rundir.events import EventWriter
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.store import State
@@ -130,7 +130,7 @@ def test_unknown_id(app, runs, name):
 
 def test_start_up_progress(app, runs):
     synthetic.gallery(runs)
-    run = next(run for run in store.list_runs(runs) if "sft-first" in run.id)
+    run = next(run for run in listing.list_runs(runs) if "sft-first" in run.id)
     page = app("run", id=run.id)
     bar = page.get("progress")[0].proto
     assert bar.value == 26
@@ -140,7 +140,7 @@ def test_start_up_progress(app, runs):
 
 def test_failure_reason_and_log_are_prominent(app, runs):
     synthetic.gallery(runs)
-    run = next(run for run in store.list_runs(runs) if "too-high" in run.id)
+    run = next(run for run in listing.list_runs(runs) if "too-high" in run.id)
     page = app("run", id=run.id)
     assert "the loss is not finite at step 37" in page.error[0].value
     assert any("FloatingPointError" in block.value for block in page.code)

@@ -9,7 +9,7 @@ import pytest
 from tests.app import synthetic
 from tests.app.pages import by_label, settled, words
 from workbench import api
-from workbench.rundir import store
+from workbench.rundir import listing
 from workbench.rundir.store import State
 from workbench.views import text
 
@@ -25,7 +25,7 @@ def test_lists_every_run_newest_first(app, runs):
     synthetic.gallery(runs)
     table = app("runs").dataframe[0].value
     by_name = table.set_index("name")
-    assert list(table["name"]) == [api.get(run.id).spec.name for run in store.list_runs(runs)]
+    assert list(table["name"]) == [api.get(run.id).spec.name for run in listing.list_runs(runs)]
     assert by_name.loc["dpo-demo", "state"] == ["Running"]
     assert by_name.loc["dpo-demo", "progress"] == pytest.approx(37)
     assert by_name.loc["dpo-demo", "left"] == pd.Timedelta(seconds=round(252 * synthetic.PACE_S))

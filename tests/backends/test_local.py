@@ -22,7 +22,7 @@ from workbench import api
 from workbench.backends import local
 from workbench.backends.base import Job
 from workbench.jobs.launch import launch
-from workbench.rundir import store
+from workbench.rundir import listing, store
 from workbench.rundir.store import State
 
 HANG = "time.sleep(600)"
@@ -217,8 +217,8 @@ def test_run_outlives_the_terminal_that_launched_it(tmp_path: Path) -> None:
     """A shell in a session of its own launches the run and is killed with its whole session, as a closed terminal does."""
     code = f"from tests.backends.stand_in import start; from pathlib import Path; start(Path({str(tmp_path)!r}), 'steps(150)'); input()"
     shell = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, cwd=Path(__file__).parents[2])
-    until(lambda: any(run.status.job for run in store.list_runs(tmp_path)))
-    run = api.Run(store.list_runs(tmp_path)[0])
+    until(lambda: any(run.status.job for run in listing.list_runs(tmp_path)))
+    run = api.Run(listing.list_runs(tmp_path)[0])
     children = psutil.Process(shell.pid).children(recursive=True)
     os.killpg(shell.pid, signal.SIGHUP)
     os.killpg(shell.pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.app import synthetic
 from tests.browser.conftest import settled
-from workbench.rundir import store
+from workbench.rundir import listing
 
 pytestmark = pytest.mark.browser
 ROW_PX = 38
@@ -24,7 +24,7 @@ def test_launch_stays_in_sight_and_rows_open(server, page, seen) -> None:
     page.set_viewport_size({"width": 1440, "height": 900})
     for name in ("one", "two"):
         synthetic.make(server.runs, name, 3)
-    run = store.list_runs(server.runs)[0]
+    run = listing.list_runs(server.runs)[0]
     page.goto(server.url)
     table = page.get_by_test_id("stDataFrame")
     expect(page.get_by_text("2 of 2 runs")).to_be_visible()

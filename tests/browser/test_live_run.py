@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.app import synthetic
 from tests.browser.conftest import LOSS, settled, until_charted
 from tests.waiting import until
-from workbench.rundir import store
+from workbench.rundir import listing
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import State
 
@@ -142,10 +142,10 @@ def test_an_action_in_the_table_of_runs(server, page):
     page.goto(server.url)
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     page.get_by_text("1 of 1 runs").wait_for()
-    assert store.list_runs(server.runs)[0].status.state == State.RUNNING
+    assert listing.list_runs(server.runs)[0].status.state == State.RUNNING
     settled(page)
     canvas = page.get_by_test_id("stDataFrame").locator("canvas").first
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + 32 + 98 + 130 + 37, box["y"] + 32 + 19)
     page.get_by_text("Stop", exact=True).last.click()
-    until(lambda: store.list_runs(server.runs)[0].status.state == State.STOPPING)
+    until(lambda: listing.list_runs(server.runs)[0].status.state == State.STOPPING)

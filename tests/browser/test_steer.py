@@ -99,7 +99,7 @@ def test_sliders_columns_sweep_and_rows(endpoint: Endpoint, server, page, seen) 
         page.get_by_role("button", name=re.compile("Export .* rows")).click()
     kept = rows(download.value)
     swept = [row for row in kept if row["model"] == "steerlm-2" and len(row["requested"]) == 2][-5:]
-    assert [(row["requested"]["verbosity"], row["attributes"]["verbosity"]) for row in swept] == [(level, level) for level in range(5)]
+    assert sorted((row["requested"]["verbosity"], row["attributes"]["verbosity"]) for row in swept) == [(level, level) for level in range(5)]
     assert kept[0] == {
         **kept[0],
         "prompt": [{"role": "user", "content": "What is a map?"}],
@@ -201,22 +201,29 @@ def test_chat_blind_votes_edits_and_rows(endpoint: Endpoint, server, page, seen)
     assert seen.errors == []
 
 
-def test_a_real_endpoint_is_served_steered_and_stopped(server, page, seen, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("WORKBENCH_RUNS", str(server.runs))
+@pytest.fixture
+def served(runs, tiny_model: Path, tmp_path: Path, monkeypatch) -> Iterator[api.Run]:
+    """A real endpoint: a tiny model that says it was trained with two attributes, and one that does not."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(runs))
     steered = shutil.copytree(tiny_model, tmp_path / "steered")
     steering = Steering(attributes=("verbosity", "humor"))
     ratings = [{"verbosity": float(v), "humor": float(h)} for v in range(5) for h in range(5) for _ in range(6)]
     Targets.of(steering, ratings, {}).write(steered / "attributes.json")
     run = api.serve([str(steered), str(tiny_model)], ["job.rules=[verbosity]", "backend.threads_per_rank=1"])
+    yield run
+    if not run.status.state.ended:
+        run.kill()
+
+
+def test_a_real_endpoint_is_served_steered_and_stopped(served: api.Run, server, page, seen) -> None:
     page.goto(f"{server.url}/steer")
-    expect(page.get_by_text("No checkpoint is served yet.")).to_be_visible()
     expect(page.locator(".wb-column")).to_be_visible(timeout=240_000)
     page.get_by_text("System prompt and sampling").click()
     page.get_by_role("spinbutton", name="Most tokens").fill("12")
     first, prompt = column(page, 0), page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("What is a map?")
     page.get_by_role("button", name="Add a column").click()
-    column(page, 1).get_by_role("combobox").first.select_option(label=re.compile(tiny_model.name))
+    column(page, 1).get_by_role("combobox").first.select_option(index=1)
     prompt.press("Enter")
     idle(page)
     for each in (first, column(page, 1)):
@@ -229,10 +236,10 @@ def test_a_real_endpoint_is_served_steered_and_stopped(server, page, seen, tiny_
         idle(page)
         answers.append(first.locator(".wb-text").inner_text())
     assert len(set(answers)) == 3
-    url = urlsplit(read_json(run.dir.path / "endpoints" / "http.json")["url"])
+    url = urlsplit(read_json(served.dir.path / "endpoints" / "http.json")["url"])
     page.get_by_test_id("stPopover").first.get_by_role("button").click()
     page.get_by_role("button", name="Stop the endpoint").click()
-    assert run.wait(120).state == State.STOPPED
+    assert served.wait(120).state == State.STOPPED
     expect(page.get_by_text("No endpoint is running.")).to_be_visible()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((url.hostname, url.port), timeout=5).close()

@@ -13,7 +13,7 @@ from workbench import api
 from workbench.backends import base
 from workbench.backends.base import Job
 from workbench.jobs import launch
-from workbench.rundir import store
+from workbench.rundir import listing
 from workbench.rundir.store import State
 from workbench.settings.spec import compose
 
@@ -49,8 +49,8 @@ def test_a_launch_on_a_full_disk_leaves_nothing_or_a_run_that_can_be_resumed(dis
             run = launch.start(experiment)
         except OSError as error:
             assert error.errno == 28
-            left = store.list_runs(store.runs_root())
-            assert list(store.runs_root().iterdir()) == [run.path for run in left]
+            left = listing.list_runs(listing.runs_root())
+            assert list(listing.runs_root().iterdir()) == [run.path for run in left]
             (disk / "full").unlink()
             if left:
                 status = left[0].status
@@ -61,6 +61,6 @@ def test_a_launch_on_a_full_disk_leaves_nothing_or_a_run_that_can_be_resumed(dis
         else:
             outcomes.add("launched")
             assert api.get(run.id).problems() == []
-        for run in store.list_runs(store.runs_root()):
+        for run in listing.list_runs(listing.runs_root()):
             subprocess.run(["rm", "-r", run.path], check=True)
     assert outcomes == {"nothing", "failed", "launched"}

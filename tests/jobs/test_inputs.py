@@ -11,7 +11,7 @@ import pytest
 from tests.command_line import workbench
 from workbench import api
 from workbench.jobs import inputs, launch, problems
-from workbench.rundir import store
+from workbench.rundir import listing, store
 from workbench.rundir.store import State
 
 
@@ -28,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(data: Path) -> api.Run:
     """One that has failed before its first step."""
     experiment = api.compose(["algorithm=dpo", f"data.train={data}", f"data.map={data.parent / 'maps.py'}:same"])
-    made = store.create(store.runs_root(), "one", experiment.to_yaml())
+    made = store.create(listing.runs_root(), "one", experiment.to_yaml())
     inputs.keep(made, experiment)
     made.update(state=State.FAILED, attempt=1)
     return api.Run(made)
@@ -73,7 +73,7 @@ def test_a_note_that_cannot_be_read_is_a_problem(run: api.Run) -> None:
 def test_a_function_that_is_not_there_is_refused_at_the_launch(data: Path) -> None:
     with pytest.raises(api.SpecError, match=r"data\.map: .*maps\.py has no function 'sum'; did you mean 'same'"):
         api.submit(api.compose(["algorithm=dpo", f"data.train={data}", f"data.map={data.parent / 'maps.py'}:sum"]))
-    assert not list(store.runs_root().glob("*"))
+    assert not list(listing.runs_root().glob("*"))
 
 
 def test_a_launch_looks_at_the_columns_and_runs_no_function(data: Path) -> None:

@@ -16,8 +16,8 @@ from workbench import api
 from workbench.backends import local, slurm
 from workbench.backends.base import Job, JobStatus, Task
 from workbench.jobs import inputs, pipelines, plans, sequence, sequencer
+from workbench.rundir import listing, store
 from workbench.rundir import pipelines as folders
-from workbench.rundir import store
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import RunDir, State
 from workbench.settings.composing import SpecError
@@ -174,7 +174,7 @@ def test_a_stage_that_cannot_be_launched_fails_the_pipeline_with_the_reason(mach
     machine.end(answers, State.COMPLETED)
     assert not passed(item)
     assert item.status.state == State.FAILED and "answers.jsonl" in item.status.message and item.status.message.startswith("train: data.train: ")
-    assert not store.is_run(run_of(item, "train").path)
+    assert not listing.is_run(run_of(item, "train").path)
     answer(item)
     item.resume()
     assert passed(item)
@@ -368,7 +368,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def undisturbed(path: str, words: Sequence[str]) -> api.Pipeline:
     """Launched by this process, whose runs are forked from a server that has imported everything."""
     plan = plans.plan(path, words)
-    item = api.Pipeline(folders.create(store.runs_root(), store.new_run_id(plan.name), plan.to_yaml()))
+    item = api.Pipeline(folders.create(listing.runs_root(), store.new_run_id(plan.name), plan.to_yaml()))
     for name in plan.stages:
         passed(item)
         assert api.Run(run_of(item, name)).wait(240).state == State.COMPLETED, run_of(item, name).log_tail()
@@ -380,7 +380,7 @@ def test_one_that_is_killed_in_its_middle_ends_as_one_that_is_left_alone(root: P
     path = written(steps=30)
     item = api.submit_pipeline(path, ["backend.threads_per_rank=1"])
     train = api.Run(run_of(item, "train"))
-    until(lambda: store.is_run(train.dir.path), what="the second stage")
+    until(lambda: listing.is_run(train.dir.path), what="the second stage")
     until_step(train, 3)
     jobs = [item.dir.status.job, train.dir.status.job]
     processes = [psutil.Process(int(job["id"])) for job in jobs if job]

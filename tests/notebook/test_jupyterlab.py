@@ -18,7 +18,8 @@ from tests.notebook.jupyter import ROOT, TIMEOUT_MS, Jupyter, Notebook
 from tests.waiting import until, until_step
 from workbench import api
 from workbench.notebook.parameters import with_parameters
-from workbench.rundir.store import RunDir, State, list_runs
+from workbench.rundir.listing import list_runs
+from workbench.rundir.store import RunDir, State
 
 pytestmark = pytest.mark.browser
 PICTURES = ROOT / "build" / "screenshots"

@@ -17,7 +17,8 @@ from tests.rooms import ROOT
 from workbench.backends import forking
 from workbench.notebook.parameters import PARAMETERS, parameters, tags
 from workbench.notebook.verify import verify
-from workbench.rundir.store import State, list_runs
+from workbench.rundir.listing import list_runs
+from workbench.rundir.store import State
 
 STEPS = 2
 Run = Callable[..., Executed]

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from tests.app import synthetic
 from workbench.notebook import execution, parameters, verify
 from workbench.notebook.verify import Quoted
-from workbench.rundir.store import RunDir, State, list_runs
+from workbench.rundir.listing import list_runs
+from workbench.rundir.store import RunDir, State
 from workbench.terminal.cli import app
 
 CELLS = (

@@ -11,25 +11,38 @@ from workbench.rundir import permission, store
 from workbench.rundir.store import RunDir
 
 CHANGES = {
+    *(api.submit_pipeline, api.Pipeline.stop, api.Pipeline.resume, api.save_preset, api.remove_preset),
     *(api.submit, api.preflight, api.check_data, api.browse_data, api.keep_warm),
     *(Run.stop, Run.change, Run.pause, Run.unpause, Run.kill, Run.resume),
     *(launch.start, launch.resume, launch.launch, export.export, data.check_data, store.create, RunDir.request),
 }
-THROUGH_SUBMIT = {api.evaluate, api.generate}
+THROUGH_SUBMIT = {api.annotate, api.evaluate, api.generate, api.serve, api.serve_or_find}
 READS = {
+    api.adherence,
     api.as_columns,
     api.as_template_kwargs,
     api.cache_root,
     api.check_sources,
     api.cluster,
     api.compose,
+    api.compose_pipeline,
+    api.endpoint,
+    api.endpoints,
     api.get,
     api.locate,
     api.on_checkpoint,
+    api.pipeline,
+    api.pipelines,
     api.places,
+    api.presets,
+    api.reach,
     api.runs,
     api.runs_root,
     api.script,
+    api.serving,
+    api.sft_on,
+    api.stage_of,
+    api.until_serving,
     api.with_checkpoint,
 }
 READS |= {Run.events, Run.problems, Run.servers, Run.logs, Run.log_tail, Run.wait}

@@ -109,6 +109,13 @@ def test_outputs_that_are_not_there() -> None:
     assert "${rows}: there is no stage 'rows'" in refused({"train": ("algorithm=sft", "data.train=${rows}")})
 
 
+def test_a_job_that_does_not_complete_is_no_stage() -> None:
+    assert (
+        refused({"answers": FOUR["answers"], "endpoint": ("job=serve",)})
+        == "endpoint.job: job=serve does not complete by itself, so it is no stage: launch it on its own"
+    )
+
+
 def test_a_cycle_is_named() -> None:
     cycle = {
         "a": ("job=generate", "data.train=${c.rows}"),

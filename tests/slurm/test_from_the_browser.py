@@ -14,7 +14,7 @@ from workbench import api
 from workbench.bench.browser import Server
 from workbench.chaos.lab import MAIN, Lab
 from workbench.chaos.scenarios import LIMIT, STEPS, Stage
-from workbench.rundir import rollouts, store
+from workbench.rundir import listing, rollouts
 from workbench.rundir.store import RunDir, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")]
@@ -29,7 +29,7 @@ def server(stage: Stage, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     server.start()
     yield server
     server.stop()
-    for run in store.list_runs(server.runs):
+    for run in listing.list_runs(server.runs):
         if not (it := api.Run(run)).status.state.ended:
             it.kill()
 

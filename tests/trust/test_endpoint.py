@@ -18,8 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tests.serve.endpoint import Served
-from tests.trust.intruder import Intruder
-from tests.trust.test_servers import SEARCH
+from tests.trust.intruder import SEARCH, Intruder
 from workbench.backends import _tls
 from workbench.rundir import beats
 from workbench.rundir.files import read_json

@@ -18,26 +18,14 @@ import psutil
 import pytest
 
 from tests.serve.echo_server import family, start
-from tests.trust.intruder import Intruder
+from tests.trust.intruder import SEARCH, Intruder
 from tests.waiting import until
 from workbench.backends import _tls, scratch
 from workbench.serve import addresses, discovery, gate, triton
 from workbench.serve.client import Client
 
 Served = tuple[Path, subprocess.Popen]
-SEARCH = """
-import os, sys
-found = read = 0
-for name in os.listdir("/dev/shm"):
-    try:
-        with open(f"/dev/shm/{name}", "rb") as file:
-            content = file.read()
-    except PermissionError:
-        continue
-    read += name.startswith(sys.argv[1])
-    found += sys.argv[2].encode() in content
-print(read, found)
-"""
+
 KNOCK = """
 import socket, ssl, sys
 host, port, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]

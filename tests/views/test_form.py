@@ -58,6 +58,10 @@ def test_fields_have_their_kinds_bounds_and_defaults():
     assert fields["model.source"].typed("") == ""
 
 
+def trees(*words):
+    return [spec.filled(composing.compose_tree([word, "data=demo"])) for word in words]
+
+
 def test_a_problem_is_at_its_field_or_at_the_nearest_section():
     problems = [("algorithm.beta", "too small"), ("algorithm.rewards.a", "no such program"), ("gone", "no such key")]
     assert form.beside(problems, {"", "algorithm", "algorithm.beta"}) == [
@@ -68,6 +72,11 @@ def test_a_problem_is_at_its_field_or_at_the_nearest_section():
 
 
 def test_a_mapping_is_yaml_and_what_is_none_stays_as_it_was_typed():
-    assert form.mapping("{short: {program: brevity}}") == {"short": {"program": "brevity"}}
-    assert form.mapping("") == {}
-    assert form.mapping("{a: [") == "{a: ["
+    fields = {
+        field.key: field for tree in trees("job=generate", "algorithm=sft") for section in form.describe(tree).sections for field in section.fields()
+    }
+    columns, targets, steering = fields["data.columns"], fields["job.targets"], fields["data.steering"]
+    assert columns.mapped("{short: {program: brevity}}") == {"short": {"program": "brevity"}}
+    assert [field.kind for field in (columns, targets, steering)] == ["mapping"] * 3
+    assert [field.mapped(" ") for field in (columns, targets, steering)] == [{}, [], None]
+    assert columns.mapped("{a: [") == "{a: ["

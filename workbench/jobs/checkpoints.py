@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workbench.data.targets import Targets
-from workbench.rundir import opening, store
+from workbench.rundir import listing, opening
 from workbench.rundir.files import read_json
 from workbench.rundir.store import COMPLETE, RunDir
 from workbench.settings import WEIGHTS, CheckpointJob, CheckpointsJob, Model, functions, stored
@@ -157,7 +157,7 @@ def on_checkpoint(job: str, checkpoint: str) -> Experiment:
         ValueError: no such run, or a kind of job that does not take the run's settings.
     """
     run_id, _, _ = checkpoint.partition(":")
-    of = stored.experiment(store.find(run_id))
+    of = stored.experiment(listing.find(run_id))
     if job == "evaluate":
         return evaluation(of, checkpoint, ())
     model = of.model.model_dump(mode="json", include=set(WEIGHTS))
@@ -203,7 +203,7 @@ def locate(name: str) -> Path:
     if given.is_dir():
         raise ValueError(f"{name} is no complete checkpoint: it has no {COMPLETE}")
     run_id, colon, step = name.rpartition(":")
-    run = store.find(run_id if colon else name)
+    run = listing.find(run_id if colon else name)
     names = (name for name in opening.names(run.checkpoints) if name.isascii() and name.isdigit())
     steps = sorted(int(name) for name in names if opening.is_file(run.checkpoints / name / COMPLETE))
     if colon and (not step.isdigit() or int(step) not in steps):

@@ -17,8 +17,8 @@ from workbench.jobs.problems import needed
 from workbench.jobs.sources import check_sources
 from workbench.processes import WARM, startup
 from workbench.processes.driver import task_of
+from workbench.rundir import listing, opening, store
 from workbench.rundir import once as onces
-from workbench.rundir import opening, store
 from workbench.rundir.events import EventWriter
 from workbench.rundir.lines import Job
 from workbench.rundir.permission import changes
@@ -43,8 +43,8 @@ def start(experiment: Experiment, once: str = "") -> RunDir:
     """
     if not once:
         return _start(experiment)
-    with onces.one_launcher(store.runs_root()):
-        run = onces.launched(store.runs_root(), once)
+    with onces.one_launcher(listing.runs_root()):
+        run = onces.launched(listing.runs_root(), once)
         if run is None:
             return _start(experiment, once)
         if differing := _differing(with_checkpoint(experiment).with_absolute_paths(), stored.experiment(run)):
@@ -71,8 +71,8 @@ def start_stage(experiment: Experiment, stage: AsStage) -> RunDir:
     Raises:
         SpecError, OSError: as `start`; FileExistsError where the run was launched before.
     """
-    run = RunDir(store.runs_root() / stage.run_id)
-    if store.is_run(run.path) and run.status.state == State.CREATED:
+    run = RunDir(listing.runs_root() / stage.run_id)
+    if listing.is_run(run.path) and run.status.state == State.CREATED:
         launch(run, _task(run, stored.experiment(run), 1, stage.after))
         return run
     return _start(experiment, stage=stage)
@@ -81,7 +81,7 @@ def start_stage(experiment: Experiment, stage: AsStage) -> RunDir:
 def _start(experiment: Experiment, once: str = "", stage: AsStage | None = None) -> RunDir:
     experiment, warnings = checked(experiment, stage.to_come if stage else ())
     named = {"run_id": stage.run_id, "stage": stage.mark} if stage else {}
-    run = store.create(store.runs_root(), experiment.name, experiment.to_yaml(), once, **named)
+    run = store.create(listing.runs_root(), experiment.name, experiment.to_yaml(), once, **named)
     try:
         _keep_warnings(run, warnings)
         inputs.keep(run, experiment)
@@ -170,7 +170,7 @@ def preflight(experiment: Experiment, on_node: bool = False) -> list[Finding]:
     Raises:
         ValueError: a function that the settings name is not there; or `on_node` where the backend has no nodes.
     """
-    return preflights.check(_settled(experiment), store.runs_root(), on_node)
+    return preflights.check(_settled(experiment), listing.runs_root(), on_node)
 
 
 @changes
@@ -181,7 +181,7 @@ def keep_warm(*modules: str) -> None:
 
 def script(experiment: Experiment) -> str:
     """The batch script that `start` would hand in now; empty where the backend has none."""
-    return preflights.script(_settled(experiment), store.runs_root())
+    return preflights.script(_settled(experiment), listing.runs_root())
 
 
 def checked(experiment: Experiment, to_come: Sequence[str] = ()) -> tuple[Experiment, list[Finding]]:
@@ -217,7 +217,7 @@ def _names(experiment: Experiment, key: str, outputs: Sequence[str]) -> bool:
 
 def _warnings(experiment: Experiment, to_come: Sequence[str] = ()) -> list[Finding]:
     """Those of the quick checks; none for this machine, where the start itself tells within seconds. Raises SpecError for an error."""
-    problems = [] if experiment.backend.name == "local" else preflights.quick(experiment, store.runs_root())
+    problems = [] if experiment.backend.name == "local" else preflights.quick(experiment, listing.runs_root())
     problems = [each for each in problems if not (each.key and _names(experiment, each.key, to_come))]
     if errors := [(each.key, f"{each.name}: {each.message}") for each in problems if each.level == "error"]:
         raise SpecError(errors)

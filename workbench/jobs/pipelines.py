@@ -17,8 +17,8 @@ from workbench.jobs.plans import Plan
 from workbench.jobs.runs import Run
 from workbench.jobs.sequence import advance, status_of
 from workbench.jobs.stage import waits_for
+from workbench.rundir import listing, store
 from workbench.rundir import pipelines as folders
-from workbench.rundir import store
 from workbench.rundir.lines import Job
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.permission import changes
@@ -106,7 +106,7 @@ class Pipeline:
         plan, problem = self.plan.stages[name], known.problems.get(name, "")
         run = RunDir(self.dir.runs / plan.run)
         status = status_of(run)
-        made = Run(run) if store.is_run(run.path) else None
+        made = Run(run) if listing.is_run(run.path) else None
         state, message = (status.state, status.message) if status else (None, problem)
         if status and status.state.ended and name in known.resuming:
             return StageStatus(name, plan.run, plan.needs, made, status, None, "is resumed in its turn")
@@ -222,7 +222,7 @@ def submit_pipeline(name: str, overrides: Sequence[str] = ()) -> Pipeline:
         ValueError: a scheduler refused a stage; the pipeline can be resumed.
     """
     plan = plans.plan(name, overrides)
-    folder = folders.create(store.runs_root(), store.new_run_id(plan.name), plan.to_yaml())
+    folder = folders.create(listing.runs_root(), store.new_run_id(plan.name), plan.to_yaml())
     with folder.locked():
         _begin(folder, plan)
     return Pipeline(folder)
@@ -243,7 +243,7 @@ def _begin(folder: PipelineDir, plan: Plan) -> None:
 
 def list_pipelines() -> list[Pipeline]:
     """Every pipeline, newest first."""
-    return [Pipeline(folder) for folder in folders.list_pipelines(store.runs_root())]
+    return [Pipeline(folder) for folder in folders.list_pipelines(listing.runs_root())]
 
 
 def pipeline(pipeline_id: str) -> Pipeline:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.jobs import launch
 from workbench.jobs.checkpoints import with_expected_checkpoint
-from workbench.rundir import opening, store
+from workbench.rundir import listing, opening, store
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.pipelines import SPEC, PipelineDir
 from workbench.rundir.store import FORMAT
@@ -88,13 +88,13 @@ def composed(name: str, overrides: Sequence[str] = ()) -> list[Stage]:
     Raises:
         SpecError: no such pipeline, a wrong word or setting, or what a stage needs is not there; each problem's key begins with its stage.
     """
-    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), listing.runs_root()
     return _checked(pipeline, root)
 
 
 def plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     """As `composed`, as it is launched."""
-    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), store.runs_root()
+    pipeline, root = pipelines.with_overrides(pipelines.read(name), overrides), listing.runs_root()
     stages = {
         stage.name: PlannedStage(
             run=stage.run_id,
@@ -116,7 +116,7 @@ def _checked(pipeline: Pipeline, root: Path) -> list[Stage]:
     for stage in pipelines.compose(pipeline, ids, root):
         try:
             made[stage.name] = _with_model(stage, made)
-            launch.checked(made[stage.name].experiment, stage.uses)
+            launch.checked(made[stage.name].experiment, made[stage.name].uses)
         except SpecError as error:
             made.setdefault(stage.name, stage)
             problems += [(f"{stage.name}.{key}" if key else stage.name, what) for key, what in error.problems]
@@ -128,4 +128,7 @@ def _checked(pipeline: Pipeline, root: Path) -> list[Stage]:
 def _with_model(stage: Stage, others: Mapping[str, Stage]) -> Stage:
     """Of a stage on another's checkpoint with the model that it will be of."""
     of = pipelines.checkpoint_of(stage, others)
-    return replace(stage, experiment=with_expected_checkpoint(stage.experiment, of.experiment)) if of else stage
+    if of is None:
+        return stage
+    source = tuple(use for use in of.uses if use == of.experiment.model.source)  # an export of a third stage, which is to come as well
+    return replace(stage, experiment=with_expected_checkpoint(stage.experiment, of.experiment), uses=(*stage.uses, *source))

@@ -15,7 +15,7 @@ from workbench.jobs.observe import backend_of, ended, job_of, observed_status
 from workbench.jobs.problems import Problem, problems
 from workbench.machines import usage
 from workbench.machines.usage import Cluster, Where
-from workbench.rundir import opening, store
+from workbench.rundir import listing, opening
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
 from workbench.rundir.opening import Unreadable
@@ -190,7 +190,7 @@ def submit(experiment: Experiment, once: str = "") -> Run:
 
 def runs() -> list[Run]:
     """Every run, newest first."""
-    return [Run(run) for run in store.list_runs(store.runs_root())]
+    return [Run(run) for run in listing.list_runs(listing.runs_root())]
 
 
 def get(run_id: str) -> Run:
@@ -199,7 +199,7 @@ def get(run_id: str) -> Run:
     Raises:
         ValueError: none or several; the message names the newest ones.
     """
-    return Run(store.find(run_id))
+    return Run(listing.find(run_id))
 
 
 def cluster(where: Where | None = None) -> Cluster:

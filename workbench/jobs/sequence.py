@@ -16,7 +16,7 @@ from workbench.jobs import launch, plans
 from workbench.jobs.launch import AsStage
 from workbench.jobs.observe import INTERRUPTED, ended, observed_status
 from workbench.jobs.plans import Plan
-from workbench.rundir import pipelines, store
+from workbench.rundir import listing, pipelines
 from workbench.rundir.lines import Job
 from workbench.rundir.pipelines import PipelineDir
 from workbench.rundir.store import RunDir, State, Status
@@ -40,7 +40,7 @@ class _Seen:
 
 def status_of(run: RunDir) -> Status | None:
     """A stage's; None where its run was not created yet, or only created. Raises Unreadable."""
-    status = observed_status(run) if store.is_run(run.path) else None
+    status = observed_status(run) if listing.is_run(run.path) else None
     return None if status is None or status.state == State.CREATED else status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench.rundir import adherence as file
-from workbench.rundir import opening, store
+from workbench.rundir import listing, opening
 from workbench.rundir.adherence import Adherence
 from workbench.steering import adherence as measuring
 from workbench.steering import provenance
@@ -31,7 +31,7 @@ def adherence(name: str) -> Adherence:
 
 
 def _of_run(name: str) -> Path:
-    run = store.find(name)
+    run = listing.find(name)
     for wanted in (file.FILE, ROWS):
         if opening.is_file(run.path / wanted):
             return run.path / wanted

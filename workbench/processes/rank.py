@@ -23,7 +23,7 @@ from workbench.processes.log import Log
 from workbench.rundir import beats
 from workbench.rundir.events import EventWriter
 from workbench.rundir.store import RunDir
-from workbench.settings import Data
+from workbench.settings import CheckpointJob, Data
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PROGRESS_S = 0.5
+
+
+def _asked_as_beside(spec: Experiment, directory: Path) -> Experiment:
+    """With the ratings as a model's directory says that it reads them: one that another stage of a pipeline made was not there at the launch."""
+    job = spec.job
+    if not isinstance(job, CheckpointJob) or job.checkpoint or "steering" not in job.takes_over or spec.data.steering:
+        return spec
+    if (known := Targets.beside(directory)) is None:
+        return spec
+    data = spec.data.model_copy(update={"steering": known.steering, "template_kwargs": spec.data.template_kwargs or dict(known.template_kwargs)})
+    return spec.model_copy(update={"data": data})
 
 
 class Rank:
@@ -44,7 +55,8 @@ class Rank:
         self.directory, revision = self.made_by_first(self._fetched, "fetching the model")
         self.spec = startup.at_revision(spec, revision)
         self.tokenizer: PreTrainedTokenizerBase = hf.tokenizer(self.directory)
-        self.chat = Chat.of(self.tokenizer, spec.data)
+        self.spec = _asked_as_beside(self.spec, self.directory)
+        self.chat = Chat.of(self.tokenizer, self.spec.data)
 
     @functools.cached_property
     def end_tokens(self) -> frozenset[int]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from workbench.engine import parallel
 from workbench.processes import served_models
@@ -28,6 +28,7 @@ from workbench.serve.listening import listening
 from workbench.serve.offered import Offered
 from workbench.serve.streaming import Asking
 from workbench.serve.triton import Triton
+from workbench.settings import CheckpointsJob
 
 POLL_S = 0.2
 """How long the decoder waits for a request before it looks for a stop."""
@@ -35,42 +36,12 @@ CACHES_S = 30.0
 """Caches of a model that nobody asked for so long are given back."""
 
 
-class Settings(Protocol):
-    """Of an endpoint."""
-
-    @property
-    def checkpoints(self) -> Sequence[str]: ...
-
-    @property
-    def port(self) -> int: ...
-
-    @property
-    def idle_timeout_s(self) -> float: ...
-
-    @property
-    def slots(self) -> int: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-    @property
-    def max_waiting(self) -> int: ...
-
-    @property
-    def max_request_mb(self) -> int: ...
-
-    @property
-    def measure(self) -> str | None: ...
-
-    @property
-    def rules(self) -> Sequence[str]: ...
-
-
 class Serving:
     """One rank of it."""
 
-    def __init__(self, rank: Rank, settings: Settings):
-        self._rank, self._cfg = rank, settings
+    def __init__(self, rank: Rank):
+        assert isinstance(rank.spec.job, CheckpointsJob)
+        self._rank, self._cfg = rank, rank.spec.job
         _check_layout(rank)
         names = self._cfg.checkpoints or (rank.spec.model.source,)
         self._models = served_models.load(names, rank.spec.model, lambda message: rank.emit("phase", message=message))

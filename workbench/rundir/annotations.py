@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench.rundir import opening
-from workbench.rundir.files import decoded, finite, replacing
+from workbench.rundir.files import LONGEST_LINE, decoded, finite, replacing
 from workbench.rundir.opening import Unreadable
 
 ANNOTATED, SCORED = "annotated.jsonl", "scored.jsonl"
@@ -68,3 +68,18 @@ class StepLines:
         if not isinstance(rows, list):
             raise Unreadable(self._part, "a line that is no list of rows")
         return rows
+
+
+def read_first(path: Path, count: int) -> list[Mapping[str, object]]:
+    """The first rows of such a file, at most `count`. Raises FileNotFoundError, and Unreadable for a line that is no row."""
+    rows: list[Mapping[str, object]] = []
+    with open(path, "rb", opener=opening.opener) as file:
+        while len(rows) < count and (line := file.readline(LONGEST_LINE)):
+            try:
+                row = decoded(line)
+            except ValueError as error:
+                raise Unreadable(path, f"line {len(rows) + 1} is no JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise Unreadable(path, f"line {len(rows) + 1} is no row")
+            rows.append(row)
+    return rows

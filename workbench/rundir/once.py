@@ -9,7 +9,8 @@ from pathlib import Path
 
 from workbench.rundir import opening
 from workbench.rundir.files import lock
-from workbench.rundir.store import ONCE, RunDir, list_runs
+from workbench.rundir.listing import list_runs
+from workbench.rundir.store import ONCE, RunDir
 
 
 def launched(root: Path, once: str) -> RunDir | None:

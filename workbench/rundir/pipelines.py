@@ -26,9 +26,10 @@ from typing import TypedDict, Unpack
 from workbench.rundir import checks, opening
 from workbench.rundir.files import lock, read_json, write_atomic, write_once
 from workbench.rundir.lines import Job
+from workbench.rundir.listing import runs_root
 from workbench.rundir.opening import ReadOnly, Unreadable
 from workbench.rundir.permission import changes
-from workbench.rundir.store import STAGE, RunDir, runs_root
+from workbench.rundir.store import STAGE, RunDir
 
 FORMAT = 1
 NAME = "pipelines"

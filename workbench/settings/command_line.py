@@ -33,7 +33,7 @@ def resolved(overrides: Sequence[str]) -> Tree:
     try:
         return spec.parse(tree).model_dump(mode="json")
     except SpecError:
-        return tree
+        return spec.filled(tree)
 
 
 def command(overrides: Sequence[str], tree: Tree) -> str:

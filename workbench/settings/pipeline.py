@@ -223,6 +223,8 @@ def compose(pipeline: Pipeline, ids: Mapping[str, str], root: Path) -> list[Stag
             shared = [word for word in read if _key(word) not in taken]  # what a stage has from another stays so
             overrides = _last_choices([f"name={quoted(f'{pipeline.name} {name}'[:80])}", *first, *shared, *added])
             experiment = parse(compose_tree(overrides))
+            if not experiment.job.ends:
+                raise SpecError([("job", f"job={experiment.job.name} does not complete by itself, so it is no stage: launch it on its own")])
         except SpecError as error:
             raise SpecError([(f"{name}.{key}" if key else name, what) for key, what in error.problems]) from None
         made[name] = Stage(name, ids[name], used, tuple(uses), tuple(overrides), experiment)

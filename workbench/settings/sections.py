@@ -44,6 +44,8 @@ class JobConfig(Frozen):
     """What a run leaves for the later stages of a pipeline: by name the file or folder in the run's folder; `checkpoint` is the newest one."""
     most_ranks: ClassVar[int | None] = None
     """How many processes the kind can be shared by; None: any number."""
+    ends: ClassVar[bool] = True
+    """Whether a run of this kind completes by itself: only such a one can be a stage of a pipeline."""
 
     doing: ClassVar[str] = ""
     """What a progress bar says that the job does; empty: its name with -ing."""
@@ -78,6 +80,14 @@ class CheckpointsJob(JobConfig):
     rules: tuple[str, ...] = Field(
         default=(), description="Functions that measure answers: names of rules, or path/to/file.py:function of (prompt messages, response)."
     )
+    port: int = Field(default=0, ge=0, le=65535, description="The HTTP port on this machine; 0: a free one.")
+    idle_timeout_s: float = Field(default=3600.0, ge=0, description="Seconds without a request after which the endpoint ends; 0: never.")
+    slots: int = Field(default=8, ge=1, le=4096, description="Answers decoded at a time, of each model; others wait.")
+    max_length: int = Field(
+        default=4096, ge=8, description="Longest prompt and answer together in tokens, where the model's context is not shorter; bounds the caches."
+    )
+    max_waiting: int = Field(default=256, ge=1, description="Requests that may wait or be answered at a time; further ones are refused (429).")
+    max_request_mb: int = Field(default=8, ge=1, le=1024, description="Largest request in MiB.")
 
 
 class AlgorithmConfig(Frozen):

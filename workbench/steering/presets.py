@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workbench.machines.logins import state_folder
 from workbench.rundir.files import lock, read_json, write_atomic
 from workbench.rundir.opening import Unreadable
+from workbench.rundir.permission import changes
 
 FILE = "steering-presets.json"
 MOST = 200
@@ -30,6 +31,7 @@ def presets() -> dict[str, dict[str, float]]:
     return dict(sorted(_read(_path()).presets.items()))
 
 
+@changes
 def save_preset(name: str, attributes: Mapping[str, float]) -> None:
     """Keep a setting under a name, in place of one that has it. Raises ValueError for a name or a setting that is not valid, or one too many."""
     name = name.strip()
@@ -45,6 +47,7 @@ def save_preset(name: str, attributes: Mapping[str, float]) -> None:
         _write(path, {**kept, name: dict(attributes)})
 
 
+@changes
 def remove_preset(name: str) -> None:
     """Forget a preset. Raises ValueError where there is none of that name."""
     path = _path()

@@ -105,6 +105,23 @@ def bench_ppo(
     raise typer.Exit(not measure(seeds, overrides or (), as_json, err if as_json else out, functools.partial(follow, quiet=as_json)))
 
 
+@bench.command("steering")
+def bench_steering(
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for `workbench run pipeline=…`.")] = None,
+    pipeline: Annotated[str, typer.Option(help="Which pipeline: its name, or a YAML file.")] = "steerlm_demo",
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Pipelines, one after the other.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """The demo of SteerLM over several seeds: requested against measured attributes. Ends with 1 where a slider does not do what it says."""
+    import functools
+
+    from workbench.bench.steering import measure
+    from workbench.terminal.pipelines import follow_to_end
+
+    follow = functools.partial(follow_to_end, quiet=as_json)
+    raise typer.Exit(not measure(pipeline, range(seeds), overrides or (), as_json, err if as_json else out, follow))
+
+
 @bench.command("serving")
 def bench_serving(
     calls: Annotated[int, typer.Option(min=20, help="Round trips of each payload over each link.")] = 100,

@@ -1,4 +1,4 @@
-"""The command line: `workbench run|evaluate|generate|serve|adherence|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|pipeline|team|model get|bench|notebook`."""
+"""The command line: `workbench run|evaluate|generate|annotate|serve|adherence|list|show|profile|logs|stop|kill|resume|export|preflight|cluster|metrics|data check|doctor|app|app-url|pipeline|team|model get|bench|notebook`."""
 
 from __future__ import annotations
 

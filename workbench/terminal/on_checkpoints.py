@@ -1,4 +1,4 @@
-"""`workbench evaluate` and `workbench generate`: jobs on weights that are there; and how a run is followed to what it came to."""
+"""`workbench evaluate`, `workbench generate` and `workbench annotate`: jobs on weights that are there; and how a run is followed to what it came to."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def generate(
     show_launched(api.generate(source, data, overrides or ()), follow, as_json)
 
 
+def annotate(
+    data: Annotated[str, typer.Argument(help="The answers: a .jsonl, .jsonl.gz or .parquet file, or a Hugging Face dataset id.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in `data.format=messages job.turns=all job.write=nemo`.")] = None,
+    by: Annotated[str | None, typer.Option(help="An attribute model: a run (`id`, `id:step`, `latest`) or a checkpoint's folder.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="What rates without a model: a rule's name, or path/to/file.py:function.")] = None,
+    follow: Follow = True,
+    as_json: Json = False,
+) -> None:
+    """Rate every answer of a data set by an attribute model, by rules, or both. Prints the path of annotated.jsonl."""
+    show_launched(api.annotate(data, by, rule or (), overrides or ()), follow, as_json)
+
+
 def show_launched(launched: api.Run, follow: bool, as_json: bool) -> None:
     """Say what was launched; follow it to its end, and say what it came to."""
     if not as_json:
@@ -70,5 +82,5 @@ def print_result(item: api.Run) -> None:
     report = result(item)
     if "validation" in report:
         out.print(metrics_of_run({}, report["validation"]))
-    if "answers" in report:
-        out.print(report["answers"], markup=False, highlight=False, soft_wrap=True)
+    if path := report.get("answers") or report.get("rows"):
+        out.print(path, markup=False, highlight=False, soft_wrap=True)

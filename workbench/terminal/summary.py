@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench import api
 from workbench.rundir import answers, opening
+from workbench.rundir.annotations import MADE_BY
 from workbench.rundir.lines import Event
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import NewerFormat
@@ -48,13 +49,15 @@ def summary(item: api.Run) -> dict[str, Any]:
 
 
 def result(item: api.Run) -> dict[str, Any]:
-    """What a run that does not train came to, as far as it came: `answers`, the path of its answers; `validation`, the metrics it measured."""
-    kind, path = stored.job(spec_tree(item.dir)), item.dir.path / answers.JSONL
+    """What a run that does not train came to, as far as it came: `answers` or `rows`, the path of what it wrote; `validation`, the metrics it measured."""
+    kind = stored.job(spec_tree(item.dir))
     if kind == "train":
         return {}
+    path = item.dir.path / MADE_BY.get(kind, answers.JSONL)
     measured = [event.get("metrics", {}) for event in readable_events(item) if event["kind"] == "validation"]
     there = path.name in opening.names(path.parent)
-    return {**({"answers": str(path)} if there else {}), **({"validation": measured[-1]} if measured else {})}
+    name = "answers" if path.name == answers.JSONL else "rows"
+    return {**({name: str(path)} if there else {}), **({"validation": measured[-1]} if measured else {})}
 
 
 def readable_events(item: api.Run) -> Iterator[Event]:

@@ -72,8 +72,18 @@ class Field:
 
     @property
     def yaml(self) -> str:
-        """The value of a mapping, as it is typed."""
-        return yaml.safe_dump(self.value, sort_keys=False) if self.value else ""
+        """The value of a mapping, or of a list of some, as it is typed."""
+        value = list(self.value) if isinstance(self.value, tuple) else self.value
+        return yaml.safe_dump(value, sort_keys=False) if value else ""
+
+    def mapped(self, entered: str) -> object:
+        """What was typed for a mapping, or for a list of some: YAML; what is none stays text, which the check refuses."""
+        if not entered.strip():
+            return None if self.optional else [] if isinstance(self.value, list | tuple) else {}
+        try:
+            return yaml.safe_load(entered)
+        except yaml.YAMLError:
+            return entered
 
     def typed(self, entered: str) -> str | None:
         """What a text field that holds this means: an optional one is None where it is empty."""
@@ -173,14 +183,6 @@ def beside(problems: Sequence[tuple[str, str]], places: Collection[str]) -> list
     return placed
 
 
-def mapping(typed: str) -> object:
-    """The YAML as it was typed; what is none stays text, which the check refuses."""
-    try:
-        return yaml.safe_load(typed) or {}
-    except yaml.YAMLError:
-        return typed
-
-
 def option(value: object) -> str:
     """One of a field's choices, for people."""
     return "empty" if value is None else str(value)
@@ -217,16 +219,15 @@ def _plain(
     nested = {name: inner for name, info in fields.items() if (inner := _nested(info.annotation)) is not None}
     absent = [name for name in nested if _unwrap(fields[name].annotation)[1] and tree.get(name) is None]  # optional, and left out
     fixed: dict[str, object] = {"name": tree["name"]} if path in NAMED and "name" in fields else {}
-    order = tuple(dict.fromkeys([*fixed, *(name for name in fields if name not in nested), *absent]))
+    nested = {name: inner for name, inner in nested.items() if name not in absent}  # those are typed as YAML
+    order = tuple(dict.fromkeys([*fixed, *(name for name in fields if name not in nested)]))
     fixed |= {name: get_args(kind)[0] for name, info in fields.items() if name not in fixed and len(get_args(kind := _choice_of(info))) == 1}
-    fixed |= dict.fromkeys(absent)
     drawn = {name: info for name, info in fields.items() if name not in fixed and name not in nested}
     made = {name: _field(f"{path}.{name}" if path else name, name, info, tree) for name, info in drawn.items()}
     rows = [(COLUMNS, list(drawn))] if in_one_row else _rows(made)
     parts = tuple(
         _section(f"{path}.{name}" if path else name, text.title(name), inner, tree.get(name) or {}, [] if unknown is None else unknown)
         for name, inner in nested.items()
-        if name not in absent
     )
     in_rows = tuple((width, tuple(made[name] for name in names)) for width, names in rows if names)
     return Part(path, title, help, in_rows, fixed, order, parts, folded, changed)
@@ -240,6 +241,8 @@ def _field(key: str, name: str, info: FieldInfo, tree: Tree) -> Field:
     shape: Kind
     if origin is Literal:
         shape, options = "choice", (*((None,) if optional else ()), *get_args(kind))
+    elif (isinstance(kind, type) and issubclass(kind, BaseModel)) or (origin is tuple and get_origin(_unwrap(get_args(kind)[0])[0]) is dict):
+        shape = "mapping"
     elif origin is tuple:
         item, _ = _unwrap(get_args(kind)[0])
         options = get_args(item)

@@ -47,7 +47,7 @@ class Input:
         """What the settings hold when they are made of this input."""
         value = self.widget.value
         if self.of.kind == "mapping":
-            return form.mapping(value)
+            return self.of.mapped(value)
         if self.of.kind in ("choices", "words"):
             return list(value)
         if isinstance(self.widget, ipywidgets.Text):

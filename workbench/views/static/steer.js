@@ -142,14 +142,14 @@ function steerPanel(root, host, first) {
       keep();
     };
     const pick = h('select', { class: 'wb-input wb-small', 'aria-label': 'Presets' }, h('option', { value: '' }, Object.keys(presets).length ? 'Presets …' : 'No presets yet'), Object.keys(presets).map((name) => h('option', {}, name)));
-    const name = h('input', { class: 'wb-input wb-small', placeholder: 'name of a preset', maxlength: 60, 'aria-label': 'Name of a preset' });
-    pick.addEventListener('change', () => { if (pick.value) { const chosen = pick.value; take(presets[chosen]); views.get(column.id).presetName.value = chosen; } });
+    const name = h('input', { class: 'wb-input wb-small', placeholder: 'name of a preset', maxlength: 60, 'aria-label': 'Name of a preset', value: column.preset ?? '' });
+    name.addEventListener('input', () => { column.preset = name.value; });
+    pick.addEventListener('change', () => { if (pick.value) { column.preset = pick.value; take(presets[pick.value]); } });
     const change = async (attributes) => {
       if (!name.value.trim()) return name.focus();
       try { presets = await host.preset(name.value, attributes); say(attributes ? `Kept as “${name.value.trim()}”.` : `Deleted “${name.value.trim()}”.`); drawColumns(); } catch (error) { say(error.message); }
     };
     name.addEventListener('keydown', (event) => { if (event.key === 'Enter' && !event.ctrlKey) change(column.attributes); });
-    requestAnimationFrame(() => { const view = views.get(column.id); if (view) view.presetName = name; });
     return h('div', { class: 'wb-bar-row wb-tight' }, pick,
       h('details', { class: 'wb-menu' }, h('summary', { class: 'wb-link' }, 'More'),
         h('div', { class: 'wb-menu-body' },
