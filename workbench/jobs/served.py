@@ -83,7 +83,7 @@ def reach(endpoint_id: str, model: str, requested: Mapping[str, float]) -> dict[
 
 def targets_of(endpoint_id: str, model: str) -> Targets:
     """The attributes that a served model was trained with. Raises ValueError as `reach` does."""
-    return _targets(_found(endpoint_id, model).model)
+    return _targets(_served_model(endpoint_id, model).model)
 
 
 def sft_on(endpoint_id: str, model: str) -> Experiment:
@@ -92,7 +92,7 @@ def sft_on(endpoint_id: str, model: str) -> Experiment:
     Raises:
         ValueError: as `reach` does; SpecError for settings of that run that this version does not have.
     """
-    served = _found(endpoint_id, model)
+    served = _served_model(endpoint_id, model)
     steering = _targets(served.model).steering.model_dump(mode="json")
     of = RunDir(Path(served.model.source).parent.parent)
     if Path(served.model.source).is_absolute() and store.is_run(of.path):
@@ -107,7 +107,7 @@ def sft_on(endpoint_id: str, model: str) -> Experiment:
     return parse({**tree, "data": {**tree["data"], "steering": steering}})
 
 
-def _found(endpoint_id: str, model: str) -> Served:
+def _served_model(endpoint_id: str, model: str) -> Served:
     run = next((run for run in endpoints() if run.id == endpoint_id), None)
     if run is None:
         raise ValueError(f"no endpoint {endpoint_id[:100]!r} is alive")

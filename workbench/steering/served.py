@@ -37,10 +37,10 @@ def _sliders(targets: Targets) -> dict[str, Json]:
     """`shares`: by attribute the share of the rated training rows at each level. `first`: the commonest ratings, where the sliders begin."""
     steering = targets.steering
     shares: dict[str, Json] = {}
-    for place, name in enumerate(steering.attributes):
+    for index, name in enumerate(steering.attributes):
         counts = dict.fromkeys(steering.levels, 0)
         for vector, count in zip(targets.vectors, targets.counts, strict=True):
-            if (rating := vector[place]) is not None:
+            if (rating := vector[index]) is not None:
                 counts[min(max(round(rating), steering.lowest), steering.highest)] += count
         rated = sum(counts.values())
         shares[name] = [count / rated if rated else 0.0 for count in counts.values()]
