@@ -122,9 +122,9 @@ def _start(page: str) -> None:
         help="A run or a checkpoint of a reward model with attributes; another one than annotated the training data. `job.measure`",
     )
     if st.button("Start", type="primary", icon=":material/cell_tower:", key=f"{page}-start", disabled=not picked):
-        overrides = [f"job.rules=[{','.join(rules)}]"] if rules else []
-        overrides += [f"job.measure={measure.strip()}"] if measure.strip() else []
-        _serve(picked, overrides)
+        settings = [f"job.rules=[{','.join(rules)}]"] if rules else []
+        settings += [f"job.measure={measure.strip()}"] if measure.strip() else []
+        _serve(picked, settings)
 
 
 def _serve(checkpoints: Sequence[str], overrides: Sequence[str]) -> None:

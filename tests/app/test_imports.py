@@ -12,6 +12,7 @@ from tests.app.conftest import APP
 HEAVY = ("torch", "megatron", "dask", "distributed", "dask_jobqueue", "transformers", "peft", "datasets")
 ALLOWED = (
     "workbench.api",
+    "workbench.machines.connections",
     "workbench.machines.logins",
     "workbench.metrics",
     "workbench.views",
@@ -19,6 +20,9 @@ ALLOWED = (
     "workbench.settings.spec",
     "workbench.settings.stored",
     "workbench.rundir.adherence",
+    "workbench.rundir.annotations",
+    "workbench.rundir.listing",
+    "workbench.rundir.pipelines",
     "workbench.rundir.store",
     "workbench.rundir.files",
     "workbench.rundir.lines",

@@ -167,6 +167,6 @@ def test_08_steerlm_sliders(run_notebook: Run) -> None:
     assert "5 levels; words by level: [" in done.text("len(sweep)")
     assert "over 15 answers" in done.text("Spearman of requested")
     assert "2 messages" in done.text("chat.say") and "'stopped'" in done.text("sliders.stop()")
-    assert "20 answers; the last: {'verbosity': 4.0, 'bullets': 0.0}" in done.text("sliders.rows[-1]")
+    assert "20 answers; the last: {'bullets': 0.0, 'verbosity': 4.0}" in done.text("sliders.rows[-1]")
     assert "AttributeSliders(" in done.picture("wb.steer")
     assert len(wb.runs(job="serve")) == 1  # the chat found the endpoint of the sliders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import access, charts, control_panel, profile_panel, run_panels
+from ui import access, charts, checkpoint_panel, control_panel, profile_panel, run_panels
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
@@ -27,7 +27,7 @@ def tabs(run: Run) -> list[Tab]:
         Tab("Answers", "forum", run_panels.answers),
         Tab("Profile", "timer", profile_panel.draw, every_s=5.0),
         LOG,
-        Tab("Checkpoints", "save", run_panels.checkpoints),
+        Tab("Checkpoints", "save", checkpoint_panel.draw),
         SETTINGS,
         *([Tab("Controls", "joystick", control_panel.draw)] if access.may_change() else []),
         *diagnostics,

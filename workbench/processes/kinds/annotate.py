@@ -58,6 +58,7 @@ class Annotation:
 
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
+        self.rows_per_step = self._cfg.rows_per_step
         self._rules = rules.find_all(self._cfg.rules)
         self._head = None
         if self._cfg.checkpoint or rank.spec.algorithm.name != NO_ALGORITHM or not self._rules:
@@ -179,4 +180,4 @@ def work(rank: Rank) -> None:
     from workbench.processes.row_job import over_rows
 
     job = Annotation(rank)
-    over_rows(rank, len(job.rows), rank.spec.job.rows_per_step, job.rate)
+    over_rows(rank, len(job.rows), job.rows_per_step, job.rate)

@@ -45,6 +45,7 @@ class Scoring:
 
         assert isinstance(rank.spec.job, Config)
         self._rank, self._cfg = rank, rank.spec.job
+        self.rows_per_step = self._cfg.rows_per_step
         rows = answered(rank)
         self.groups = [[row] for row in rows] if self._cfg.write == "rows" else self._grouped(rows)
         self._policy, _ = restored_policy(rank)
@@ -138,4 +139,4 @@ def work(rank: Rank) -> None:
     from workbench.processes.row_job import over_rows
 
     job = Scoring(rank)
-    over_rows(rank, len(job.groups), rank.spec.job.rows_per_step, job.score)
+    over_rows(rank, len(job.groups), job.rows_per_step, job.score)
