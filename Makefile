@@ -15,7 +15,7 @@ LAB    := --ServerApp.ip=127.0.0.1 --ServerApp.allow_remote_access=False --Serve
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo app notebooks notebooks-test test lint docs slow slurm-versions gpu bench wheel wheel-check sbom audit clean
+.PHONY: demo app notebooks notebooks-test test lint docs slow slurm-versions gpu bench lm-eval wheel wheel-check sbom audit clean
 
 demo: .venv/demo
 ifdef HEADLESS
@@ -74,6 +74,10 @@ bench: .venv/demo
 	.venv/bin/workbench bench dpo
 	.venv/bin/workbench bench sft
 
+# lm-evaluation-harness, in an environment of its own, against a policy endpoint of SmolLM2.
+lm-eval: .venv/demo .venv-lm-eval/made
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) .ci/lm-eval .venv-lm-eval smollm2-135m-instruct
+
 # Built anew: setuptools would put what an earlier build has left into the wheel.
 wheel: .venv/python
 	rm -rf build/lib build/bdist.* dist/alignment_workbench-*.whl
@@ -108,6 +112,12 @@ audit: .venv-audit/made
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r docs/requirements.txt
 	touch $@
 
+.venv-lm-eval/made: Makefile constraints.txt
+	command -v $(PYTHON) >/dev/null
+	$(PYTHON) -m venv .venv-lm-eval
+	.venv-lm-eval/bin/pip install --quiet --disable-pip-version-check "lm-eval[api]==0.4.13" $$(grep '^transformers==' constraints.txt)
+	touch $@
+
 .venv/python: constraints.txt pyproject.toml
 	command -v $(PYTHON) >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq python3.11 python3.11-venv; }
 	$(PYTHON) -m venv .venv
@@ -131,4 +141,4 @@ audit: .venv-audit/made
 	touch $@
 
 clean:
-	rm -rf .venv .venv-audit .venv-docs build dist docs/notebooks .pytest_cache .ruff_cache
+	rm -rf .venv .venv-audit .venv-docs .venv-lm-eval build dist docs/notebooks .pytest_cache .ruff_cache

@@ -252,15 +252,9 @@ MAE_OF = family("mae_{}", "Rating error: {}", "Between predicted and given ratin
 _ECE = Chart("ece_of", "Calibration error by attribute", "expected, share")
 _RANK = Chart("rank", "Rank agreement", "Spearman")
 SPEARMAN_OF = family("spearman_{}", "Rank agreement: {}", "Rank correlation of predicted and given ratings of {}.", _RANK, first=STEERLM)
-RATING_OF = family("rating_{}", "Rating: {}", "Mean rating given to answers, of {}.", Chart("rating", "Ratings given", "mean"), first=STEERLM)
+RATING_OF = family("rated_{}", "Rating: {}", "Mean rating given to answers, of {}.", Chart("rating", "Ratings given", "mean"), first=STEERLM)
 ECE_OF = family("ece_{}", "Calibration error: {}", "How far the likeliest rating's probability and truth are apart, of {}.", _ECE, first=STEERLM)
-DISTANCE = metric(
-    "distance",
-    "Distance to the wanted answers",
-    "KL(w || b), nats",
-    "SteerLM 2: falls as the policy prefers the answers with the attributes.",
-    label="held by w",
-)
+DISTANCE = metric("steerlm2_distance", "Distance to the wanted answers", "KL(w || b), nats", "SteerLM 2.", label="held by w")
 ECE = metric("ece", "Calibration error", "expected, share", "How far sure and right are apart (Naeini et al. 2015).", label="held out")
 _SCORES = Chart("scores", "Scores", "mean and standard deviation")
 REWARDS_ALL_MEAN = _SCORES.metric("rewards_all_mean", "mean", "Over all held-out answers, chosen and rejected.")

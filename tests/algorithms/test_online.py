@@ -28,6 +28,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tied_model: Path) -> a
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
+def processes(*ending: str) -> list[psutil.Process]:
+    """Those whose command line ends so; without a child that is about to become another program."""
+    alike = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if tuple(p.info["cmdline"] or ())[-len(ending) :] == ending}
+    return [p for p in alike.values() if p.info["ppid"] not in alike]
+
+
 def test_a_run_keeps_every_rollout(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -77,7 +83,7 @@ def test_ppo_behind_servers_survives_their_deaths(
     for role, step in (("critic", 2), ("reward", 4)):
         hold.at(step)
         until_step(run, step)
-        victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == [str(run.dir.path), role]]
+        victims = processes(str(run.dir.path), role)
         assert len(victims) == 1, f"{role}: {run.status}"
         victims[0].kill()
     hold.release()
@@ -96,7 +102,7 @@ def test_a_killed_policy_takes_its_critic_back_to_its_checkpoint(
     hold.at(3)
     run = begun(tmp_path, monkeypatch, tied_model, *PPO, "algorithm.served=[critic]", "backend.max_restarts=1")
     until_step(run, 3)
-    victims = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["workbench.processes.worker", str(run.dir.path)]]
+    victims = processes("workbench.processes.worker", str(run.dir.path))
     assert len(victims) == 1, run.status
     victims[0].kill()
     hold.release()

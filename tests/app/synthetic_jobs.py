@@ -28,7 +28,7 @@ def generate(root: Path, prompts: int = 10, steps: int = 3, state: State = State
         metrics = {"rollout_size": count * SAMPLES, "generation_length": 24.0, "fraction_of_samples_properly_ended": 0.75, "tokens_per_s": 480.0}
         synthetic.append(run, began + 10 * step, "step", step=step, metrics={**metrics, "step_time_s": 10.0})
     if state == State.COMPLETED:
-        rows = [answers.Asked([{"role": "user", "content": synthetic.PROMPTS[n % 4]}], {"row": str(n)}) for n in range(prompts)]
+        rows = [answers.Asked([{"role": "user", "content": synthetic.PROMPTS[n % 4]}], {"row": str(n)}, n) for n in range(prompts)]
         answers.write(run, rows, PROMPTS_PER_STEP, SAMPLES)
     run.update(state=state, step=steps, total_steps=total, attempt=1, message="", job=JOB, created=began - 5)
     return run

@@ -219,7 +219,7 @@ def test_a_real_endpoint_is_served_steered_and_stopped(served: api.Run, server, 
     page.goto(f"{server.url}/steer")
     expect(page.locator(".wb-column")).to_be_visible(timeout=240_000)
     page.get_by_text("System prompt and sampling").click()
-    page.get_by_role("spinbutton", name="Most tokens").fill("12")
+    page.get_by_role("spinbutton", name="Most tokens").fill("40")
     first, prompt = column(page, 0), page.get_by_role("textbox", name="Prompt", exact=True)
     prompt.fill("What is a map?")
     page.get_by_role("button", name="Add a column").click()
@@ -227,15 +227,12 @@ def test_a_real_endpoint_is_served_steered_and_stopped(served: api.Run, server, 
     prompt.press("Enter")
     idle(page)
     for each in (first, column(page, 1)):
-        expect(each.locator(".wb-about").last).to_contain_text("12 tokens")
+        expect(each.locator(".wb-about").last).to_contain_text("40 tokens")
     expect(first.locator("tr[data-measured=verbosity]")).to_contain_text("rule")
-    answers = [first.locator(".wb-text").inner_text()]
-    for level in (4, 2):
-        slide(first, "verbosity", level)
-        expect(first.locator(".wb-text")).not_to_have_text(answers[-1])
-        idle(page)
-        answers.append(first.locator(".wb-text").inner_text())
-    assert len(set(answers)) == 3
+    before = first.locator(".wb-text").inner_text()
+    slide(first, "verbosity", 4)
+    idle(page)
+    assert first.locator(".wb-text").inner_text() != before
     url = urlsplit(read_json(served.dir.path / "endpoints" / "http.json")["url"])
     page.get_by_test_id("stPopover").first.get_by_role("button").click()
     page.get_by_role("button", name="Stop the endpoint").click()

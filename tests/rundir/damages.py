@@ -104,7 +104,7 @@ def sound_run(folder: Path) -> Path:
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text(text)
     rollouts.write(run, 1, [record() for _ in range(4)])
-    answers.write(run, [answers.Asked([{"role": "user", "content": "?"}], {})] * 2, 2, 2)
+    answers.write(run, [answers.Asked([{"role": "user", "content": "?"}], {}, row) for row in range(2)], 2, 2)
     return run.path
 
 

@@ -132,13 +132,13 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
         "stage", "seed", "request", *outcomes[0].stages[0].moved, title="change of the measured mean from the lowest to the highest request"
     )
     for name in [stage.stage for stage in outcomes[0].stages]:
-        measured = [(each, stage) for each in outcomes for stage in each.stages if stage.stage == name]
-        for each, stage in measured:
+        of_stage = [(each, stage) for each in outcomes for stage in each.stages if stage.stage == name]
+        for each, stage in of_stage:
             row = [f"{stage.words[level]:.1f}" if level in stage.words else "–" for level in levels]
             lengths.add_row(name, str(each.seed), *row, _number(stage.spearman_words), f"{each.minutes:.0f}")
             for request, moved in stage.moved.items():
                 moves.add_row(name, str(each.seed), request, *(_number(moved.get(other)) for other in outcomes[0].stages[0].moved))
-        known = [stage.spearman_words for _, stage in measured if stage.spearman_words is not None]
+        known = [stage.spearman_words for _, stage in of_stage if stage.spearman_words is not None]
         if len(known) > 1:
             lengths.add_row(name, "all", *("" for _ in levels), f"{statistics.mean(known):.2f} ({min(known):.2f} to {max(known):.2f})", "")
     return [lengths, moves]

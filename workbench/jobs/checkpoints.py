@@ -46,14 +46,19 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
 
 def _with_weights(experiment: Experiment, weights: Mapping[str, object], taken: Mapping[str, object], checkpoint: str | None = None) -> Experiment:
     """The experiment on weights of this model, its job's checkpoint named anew where one is given. Raises SpecError where the layout does not fit."""
-    tree, ranks = experiment.model_dump(mode="json"), experiment.backend.world_size
+    tree = experiment.model_dump(mode="json")
     named = {"checkpoint": checkpoint} if checkpoint else {}
-    result = parse({**tree, **taken, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}})
+    return _fits(parse({**tree, **taken, "job": {**tree["job"], **named}, "model": {**tree["model"], **weights}}))
+
+
+def _fits(experiment: Experiment) -> Experiment:
+    """The experiment, whose layout fits its model. Raises SpecError."""
+    ranks = experiment.backend.world_size
     try:
-        check_layout(result.model.layout, ranks, known_shape(result.model.source) if ranks > 1 else None)
+        check_layout(experiment.model.layout, ranks, known_shape(experiment.model.source) if ranks > 1 else None)
     except ValueError as error:
         raise SpecError([("model", str(error))]) from None
-    return result
+    return experiment
 
 
 def _of_run(experiment: Experiment, folder: Path) -> dict[str, object]:
@@ -112,7 +117,7 @@ def _with_checkpoints(experiment: Experiment, job: CheckpointsJob) -> Experiment
             except (ValueError, OSError) as error:
                 raise SpecError([("job.checkpoints", str(error))]) from None
             model = {key: weights[key] for key in ("source", "revision") if key in weights} if i == 0 else model
-    return parse({**tree, "job": {**tree["job"], "checkpoints": names, **_measures(job)}, "model": {**tree["model"], **model}})
+    return _fits(parse({**tree, "job": {**tree["job"], "checkpoints": names, **_measures(job)}, "model": {**tree["model"], **model}}))
 
 
 def _measures(job: CheckpointsJob) -> dict[str, object]:

@@ -41,7 +41,7 @@ class AttributeModel:
         directory = parallel.from_first(hf.local_directory(model.source, model.revision) if parallel.rank() == 0 else Path())
         self._policy = Policy(model.model_copy(update=alone), cfg, directory, 1, outputs_of(cfg))
         checkpoint.load_weights(self._policy, folder.parent, int(folder.name))
-        self._chat = Chat(hf.tokenizer(directory), of.data.template_kwargs)
+        self._chat = Chat.of(hf.tokenizer(directory), of.data)
         self.attributes, self._longest = cfg.attributes, of.data.max_length
 
     def measure(self, messages: Sequence[Mapping[str, str]], response: str) -> dict[str, float]:

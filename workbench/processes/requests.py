@@ -55,6 +55,7 @@ class Requests:
     def __init__(self, rank: Rank):
         cfg = cast(Asking, rank.spec.job)
         self._rank, self._cfg, self._steering = rank, cfg, rank.spec.data.steering
+        self._vectors: tuple[list[tuple[float, ...]], np.ndarray] | None = None
         asks = bool(cfg.targets or cfg.sweep or cfg.drawn)
         if self._steering is None:
             if asks:
@@ -69,7 +70,8 @@ class Requests:
         for requested in self._every:
             if requested is not None:
                 self._check(requested)
-        self._vectors = self._known() if cfg.drawn else None
+        if cfg.drawn:
+            self._vectors = self._known()
 
     def of(self, number: int) -> Sequence[Mapping[str, float] | None]:
         """What is asked of prompt `number`; None: without ratings."""

@@ -39,7 +39,8 @@ class Served:
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        return hf.end_tokens(self.directory)
+        """What ends an answer; the layout of its attributes may be another template than the model's."""
+        return hf.end_tokens(self.directory) | ({self.chat.end_token} if self.chat else set())
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,10 @@ def load(names: Sequence[str], base: Model, tell: Callable[[str], None]) -> list
         if not whole:
             shared.setdefault(key, reader)
         tokenizer = hf.tokenizer(directory)
-        chat = Chat(tokenizer, each.variables) if tokenizer.chat_template else None
         targets = Targets.read(each.targets) if each.targets else None
+        steering = targets.steering if targets else None
+        has_template = tokenizer.chat_template or (steering and steering.layout == "nemo")
+        chat = Chat(tokenizer, each.variables, steering) if has_template else None
         context = preconditions.context_length(preconditions.read_config(directory))
         step = int(each.checkpoint.name) if each.checkpoint else None
         served.append(Served(each.id, each.source, step, directory, tokenizer, chat, targets, reader, context))

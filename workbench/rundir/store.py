@@ -23,6 +23,7 @@
               endpoints/<server>.json    where a server listens
               endpoints/<server>.key     what requests to it are sealed with
               endpoints/<server>.tls/    certificate and key that it and its clients show each other, where it is reached from other machines
+              endpoints/http.json        where a policy endpoint is asked, and its token
               health/<server>.json       a server's account of itself
               logs/                      <role>-<rank>.<attempt>.log, driver.<attempt>.log, and the scheduler's
               job.<attempt>.sh           the batch script, where the backend has one

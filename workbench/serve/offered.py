@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workbench.data.rows import Malformed, Message
-from workbench.data.steering import conditioned
+from workbench.data.steering import attribute_string
 from workbench.data.targets import Targets
 from workbench.serve.questions import HttpError
 from workbench.serve.questions import Message as Asked
@@ -56,18 +56,18 @@ class Offered:
         turns = tuple(Message(each.role, each.text) for each in messages)
         try:
             with self._lock:
-                return self.chat.prompt(self._conditioned(turns, attributes))
+                return self.chat.prompt(self._rated(turns, attributes))
         except Malformed as error:
             field = "attributes" if attributes is not None else "messages"
             raise HttpError(400, f"{field}: expected {error.args[0]}, got {error.args[1] if len(error.args) > 1 else 'another'}", field) from None
 
-    def _conditioned(self, turns: tuple[Message, ...], attributes: Mapping[str, float] | None) -> tuple[Message, ...]:
+    def _rated(self, turns: tuple[Message, ...], attributes: Mapping[str, float] | None) -> tuple[Message, ...]:
         if attributes is None:
             return turns
         if self.targets is None:
             raise HttpError(400, f"{self.id} was not trained on attributes (data.steering)", "attributes")
-        asked = dataclasses.replace(turns[-1], ratings=attributes)
-        return conditioned((*turns[:-1], asked), self.targets.steering)
+        attribute_string(attributes, self.targets.steering)  # an attribute that is not declared is refused here
+        return (*turns[:-1], dataclasses.replace(turns[-1], ratings=attributes))
 
     def tokens(self, prompt: str | Sequence[int]) -> list[int]:
         """Of a prompt of completions: as the tokenizer encodes a text, special tokens that it spells included. Raises HttpError."""

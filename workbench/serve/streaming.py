@@ -54,7 +54,7 @@ class Asking:
     """Asks the decoder behind a Triton socket. Used in one event loop."""
 
     def __init__(self, socket: Path, key: bytes):
-        limits = httpx2.Limits(max_connections=None)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)  # Triton would wait for those that are kept, at its end
         self._client = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(uds=str(socket), limits=limits), timeout=httpx2.Timeout(None, connect=CONNECT_S), trust_env=False
         )

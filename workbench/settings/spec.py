@@ -22,6 +22,7 @@ from workbench.settings import (
     AlgorithmConfig,
     Checkpoint,
     CheckpointJob,
+    CheckpointsJob,
     Data,
     Frozen,
     JobConfig,
@@ -97,6 +98,7 @@ class Experiment(Frozen):
         layout, world_size = self.model.layout, self.backend.world_size
         # The model of a job on a checkpoint is the checkpoint's: `jobs.checkpoints` looks whether the layout fits it.
         of_checkpoint = isinstance(self.job, CheckpointJob) and self.job.checkpoint is not None
+        of_checkpoint = of_checkpoint or (isinstance(self.job, CheckpointsJob) and bool(self.job.checkpoints))
         check_layout(layout, world_size, known_shape(self.model.source) if world_size > 1 and not of_checkpoint else None)
         batch, ranks = self.algorithm.global_batch_size, world_size // layout.ranks
         if batch % ranks:

@@ -203,7 +203,7 @@ function answerCard(label, { again, edit, empty, steering, bare = false } = {}) 
     measured.replaceChildren(...[answer && measuredRows(answer, steering), answer?.unmeasured ? h('div', { class: 'wb-about' }, `Not measured: ${answer.unmeasured}`) : null].filter(Boolean));
     if (!answer || answer.status === 'waiting') return about.replaceChildren();
     const end = answer.end ?? {}, rate = end.tokens > 1 && end.seconds > end.first_s ? (end.tokens - 1) / (end.seconds - end.first_s) : null;
-    const parts = [`${words(content)} words`, end.tokens ? `${end.tokens} tokens` : '', end.first_s ? `first after ${seconds(end.first_s)}` : '', rate ? `${number(Math.round(rate * 10) / 10)} tokens/s` : '', ENDS[end.finish_reason] ?? ''];
+    const parts = [`${words(content)} words`, end.tokens ? `${end.tokens} tokens` : '', end.first_s ? `first after ${seconds(end.first_s)}` : '', rate ? `${rate < 100 ? number(Math.round(rate * 10) / 10) : Math.round(rate).toLocaleString('en')} tokens/s` : '', ENDS[end.finish_reason] ?? ''];
     about.replaceChildren(h('span', {}, parts.filter(Boolean).join(' · ')),
       answer.edited ? h('span', {}, 'edited') : '',
       again && answer.status !== 'error' ? button('Again', again, { class: 'wb-link', title: 'Ask once more' }) : '',
