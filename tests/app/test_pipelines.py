@@ -75,7 +75,7 @@ def test_a_stages_run_is_marked_in_the_list_and_leads_to_its_pipeline(app, runs:
 def test_in_a_notebook_a_pipeline_is_a_table_of_its_stages(runs: Path) -> None:
     folder = synthetic.failed(runs)
     item = wb.pipelines()[folder.id]
-    assert item.df["state"].tolist() == ["completed", "failed", None]
+    assert item.df["state"].tolist() == ["completed", "failed", "waiting"]
     assert "Waits" not in item._repr_html_() and "waits for export, which failed" in item._repr_html_()
     assert repr(item) == f"Pipeline('{folder.id}': failed, 1 of 3 stages, export: rank 0 was killed by SIGKILL (out of memory?))"
     assert item["train"].id == synthetic.run_of(folder, "train").id

@@ -323,6 +323,8 @@ def test_what_is_wrong_is_told_of_all_stages_before_the_first_is_launched(machin
     assert "train.model.source: there is no directory or file ./nowhere" in str(told.value)
     with pytest.raises(SpecError, match=r"export\.job\.checkpoint: run .* has no complete checkpoint|export\.job\.checkpoint: no run"):
         api.submit_pipeline(written(), ["export.job.checkpoint=nothing"])
+    with pytest.raises(SpecError, match=r"export\.job\.checkpoint: job=export needs one: a run's id or `latest`"):
+        api.submit_pipeline(written(), ["export.job.checkpoint=null"])
     with pytest.raises(SpecError, match=r"export: job=export runs in 1 process, and backend\.num_nodes x backend\.ranks_per_node is 2"):
         api.submit_pipeline(written(), ["export.backend.ranks_per_node=2"])
     assert api.pipelines() == [] and machine.launched == [] and not (api.runs_root() / folders.NAME).exists()

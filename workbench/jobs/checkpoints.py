@@ -31,6 +31,8 @@ def with_checkpoint(experiment: Experiment) -> Experiment:
         return _with_checkpoints(experiment, job)
     if not isinstance(job, CheckpointJob):
         return experiment
+    if job.checkpoint is None and job.needs_checkpoint:
+        raise SpecError([(KEY, f"job={job.name} needs one: a run's id or `latest`, `id:step`, or the folder of a checkpoint")])
     if job.checkpoint is None:
         return _asked_as_beside(experiment)
     try:

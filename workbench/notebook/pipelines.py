@@ -35,14 +35,14 @@ class Pipeline(api.Pipeline):
 
     @property
     def df(self) -> pd.DataFrame:
-        """A row a stage: stage, run, state (None while it waits), steps done and in all, message."""
+        """A row a stage: stage, run, state (`waiting` before its turn), steps done and in all, message."""
         import pandas as pd
 
         rows = [
             {
                 "stage": each.name,
                 "run": each.run_id,
-                "state": None if each.blocked else each.state and str(each.state),
+                "state": "waiting" if each.blocked or each.state is None else str(each.state),
                 "step": each.status.step if each.status else 0,
                 "total_steps": each.status.total_steps if each.status else 0,
                 "message": each.message,

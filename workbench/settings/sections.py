@@ -60,6 +60,8 @@ class CheckpointJob(JobConfig):
 
     takes_over: ClassVar[Sequence[Literal["steering", "algorithm"]]] = ()
     """What the job has of the checkpoint's run beside the model: how it says ratings (`data.steering`), its algorithm."""
+    needs_checkpoint: ClassVar[bool] = False
+    """Whether there is nothing to be done without a checkpoint."""
     takes_scorers: ClassVar[bool] = False
     """Whether the weights may be of a model that scores answers, whatever the experiment's algorithm wants."""
 

@@ -28,9 +28,9 @@ class Config(CheckpointJob):
     outputs: ClassVar = {"model": FOLDER}
     most_ranks = 1
     takes_scorers = True
+    needs_checkpoint = True
 
     name: Literal["export"] = "export"
-    checkpoint: str = Field(description="What is exported: a run's id or `latest` (its newest checkpoint), `id:step`, or the folder of a checkpoint.")
     check: bool = Field(default=False, description="Load the result in transformers and compare its logits with the engine's: `export_difference`.")
 
 
@@ -42,7 +42,7 @@ def work(rank: Rank) -> None:
     from workbench.rundir.store import RunDir
 
     job = rank.spec.job
-    assert isinstance(job, Config)
+    assert isinstance(job, Config) and job.checkpoint
     began, folder, out = time.perf_counter(), Path(job.checkpoint), rank.run.path / FOLDER
     source = exported.source(RunDir(folder.parents[1]), int(folder.name))
     rank.emit("state", state="running", step=0, total_steps=1)
