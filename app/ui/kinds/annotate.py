@@ -11,7 +11,7 @@ from workbench.rundir import annotations as file
 from workbench.rundir import opening
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import Status
-from workbench.views import History, annotations, tables, text
+from workbench.views import History, rated_answers, tables, text
 from workbench.views.text import Figure
 
 SHOWN = 1000
@@ -58,10 +58,10 @@ def _file(run: Run) -> None:
         )
         st.caption(frame.code(path), width="content")
     drawn = rows
-    if annotations.attributes(drawn):
+    if rated_answers.attributes(drawn):
         st.plotly_chart(
-            annotations.ratings(drawn, frame.theme()), theme=None, config={"displayModeBar": False}, key="ratings", alt="Answers by rating"
+            rated_answers.ratings(drawn, frame.theme()), theme=None, config={"displayModeBar": False}, key="ratings", alt="Answers by rating"
         )
     if len(drawn) == SHOWN:
         st.caption(f"The first {SHOWN:,} answers.")
-    st.dataframe(annotations.table(drawn), hide_index=True, key="rated-answers")
+    st.dataframe(rated_answers.table(drawn), hide_index=True, key="rated-answers")

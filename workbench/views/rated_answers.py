@@ -35,10 +35,10 @@ def ratings(rows: Rows, theme: Theme = LIGHT) -> go.Figure:
 
 
 def table(rows: Rows) -> list[dict[str, object]]:
-    """The question, the answer, the requested ratings where there are some, and each rating in a column of its own."""
+    """The prompt, the answer, the requested ratings where there are some, and each rating in a column of its own."""
     names = attributes(rows)
     return [
-        {"question": _question(row), "answer": row.get("response", ""), **_asked(row), **{name: _ratings(row).get(name) for name in names}}
+        {"Prompt": _question(row), "Answer": row.get("response", ""), **_asked(row), **{name: _ratings(row).get(name) for name in names}}
         for row in rows
     ]
 
@@ -56,4 +56,4 @@ def _question(row: Mapping[str, object]) -> str:
 
 def _asked(row: Mapping[str, object]) -> dict[str, object]:
     requested = row.get("requested")
-    return {"requested": ", ".join(f"{name} {value:g}" for name, value in requested.items())} if isinstance(requested, Mapping) else {}
+    return {"Requested": ", ".join(f"{name} {value:g}" for name, value in requested.items())} if isinstance(requested, Mapping) else {}
