@@ -382,14 +382,15 @@ def test_one_that_is_killed_in_its_middle_ends_as_one_that_is_left_alone(root: P
     path = written(steps=30)
     item = api.submit_pipeline(path, ["backend.threads_per_rank=1"])
     train = api.Run(run_of(item, "train"))
-    until(lambda: listing.is_run(train.dir.path), what="the second stage")
+    until(lambda: listing.is_run(train.dir.path) or item.status.state.ended, what="the second stage")
     until_step(train, 3)
     jobs = [item.dir.status.job, train.dir.status.job]
     processes = [psutil.Process(int(job["id"])) for job in jobs if job]
     assert len(processes) == 2
     for process in processes:
         process.send_signal(signal.SIGKILL)
-    assert train.wait(240).state == State.FAILED and all(map(ended, processes))
+    until(lambda: all(map(ended, processes)))
+    assert train.wait(240).state == State.FAILED
     assert (item.status.state, [each.state for each in item.status.stages]) == (State.FAILED, [State.COMPLETED, State.FAILED, None])
     item.resume()
     assert item.wait(240).state == State.COMPLETED, item.status
