@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.app import synthetic, synthetic_rollouts
-from workbench.rundir import answers, rollout_files, rollouts, store
+from workbench.rundir import annotations, answers, rollout_files, rollouts, store
+from workbench.rundir.annotations import StepLines
 from workbench.rundir.store import RunDir, State
 from workbench.settings.spec import compose
 
@@ -38,6 +39,24 @@ def unrewarded(record: dict[str, Any]) -> dict[str, Any]:
     """A rollout as one that is only sampled has it."""
     known = (*rollout_files.TEXTS, *rollout_files.COUNTS, "pieces", "tokens", "rollout_logprobs")
     return {name: value for name, value in record.items() if name in known}
+
+
+def annotate(root: Path, answered: int = 6, state: State = State.COMPLETED) -> RunDir:
+    """A run that has rated some answers, by two attributes of which one has the name of a column."""
+    run = store.create(root, "ratings", compose(["job=annotate", "job.rules=[verbosity, question]", "name=ratings"]).to_yaml())
+    synthetic.append(run, time.time() - 9, "state", state="running", step=0, total_steps=1)
+    lines = StepLines(run.path, annotations.ANNOTATED)
+    asked = [{"role": "user", "content": synthetic.PROMPTS[0]}]
+    lines.add(
+        [
+            {"prompt": asked, "response": f"Answer {n}", "attributes": {"verbosity": n % 3, "question": 0}, "requested": {"verbosity": 2}}
+            for n in range(answered)
+        ]
+    )
+    if state == State.COMPLETED:
+        lines.finish()
+    run.update(state=state, step=1, total_steps=1, attempt=1, message="", job=JOB, created=time.time() - 10)
+    return run
 
 
 def evaluate(root: Path, of: RunDir, step: int = 40, state: State = State.COMPLETED) -> RunDir:

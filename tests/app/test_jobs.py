@@ -149,6 +149,27 @@ def test_a_run_that_generated_nothing_yet(app, runs):
     assert "job is `generate`" in words(app("rollouts", id=run.id))
 
 
+def test_a_run_that_rated(app, runs):
+    run = synthetic_jobs.annotate(runs)
+    page = app("run", id=run.id)
+    table = page.dataframe[0].value
+    assert list(table.columns) == ["Prompt", "Answer", "Requested", "verbosity", "question"]
+    assert list(table.iloc[1]) == [synthetic.PROMPTS[0], "Answer 1", "verbosity 2", 1, 0]
+    assert f"`{run.path / 'annotated.jsonl'}`" in words(page)
+    (chart,) = page.get("plotly_chart")
+    assert {trace["name"]: (trace["x"], trace["y"]) for trace in json.loads(chart.proto.spec)["data"]} == {
+        "verbosity": ([0, 1, 2], [2, 2, 2]),
+        "question": ([0], [6]),
+    }
+
+
+def test_a_run_that_rated_nothing_yet_or_is_damaged(app, runs):
+    run = synthetic_jobs.annotate(runs, state=State.RUNNING)
+    assert "is written when every answer is rated" in words(app("run", id=run.id))
+    (run.path / "annotated.jsonl").write_text("[1]\n")
+    assert "line 1 is no row" in words(app("run", id=run.id))
+
+
 def test_an_evaluation(app, runs, trained):
     run = synthetic_jobs.evaluate(runs, trained)
     page = app("run", id=run.id)
