@@ -15,6 +15,7 @@ from tests.algorithms.runs import finished, steps
 from tests.hold import Hold
 from workbench import api
 from workbench.rundir.store import State
+from workbench.settings.composing import SpecError
 
 ATTRIBUTES = "[verbosity,question]"
 ROWS = [
@@ -146,6 +147,16 @@ def test_a_killed_job_continues_with_the_next_rows(folder: Path, attribute_model
     lines(run, "annotated.jsonl")
     assert (run.dir.path / "annotated.jsonl").read_bytes() == (whole.dir.path / "annotated.jsonl").read_bytes()
     assert not part.exists()
+
+
+def test_rules_are_looked_at_before_the_launch_and_named_from_the_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "mine.py").write_text("def polite(prompt, response):\n    return 4.0 if 'please' in response else None\n")
+    monkeypatch.chdir(folder)
+    for name, said in (("verbosty", "there is no rule 'verbosty'; did you mean"), ("mine.py:rude", "has no function 'rude'")):
+        with pytest.raises(SpecError, match=said):
+            job("job=annotate", f"job.rules=['{name}']", "data=demo")
+    spec = api.compose(["job=annotate", "job.rules=['mine.py:polite',verbosity]", "data=demo"]).with_absolute_paths()
+    assert spec.job.rules == (f"{folder / 'mine.py'}:polite", "verbosity")  # type: ignore[attr-defined]
 
 
 def test_nemo_aligners_format_has_whole_ratings_in_its_turns(folder: Path, attribute_model: api.Run) -> None:

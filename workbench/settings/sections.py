@@ -54,6 +54,14 @@ class JobConfig(Frozen):
 
     name: str = Field(description="What the run does: a file in workbench/processes/kinds/.")
 
+    def problems(self) -> list[tuple[str, str]]:
+        """What a check of the files that the settings name finds wrong: (key, what). Nothing of them is run."""
+        return []
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        """The same, with each file of the user's named from the root."""
+        return self
+
 
 class CheckpointJob(JobConfig):
     """A kind of job on weights that are there."""

@@ -147,7 +147,8 @@ class Experiment(Frozen):
         if data.map:
             data = data.model_copy(update={"map": functions.with_absolute_path(data.map, _absolute)})
         model = self.model.model_copy(update={"source": _absolute(self.model.source)})
-        return self.model_copy(update={"data": data, "model": model, "algorithm": self.algorithm.with_absolute_paths(_absolute)})
+        job, algorithm = self.job.with_absolute_paths(_absolute), self.algorithm.with_absolute_paths(_absolute)
+        return self.model_copy(update={"data": data, "model": model, "job": job, "algorithm": algorithm})
 
     def check_files(self) -> None:
         """Look whether what the settings name is there, before anything is launched: functions, and for a run here data, model and PyTriton.
@@ -157,7 +158,8 @@ class Experiment(Frozen):
         Raises:
             SpecError: with all that is not; the message names the nearest there is.
         """
-        problems = [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
+        problems = [(f"job.{key}", what) for key, what in self.job.problems()]
+        problems += [(f"algorithm.{key}", what) for key, what in self.algorithm.problems()]
         problems += [("data.map", what) for what in functions.problems(self.data.map, functions.MAP)] if self.data.map else []
         if problems := [*problems, *(_missing_here(self) if self.backend.name == "local" else ())]:
             raise SpecError(problems)

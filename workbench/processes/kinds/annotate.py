@@ -5,11 +5,12 @@ annotated.jsonl   the rows with their ratings (`workbench.rundir.annotations`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from workbench.settings import functions
 from workbench.settings.sections import CheckpointJob
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class Config(CheckpointJob):
         description="A line for each rated answer with its prompt; for each conversation, the ratings in its turns; or that in NeMo-Aligner's format.",
     )
     rows_per_step: int = Field(default=64, ge=1, le=65536, description="Rows rated before they are saved: what a kill can lose.")
+
+    def problems(self) -> list[tuple[str, str]]:
+        from workbench.steering import rules
+
+        return [("rules", what) for what in rules.problems(self.rules)]
+
+    def with_absolute_paths(self, absolute: Callable[[str], str]) -> Self:
+        return self.model_copy(update={"rules": tuple(functions.with_absolute_path(name, absolute) for name in self.rules)})
 
 
 class Annotation:
