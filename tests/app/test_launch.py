@@ -12,7 +12,9 @@ from workbench.settings import spec
 
 def test_has_every_field_of_the_spec(app):
     page = app("launch")
-    help_texts = "\n".join(item.help or "" for kind in (page.number_input, page.text_input, page.selectbox, page.toggle) for item in kind)
+    help_texts = "\n".join(
+        item.help or "" for kind in (page.number_input, page.text_input, page.text_area, page.selectbox, page.toggle) for item in kind
+    )
     help_texts += "\n".join(str(item.proto.help) for item in page.get("button_group"))
     tree = spec.compose(["experiment=dpo_demo"]).model_dump()
     from workbench.settings.composing import leaves

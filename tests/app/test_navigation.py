@@ -37,8 +37,8 @@ def test_a_page_that_is_added_is_in_the_navigation(tmp_path: Path) -> None:
     folder = extended(tmp_path, {"app/pages/notes.py": NOTES})
     done = python(folder, "-c", LOOK)
     assert done.returncode == 0, done.stderr
-    train = [f"Train {title}" for title in ("Launch", "Runs", "Run", "Rollouts", "Compare")]
-    assert done.stdout.splitlines() == [*train, "Machines Cluster", "Data Field notes", "Data Datasets", "## Field notes"]
+    train = [f"Train {title}" for title in ("Launch", "Runs", "Pipelines", "Run", "Rollouts", "Compare")]
+    assert done.stdout.splitlines() == [*train, "Try Steer", "Try Chat", "Machines Cluster", "Data Field notes", "Data Datasets", "## Field notes"]
 
 
 def test_one_page_is_the_home_page() -> None:

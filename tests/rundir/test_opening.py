@@ -28,6 +28,8 @@ ELSEWHERE = {
     "workbench/notebook/used_runs.py": "the list that a verification keeps",
     "workbench/notebook/verify.py": "notebooks",
     "workbench/notebook/widgets/style.py": "the style sheets of the widgets",
+    "workbench/notebook/widgets/studio.py": "the scripts of the widgets",
+    "app/ui/studio.py": "the app's own scripts",
     "app/ui/door.py": "the app's own login page, and what the browser is opened with",
     "app/ui/headers.py": "the page that Streamlit serves",
     "app/ui/navigation.py": "the app's own pages",
@@ -38,11 +40,16 @@ ELSEWHERE = {
 WITHIN = {
     ("workbench/rundir/store.py", "create"): "a folder that is being made, under a name of its own",
     ("workbench/rundir/store.py", "discard"): "of a run that is this user's: looked at before; links in it are taken away, not followed",
-    ("workbench/rundir/store.py", "list_runs"): "the folder of runs itself",
+    ("workbench/rundir/listing.py", "list_runs"): "the folder of runs itself",
     ("workbench/rundir/pipelines.py", "create"): "a folder that is being made, under a name of its own",
     ("workbench/rundir/pipelines.py", "list_pipelines"): "the folder of pipelines itself",
     ("workbench/rundir/once.py", "one_launcher"): "the folder of runs itself",
     ("workbench/jobs/checkpoints.py", "locate"): "a folder that its user names",
+    ("workbench/jobs/checkpoints.py", "_asked_as_beside"): "the model that the settings name",
+    ("workbench/jobs/checkpoints.py", "_with_checkpoints"): "a folder that its user names",
+    ("workbench/jobs/checkpoints.py", "_from_the_root"): "a model that its user names",
+    ("workbench/jobs/checkpoints.py", "_path"): "a model that its user names",
+    ("workbench/jobs/steering.py", "adherence"): "a file that its user names",
     ("app/ui/run_panels.py", "view_of"): "the app's own files",
 }
 
