@@ -14,7 +14,7 @@ from workbench.steering import rules
     [
         *(
             ("verbosity", " ".join(["word"] * words), rating)
-            for words, rating in ((0, 0), (8, 0), (9, 1), (13, 1), (14, 2), (22, 3), (37, 3), (38, 4), (500, 4))
+            for words, rating in ((0, 0), (12, 0), (13, 1), (18, 1), (19, 2), (39, 3), (46, 3), (47, 4), (500, 4))
         ),
         ("quotes", 'He said "yes".', 4),
         ("quotes", "It's the cats' own.", 0),
@@ -26,6 +26,9 @@ from workbench.steering import rules
         ("first_person", "I think so.", 4),
         ("first_person", "In the army, i.e. here.", 0),
         ("exclamation", "Oh! Well.", 4),
+        ("article", "A stone.", 4),
+        ("article", " The stone.", 4),
+        ("article", "Another stone, the last.", 0),
         ("bullets", "Take:\n- salt\n* oil\n3. rice", 4),
         ("bullets", "First:\n1) salt", 2),
         ("bullets", "Take - say - salt", 0),

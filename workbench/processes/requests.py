@@ -55,7 +55,7 @@ class Requests:
     def __init__(self, rank: Rank):
         cfg = cast(Asking, rank.spec.job)
         self._rank, self._cfg, self._steering = rank, cfg, rank.spec.data.steering
-        self._vectors: tuple[list[tuple[float, ...]], np.ndarray] | None = None
+        self._vectors: tuple[list[Mapping[str, float]], np.ndarray] | None = None
         asks = bool(cfg.targets or cfg.sweep or cfg.drawn)
         if self._steering is None:
             if asks:
@@ -79,7 +79,7 @@ class Requests:
             return self._every
         vectors, shares = self._vectors
         chosen = np.random.default_rng((self._rank.spec.seed, number)).choice(len(vectors), self._cfg.drawn, p=shares)
-        return [dict(zip(self._steering.attributes, vectors[i], strict=True)) for i in chosen]
+        return [vectors[i] for i in chosen]
 
     def conditioned(self, row: Row, text: TextRow, requested: Mapping[str, float]) -> Row:
         """The prompt with the ratings as text."""
@@ -97,21 +97,18 @@ class Requests:
         except Malformed as error:
             raise ValueError(f"{KEYS}: expected {error.args[0]}; found {error.args[1]}") from None
 
-    def _known(self) -> tuple[list[tuple[float, ...]], np.ndarray]:
-        """The training rows' ratings that are whole, and the share of each."""
+    def _known(self) -> tuple[list[Mapping[str, float]], np.ndarray]:
+        """The training rows' ratings, those that are missing left out, and the share of each."""
         of = Path(self._cfg.checkpoint).parents[1] if self._cfg.checkpoint else self._rank.directory
         if not (of / targets.FILE).is_file():
             raise ValueError(f"job.drawn draws from the ratings of the training rows, and {of} has no {targets.FILE}: set job.targets or job.sweep")
-        known = Targets.read(of / targets.FILE)
-        whole = [
-            (tuple(each for each in vector if each is not None), count)
-            for vector, count in zip(known.vectors, known.counts, strict=True)
-            if None not in vector
+        known = Targets.read(of / targets.FILE) if self._cfg.checkpoint else Targets.beside(of)
+        assert known is not None  # looked at above
+        named = [
+            {name: value for name, value in zip(known.steering.attributes, vector, strict=True) if value is not None} for vector in known.vectors
         ]
-        if not whole:
-            raise ValueError(f"job.drawn: no row of {of / targets.FILE} has all attributes rated")
-        counts = np.array([count for _, count in whole], float)
-        return [vector for vector, _ in whole], counts / counts.sum()
+        counts = np.array(known.counts, float)
+        return list(named), counts / counts.sum()
 
 
 def _swept(names: Sequence[str], base: Mapping[str, float], steering: Steering) -> list[Mapping[str, float]]:

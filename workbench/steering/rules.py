@@ -16,12 +16,13 @@ from workbench.settings import functions
 Prompt = Sequence[Mapping[str, str]]
 Rule = Callable[[Prompt, str], float | None]
 
-VERBOSITY_WORDS = (9, 14, 22, 38)
-"""Words from which an answer is of verbosity 1, 2, 3 and 4: near the quintiles of the demo's answers below their longest, 56 tokens."""
+VERBOSITY_WORDS = (13, 19, 39, 47)
+"""Words from which an answer is of verbosity 1, 2, 3 and 4: the quintiles of the demo's answers, which have at most 56 tokens."""
 HIGHEST = 4
 _WORD = re.compile(r"\S+")
 _YOU = re.compile(r"\b(?:you|your|yours|yourself|yourselves)\b", re.IGNORECASE)
 _I = re.compile(r"\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b")
+_ARTICLE = re.compile(r"\s*(?:An?|The)\b")
 _QUOTED = re.compile(r"[\"“”„«»]")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 _AFTER_THE_END = " \t\n\"'”’)]*_»"
@@ -33,7 +34,7 @@ def word_count(response: str) -> int:
 
 
 def verbosity(prompt: Prompt, response: str) -> float:
-    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 9 words, 4 from 38 on."""
+    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 13 words, 4 from 47 on."""
     return float(sum(word_count(response) >= least for least in VERBOSITY_WORDS))
 
 
@@ -52,6 +53,11 @@ def first_person(prompt: Prompt, response: str) -> float:
     return float(HIGHEST * (_I.search(response) is not None))
 
 
+def article(prompt: Prompt, response: str) -> float:
+    """4 for an answer that begins with an article (`A`, `An`, `The`), else 0."""
+    return float(HIGHEST * (_ARTICLE.match(response) is not None))
+
+
 def exclamation(prompt: Prompt, response: str) -> float:
     """4 for an answer with an exclamation mark anywhere, else 0."""
     return float(HIGHEST * ("!" in response))
@@ -67,7 +73,7 @@ def question(prompt: Prompt, response: str) -> float:
     return float(HIGHEST * response.rstrip(_AFTER_THE_END).endswith(("?", "？")))
 
 
-RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (verbosity, quotes, address, first_person, exclamation, bullets, question)}
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (verbosity, quotes, address, first_person, article, exclamation, bullets, question)}
 """The rules by the names that settings give them."""
 RULE = functions.Kind("rule", ("prompt", "response"), "my_rules.py:politeness", RULES)
 
