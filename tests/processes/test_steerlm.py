@@ -187,8 +187,10 @@ def test_a_conditioned_model_says_on_what_and_is_asked_so(conditioned: api.Run, 
     assert len(answers) == 4 * 5 * 2
     assert all(each["prompt"] == [{"role": "user", "content": f"What is {each['note']}?"}] and each["requested"]["question"] == 0 for each in answers)
     drawn = job("job=generate", f"job.checkpoint={conditioned.id}", f"data.train={folder / 'prompts.jsonl'}", "job.drawn=3", "job.max_tokens=2")
-    known = {tuple(vector) for vector in tree["vectors"]}
-    assert all(tuple(each["requested"].values()) in known for each in lines(drawn, "answers.jsonl"))
+    known = [
+        {name: rating for name, rating in zip(("verbosity", "question"), vector, strict=True) if rating is not None} for vector in tree["vectors"]
+    ]
+    assert all(each["requested"] in known for each in lines(drawn, "answers.jsonl"))
 
 
 @pytest.mark.parametrize(
