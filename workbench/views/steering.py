@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.rundir.adherence import Adherence, Attribute, Estimate
+from workbench.rundir.adherence import Adherence, Attribute, Estimate, Level
 from workbench.views.figures import LIGHT, Theme, rgba, style
 
 CELL = 46
@@ -22,39 +22,32 @@ def achieved(attributes: Sequence[Attribute], theme: Theme = LIGHT, height: int 
         ends = [levels[0], levels[-1]]
         line = {"color": theme.muted, "width": 1.5, "dash": "dash"}
         figure.add_scatter(x=ends, y=ends, mode="lines", name="as requested", line=line, hoverinfo="skip")
+    _add_levels(figure, attributes, lambda level: level.achieved, "%{customdata[0]} at %{x:g}, %{customdata[1]:,} answers", theme)
+    return style(figure, "requested", "measured, mean", theme, height).update_layout(hovermode="closest").update_xaxes(tickvals=levels)
+
+
+def _add_levels(figure: go.Figure, attributes: Sequence[Attribute], of: Callable[[Level], Estimate], hover: str, theme: Theme) -> None:
+    """A line an attribute: an estimate at each requested rating, with its interval."""
     for number, each in enumerate(attributes):
-        known = [level for level in each.levels if level.achieved.value is not None]
+        known = [level for level in each.levels if of(level).value is not None]
         colour = theme.palette[number % len(theme.palette)]
         figure.add_scatter(
             x=[level.requested for level in known],
-            y=[level.achieved.value for level in known],
-            error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 1.5, **_arms([level.achieved for level in known])},
+            y=[of(level).value for level in known],
+            error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 1.5, **_arms([of(level) for level in known])},
             mode="lines+markers",
             name=each.name,
             line={"color": colour, "width": 2},
             marker={"size": 8},
-            customdata=[[str(level.achieved), level.rows] for level in known],
-            hovertemplate="%{customdata[0]} at %{x:g}, %{customdata[1]:,} answers",
+            customdata=[[str(of(level)), level.rows] for level in known],
+            hovertemplate=hover,
         )
-    return style(figure, "requested", "measured, mean", theme, height).update_layout(hovermode="closest").update_xaxes(tickvals=levels)
 
 
 def lengths(attributes: Sequence[Attribute], theme: Theme = LIGHT, height: int = 340) -> go.Figure:
     """The answers' mean length in words at each requested rating, with its 95 % interval."""
     figure = go.Figure()
-    for number, each in enumerate(attributes):
-        known = [level for level in each.levels if level.words.value is not None]
-        colour = theme.palette[number % len(theme.palette)]
-        figure.add_scatter(
-            x=[level.requested for level in known],
-            y=[level.words.value for level in known],
-            error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 1.5, **_arms([level.words for level in known])},
-            mode="lines+markers",
-            name=each.name,
-            line={"color": colour, "width": 2},
-            marker={"size": 8},
-            hovertemplate="%{y:.1f} words at %{x:g}",
-        )
+    _add_levels(figure, attributes, lambda level: level.words, "%{y:.1f} words at %{x:g}", theme)
     return style(figure, "requested", "words in an answer, mean", theme, height).update_layout(hovermode="closest").update_yaxes(rangemode="tozero")
 
 

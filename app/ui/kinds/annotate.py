@@ -57,11 +57,10 @@ def _file(run: Run) -> None:
             key=f"download-{run.id}",
         )
         st.caption(frame.code(path), width="content")
-    drawn = rows
-    if rated_answers.attributes(drawn):
+    if rated_answers.attributes(rows):
         st.plotly_chart(
-            rated_answers.ratings(drawn, frame.theme()), theme=None, config={"displayModeBar": False}, key="ratings", alt="Answers by rating"
+            rated_answers.ratings(rows, frame.theme()), theme=None, config={"displayModeBar": False}, key="ratings", alt="Answers by rating"
         )
-    if len(drawn) == SHOWN:
+    if len(rows) == SHOWN:
         st.caption(f"The first {SHOWN:,} answers.")
-    st.dataframe(rated_answers.table(drawn), hide_index=True, key="rated-answers")
+    st.dataframe(rated_answers.table(rows), hide_index=True, key="rated-answers")
