@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import frame
+from ui import frame, row_files
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir import annotations as file
 from workbench.rundir import opening
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import Status
-from workbench.views import History, rated_answers, tables, text
+from workbench.views import History, rated_answers, tables
 from workbench.views.text import Figure
 
 SHOWN = 1000
@@ -46,17 +46,7 @@ def _file(run: Run) -> None:
     except FileNotFoundError:
         st.info(f"`{file.ANNOTATED}` is written when every answer is rated.", icon=":material/grade:")
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.download_button(
-            f"{file.ANNOTATED} · {text.size(size)}",
-            lambda: opening.read_bytes(path, limit=size),
-            file_name=f"{run.id}.jsonl",
-            mime="application/jsonl",
-            icon=":material/download:",
-            on_click="ignore",
-            key=f"download-{run.id}",
-        )
-        st.caption(frame.code(path), width="content")
+    row_files.download(run, path, size)
     if rated_answers.attributes(rows):
         st.plotly_chart(
             rated_answers.ratings(rows, frame.theme()), theme=None, config={"displayModeBar": False}, key="ratings", alt="Answers by rating"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import frame, rollout_panels
+from ui import frame, rollout_panels, row_files
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench import metrics as M
 from workbench.api import Run
@@ -79,14 +79,4 @@ def _files(run: Run) -> None:
     except FileNotFoundError:
         st.caption(f"`{answers.JSONL}` and `{answers.PARQUET}` are written when every prompt is answered.")
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answer-files"):
-        st.download_button(
-            f"{answers.JSONL} · {text.size(size)}",
-            lambda: opening.read_bytes(jsonl, limit=size),
-            file_name=f"{run.id}.jsonl",
-            mime="application/jsonl",
-            icon=":material/download:",
-            on_click="ignore",
-            key=f"download-{run.id}",
-        )
-        st.caption(f"{frame.code(jsonl)}  \n{frame.code(parquet)}", width="content")
+    row_files.download(run, jsonl, size, [parquet])
