@@ -20,7 +20,7 @@ from workbench.jobs.pipelines import list_pipelines as pipelines
 from workbench.jobs.plans import composed as compose_pipeline
 from workbench.jobs.problems import Problem
 from workbench.jobs.runs import Run, cluster, get, runs, submit
-from workbench.jobs.served import Serving, reach, serve_or_find, serving, sft_on, until_serving
+from workbench.jobs.served import Serving, reach, serve_or_find, serving, until_serving, with_targets
 from workbench.jobs.serving import endpoint, endpoints, serve
 from workbench.jobs.sources import SourceCheck, check_sources
 from workbench.jobs.steering import adherence
@@ -98,9 +98,9 @@ __all__ = [
     "serve",
     "serve_or_find",
     "serving",
-    "sft_on",
     "submit",
     "submit_pipeline",
     "until_serving",
     "with_checkpoint",
+    "with_targets",
 ]

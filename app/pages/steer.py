@@ -1,7 +1,7 @@
 """Set attributes by sliders and watch the answers change: several checkpoints and settings side by side."""
 
 import streamlit as st
-from ui import choose, endpoint_panel, frame, steering_panels, studio
+from ui import endpoint_panel, frame, steering_panels, studio
 
 PAGE = {"title": "Steer", "icon": "tune", "section": "Try", "order": 54}
 
@@ -10,7 +10,7 @@ served, first = endpoint_panel.draw("steer")
 answers, adherence = st.tabs([":material/forum: Answers", ":material/target: Adherence and leakage"], key="tab-steer", on_change="rerun")
 with answers:
     if answers.open and (targets := studio.draw("steer", served, first)):
-        choose.launch_sft(targets)
+        studio.launch(targets)
 with adherence:
     if adherence.open:
         steering_panels.draw()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import streamlit as st
@@ -92,9 +93,9 @@ def launch_with(kind: str, checkpoint: str) -> None:
     st.switch_page("pages/launch.py", query_params={"job": kind, "checkpoint": checkpoint})
 
 
-def launch_sft(targets: Mapping[str, object]) -> None:
-    """Open Launch for SFT on rows conditioned on a served checkpoint's attributes."""
-    st.switch_page("pages/launch.py", query_params={name: str(targets[name]) for name in ("endpoint", "model")})
+def open_new_pipeline(name: str, words: Sequence[str]) -> None:
+    """Open the launcher of pipelines, filled."""
+    st.switch_page("pages/pipelines.py", query_params={"new": name, "words": shlex.join(words)})
 
 
 def cloned_run() -> api.Run | None:

@@ -23,11 +23,6 @@ def start(source: Run | None) -> Start:
     if source is not None:
         st.info(f"The form holds the settings of **{frame.plain(source.id)}**.", icon=":material/content_copy:")
         return starts.of_tree(source.id, spec_tree(source.dir))
-    if model := st.query_params.get("model"):
-        try:
-            return _of_attributes(st.query_params.get("endpoint", ""), model)
-        except (ValueError, OSError) as error:
-            st.warning(frame.sentence(str(error)), icon=":material/search_off:")
     if checkpoint := st.query_params.get("checkpoint"):
         try:
             return _of_checkpoint(st.query_params.get("job", DEFAULT_JOB), checkpoint)
@@ -79,15 +74,6 @@ def _of_checkpoint(job: str, checkpoint: str) -> Start:
     tree = api.on_checkpoint(job, checkpoint).model_dump(mode="json")
     st.info(f"**{text.title(job)}** with the checkpoint **{frame.plain(checkpoint)}**.", icon=":material/save:")
     return starts.of_tree(f"{job}-{checkpoint}", tree)
-
-
-def _of_attributes(endpoint: str, model: str) -> Start:
-    """SFT on rows conditioned on a served model's attributes. Raises ValueError where it is not served, or has none."""
-    experiment = api.sft_on(endpoint, model)
-    assert experiment.data.steering is not None
-    names = ", ".join(map(frame.plain, experiment.data.steering.attributes))
-    st.info(f"**SFT** on rows conditioned on the attributes of **{frame.plain(model)}** (`data.steering`): {names}.", icon=":material/tune:")
-    return starts.of_tree(f"steer-{endpoint}-{model}", experiment.model_dump(mode="json"))
 
 
 def choose(begin: Start) -> tuple[list[str], dict[str, Any]]:

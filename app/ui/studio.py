@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import streamlit as st
 from streamlit.components.v2 import component
 
+from ui import choose, frame
 from workbench import api
 from workbench.views import live
 
@@ -39,3 +41,18 @@ def draw(panel: Panel, served: Sequence[api.Served], first: str | None) -> Mappi
     )
     launch = result.launch
     return launch if isinstance(launch, Mapping) else None
+
+
+def launch(wanted: Mapping[str, object]) -> None:
+    """Open the launcher for a model that answers as the sliders are set, without them; or say why there is none."""
+    attributes = (
+        {str(name): value for name, value in wanted["attributes"].items() if isinstance(value, int | float)}
+        if isinstance(wanted["attributes"], Mapping)
+        else {}
+    )
+    try:
+        name, words = api.with_targets(str(wanted["endpoint"]), str(wanted["model"]), attributes)
+    except ValueError as error:
+        st.warning(frame.sentence(str(error)), icon=":material/tune:")
+    else:
+        choose.open_new_pipeline(name, words)

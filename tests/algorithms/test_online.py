@@ -27,13 +27,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tied_model: Path) -> a
     return run
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
 def processes(*ending: str) -> list[psutil.Process]:
     """Those whose command line ends so; without a child that is about to become another program."""
     alike = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if tuple(p.info["cmdline"] or ())[-len(ending) :] == ending}
     return [p for p in alike.values() if p.info["ppid"] not in alike]
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce", "grpo"])
 def test_a_run_keeps_every_rollout(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied_model: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -15,6 +16,7 @@ from workbench import api
 from workbench.rundir import permission
 from workbench.rundir.adherence import Adherence, Attribute, Estimate, Level
 from workbench.rundir.store import State
+from workbench.settings import pipeline as pipelines
 
 
 @pytest.fixture
@@ -69,12 +71,20 @@ def test_checkpoints_that_can_be_served_are_listed(runs):
     assert list(endpoint_panel._checkpoints()) == [f"{run.id}:40"]
 
 
-def test_launch_is_filled_with_a_served_models_attributes(app, endpoint):
-    page = app("launch", endpoint=endpoint.run.id, model="steerlm")
-    assert "conditioned on the attributes of **steerlm**" in words(page)
-    command = next(code.value for code in page.code if code.value.startswith("workbench run"))
-    assert "algorithm=sft" in command and "data.steering" in command and "verbosity" in command
-    assert "was not trained with attributes" in words(app("launch", endpoint=endpoint.run.id, model="base")).replace("\\", "")
+def test_a_setting_of_the_sliders_fills_the_launcher_of_pipelines(app, endpoint):
+    name, typed = api.with_targets(endpoint.run.id, "steerlm", {"verbosity": 4, "humor": 0})
+    page = app("pipelines", new=name, words=shlex.join(typed))
+    command = next(code.value for code in page.code if code.value.startswith("workbench run pipeline=fixed_targets"))
+    overrides = [word for word in shlex.split(command) if not word.startswith(("workbench", "run", "pipeline="))]
+    plan = pipelines.with_overrides(pipelines.read(name), overrides)
+    assert "answers.job.targets=[{verbosity:4,humor:0}]" in overrides and list(plan.stages) == ["answers", "sft"]
+
+
+def test_a_setting_without_sliders_is_refused(endpoint):
+    with pytest.raises(ValueError, match="was not trained with attributes"):
+        api.with_targets(endpoint.run.id, "base", {"verbosity": 4})
+    with pytest.raises(ValueError, match="set a slider: steerlm takes "):
+        api.with_targets(endpoint.run.id, "steerlm", {})
 
 
 def test_adherence_is_drawn_or_how_to_make_it_is_said(app, runs):

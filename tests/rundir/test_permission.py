@@ -40,10 +40,10 @@ READS = {
     api.runs_root,
     api.script,
     api.serving,
-    api.sft_on,
     api.stage_of,
     api.until_serving,
     api.with_checkpoint,
+    api.with_targets,
 }
 READS |= {Run.events, Run.problems, Run.servers, Run.logs, Run.log_tail, Run.wait}
 

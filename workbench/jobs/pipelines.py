@@ -21,6 +21,7 @@ from workbench.rundir import listing, store
 from workbench.rundir import pipelines as folders
 from workbench.rundir.lines import Job
 from workbench.rundir.opening import Unreadable
+from workbench.rundir.owned import Handle
 from workbench.rundir.permission import changes
 from workbench.rundir.pipelines import PipelineDir
 from workbench.rundir.store import RunDir, State, Status
@@ -66,24 +67,8 @@ class PipelineStatus:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class Pipeline(Handle[PipelineDir]):
     """Jobs in sequence. All that reads or changes it raises Unreadable, a ValueError, where its folder is damaged; all that changes it also ReadOnly."""
-
-    dir: PipelineDir
-
-    @property
-    def id(self) -> str:
-        return self.dir.id
-
-    @property
-    def owner(self) -> str:
-        """The name of the user whose pipeline it is."""
-        return self.dir.owner
-
-    @property
-    def read_only(self) -> str:
-        """Why this user cannot change it; empty where they can."""
-        return self.dir.read_only
 
     @cached_property
     def plan(self) -> Plan:

@@ -19,6 +19,7 @@ from workbench.rundir import listing, opening
 from workbench.rundir.files import ByteCursor
 from workbench.rundir.lines import Event
 from workbench.rundir.opening import Unreadable
+from workbench.rundir.owned import Handle
 from workbench.rundir.permission import changes
 from workbench.rundir.store import LIVE, RunDir, State, Status
 from workbench.serve.health import Report, reports
@@ -27,33 +28,17 @@ from workbench.settings.spec import Experiment
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Handle[RunDir]):
     """One run, wherever it executes.
 
     All that reads or changes it raises Unreadable, a ValueError, where its status is damaged or a newer version made its folder; all that changes it
     ReadOnly, a ValueError too, where the run is another user's or cannot be written.
     """
 
-    dir: RunDir
-
-    @property
-    def id(self) -> str:
-        return self.dir.id
-
     @property
     def spec(self) -> Experiment:
         """What the run is. Raises SpecError where this version does not have its settings."""
         return stored.experiment(self.dir)
-
-    @property
-    def owner(self) -> str:
-        """The name of the user whose run it is."""
-        return self.dir.owner
-
-    @property
-    def read_only(self) -> str:
-        """Why this user cannot change the run; empty where they can."""
-        return self.dir.read_only
 
     @property
     def commit(self) -> str:

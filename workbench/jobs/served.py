@@ -18,12 +18,14 @@ from workbench.rundir.lines import Json
 from workbench.rundir.store import RunDir
 from workbench.serve.completions import ServedModel
 from workbench.settings import stored
-from workbench.settings.composing import SpecError, compose_tree, quoted
-from workbench.settings.spec import Experiment, compose, parse
+from workbench.settings.composing import SpecError, quoted
+from workbench.settings.spec import compose
 from workbench.steering.region import nearest_reachable
 from workbench.steering.served import Served
 
 POLL_S = 0.2
+FIXED_TARGETS = "fixed_targets"
+"""The pipeline in `conf/pipeline/`."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,25 @@ def targets_of(endpoint_id: str, model: str) -> Targets:
     return _targets(_served_model(endpoint_id, model).model)
 
 
-def sft_on(endpoint_id: str, model: str) -> Experiment:
-    """SFT on rows that are conditioned on a served model's attributes: with the settings of the run that it comes from, where that was SFT too.
+def with_targets(endpoint_id: str, model: str, attributes: Mapping[str, float]) -> tuple[str, list[str]]:
+    """The pipeline, and its words, that trains a model which answers as a served one does with these ratings, without being asked.
+
+    The prompts are those that the served model was trained on, where its run is there; else yours to say.
 
     Raises:
-        ValueError: as `reach` does; SpecError for settings of that run that this version does not have.
+        ValueError: as `reach` does, and where no rating is given.
     """
-    served = _served_model(endpoint_id, model)
-    steering = _targets(served.model).steering.model_dump(mode="json")
-    of = RunDir(Path(served.model.source).parent.parent)
-    if Path(served.model.source).is_absolute() and listing.is_run(of.path):
-        experiment = stored.experiment(of)
-        if experiment.algorithm.name == "sft":
-            tree = experiment.model_dump(mode="json")
-            return parse({**tree, "data": {**tree["data"], "steering": steering}})
-        source = experiment.model.source
-    else:
-        source = served.model.source
-    tree = compose_tree(["algorithm=sft", "name=steered", f"model.source={quoted(source)}"])
-    return parse({**tree, "data": {**tree["data"], "steering": steering}})
+    served = _served_model(endpoint_id, model).model
+    known = _targets(served).steering.attributes
+    if not attributes or (unknown := sorted(set(attributes) - set(known))):
+        raise ValueError(f"set a slider: {model} takes {', '.join(known)}" if not attributes else f"{model} has no attribute {unknown[0]}")
+    words = [f"answers.job.targets={quoted([dict(attributes)])}"]
+    folder = Path(served.source)
+    if not (folder.is_absolute() and listing.is_run(folder.parent.parent)):
+        return FIXED_TARGETS, [*words, f"answers.model.source={quoted(served.source)}", f"sft.model.source={quoted(served.source)}"]
+    experiment = stored.experiment(RunDir(folder.parent.parent))
+    words += [f"answers.job.checkpoint={quoted(f'{folder.parent.parent.name}:{folder.name}')}", f"sft.model.source={quoted(experiment.model.source)}"]
+    return FIXED_TARGETS, words + ([f"answers.data.train={quoted(experiment.data.train)}"] if experiment.data.train else [])
 
 
 def _served_model(endpoint_id: str, model: str) -> Served:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from workbench.algorithms import reward_model
 from workbench.data.chat import Chat
-from workbench.data.rows import Malformed, Message, Rated
+from workbench.data.rows import Malformed, Message, Rated, Role
 from workbench.engine import checkpoint, hf, parallel
 from workbench.engine.step import Policy
 from workbench.processes.attribute_models import measured
@@ -46,7 +47,7 @@ class AttributeModel:
 
     def measure(self, messages: Sequence[Mapping[str, str]], response: str) -> dict[str, float]:
         """The expected rating of each attribute. Raises ValueError for what its template does not take, and for more tokens than it was trained on."""
-        turns = tuple(Message(each["role"], each["content"]) for each in messages)  # type: ignore[arg-type]
+        turns = tuple(Message(cast(Role, each["role"]), each["content"]) for each in messages)
         try:
             row = self._chat.one(Rated(turns, response, {}))
         except Malformed as error:

@@ -27,7 +27,8 @@ from workbench.rundir import checks, opening
 from workbench.rundir.files import lock, read_json, write_atomic, write_once
 from workbench.rundir.lines import Job
 from workbench.rundir.listing import runs_root
-from workbench.rundir.opening import ReadOnly, Unreadable
+from workbench.rundir.opening import Unreadable
+from workbench.rundir.owned import OwnedFolder
 from workbench.rundir.permission import changes
 from workbench.rundir.store import STAGE, RunDir
 
@@ -66,14 +67,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class PipelineDir:
+class PipelineDir(OwnedFolder):
     """One pipeline's folder."""
-
-    path: Path
-    id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", self.path.name)
 
     @property
     def runs(self) -> Path:
@@ -113,21 +108,6 @@ class PipelineDir:
         self.check_writable()
         with lock(self.path / ".lock"):
             yield
-
-    def check_writable(self) -> None:
-        """Raises ReadOnly where this user cannot change the pipeline."""
-        if reason := self.read_only:
-            raise ReadOnly(self.path, reason)
-
-    @property
-    def owner(self) -> str:
-        """The name of the user whose pipeline this is."""
-        return opening.user(opening.owner_of(self.path))
-
-    @property
-    def read_only(self) -> str:
-        """Why this user cannot change the pipeline; empty where they can."""
-        return opening.why_read_only(self.path)
 
 
 @changes

@@ -50,7 +50,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
@@ -58,7 +58,8 @@ from typing import Any, TypedDict, Unpack, cast
 from workbench.rundir import checks, opening
 from workbench.rundir.files import ByteCursor, append_line, last_lines, lock, now_on, read_json, tail, touch, write_atomic, write_once
 from workbench.rundir.lines import Event, Job, Request
-from workbench.rundir.opening import ReadOnly, Unreadable, opener
+from workbench.rundir.opening import Unreadable, opener
+from workbench.rundir.owned import OwnedFolder
 from workbench.rundir.permission import changes
 
 FORMAT = 2
@@ -135,14 +136,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class RunDir:
+class RunDir(OwnedFolder):
     """One run's folder."""
-
-    path: Path
-    id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", self.path.name)
 
     @property
     def spec_path(self) -> Path:
@@ -195,21 +190,6 @@ class RunDir:
         if isinstance(format, int) and format > FORMAT:
             raise NewerFormat(self.status_path, format)
         return tree
-
-    @property
-    def owner(self) -> str:
-        """The name of the user whose run this is."""
-        return opening.user(opening.owner_of(self.path))
-
-    @property
-    def read_only(self) -> str:
-        """Why this user cannot change the run: it is another's, or its disk is mounted read-only; empty where they can."""
-        return opening.why_read_only(self.path)
-
-    def check_writable(self) -> None:
-        """Raises ReadOnly where this user cannot change the run."""
-        if reason := self.read_only:
-            raise ReadOnly(self.path, reason)
 
     def role_logs(self, role: str = "", rank: int | None = None) -> list[Path]:
         """The logs of a role (driver, actor), oldest first; all without one. Each launch has its own."""

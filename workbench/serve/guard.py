@@ -28,7 +28,7 @@ OF_BROWSERS = ("origin", "sec-fetch-site", "sec-fetch-mode")
 class OwnersConnection(H11Protocol):
     """A connection of HTTP: kept where its other end is this user's (or root's), on a socket that only the owner reaches in any case."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         if self.client and self.server and not self._is_ours(self.client, self.server):
             transport.abort()

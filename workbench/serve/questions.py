@@ -121,12 +121,15 @@ class CompletionRequest(_Request):
     @property
     def prompts(self) -> Sequence[str | Sequence[int]]:
         """One or several. Raises HttpError for none."""
-        given = self.prompt
-        if not given:
-            raise HttpError(400, "prompt is empty: the model continues a text of one token at least", "prompt")
-        if isinstance(given, str) or isinstance(given[0], int):
-            return [given]  # type: ignore[list-item]
-        return given  # type: ignore[return-value]
+        match self.prompt:
+            case "" | []:
+                raise HttpError(400, "prompt is empty: the model continues a text of one token at least", "prompt")
+            case str() as text:
+                return [text]
+            case [int(), *_] as tokens:
+                return [[token for token in tokens if isinstance(token, int)]]
+            case several:
+                return [each for each in several if not isinstance(each, int)]
 
 
 class MeasureRequest(_Strict):

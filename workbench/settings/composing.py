@@ -140,6 +140,8 @@ def quoted(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(quoted(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{quoted(key)}:{quoted(item)}' for key, item in value.items())}}}"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value):
         literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
         escaped = re.sub(r"(\\*)'", r"\1\1\\'", literal)

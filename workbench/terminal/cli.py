@@ -33,7 +33,7 @@ from workbench.terminal.machines import cluster, preflight
 from workbench.terminal.metrics import metrics, metrics_of_run
 from workbench.terminal.model import model
 from workbench.terminal.notebook import notebook
-from workbench.terminal.on_checkpoints import evaluate, generate, print_launched, print_result
+from workbench.terminal.on_checkpoints import annotate, evaluate, generate, print_launched, print_result
 from workbench.terminal.serve import serve
 from workbench.terminal.steering import adherence
 from workbench.terminal.summary import STATE_COLORS, listed, readable_events, result, summary
@@ -313,6 +313,7 @@ def doctor(
 for command in (
     evaluate,
     generate,
+    annotate,
     serve,
     adherence,
     cluster,
