@@ -31,6 +31,17 @@ settings.register_profile("certain", deadline=None, derandomize=True, suppress_h
 settings.load_profile("certain")
 
 
+ONE_AT_A_TIME = ("slurm", "machines", "browser/test_cluster.py")
+"""Below tests/: they share one cluster or one set of network namespaces of the machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are dealt to several processes (`-n 2 --dist loadgroup`), those of a file stay together, and so do those that share the machine."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        item.add_marker(pytest.mark.xdist_group("the machine" if path.startswith(ONE_AT_A_TIME) else path))
+
+
 def pytest_sessionstart() -> None:
     """What the tests start on this machine is forked from one process, as what the app starts is."""
     launch.keep_warm("tests.held")
