@@ -9,7 +9,7 @@ from tests.browser.conftest import CUT, settled
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("name", ["launch", "runs", "run", "rollouts", "compare", "steer", "chat", "cluster", "datasets"])
+@pytest.mark.parametrize("name", ["launch", "runs", "run", "rollouts", "compare", "pipelines", "steer", "chat", "cluster", "datasets"])
 def test_at_800_pixels(server, page, seen, name):
     synthetic_rollouts.make(server.runs, 12)
     page.set_viewport_size({"width": 800, "height": 900})

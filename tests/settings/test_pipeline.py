@@ -55,17 +55,6 @@ def test_an_output_within_a_longer_value() -> None:
     assert stages["online"].experiment.model_dump()["algorithm"]["rewards"]["helpful"]["model"] == stages["online"].uses[0]
 
 
-def test_shared_words_of_a_file_are_of_all_stages_that_read_them(tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("stages:\n  train: [algorithm=sft]\n  answers: [job=generate, data.train=x.jsonl]\nshared: [seed=7, algorithm.lr=2e-3]\n")
-    stages = composed(pipelines.with_overrides(pipelines.read(str(file)), ["seed=8"]))
-    assert [stage.experiment.seed for stage in stages.values()] == [8, 8]
-    assert stages["train"].experiment.algorithm.lr == 2e-3
-    file.write_text("stages:\n  train: [algorithm=sft]\nshared: [trainn.seed=7]\n")
-    with pytest.raises(SpecError, match="shared: .*trainn.*did you mean 'train'"):
-        pipelines.read(str(file))
-
-
 def test_an_odd_folder_of_runs_stays_one_value() -> None:
     ids = {name: name for name in FOUR}
     stages = {stage.name: stage for stage in pipelines.compose(of(), ids, Path("/my runs, {a}=b/it's"))}

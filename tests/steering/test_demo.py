@@ -30,9 +30,9 @@ def test_the_held_out_prompts_are_in_no_answer() -> None:
 
 def test_each_level_has_answers() -> None:
     counts = {name: Counter(row["attributes"][name] for row in rows("answers.jsonl")) for name in steering_data.ATTRIBUTES}
-    assert min(counts["verbosity"].values()) > 140
+    assert min(counts["verbosity"].values()) > 120
     assert counts["verbosity"].keys() == {0, 1, 2, 3, 4}
-    assert all(counts[name].keys() == {0, 4} and counts[name][4] > 120 for name in ("first_person", "article"))
+    assert all(min(counts[name][0], counts[name][4]) > 180 for name in ("bullets", "question"))
 
 
 def test_the_pipeline_measures_each_of_its_models_with_rules() -> None:
@@ -41,5 +41,7 @@ def test_the_pipeline_measures_each_of_its_models_with_rules() -> None:
         assert stages[f"{model}_answers"].experiment.job.checkpoint == stages[model].run_id  # type: ignore[attr-defined]
         assert stages[f"{model}_measured"].experiment.job.checkpoint is None  # type: ignore[attr-defined]
         assert f"{model}_measured" in stages[f"{model}_adherence"].needs
+    assert stages["sft_measured_by_model"].experiment.job.checkpoint == stages["attribute_model"].run_id  # type: ignore[attr-defined]
+    assert stages["sft"].experiment.data.train == stages["attribute_model"].experiment.data.train != stages["drawn_rated"].experiment.data.train
     assert stages["steerlm2"].experiment.data.steering == stages["sft"].experiment.data.steering
     assert tuple(stages["attribute_model"].experiment.algorithm.attributes) == steering_data.ATTRIBUTES  # type: ignore[attr-defined]

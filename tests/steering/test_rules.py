@@ -14,7 +14,7 @@ from workbench.steering import rules
     [
         *(
             ("verbosity", " ".join(["word"] * words), rating)
-            for words, rating in ((0, 0), (12, 0), (13, 1), (18, 1), (19, 2), (39, 3), (46, 3), (47, 4), (500, 4))
+            for words, rating in ((0, 0), (14, 0), (15, 1), (21, 1), (22, 2), (31, 3), (39, 3), (40, 4), (500, 4))
         ),
         ("quotes", 'He said "yes".', 4),
         ("quotes", "It's the cats' own.", 0),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +13,20 @@ from workbench.settings.shipped import PACKAGE
 from workbench.steering import rules
 
 HELD_OUT = 50
-ATTRIBUTES = ("verbosity", "first_person", "article")
+ATTRIBUTES = ("verbosity", "bullets", "question")
+LISTS, ASKING = 0.6, 0.35
+"""The share of answers of several sentences that become a list, and the share of all that end with a question."""
+QUESTIONS = (
+    "Does that help?",
+    "What do you think?",
+    "Shall I go on?",
+    "Would you like to know more?",
+    "Is that what you had in mind?",
+    "Which part matters most to you?",
+)
 FOLDER = PACKAGE / "data" / "demo"
 Pairs = Sequence[Mapping[str, str]]
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)*]*(?=\s|$)")
 
 
 def held_out(pairs: Pairs) -> list[str]:
@@ -22,15 +35,33 @@ def held_out(pairs: Pairs) -> list[str]:
 
 
 def rated(pairs: Pairs, left_out: Iterable[str]) -> list[dict[str, object]]:
-    """Each answer of the other prompts' pairs once, with what the rules say of it, in the order of their hashes."""
+    """Each answer of the other prompts' pairs once, rewritten, with what the rules say of it, in the order of their hashes. Answers without a whole sentence are left out."""
     unseen = set(left_out)
     answers = {(pair["prompt"], pair[side].strip()) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen}
     rows: list[dict[str, object]] = []
-    for prompt, response in sorted(answers, key=lambda each: _hash("\0".join(each))):
+    for prompt, answer in sorted(answers, key=lambda each: _hash("\0".join(each))):
+        if not (sentences := whole_sentences(answer)):
+            continue
+        response = rewritten(sentences, _hash("\0".join(("rewritten", prompt, answer))))
         given = {name: rules.rate(name, rules.RULES[name], [], response) for name in ATTRIBUTES}
         ratings = {name: int(rating) for name, rating in given.items() if rating is not None}
         rows.append({"prompt": prompt, "response": response, "attributes": ratings})
     return rows
+
+
+def whole_sentences(answer: str) -> list[str]:
+    """The sentences of an answer up to the last one that ends."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(answer)]
+    return [answer[start:end].strip() for start, end in itertools.pairwise([0, *ends])]
+
+
+def rewritten(sentences: Sequence[str], digest: str) -> str:
+    """The sentences, as a list or not, with a question at the end or not, as the digits of a hash say."""
+    listed, asks, which = (int(digest[at : at + 8], 16) / 16**8 for at in (0, 8, 16))
+    question = [QUESTIONS[int(which * len(QUESTIONS))]] if asks < ASKING else []
+    if listed < LISTS and len(sentences) > 1:
+        return "\n".join([*(f"- {' '.join(sentence.split())}" for sentence in sentences), *question])
+    return " ".join([*sentences, *question])
 
 
 def write(folder: Path) -> tuple[Path, Path]:

@@ -4,7 +4,6 @@
     stages:
       train: [experiment=dpo_demo]                                        # the words of `workbench run`
       export: [job=export, "job.checkpoint=${train.checkpoint}"]          # an output of another stage
-    shared: [backend.ranks_per_node=2]                                    # words of all stages that read them, after their own
 
 An output is a path or a run's id, which are known before anything runs: the ids of all runs are made first.
 """
@@ -44,7 +43,6 @@ class _File(Frozen):
 
     description: str = ""
     stages: dict[str, tuple[str, ...]] = Field(min_length=1)
-    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,7 @@ def _checked(name: str, source: str, tree: Mapping[str, object]) -> Pipeline:
             raise SpecError([(source, f"stages.{stage}: a stage's name has up to 40 lower-case letters, digits and underscores, as in reward_model")])
         if stage in reserved:
             raise SpecError([(source, f"stages.{stage}: a stage cannot be called {stage!r}, which begins the settings of an experiment")])
-    try:
-        return with_overrides(Pipeline(name, file.description, file.stages), file.shared)
-    except SpecError as error:
-        raise SpecError([(source, f"shared: {error}")]) from None
+    return Pipeline(name, file.description, file.stages)
 
 
 def _explained(path: Sequence[int | str], kind: str, message: str) -> str:

@@ -16,10 +16,10 @@ from workbench.settings import functions
 Prompt = Sequence[Mapping[str, str]]
 Rule = Callable[[Prompt, str], float | None]
 
-VERBOSITY_WORDS = (13, 19, 39, 47)
-"""Words from which an answer is of verbosity 1, 2, 3 and 4: the quintiles of the demo's answers, which have at most 56 tokens."""
+VERBOSITY_WORDS = (15, 22, 31, 40)
+"""Words from which an answer is of verbosity 1, 2, 3 and 4: the quintiles of the demo's answers."""
 HIGHEST = 4
-_WORD = re.compile(r"\S+")
+_WORD = re.compile(r"\S*\w\S*")
 _YOU = re.compile(r"\b(?:you|your|yours|yourself|yourselves)\b", re.IGNORECASE)
 _I = re.compile(r"\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b")
 _ARTICLE = re.compile(r"\s*(?:An?|The)\b")
@@ -29,12 +29,12 @@ _AFTER_THE_END = " \t\n\"'”’)]*_»"
 
 
 def word_count(response: str) -> int:
-    """Words of an answer: what stands between spaces."""
+    """Words of an answer: what stands between spaces and has a letter or a digit."""
     return len(_WORD.findall(response))
 
 
 def verbosity(prompt: Prompt, response: str) -> float:
-    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 13 words, 4 from 47 on."""
+    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 15 words, 4 from 40 on."""
     return float(sum(word_count(response) >= least for least in VERBOSITY_WORDS))
 
 
