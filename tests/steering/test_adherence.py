@@ -56,6 +56,13 @@ def test_leakage_is_what_remains_of_another_request():
     assert abs(clean["wit"]["humor"].value or 0) < 1e-6
 
 
+def test_leakage_of_requests_one_at_a_time_is_the_plain_correlation():
+    """Nothing else is requested with humor, so that nothing is given: r of (0, 2, 4) and (1, 2, 2) is 3 / sqrt(12) = 0.866."""
+    rows = [row(p, {"humor": h}, {"humor": h, "wit": w}) for p in range(4) for h, w in ((0, 1), (2, 2), (4, 2))]
+    rows += [row(p, {"wit": w}, {"humor": 9 * p, "wit": w}) for p in range(4) for w in (0, 4)]
+    assert adherence.measure(rows, resamples=100).leakage["humor"]["wit"].value == pytest.approx(3 / 12**0.5)
+
+
 def test_drawn_requests_are_judged_on_all_rows_and_said_so():
     """Two attributes that were always requested alike: what one does cannot be told from the other, and no figure pretends to."""
     rows = [row(p, {"humor": h, "wit": h}, {"humor": h + 0.1 * p, "wit": 4 - h}) for p in range(4) for h in (0, 2, 4)]
@@ -73,7 +80,7 @@ def test_missing_and_constant_measures_are_none_and_named():
     assert (humor.rows, humor.spearman.value, humor.spearman.why) == (4, None, "measured humor does not vary over 4 rows")
     assert (humor.error.value, wit.rows, wit.error.value) == (2.0, 0, None)
     assert (wit.error.why, wit.moved["humor"].why) == ("no row was measured", "requested at one level only")
-    assert measured.leakage["humor"]["wit"].why == "no row has a measured wit and requests of humor, wit"
+    assert measured.leakage["humor"]["wit"].why == "no row has a request of humor and a measured wit"
     assert measured.warnings == ["wit was requested, and is not measured in any row"]
 
 

@@ -182,12 +182,16 @@ def _moved(asked_N: np.ndarray, measured_N: np.ndarray, compared_N: np.ndarray, 
 
 
 def _leakage(a: str, b: str, table: _Table) -> Estimate:
-    """The partial correlation of requested a and measured b, given the requests of all others, b's own among them, over the rows that have all of these."""
-    others = [values_N for name, values_N in table.requested.items() if name != a]
-    known_N = np.isfinite(np.column_stack([table.requested[a], table.measured[b], *others])).all(1)
-    given_NZ = np.column_stack([np.zeros(known_N.sum()), *(values_N[known_N] for values_N in others)])
+    """The partial correlation of requested a and measured b, given the requests of all others, b's own among them, over the rows that have both.
+
+    A request that is left free has no rating: whether it is free is given beside it.
+    """
+    known_N = np.isfinite(table.requested[a]) & np.isfinite(table.measured[b])
     if not known_N.any():
-        return Estimate(None, why=f"no row has a measured {b} and requests of {', '.join(table.requested)}")
+        return Estimate(None, why=f"no row has a request of {a} and a measured {b}")
+    others = [values_N[known_N] for name, values_N in table.requested.items() if name != a]
+    given_NZ = np.column_stack([np.zeros(known_N.sum()), *others, *(np.isnan(values_N) for values_N in others)])
+    given_NZ = np.nan_to_num(given_NZ, nan=0.0)
     x_N, y_N = table.requested[a][known_N], table.measured[b][known_N]
     return statistics.partial_correlation(x_N, y_N, given_NZ, table.clusters.where(known_N), f"requested {a}", f"measured {b}")
 
