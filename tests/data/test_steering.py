@@ -10,7 +10,7 @@ import pytest
 
 from tests import models
 from workbench.data.chat import Chat
-from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated
+from workbench.data.rows import Conversation, Group, Malformed, Message, Preference, PromptOnly, Rated
 from workbench.data.steering import attribute_string, conditioned
 from workbench.data.targets import FILE, Targets
 from workbench.rundir.opening import Unreadable
@@ -71,6 +71,21 @@ def test_under_user_each_question_has_its_own() -> None:
     assert "Who?\n\nquality:4,humor:2.5" in text
     assert "Why?\n\nhumor:0" in text
     assert [part[:3] for part in learnt] == ["Me.", "So."]
+
+
+def test_under_answer_each_rated_answer_begins_with_its_own_which_is_not_learnt() -> None:
+    chat = Chat(models.tokenizer(), None, STEERING.model_copy(update={"layout": "answer"}))
+    text, learnt = shown(chat, TALK)
+    assert "quality:4,humor:2.5\nMe." in text and "humor:0\nSo." in text
+    assert [part[:3] for part in learnt] == ["Me.", "So."]
+    prompt = (Message("user", "Who?"), Message("assistant", "Me."), Message("user", "Why?", ratings={"humor": 0}))
+    asked = str(chat.tokenizer.decode(chat.prompt(prompt)))
+    assert asked.endswith("humor:0\n")
+    row = chat.one(Conversation((*prompt[:2], Message("user", "Why?"), Message("assistant", "So.", ratings={"humor": 0}))))
+    assert row.prefix[: len(chat.prompt(prompt))] == chat.prompt(prompt)  # trained as it is sampled
+    assert not any(row.learn[: len(chat.prompt(prompt))]) and all(row.learn[len(chat.prompt(prompt)) :])
+    group = chat.one(Group(prompt, ("So.", "Well."), (-1.0, -2.0), (-3.0, -4.0)))
+    assert list(group.prefix) == chat.prompt(prompt) and len(group.branches) == 2
 
 
 def test_nemo_aligners_template_to_the_letter() -> None:

@@ -14,7 +14,7 @@ from workbench.steering import rules
     [
         *(
             ("verbosity", " ".join(["word"] * words), rating)
-            for words, rating in ((0, 0), (14, 0), (15, 1), (21, 1), (22, 2), (31, 3), (39, 3), (40, 4), (500, 4))
+            for words, rating in ((0, 0), (15, 0), (16, 1), (24, 1), (25, 2), (33, 3), (41, 3), (42, 4), (500, 4))
         ),
         ("quotes", 'He said "yes".', 4),
         ("quotes", "It's the cats' own.", 0),

@@ -14,8 +14,9 @@ from workbench.steering import rules
 
 HELD_OUT = 50
 ATTRIBUTES = ("verbosity", "bullets", "question")
-LISTS, ASKING = 0.6, 0.35
-"""The share of answers of several sentences that become a list, and the share of all that end with a question."""
+ANSWERS = 120
+"""How many answers are rewritten: few, so that a model soon knows their texts, and what is left to learn is what the ratings say."""
+LEAST_SENTENCES = 3
 QUESTIONS = (
     "Does that help?",
     "What do you think?",
@@ -35,14 +36,17 @@ def held_out(pairs: Pairs) -> list[str]:
 
 
 def rated(pairs: Pairs, left_out: Iterable[str]) -> list[dict[str, object]]:
-    """Each answer of the other prompts' pairs once, rewritten, with what the rules say of it, in the order of their hashes. Answers without a whole sentence are left out."""
+    """Answers of several sentences to other prompts, one a prompt, each in every way of writing it, with what the rules say, in the order of their hashes."""
     unseen = set(left_out)
-    answers = {(pair["prompt"], pair[side].strip()) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen}
+    texts = {(pair["prompt"], pair[side].strip()) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen}
+    answers = {
+        prompt: sentences
+        for prompt, text in sorted(texts, key=lambda each: _hash("\0".join(each)))
+        if len(sentences := whole_sentences(text)) >= LEAST_SENTENCES
+    }
+    written = [(prompt, text) for prompt in sorted(answers, key=_hash)[:ANSWERS] for text in ways(answers[prompt])]
     rows: list[dict[str, object]] = []
-    for prompt, answer in sorted(answers, key=lambda each: _hash("\0".join(each))):
-        if not (sentences := whole_sentences(answer)):
-            continue
-        response = rewritten(sentences, _hash("\0".join(("rewritten", prompt, answer))))
+    for prompt, response in sorted(written, key=lambda each: _hash("\0".join(each))):
         given = {name: rules.rate(name, rules.RULES[name], [], response) for name in ATTRIBUTES}
         ratings = {name: int(rating) for name, rating in given.items() if rating is not None}
         rows.append({"prompt": prompt, "response": response, "attributes": ratings})
@@ -55,13 +59,12 @@ def whole_sentences(answer: str) -> list[str]:
     return [answer[start:end].strip() for start, end in itertools.pairwise([0, *ends])]
 
 
-def rewritten(sentences: Sequence[str], digest: str) -> str:
-    """The sentences, as a list or not, with a question at the end or not, as the digits of a hash say."""
-    listed, asks, which = (int(digest[at : at + 8], 16) / 16**8 for at in (0, 8, 16))
-    question = [QUESTIONS[int(which * len(QUESTIONS))]] if asks < ASKING else []
-    if listed < LISTS and len(sentences) > 1:
-        return "\n".join([*(f"- {' '.join(sentence.split())}" for sentence in sentences), *question])
-    return " ".join([*sentences, *question])
+def ways(sentences: Sequence[str]) -> list[str]:
+    """The first sentences, the first two, and so on; of two and more also as a list, an item a sentence; each also with a question at the end."""
+    lines = [" ".join(sentence.split()) for sentence in sentences]
+    written = [" ".join(lines[:count]) for count in range(1, len(lines) + 1)]
+    written += ["\n".join(f"- {line}" for line in lines[:count]) for count in range(2, len(lines) + 1)]
+    return [*written, *(f"{text}{chr(10) if text.startswith('- ') else ' '}{QUESTIONS[len(text) % len(QUESTIONS)]}" for text in written)]
 
 
 def write(folder: Path) -> tuple[Path, Path]:

@@ -20,7 +20,7 @@ from workbench.data import nemo_template
 from workbench.data.marks import Span
 from workbench.data.packing import Row
 from workbench.data.rows import Conversation, Group, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
-from workbench.data.steering import conditioned, declared
+from workbench.data.steering import answer_to, conditioned, declared
 from workbench.data.template import Ask, Layout, Template
 from workbench.data.tokenizer import end_token
 from workbench.settings import Data, Steering
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PART_CHARACTERS = 64
 """Of a text of more than four times so many characters an allowed token, first a part of so many is encoded, to see whether it is far too long."""
-TO_BE_ANSWERED = Message("assistant", "Yes")
+TO_BE_ANSWERED = "Yes"
 """Stands for the answer of a prompt, to see where the prompt ends."""
 
 
@@ -359,8 +359,8 @@ def _asks(row: TextRow) -> list[Ask]:
     if isinstance(row, Conversation):
         return [Ask(row.messages, row.tools)]
     if isinstance(row, PromptOnly):
-        return [Ask((*row.prompt, TO_BE_ANSWERED), row.tools)]
-    return [Ask((*row.prompt, Message("assistant", answer)), row.tools) for answer in row.answers]
+        return [Ask((*row.prompt, answer_to(row.prompt, TO_BE_ANSWERED)), row.tools)]
+    return [Ask((*row.prompt, answer_to(row.prompt, answer)), row.tools) for answer in row.answers]
 
 
 def _values(row: TextRow) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Message:
     """One turn. `learn` is False for an assistant's turn that is not to be learnt from; `extra` has values for some of `EXTRA`.
 
     A turn that only calls tools has an empty content. `ratings` are those that an assistant's turn was given, by attribute, as a prompt's last turn has
-    those that its answer is asked for.
+    those that its answer is asked for. An assistant's text begins with `given`, which is not learnt; so does the answer to a prompt whose last turn has it.
     """
 
     role: Role
@@ -57,6 +57,7 @@ class Message:
     learn: bool = True
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     ratings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    given: str = ""
 
 
 @dataclass(frozen=True)

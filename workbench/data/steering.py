@@ -54,6 +54,12 @@ def conditioned(messages: Sequence[Message], steering: Steering) -> tuple[Messag
         if result[0].role == "system":
             return (_with_line(result[0], last), *result[1:])
         return (Message("system", last), *result)
+    if steering.layout == "answer":
+        for i, text in texts.items():
+            result[i] = dataclasses.replace(result[i], given=f"{text}\n")
+            if result[i].role == "assistant":
+                result[i] = dataclasses.replace(result[i], content=result[i].given + result[i].content)
+        return tuple(result)
     for i, text in texts.items():
         asking = next((k for k in range(i, -1, -1) if result[k].role == "user"), None)
         if asking is None:
@@ -67,3 +73,9 @@ def conditioned(messages: Sequence[Message], steering: Steering) -> tuple[Messag
 
 def _with_line(message: Message, line: str) -> Message:
     return dataclasses.replace(message, content=f"{message.content}\n\n{line}" if message.content else line)
+
+
+def answer_to(prompt: Sequence[Message], text: str) -> Message:
+    """An answer to a prompt, after what it is given to begin with."""
+    given = prompt[-1].given
+    return Message("assistant", given + text, given=given)

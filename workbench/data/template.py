@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workbench.data import templating
@@ -119,7 +119,7 @@ class Template:
         turns = [Turn.at(message, marks.get(2 * k), marks.get(2 * k + 1), depth, whole) for k, message in enumerate(ask.messages)]
         try:
             self._check_extras(ask.messages, marks)
-            return self._placed(turns, whole, asked, blocks)
+            return _after_given(self._placed(turns, whole, asked, blocks), ask.messages)
         except Malformed as error:
             return error
 
@@ -342,6 +342,21 @@ class Template:
                 source = self._tokenizer.get_chat_template(tools=[TOOL] if has_tools else None)
                 texts.update(zip(numbers, templating.render(source, [renderings[i] for i in numbers], self._names, self._of), strict=True))
         return [texts[i] for i in range(len(renderings))]
+
+
+def _after_given(layout: Layout, messages: Sequence[Message]) -> Layout:
+    """The layout with what answers are given to begin with in the prompt, and not learnt."""
+    prompt, learnt = layout.prompt, dict(layout.learnt)
+    for k, message in enumerate(messages):
+        if message.role != "assistant" or not message.given:
+            continue
+        span = layout.contents[k]
+        if span is None or not layout.text.startswith(message.given, span[0]):
+            raise Malformed(f"an answer whose beginning the chat template keeps; {WAY_OUT}", f"one whose {message.given!r} it leaves out or changes")
+        begin = span[0] + len(message.given)
+        prompt = begin if k == len(messages) - 1 else prompt
+        learnt |= {k: [(max(a, begin), b) for a, b in learnt[k] if b > begin]} if k in learnt else {}
+    return replace(layout, prompt=prompt, learnt=learnt)
 
 
 class _Rewritten(Malformed):

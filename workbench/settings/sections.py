@@ -227,10 +227,11 @@ class Steering(Frozen):
     attributes: tuple[str, ...] = Field(default=STEERLM, min_length=1, description="The attributes, in the order in which they are written.")
     lowest: int = Field(default=0, description="The least rating.")
     highest: int = Field(default=4, description="The greatest rating; an ordinal head and the sliders have every whole number between.")
-    layout: Literal["system", "user", "nemo"] = Field(
+    layout: Literal["system", "user", "answer", "nemo"] = Field(
         default="system",
-        description="Where `quality:4,toxicity:0` stands: at the end of the system turn, or of the question before each rated answer; nemo: in NeMo-Aligner's"
-        " own template (`<extra_id_2>`), in place of the model's.",
+        description="Where `quality:4,toxicity:0` stands: at the end of the system turn, or of the question before each rated answer; answer: in a line before"
+        " the answer, in the assistant's turn, which small models follow soonest; nemo: in NeMo-Aligner's own template (`<extra_id_2>`), in place of the"
+        " model's.",
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from workbench.settings import functions
 Prompt = Sequence[Mapping[str, str]]
 Rule = Callable[[Prompt, str], float | None]
 
-VERBOSITY_WORDS = (15, 22, 31, 40)
+VERBOSITY_WORDS = (16, 25, 33, 42)
 """Words from which an answer is of verbosity 1, 2, 3 and 4: the quintiles of the demo's answers."""
 HIGHEST = 4
 _WORD = re.compile(r"\S*\w\S*")
@@ -34,7 +34,7 @@ def word_count(response: str) -> int:
 
 
 def verbosity(prompt: Prompt, response: str) -> float:
-    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 15 words, 4 from 40 on."""
+    """How many of `VERBOSITY_WORDS` the answer has in words: 0 below 16 words, 4 from 42 on."""
     return float(sum(word_count(response) >= least for least in VERBOSITY_WORDS))
 
 
