@@ -54,7 +54,7 @@ def reading_only(monkeypatch):
     permission.only_read("only to be read")
 
 
-@pytest.mark.parametrize("function", CHANGES, ids=lambda function: function.__qualname__)
+@pytest.mark.parametrize("function", sorted(CHANGES, key=lambda function: function.__qualname__), ids=lambda function: function.__qualname__)
 def test_what_changes_something_refuses(function, reading_only):
     wanted = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     with pytest.raises(PermissionError, match="only to be read"):
