@@ -98,8 +98,10 @@ def with_targets(endpoint_id: str, model: str, attributes: Mapping[str, float]) 
     """
     served = _served_model(endpoint_id, model).model
     known = _targets(served).steering.attributes
-    if not attributes or (unknown := sorted(set(attributes) - set(known))):
-        raise ValueError(f"set a slider: {model} takes {', '.join(known)}" if not attributes else f"{model} has no attribute {unknown[0]}")
+    if not attributes:
+        raise ValueError(f"set a slider: {model} takes {', '.join(known)}")
+    if unknown := sorted(set(attributes) - set(known)):
+        raise ValueError(f"{model} has no attribute {unknown[0]}; it takes {', '.join(known)}")
     words = [f"answers.job.targets={quoted([dict(attributes)])}"]
     folder = Path(served.source)
     if not (folder.is_absolute() and listing.is_run(folder.parent.parent)):
