@@ -13,7 +13,7 @@ from workbench.settings.shipped import PACKAGE
 from workbench.steering import rules
 
 HELD_OUT = 50
-ATTRIBUTES = ("verbosity", "bullets", "question")
+ATTRIBUTES = ("bullets", "question", "verbosity")
 ANSWERS = 120
 """How many answers are rewritten: few, so that a model soon knows their texts, and what is left to learn is what the ratings say."""
 LEAST_SENTENCES = 3
