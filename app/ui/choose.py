@@ -93,9 +93,9 @@ def launch_with(kind: str, checkpoint: str) -> None:
     st.switch_page("pages/launch.py", query_params={"job": kind, "checkpoint": checkpoint})
 
 
-def open_new_pipeline(name: str, words: Sequence[str]) -> None:
+def open_new_pipeline(name: str, overrides: Sequence[str]) -> None:
     """Open the launcher of pipelines, filled."""
-    st.switch_page("pages/pipelines.py", query_params={"new": name, "words": shlex.join(words)})
+    st.switch_page("pages/pipelines.py", query_params={"new": name, "set": shlex.join(overrides)})
 
 
 def cloned_run() -> api.Run | None:

@@ -129,7 +129,7 @@ def launcher() -> None:
         )
         typed = right.text_input(
             "Changed settings",
-            st.query_params.get("words", "") if wanted else "",
+            st.query_params.get("set", "") if wanted else "",
             key="new-pipeline-words",
             placeholder="seed=3 backend=slurm train.algorithm.lr=1e-4",
             help="Words as on the command line: of all stages, or of one where its name comes first.",

@@ -51,8 +51,8 @@ def launch(wanted: Mapping[str, object]) -> None:
         else {}
     )
     try:
-        name, words = api.with_targets(str(wanted["endpoint"]), str(wanted["model"]), attributes)
+        name, overrides = api.with_targets(str(wanted["endpoint"]), str(wanted["model"]), attributes)
     except ValueError as error:
         st.warning(frame.sentence(str(error)), icon=":material/tune:")
     else:
-        choose.open_new_pipeline(name, words)
+        choose.open_new_pipeline(name, overrides)

@@ -20,7 +20,7 @@ LEAST_SENTENCES = 3
 QUESTIONS = (
     "Does that help?",
     "What do you think?",
-    "Shall I go on?",
+    "Shall I continue?",
     "Would you like to know more?",
     "Is that what you had in mind?",
     "Which part matters most to you?",

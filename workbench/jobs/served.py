@@ -89,7 +89,7 @@ def targets_of(endpoint_id: str, model: str) -> Targets:
 
 
 def with_targets(endpoint_id: str, model: str, attributes: Mapping[str, float]) -> tuple[str, list[str]]:
-    """The pipeline, and its words, that trains a model which answers as a served one does with these ratings, without being asked.
+    """The pipeline that trains a model which answers as a served one does with these ratings, without being asked; and what to override in it.
 
     The prompts are those that the served model was trained on, where its run is there; else yours to say.
 
@@ -102,13 +102,13 @@ def with_targets(endpoint_id: str, model: str, attributes: Mapping[str, float]) 
         raise ValueError(f"set a slider: {model} takes {', '.join(known)}")
     if unknown := sorted(set(attributes) - set(known)):
         raise ValueError(f"{model} has no attribute {unknown[0]}; it takes {', '.join(known)}")
-    words = [f"answers.job.targets={quoted([dict(attributes)])}"]
+    overrides = [f"answers.job.targets={quoted([dict(attributes)])}"]
     folder = Path(served.source)
     if not (folder.is_absolute() and listing.is_run(folder.parent.parent)):
-        return FIXED_TARGETS, [*words, f"answers.model.source={quoted(served.source)}", f"sft.model.source={quoted(served.source)}"]
+        return FIXED_TARGETS, [*overrides, f"answers.model.source={quoted(served.source)}", f"sft.model.source={quoted(served.source)}"]
     experiment = stored.experiment(RunDir(folder.parent.parent))
-    words += [f"answers.job.checkpoint={quoted(f'{folder.parent.parent.name}:{folder.name}')}", f"sft.model.source={quoted(experiment.model.source)}"]
-    return FIXED_TARGETS, words + ([f"answers.data.train={quoted(experiment.data.train)}"] if experiment.data.train else [])
+    overrides += [f"answers.job.checkpoint={quoted(f'{folder.parent.parent.name}:{folder.name}')}", f"sft.model.source={quoted(experiment.model.source)}"]
+    return FIXED_TARGETS, overrides + ([f"answers.data.train={quoted(experiment.data.train)}"] if experiment.data.train else [])
 
 
 def _served_model(endpoint_id: str, model: str) -> Served:
