@@ -107,7 +107,10 @@ def with_targets(endpoint_id: str, model: str, attributes: Mapping[str, float]) 
     if not (folder.is_absolute() and listing.is_run(folder.parent.parent)):
         return FIXED_TARGETS, [*overrides, f"answers.model.source={quoted(served.source)}", f"sft.model.source={quoted(served.source)}"]
     experiment = stored.experiment(RunDir(folder.parent.parent))
-    overrides += [f"answers.job.checkpoint={quoted(f'{folder.parent.parent.name}:{folder.name}')}", f"sft.model.source={quoted(experiment.model.source)}"]
+    overrides += [
+        f"answers.job.checkpoint={quoted(f'{folder.parent.parent.name}:{folder.name}')}",
+        f"sft.model.source={quoted(experiment.model.source)}",
+    ]
     return FIXED_TARGETS, overrides + ([f"answers.data.train={quoted(experiment.data.train)}"] if experiment.data.train else [])
 
 
