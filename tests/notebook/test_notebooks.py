@@ -163,10 +163,10 @@ def test_07_analyse_rollouts_with_duckdb(run_notebook: Run) -> None:
 def test_08_steerlm_sliders(run_notebook: Run) -> None:
     done = run_notebook("08")
     run = run_of("steering: trained")
-    assert run.spec.data.steering is not None and run.spec.data.steering.attributes == ("verbosity", "bullets")
+    assert run.spec.data.steering is not None and run.spec.data.steering.attributes == ("bullets", "question", "verbosity")
     assert "5 levels; words by level: [" in done.text("len(sweep)")
     assert "over 15 answers" in done.text("Spearman of requested")
     assert "2 messages" in done.text("chat.say") and "'stopped'" in done.text("sliders.stop()")
-    assert "20 answers; the last: {'bullets': 0.0, 'verbosity': 4.0}" in done.text("sliders.rows[-1]")
+    assert "20 answers; the last: {'bullets': 0.0, 'question': 0.0, 'verbosity': 4.0}" in done.text("sliders.rows[-1]")
     assert "AttributeSliders(" in done.picture("wb.steer")
     assert len(wb.runs(job="serve")) == 1  # the chat found the endpoint of the sliders
