@@ -93,9 +93,14 @@ def launch_with(kind: str, checkpoint: str) -> None:
     st.switch_page("pages/launch.py", query_params={"job": kind, "checkpoint": checkpoint})
 
 
+NEW_PIPELINE = "filled-pipeline"
+"""What the launcher of pipelines is to be filled with, in the visitor's session: no link from elsewhere can fill it."""
+
+
 def open_new_pipeline(name: str, overrides: Sequence[str]) -> None:
     """Open the launcher of pipelines, filled."""
-    st.switch_page("pages/pipelines.py", query_params={"new": name, "set": shlex.join(overrides)})
+    st.session_state[NEW_PIPELINE] = (name, shlex.join(overrides))
+    st.switch_page("pages/pipelines.py")
 
 
 def cloned_run() -> api.Run | None:

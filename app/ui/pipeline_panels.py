@@ -118,18 +118,18 @@ def _card(stage: StageStatus, number: int) -> None:
 def launcher() -> None:
     """Choose a pipeline, change what is to be changed by words, and launch it."""
     names = pipelines.shipped()
+    if filled := st.session_state.pop(choose.NEW_PIPELINE, None):
+        st.session_state["new-pipeline-name"], st.session_state["new-pipeline-words"] = filled
     with st.container(border=True, key="new-pipeline"):
         left, right = st.columns([2, 3], gap="medium")
         name = left.selectbox(
             "Start a pipeline",
             names,
-            index=names.index(wanted) if (wanted := st.query_params.get("new", "")) in names else 0,
             key="new-pipeline-name",
             help="A file in `conf/pipeline/`. Your own is launched from a terminal by its path.",
         )
         typed = right.text_input(
             "Changed settings",
-            st.query_params.get("set", "") if wanted else "",
             key="new-pipeline-words",
             placeholder="seed=3 backend=slurm train.algorithm.lr=1e-4",
             help="Words as on the command line: of all stages, or of one where its name comes first.",

@@ -73,7 +73,9 @@ def test_checkpoints_that_can_be_served_are_listed(runs):
 
 def test_a_setting_of_the_sliders_fills_the_launcher_of_pipelines(app, endpoint):
     name, typed = api.with_targets(endpoint.run.id, "steerlm", {"verbosity": 4, "humor": 0})
-    page = app("pipelines", new=name, set=shlex.join(typed))
+    page = app("pipelines")
+    page.session_state["filled-pipeline"] = (name, shlex.join(typed))
+    page = page.run()
     command = next(code.value for code in page.code if code.value.startswith("workbench run pipeline=fixed_targets"))
     overrides = [word for word in shlex.split(command) if not word.startswith(("workbench", "run", "pipeline="))]
     plan = pipelines.with_overrides(pipelines.read(name), overrides)
