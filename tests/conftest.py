@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for each in ("COLUMNS", "LINES"):  # readline sets them in what pytest-xdist starts; a console that is made while they are set keeps that width
+    os.environ.pop(each, None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore Ctrl-C, and so all that this starts
 
 settings.register_profile("certain", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])  # whatever else the machine does
