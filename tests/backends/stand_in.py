@@ -15,8 +15,8 @@ from workbench.processes import driver
 from workbench.rundir import store
 from workbench.settings import Watch
 
-BUSY = "from workbench.rundir import beats; beats.begin(run, 'actor'); keep = bytearray(200 << 20); end = time.time() + 900\nwhile time.time() < end: pass"
-"""A rank that is busy for a quarter of an hour, with 200 MiB."""
+BUSY = "keep = bytearray(200 << 20); beats.begin(run, 'actor'); end = time.time() + 900\nwhile time.time() < end: pass"
+"""A rank that is busy for a quarter of an hour, with 200 MiB from its first beat on."""
 
 
 def curve(n: int) -> list[float]:
