@@ -50,6 +50,8 @@ class Progress:
         self._attempt = run.status.attempt
         self._cursor = ByteCursor()
         self._changes: Changes = {}
+        self._alarm: str | None = None
+        self._said = ""  # what an alarm replaces
         self._log = log.Log(LOG_INTERVAL_S)
         self._written = self._beaten = -math.inf
         for _ in run.events(self._cursor):
@@ -63,6 +65,7 @@ class Progress:
             log.say(f"restarting as attempt {attempt}")
             self._run.move((State.QUEUED, State.STARTING, State.RUNNING), state=State.STARTING)
             self._run.update(attempt=attempt, message=f"restarting as attempt {attempt}")
+            self._changes.pop("message", None)  # of the attempt before
         for event in self._run.events(self._cursor):
             self._take(event)
             came = True
@@ -73,9 +76,13 @@ class Progress:
             self._run.beat()
         return came
 
-    def say(self, message: str) -> None:
-        """Put a message of the driver's own into the status."""
-        self._changes["message"] = message
+    def alarm(self, message: str) -> None:
+        """Put an alarm's message into the status. With "" it is over: what it replaced stands there again, or what was said meanwhile."""
+        said = self._changes.get("message", self._run.status.message)
+        if said != self._alarm:
+            self._said = said
+        self._alarm = message or None
+        self._changes["message"] = message or self._said
 
     def flush(self) -> None:
         if self._changes:
@@ -222,7 +229,7 @@ class _Drive:
         if self._progress.poll(attempt):
             self._hangs.moved()
         if self._hangs.poll(attempt, self._progress.running):
-            self._progress.say(f"hang: {self._hangs.message}" if self._hangs.message else "")
+            self._progress.alarm(f"hang: {self._hangs.message}" if self._hangs.message else "")
         self._ran = self._ran or self._progress.running
         requests = self._run.requests(self._requests)
         self._stopping = self._stopping or any(request["request"] == "stop" and "attempt" not in request for request in requests)
