@@ -1,8 +1,9 @@
-"""The real app in a real Chromium: one server a test, on a port of its own, and a page that records what it asks for."""
+"""The real app in a real Chromium: one of each for all tests of the folder, and for each test an empty folder of runs and a page that records what it asks for."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from workbench.bench.browser import CHROMIUM, Server, chromium, new_page
+from workbench.steering import presets
 
 expect.set_options(timeout=60_000)  # a busy machine draws late; what has to come soon is timed where that is promised
 LOSS = '[data-chart="loss"]'
@@ -54,36 +56,68 @@ def until_charted(page: Page, step: int) -> float:
     return time.perf_counter() - began
 
 
-@pytest.fixture
-def runs(tmp_path) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def server(runs) -> Iterator[Server]:
-    server = Server(runs)
+@contextmanager
+def started(folder: Path) -> Iterator[Server]:
+    """The app over an empty folder of runs, with this process's environment."""
+    server = Server(folder / "runs")
+    server.runs.mkdir()
     server.start()
     yield server
     server.stop()
 
 
-@contextmanager
-def browser_page(server: Server, **options) -> Iterator[tuple[Page, Seen]]:
-    """A page that is logged in to the server's app."""
-    with chromium() as browser:
-        page = new_page(browser, server, **options)
-        seen = Seen()
-        seen.watch(page)
-        yield page, seen
+@pytest.fixture(scope="package")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What all tests look at. A module whose tests change the environment of the app has a fixture of this name that starts one a test."""
+    with started(tmp_path_factory.mktemp("app")) as server:
+        yield server
 
 
 @pytest.fixture
-def page_and_seen(server: Server) -> Iterator[tuple[Page, Seen]]:
+def runs(app: Server) -> Path:
+    """The app's folder of runs, without those of the test before."""
+    for each in app.runs.iterdir():
+        shutil.rmtree(each)
+    (app.state / presets.FILE).unlink(missing_ok=True)
+    return app.runs
+
+
+@pytest.fixture
+def server(app: Server, runs: Path) -> Server:
+    return app
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Playwright takes one at a time: who has this fixture starts no other."""
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}")
-    with browser_page(server) as pair:
+    with chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def page_of(browser: Browser, server: Server, **options) -> Iterator[tuple[Page, Seen]]:
+    """A page that is logged in to the server's app, with nothing of what other pages keep."""
+    page = new_page(browser, server, **options)
+    seen = Seen()
+    seen.watch(page)
+    try:
+        yield page, seen
+    finally:
+        page.context.close()
+
+
+@contextmanager
+def browser_page(server: Server, **options) -> Iterator[tuple[Page, Seen]]:
+    """The same in a browser of its own."""
+    with chromium() as browser, page_of(browser, server, **options) as pair:
+        yield pair
+
+
+@pytest.fixture
+def page_and_seen(browser: Browser, server: Server) -> Iterator[tuple[Page, Seen]]:
+    with page_of(browser, server) as pair:
         yield pair
 
 

@@ -1,6 +1,7 @@
 """The Cluster page in Chromium: this machine with a run, and a made-up SLURM of many nodes, behind stand-ins for its commands."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from playwright.sync_api import expect
 from tests.app import synthetic
 from tests.backends import stand_in
 from tests.backends.slurm_commands import PARTITION, SEP, node
-from tests.browser.conftest import browser_page
+from tests.browser.conftest import page_of, settled, started
 from workbench import api
+from workbench.bench.browser import Server
 
 pytestmark = pytest.mark.browser
 PICTURE = "/tmp/cluster-{}.png"
@@ -51,6 +53,13 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Server]:
+    """A test that has `slurm` names it before what is of the app: then that finds SLURM's commands."""
+    with started(tmp_path) as server:
+        yield server
+
+
 def test_this_machine_shows_a_runs_processes_and_refreshes_by_itself(server, page, seen):
     page.goto(f"{server.url}/cluster")
     expect(page.get_by_text("Nothing of yours runs here.")).to_be_visible()
@@ -83,23 +92,23 @@ def test_slurms_nodes_are_tiles_that_say_what_they_do(slurm, server, page, seen)
     assert seen.errors == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 390)])
 @pytest.mark.parametrize("where", ["slurm", "here"])
-def test_picture(request, where, scheme, width):
+def test_picture(request, where):
     if where == "slurm":
         request.getfixturevalue("slurm")
-    server = request.getfixturevalue("server")
+    server, browser = request.getfixturevalue("server"), request.getfixturevalue("browser")
     run = api.Run(stand_in.start(server.runs, stand_in.BUSY, ranks_per_node=2).dir)
     try:
         run.dir.spec_path.chmod(0o600)
         run.dir.spec_path.write_text(synthetic.spec_yaml())
-        with browser_page(server, color_scheme=scheme) as (page, seen):
-            page.set_viewport_size({"width": width, "height": 1500})
-            page.goto(f"{server.url}/cluster")
-            expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=120_000)
-            page.wait_for_timeout(3000)
-            page.screenshot(path=PICTURE.format(f"{where}-{scheme}-{width}"))
-            assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-            assert seen.errors == []
+        for scheme, width in (("light", 1440), ("dark", 1440), ("light", 390)):
+            with page_of(browser, server, color_scheme=scheme) as (page, seen):
+                page.set_viewport_size({"width": width, "height": 1500})
+                page.goto(f"{server.url}/cluster")
+                expect(page.get_by_text("2 ranks on")).to_be_visible(timeout=120_000)
+                settled(page)
+                page.screenshot(path=PICTURE.format(f"{where}-{scheme}-{width}"))
+                assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), (scheme, width)
+                assert seen.errors == []
     finally:
         run.kill()

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import LOSS, until_charted
+from tests.browser.conftest import LOSS, started, until_charted
+from tests.hold import Hold
 from tests.waiting import until
+from workbench.bench.browser import Server
 from workbench.rundir.store import RunDir, State
 
 pytestmark = pytest.mark.browser
 STEPS = 300
+
+
+@pytest.fixture
+def app(hold: Hold, tmp_path: Path) -> Iterator[Server]:
+    """Its runs stand still where they are told to."""
+    with started(tmp_path) as server:
+        yield server
 
 
 def curve(page: Page) -> tuple[list[int], list[float]]:

@@ -1,4 +1,4 @@
-"""What a narrow window leaves in sight on Launch, and how the rows of Runs are opened; one server for all."""
+"""What a narrow window leaves in sight on Launch, and how the rows of Runs are opened."""
 
 import pytest
 from playwright.sync_api import expect

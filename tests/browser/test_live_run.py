@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic
-from tests.browser.conftest import LOSS, settled, until_charted
+from tests.browser.conftest import LOSS, page_of, settled, until_charted
 from tests.waiting import until
 from workbench.rundir import listing
 from workbench.rundir.events import EventWriter
@@ -112,13 +112,11 @@ def test_smoothing_and_time_axis(server, page, seen):
     assert seen.errors == []
 
 
-def test_the_charts_follow_the_theme(server):
-    from tests.browser.conftest import browser_page
-
+def test_the_charts_follow_the_theme(browser, server):
     run = synthetic.make(server.runs, "dpo-demo", 30, 200)
     colours = {}
     for scheme in ("light", "dark"):
-        with browser_page(server, color_scheme=scheme) as (page, seen):
+        with page_of(browser, server, color_scheme=scheme) as (page, seen):
             page.goto(f"{server.url}/run?id={run.id}")
             until_charted(page, 30)
             colours[scheme] = page.evaluate(f"() => document.querySelector('{LOSS} .wb-plot').layout.font.color")

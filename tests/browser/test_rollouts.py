@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
-from tests.browser.conftest import browser_page, settled
+from tests.browser.conftest import page_of, settled
 from workbench.rundir import rollouts
 
 pytestmark = pytest.mark.browser
@@ -97,9 +97,9 @@ def test_follow_and_compare(server, page, seen):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_picture(server, scheme):
+def test_picture(browser, server, scheme):
     run = synthetic_rollouts.make(server.runs, 60)
-    with browser_page(server, color_scheme=scheme) as (page, seen):
+    with page_of(browser, server, color_scheme=scheme) as (page, seen):
         page.set_viewport_size({"width": 1440, "height": 1620})
         opened(server, page, run)
         page.get_by_role("radio", name="Advantage").or_(page.get_by_role("button", name="Advantage", exact=True)).first.click()

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.app import synthetic_rollouts
-from tests.browser.conftest import browser_page
+from tests.browser.conftest import page_of
 from workbench.rundir.events import EventWriter
 from workbench.rundir.files import ByteCursor
 
@@ -63,7 +63,7 @@ def test_an_alarm_leads_to_its_rollout_and_goes_when_it_is_over(server, page, se
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_picture(server, scheme):
+def test_picture(browser, server, scheme):
     run = synthetic_rollouts.make(server.runs, 48)
     events, driver = EventWriter(run), EventWriter(run, "driver")
     events.write("alarm", step=31, name="length", message="the reward rises while answers grow from 22 to 41 tokens", rollouts=[3, 7])
@@ -71,7 +71,7 @@ def test_picture(server, scheme):
     events.write("alarm", step=48, name="KL blow-up", message="the policy is 61.2 nats from its reference (limit 50)", rollouts=[1, 9, 14])
     driver.write("alarm", step=48, name="hang", message="no rank made progress for 5 min; rank 1 does not beat", ranks=["actor 1"], seconds=300.0)
     events.write("control", step=20, request="set", values={"kl_coefficient": 0.05})
-    with browser_page(server, color_scheme=scheme) as (page, seen):
+    with page_of(browser, server, color_scheme=scheme) as (page, seen):
         page.set_viewport_size({"width": 1440, "height": 1560})
         page.goto(f"{server.url}/run?id={run.id}")
         for tab, ready in (("Profile", ".js-plotly-plot .bars"), ("Controls", "form, [data-testid=stForm]")):
