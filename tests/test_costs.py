@@ -12,13 +12,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import models
-from tests.extend import extended, workbench
+from tests.extend import extended, warm, workbench
 from workbench.rundir.store import RunDir
 
 ALGORITHM = '''"""REINFORCE towards what a second opinion finds likely, with the mass of the likeliest tokens as a metric."""
@@ -145,11 +146,12 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = extended(tmp_path_factory.mktemp("costs"), FILES)
     models.save(made / "model", tie_word_embeddings=True)
     (made / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(12)))
-    return made
+    with warm(made):
+        yield made
 
 
 def run(folder: Path, *words: str) -> RunDir:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extend import extended, python, workbench
+from tests.extend import extended, python, warm, workbench
 from tests.rooms import LEVELS, ONLY_IN, SOURCES
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
@@ -192,7 +192,7 @@ def train(cfg, rt):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the project with every example of the page."""
     yaml = {f"conf/{group}/{name}.yaml": f"name: {name}\n" for group, name in (("algorithm", "likelihood"), ("job", "count"), ("backend", "moab"))}
     based = {"workbench/algorithms/based.py": BASED, "conf/algorithm/based.yaml": "name: based\n"}
@@ -201,7 +201,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change(made / "workbench/metrics.py", "\nSAMPLER_S = ", f"\n{inline('SURPRISE = ')}\nSAMPLER_S = ")
     (made / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i}?", "answer": "" if i % 2 else str(i)}) + "\n" for i in range(8)))
     (made / "chats.jsonl").write_text("".join(json.dumps({"input": f"What is {i}?", "output": f"It is {i}."}) + "\n" for i in range(8)))
-    return made
+    with warm(made):
+        yield made
 
 
 def inline(beginning: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import models
-from tests.extend import extended, workbench
+from tests.extend import extended, warm, workbench
 from workbench.rundir.store import RunDir, State
 
 CLIMB = '''"""DPO against a reference that is moved up to the policy after every second step."""
@@ -41,12 +42,13 @@ def train(cfg, rt):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = extended(tmp_path_factory.mktemp("climb"), {"workbench/algorithms/climb.py": CLIMB, "conf/algorithm/climb.yaml": "name: climb\n"})
     models.save(made / "model", num_hidden_layers=2, tie_word_embeddings=True)
     rows = [{"prompt": f"What is {i}?", "chosen": f"{i} is bread.", "rejected": "Paris"} for i in range(16)]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return made
+    with warm(made):
+        yield made
 
 
 def run(folder: Path, *overrides: str, check: bool = True) -> RunDir:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests import models
+from tests.extend import extended, warm, workbench
 from tests.waiting import until
 from workbench.rundir import beats, rollouts
 from workbench.rundir.store import RunDir
 
-ROOT = Path(__file__).parents[2]
 KIND = '''"""Scores that somebody writes into a file: one number a line, or "unknown"."""
 
 from pathlib import Path
@@ -53,66 +49,60 @@ def scorer(name, config, given):
 
 
 @pytest.fixture
-def extended(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which the package has one kind more. What a test starts in it ends with the test."""
-    place = tmp_path / "package"
-    for part in ("workbench", "backends", "conf"):
-        shutil.copytree(ROOT / part, place / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    (place / "workbench/rewards/kinds/written.py").write_text(KIND)
-    folders = {"WORKBENCH_RUNS": str(tmp_path / "runs"), "WORKBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(place)}
-    environment = {**os.environ, **folders}
-    yield environment
-    for run in (tmp_path / "runs").glob("*"):
-        command(environment, "kill", run.name, check=False)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project with one kind more. What a test starts in it ends with the test."""
+    made = extended(tmp_path, {"workbench/rewards/kinds/written.py": KIND})
+    with warm(made):
+        yield made
+        for run in (made / "runs").glob("*"):
+            workbench(made, "kill", run.name)
 
 
-def command(environment: dict[str, str], *words: str, check: bool = True) -> str:
-    line = [sys.executable, "-m", "workbench.terminal.cli", *words]
-    done = subprocess.run(line, env=environment, cwd=environment["PYTHONPATH"], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0 or not check, done.stdout + done.stderr
-    return done.stdout
+def command(folder: Path, *words: str) -> None:
+    done = workbench(folder, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def launched(environment: dict[str, str], tmp_path: Path, *overrides: str) -> RunDir:
-    model = models.save(tmp_path / "model", tie_word_embeddings=True)
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
+def launched(folder: Path) -> RunDir:
+    model = models.save(folder / "model", tie_word_embeddings=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i} and {i}?"}) + "\n" for i in range(20)))
     words = (
         "algorithm=grpo",
         f"model.source={model}",
-        f"data.train={tmp_path / 'rows.jsonl'}",
+        f"data.train={folder / 'rows.jsonl'}",
         "data.validation_fraction=0",
         "algorithm.samples_per_prompt=4",
         "algorithm.global_batch_size=8",
         "algorithm.rollout_batch_size=8",
         "algorithm.max_tokens=8",
         "algorithm.max_steps=2",
-        f"algorithm.rewards={{liked: {{written: '{tmp_path / 'labels.txt'}'}}, brief: {{program: brevity, weight: 0}}}}",
+        f"algorithm.rewards={{liked: {{written: '{folder / 'labels.txt'}'}}, brief: {{program: brevity, weight: 0}}}}",
         "backend.threads_per_rank=1",
     )
-    command(environment, "run", "--detach", *words, *overrides)
-    (folder,) = (tmp_path / "runs").glob("*")
-    return RunDir(folder)
+    command(folder, "run", "--detach", *words)
+    (run,) = (folder / "runs").glob("*")
+    return RunDir(run)
 
 
 def waits(run: RunDir) -> list[dict[str, Any]]:
     return [event for event in run.events() if event["kind"] == "phase" and event["message"].startswith("waiting for")]
 
 
-def test_a_kind_that_waits_for_somebody(extended: dict[str, str], tmp_path: Path) -> None:
+def test_a_kind_that_waits_for_somebody(folder: Path) -> None:
     """The run says what it waits for, stops on request, goes on after a resume, and learns from the known labels alone."""
-    run = launched(extended, tmp_path)
+    run = launched(folder)
     until(lambda: waits(run), run=run)
     assert waits(run)[0]["message"] == "waiting for the labels of 8 answers in labels.txt"
     until(lambda: run.status.message.startswith("waiting for"), run=run)
     until(lambda: any(beat.phase == "waiting" for beat in beats.read(run)), run=run)
     assert not [event for role in ("actor", "driver") for event in run.events(role=role) if event["kind"] == "alarm"]
-    command(extended, "stop", run.path.name)
+    command(folder, "stop", run.path.name)
     until(lambda: run.status.state.ended)
     assert run.status.state == "stopped"
     assert not run.status.step
-    command(extended, "resume", "--detach", run.path.name)
+    command(folder, "resume", "--detach", run.path.name)
     until(lambda: len(waits(run)) >= 2, run=run)
-    (tmp_path / "labels.txt").write_text("1 0 unknown 0.5 1 unknown unknown unknown")
+    (folder / "labels.txt").write_text("1 0 unknown 0.5 1 unknown unknown unknown")
     until(lambda: run.status.state.ended)
     assert run.status.state == "completed", run.status
     first, second = [event["metrics"] for event in run.events() if event["kind"] == "step"]
