@@ -46,7 +46,7 @@ def test_launch_watch_stop_resume(hold, server, page, seen, tiny_model: Path, tm
     hold.at(20)
     page.get_by_role("button", name="Launch run").click()
 
-    page.wait_for_url("**/run?id=*")
+    page.wait_for_url("**/run?id=*", timeout=240_000)  # once what forks the run has imported what it needs
     run = RunDir(server.runs / page.url.partition("id=")[2])
     until_charted(page, 3)
     before = len(curve(page)[0])
