@@ -239,6 +239,11 @@ REWARDS_MARGIN = metric("rewards_margin", "Reward margin", "chosen − rejected"
 _REWARDS = Chart("rewards", "Rewards", "score, or β · log-ratio to the reference")
 REWARDS_CHOSEN_MEAN = _REWARDS.metric("rewards_chosen_mean", "chosen", "Mean over the chosen, or desirable, answers.")
 REWARDS_REJECTED_MEAN = _REWARDS.metric("rewards_rejected_mean", "rejected", "Mean over the rejected, or undesirable, answers.")
+REWARDS_ACTUAL_MEAN = _REWARDS.metric("rewards_actual_mean", "data's answers", "SPIN: mean over the answers that the data has.")
+REWARDS_GENERATED_MEAN = _REWARDS.metric("rewards_generated_mean", "opponent's", "SPIN: mean over the answers that the opponent gave.")
+OPPONENT_WIN_RATE = metric(
+    "opponent_win_rate", "Opponent's wins", "share of pairs", "Its answer's reward is higher than the data's.", label="opponent"
+)
 _LOGPROBS = Chart("logprobs", "Log-probability", "nats an answer")
 LOGPROBS_CHOSEN = _LOGPROBS.metric("logprobs_chosen", "chosen", "Of a chosen answer; a token's mean with length_normalized.")
 LOGPROBS_REJECTED = _LOGPROBS.metric("logprobs_rejected", "rejected", "Of a rejected answer; a token's mean with length_normalized.")
@@ -301,6 +306,7 @@ KL_PER_ANSWER = metric("kl_per_answer", "KL per answer", "", "To the reference, 
 STALENESS = metric("staleness", "Staleness", "", "Updates between the sampling of an answer and learning from it.", group=OTHER)
 RETURNS_STD = metric("returns_std", "Returns std", "", "Standard deviation of the returns that the critic learns.", group=OTHER)
 CRITIC_GRAD_NORM = metric("critic_grad_norm", "Critic grad norm", "", "L2 norm of the critic's gradients, before clipping.", group=OTHER)
+ITERATION = metric("iteration", "Iteration", "", "SPIN: which time the policy plays against its former self.", group=OTHER, smooth=False)
 SQUARED_ERROR = metric("squared_error", "Squared error", "", "Of the critic's values, not clipped.", group=OTHER)
 KL_COEFFICIENT = metric("kl_coefficient", "KL coefficient", "", "Weight of the KL penalty, as a change or kl_target made it.", group=OTHER)
 SAMPLER_S = metric("sampler_s", "Sampler (s)", "s", "Seconds that sampling ahead took, beside training.", averaging=_SUM, group=OTHER)

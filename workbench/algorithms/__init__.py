@@ -6,6 +6,7 @@ Here is what an algorithm's file imports: the batch for its loss, and the runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from workbench.engine.batch import Batch, Given, Loss, Metrics
@@ -17,11 +18,24 @@ if TYPE_CHECKING:
     from workbench.data.readers import Kind
     from workbench.rollout.experience import Experience
 
-__all__ = ["Algorithm", "Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "Runtime"]
+__all__ = ["Algorithm", "Answer", "Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "OpponentRuntime", "Runtime"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that was sampled: its tokens with the one that ended it, and whether one did."""
+
+    tokens: list[int]
+    ended: bool
 
 
 class Algorithm(AlgorithmModule, Protocol):
-    """An algorithm's file."""
+    """An algorithm's file.
+
+    It may also have `check(rows, cfg)`, what to warn of before the first step; `examples(rows, cfg)`, what it makes of the rows that were read;
+    `coverage(cfg, num_rows, seed)`, how its steps go over these where it draws them itself; `held_out(rows, opponent, cfg)`, the held-out rows as its loss
+    measures them; and `diagnose(rows, outputs, cfg)`, what held-out outputs tell.
+    """
 
     ROWS: Kind | Callable[[AlgorithmConfig], Kind]
     loss: Loss
@@ -49,6 +63,16 @@ def kind_of_rows(algorithm: AlgorithmConfig, data: Data) -> Kind:
 
 class Runtime(Protocol):
     """What the worker hands to an algorithm's `train`."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All training rows, for an algorithm that draws its batches itself."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        ...
 
     def batches(self) -> Iterator[Sequence[Row]]:
         """The global batch of each remaining step."""
@@ -79,8 +103,13 @@ class Runtime(Protocol):
         """The rows with the log-probabilities of their targets under the reference as it is now. `batches` has them where it is frozen."""
         ...
 
-    def advance_reference(self) -> None:
-        """The reference is the policy as it is now, for an algorithm with `ROLES = {"reference": "advancing"}`."""
+    def advance_reference(self) -> str:
+        """The reference is the policy as it is now, for an algorithm with `ROLES = {"reference": "advancing"}`. Returns the digest that names its weights."""
+        ...
+
+    @property
+    def opponent(self) -> OpponentRuntime:
+        """The advancing reference as one that answers prompts."""
         ...
 
     @property
@@ -90,6 +119,33 @@ class Runtime(Protocol):
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
+        ...
+
+
+class OpponentRuntime(Protocol):
+    """What an algorithm does with its reference as an opponent: all ranks have all its answers."""
+
+    @property
+    def version(self) -> int:
+        """How often the reference was moved up to the policy."""
+        ...
+
+    def answers(self, rows: Sequence[Row], first: int, digest: str, name: str) -> list[Answer]:
+        """One answer by the opponent to each row's prompt. Those that the run's rollout files have of it are taken from there, the others put there.
+
+        Args:
+            first: the step (from 0) that learns from the first of them: its file and those of the next steps have `global_batch_size` answers each.
+            digest: names the opponent's weights.
+            name: what is said of it while it answers.
+        """
+        ...
+
+    def earlier(self, rows: Sequence[Row], first: int, digest: str) -> list[Answer]:
+        """The answers that an opponent before this one gave in the call of `answers` with these arguments. Raises ValueError: its files are gone."""
+        ...
+
+    def answers_once(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer to each of the held-out rows' prompts, always from the same draws, kept in no file."""
         ...
 
 

@@ -90,9 +90,12 @@ class Policy:
         self.settle()
         self.snapshot.advance()
 
-    def _as_reference(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[None]:
         """Within: the reference's weights; where none is kept the base model's, without adapters."""
-        return self.snapshot.in_place() if self.snapshot else lora.off(self.chunks)
+        self.settle()
+        with self.snapshot.in_place() if self.snapshot else lora.off(self.chunks):
+            yield
 
     def update(self, rows: Sequence[Row], loss: Loss, step: int, seed: int, part: int = 0) -> Metrics:
         """One optimizer step on a global batch, the same on every rank; each data-parallel rank computes its share.
@@ -173,8 +176,7 @@ class Policy:
                 progress(done, len(mine))
             return output.sum(), _count(0, output), pieces
 
-        self.settle()
-        with self._as_reference() if reference else contextlib.nullcontext():
+        with self.as_reference() if reference else contextlib.nullcontext():
             pieces = dict(pair for pairs in self._forward_only(mine, keep, wanted) for pair in pairs)
         shares = parallel.from_last_stage(parallel.gather_over_data([pieces[i] for i in sorted(pieces)]))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]

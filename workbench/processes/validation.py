@@ -10,21 +10,31 @@ import numpy as np
 
 from workbench import metrics as M
 from workbench.algorithms import Algorithm
+from workbench.data.dataset import Dataset
 from workbench.data.packing import Row
 from workbench.data.tokenizer import decode
 from workbench.engine import parallel
 from workbench.engine.batch import Given, Metrics
 from workbench.engine.step import Policy
 from workbench.processes.online import Online
+from workbench.processes.opponent import Opponent
 from workbench.processes.rank import Rank
 from workbench.processes.reference_cache import measured_by_reference
 from workbench.rollout.base import Prompt, Sampling
 from workbench.rollout.engines.megatron import Engine
 from workbench.rollout.experience import Experience, lengths, mean_rewards
 from workbench.rundir import beats
+from workbench.settings.spec import Experiment
 
 SEED = 0
 """Of all draws for validation: each is answered from the same ones."""
+
+
+def rows_of(algorithm: Algorithm, spec: Experiment, data: Dataset) -> tuple[list[Row], list[Row]]:
+    """The training rows and those to be measured, as the algorithm learns from them."""
+    make: Callable[..., list[Row]] = getattr(algorithm, "examples", lambda rows, cfg: list(rows))
+    train, held_out = (make(rows, spec.algorithm) for rows in (data.train, data.validation))
+    return train, held_out[: spec.validation.max_rows]
 
 
 class Sample(TypedDict):
@@ -39,12 +49,21 @@ class Sample(TypedDict):
 class Validation:
     """What is measured of a policy on held-out rows. All ranks make the same calls.
 
-    `prompts` are the rows' prompts as tokens; `online` is there for algorithms that learn from rollouts.
+    `prompts` are the rows' prompts as tokens; `online` is there for algorithms that learn from rollouts; `opponent` gives the opponent of those that have one.
     """
 
-    def __init__(self, rank: Rank, algorithm: Algorithm, policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], online: Online | None):
+    def __init__(
+        self,
+        rank: Rank,
+        algorithm: Algorithm,
+        policy: Policy,
+        rows: Sequence[Row],
+        prompts: Sequence[list[int]],
+        online: Online | None,
+        opponent: Callable[[], Opponent],
+    ):
         self._rank, self._algorithm, self._policy, self._online = rank, algorithm, policy, online
-        self.rows, self._prompts = rows, prompts
+        self.rows, self._prompts, self._opponent = rows, prompts, opponent
 
     def measure(self, step: int) -> Metrics:
         """Measure, and emit it as the validation of this step. Returns the metrics."""
@@ -69,7 +88,10 @@ class Validation:
         if not self.rows:
             return {}, {}
         outputs: dict[int, Given[np.ndarray]] = {}
-        rows = measured_by_reference(self.rows, self._policy) if self._policy.snapshot else self.rows  # the reference may have moved
+        prepare: Callable[..., list[Row]] | None = getattr(self._algorithm, "held_out", None)
+        rows = prepare(self.rows, self._opponent(), self._policy.algorithm) if prepare else self.rows
+        if self._policy.snapshot:  # the reference may have moved
+            rows = measured_by_reference(rows, self._policy)
         metrics = self._policy.evaluate(rows, self._algorithm.loss, outputs)
         diagnose: Callable[..., dict[str, object]] | None = getattr(self._algorithm, "diagnose", None)
         if diagnose is None:

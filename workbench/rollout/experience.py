@@ -132,7 +132,7 @@ class Experience:
         return {
             "step": self.step,
             "rollout": number,
-            "prompt_id": hashlib.sha256(np.asarray(self.row.prefix, np.int64).tobytes()).hexdigest()[:12],
+            "prompt_id": prompt_id(self.row.prefix),
             "sample": self.sample,
             "prompt": self.prompt,
             "response": self.response,
@@ -149,6 +149,11 @@ class Experience:
 
 
 _FIELDS = frozenset(each.name for each in dataclasses.fields(Experience))
+
+
+def prompt_id(prefix: Sequence[int]) -> str:
+    """Names a prompt by its tokens."""
+    return hashlib.sha256(np.asarray(prefix, np.int64).tobytes()).hexdigest()[:12]
 
 
 def rewarded(experiences: Sequence[Experience]) -> list[Experience]:

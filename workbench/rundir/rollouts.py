@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.rundir.store import RunDir
 
 LAST = 2**31 - 1
+SAMPLED_BY = "sampled_by"
 
 
 class Rollout(TypedDict):
@@ -81,8 +82,11 @@ class Query:
     limit: int = 50
 
 
-def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Path:
+def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]], sampled_by: str = "") -> Path:
     """Put a step's file in place, whole, instead of an earlier attempt's. A rollout's number is its place in `records`.
+
+    Args:
+        sampled_by: names the weights behind all of them, for `sampled_by`.
 
     Raises:
         ValueError: a column that there is not, a missing one, or an array that has not one value a token.
@@ -94,13 +98,22 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]]) -> Pa
     components = sorted({name for record in records for name in record if name.startswith(COMPONENT)})
     shape = schema(components)
     rows = [_row(step, number, record, shape.names) for number, record in enumerate(records)]
-    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in shape], schema=shape)
+    named = shape.with_metadata({SAMPLED_BY: sampled_by}) if sampled_by else shape
+    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in shape], schema=named)
     opening.make_folder(folder(run))
     final = folder(run) / f"{step}.parquet"
     with replacing(final) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
     opening.sync_folder(final.parent)
     return final
+
+
+def sampled_by(run: RunDir, step: int) -> str:
+    """What `write` was told of the weights behind a step's rollouts; empty where it was not, and where there is no readable file."""
+    import pyarrow.parquet as pq
+
+    file = next((file for file in files_of(run) if file.step == step and file.valid), None)
+    return (pq.read_schema(file.path).metadata or {}).get(SAMPLED_BY.encode(), b"").decode() if file else ""
 
 
 def steps(run: RunDir) -> list[int]:

@@ -27,14 +27,15 @@ class Evaluation:
         from workbench import algorithms
         from workbench.processes.controls import Controls
         from workbench.processes.online import Online
+        from workbench.processes.opponent import Opponent
         from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
-        from workbench.processes.validation import Validation
+        from workbench.processes.validation import Validation, rows_of
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
         self._rank = rank
         data = rank.read(spec.data, algorithms.kind_of_rows(spec.algorithm, spec.data), getattr(spec.algorithm, "max_tokens", 0))
-        held_out = list(data.validation[: spec.validation.max_rows])
+        _, held_out = rows_of(algorithm, spec, data)
         if not held_out:
             raise ValueError("there are no held-out rows to measure: name a file, data.validation=…, or a share, data.validation_fraction=0.1")
         advances = algorithm.ROLES.get("reference") == "advancing"
@@ -46,7 +47,7 @@ class Evaluation:
             held_out = with_reference(held_out, "validation", policy, rank)
         online = Online(self, rank, policy, ["reward"]) if on_rollouts else None
         prompts = data.validation_prompts[: spec.validation.samples]
-        self._validation = Validation(rank, algorithm, policy, held_out, prompts, online)
+        self._validation = Validation(rank, algorithm, policy, held_out, prompts, online, lambda: Opponent(rank, policy, self.stop_requested))
 
     def batch(self, step: int) -> Sequence[Row]:
         raise NotImplementedError("an evaluation learns from no batch")

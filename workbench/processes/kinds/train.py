@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.algorithms import Loss, Metrics, OnlineRuntime
     from workbench.data.packing import Coverage, Row
     from workbench.processes.online import Online
+    from workbench.processes.opponent import Opponent
     from workbench.processes.rank import Rank
 
 
@@ -44,26 +45,26 @@ class Training:
         self._algorithm = algorithms.find(rank.spec.algorithm.name)
         self.state: dict[str, object] = {}
         self._load_data()
-        cfg = self._spec.algorithm
-        by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
-        self.total_steps = cfg.max_steps or by_epochs
         self._covered = self._coverage()
+        self.total_steps = self._covered.drawn // self._spec.algorithm.rows_per_step
         best.check_steps(self._spec, self.total_steps, held_out=len(self._held_out))
         restored = self._load_policy()
         self._controls = Controls(rank, self._change, restored.get("obeyed", 0.0))
         self._online = self._load_online()
         self._bell = AlarmBell(rank, self._online.worst if self._online else lambda quantity: ())
         prompts = self._data.validation_prompts[: self._spec.validation.samples]
-        self._validation = Validation(rank, self._algorithm, self._policy, self._held_out, prompts, self._online)
+        self._opponent: Opponent | None = None
+        self._validation = Validation(rank, self._algorithm, self._policy, self._held_out, prompts, self._online, lambda: self.opponent)
 
     def _load_data(self) -> None:
         from workbench import algorithms
+        from workbench.processes.validation import rows_of
 
         kind = algorithms.kind_of_rows(self._spec.algorithm, self._spec.data)
         self._data = self._rank.read(self._spec.data, kind, getattr(self._spec.algorithm, "max_tokens", 0))
-        self._train, self._held_out = list(self._data.train), list(self._data.validation[: self._spec.validation.max_rows])
-        if not self._train:
+        if not self._data.train:
             raise ValueError(f"data.train={self._spec.data.train}: no row is left to train on; `workbench data check` tells why")
+        self._train, self._held_out = rows_of(self._algorithm, self._spec, self._data)
         if check := getattr(self._algorithm, "check", None):
             for warning in check([*self._train, *self._held_out], self._spec.algorithm):
                 self._rank.warn(warning)
@@ -73,7 +74,9 @@ class Training:
         from workbench.data.packing import coverage
 
         cfg, rows = self._spec.algorithm, len(self._train)
-        covered = coverage(rows, cfg.rows_per_step, self.total_steps)
+        if own := getattr(self._algorithm, "coverage", None):
+            return own(cfg, rows, self._spec.seed)
+        covered = coverage(rows, cfg.rows_per_step, cfg.max_steps or max(1, cfg.epochs * rows // cfg.rows_per_step))
         if rows < cfg.rows_per_step:
             self._rank.warn(
                 f"a step takes {cfg.rows_per_step} rows, and there are {rows}: it learns from each of them {cfg.rows_per_step / rows:.3g} times"
@@ -133,6 +136,14 @@ class Training:
 
     # --- what an algorithm's loop sees (workbench.algorithms.Runtime)
 
+    @property
+    def rows(self) -> Sequence[Row]:
+        return self._train
+
+    @property
+    def seed(self) -> int:
+        return self._spec.seed
+
     def batches(self) -> Iterator[Sequence[Row]]:
         return map(self.batch, range(self.step, self.total_steps))
 
@@ -157,11 +168,21 @@ class Training:
 
         return measured_by_reference(rows, self._policy)
 
-    def advance_reference(self) -> None:
+    def advance_reference(self) -> str:
         self._policy.advance_reference()
         snapshot = self._policy.snapshot
         assert snapshot
-        self._rank.emit("reference", step=self.step, version=snapshot.version, digest=snapshot.digest())
+        digest = snapshot.digest()
+        self._rank.emit("reference", step=self.step, version=snapshot.version, digest=digest)
+        return digest
+
+    @property
+    def opponent(self) -> Opponent:
+        if self._opponent is None:
+            from workbench.processes.opponent import Opponent
+
+            self._opponent = Opponent(self._rank, self._policy, self.stop_requested)
+        return self._opponent
 
     @property
     def settings(self) -> Any:
@@ -229,7 +250,8 @@ class Training:
     def _report_step(self, learnt: Metrics, began: float) -> None:
         from workbench.rundir import beats
 
-        sampled = {**self._online.measured(), M.STEP_TIME_S: time.perf_counter() - began} if self._online else {}
+        sampler = self._online or self._opponent
+        sampled = {**sampler.measured(), M.STEP_TIME_S: time.perf_counter() - began} if sampler else {}
         metrics = {**learnt, **sampled}
         beats.moved(self.step)
         self._rank.emit("step", step=self.step, metrics=metrics)
