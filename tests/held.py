@@ -1,31 +1,44 @@
-"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the event of the step that `tests.hold` says."""
+"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the event or the rollout file of the step that `tests.hold` says."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
+from typing import Any
 
-from workbench.rundir import events
+from workbench.rundir import events, rollouts
 
 HELD = "WORKBENCH_TEST_HOLD"
-"""In a rank's environment: the file with the step."""
+"""In a rank's environment: the file with what it is held after, `step 3` or `rollouts 3`."""
 
-_write = events.EventWriter.write
+_write, _store = events.EventWriter.write, rollouts.write
 
 
-def _last() -> float:
+def _wait(what: str, step: int) -> None:
+    while HELD in os.environ and os.environ.get("RANK") == "0" and _is_last(what, step):
+        time.sleep(0.02)
+
+
+def _is_last(what: str, step: int) -> bool:
     try:
-        return int(Path(os.environ[HELD]).read_text())
+        held, last = Path(os.environ[HELD]).read_text().split()
     except FileNotFoundError:
-        return float("inf")
+        return False
+    return held == what and step >= int(last)
 
 
 def write(self: events.EventWriter, kind: str, **values: object) -> None:
     _write(self, kind, **values)
-    if kind == "step" and HELD in os.environ and os.environ.get("RANK") == "0":
-        while int(str(values["step"])) >= _last():
-            time.sleep(0.02)
+    if kind == "step":
+        _wait("step", int(str(values["step"])))
+
+
+def store(run: Any, step: int, *given: Any) -> Path:
+    path = _store(run, step, *given)
+    _wait("rollouts", step)
+    return path
 
 
 events.EventWriter.write = write
+rollouts.write = store

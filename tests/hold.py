@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.held import HELD
-from tests.waiting import until_step
+from tests.waiting import until, until_step
 from workbench import api
+from workbench.rundir import rollouts
 from workbench.rundir.files import write_atomic
 
 
 class Hold:
-    """Of the runs that are launched from now on: their first rank goes no further than a step's event (`tests.held`)."""
+    """Of the runs that are launched from now on: their first rank goes no further than a step's event, or its rollout file (`tests.held`)."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self._path = folder / "held"
@@ -21,11 +22,18 @@ class Hold:
         monkeypatch.setenv(HELD, str(self._path))
 
     def at(self, step: int) -> None:
-        write_atomic(self._path, str(step))
+        write_atomic(self._path, f"step {step}")
+
+    def at_rollouts(self, step: int) -> None:
+        write_atomic(self._path, f"rollouts {step}")
 
     def wait(self, run: api.Run) -> None:
         """Until the run stands at the step."""
-        until_step(run, int(self._path.read_text()))
+        what, step = self._path.read_text().split()
+        if what == "step":
+            until_step(run, int(step))
+        else:
+            until(lambda: int(step) in rollouts.steps(run.dir), run=run)
 
     def release(self) -> None:
         self._path.unlink()

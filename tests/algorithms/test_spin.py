@@ -7,11 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from tests import models
 from tests.algorithms.runs import steps
+from tests.hold import Hold
 from workbench import api
 from workbench.algorithms import Answer, dpo, spin
 from workbench.data.packing import Row
@@ -107,9 +109,7 @@ def test_a_conversation_gives_its_last_answer_or_every_one() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("spin")
     models.save(made / "model", num_hidden_layers=2, tie_word_embeddings=True)
-    rows = [
-        {"messages": [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": f"{i} is bread."}]} for i in range(14)
-    ]
+    rows = [{"messages": [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": f"{i} is bread."}]} for i in range(14)]
     (made / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return made
 
@@ -120,6 +120,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> api.R
     monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
     words = (
         "algorithm=spin",
+        "seed=5",
         f"model.source={folder / 'model'}",
         f"data.train={folder / 'rows.jsonl'}",
         "data.validation_fraction=0.2",
@@ -160,6 +161,22 @@ def undisturbed(folder: Path) -> api.Run:
     return made
 
 
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> api.Run:
+    """Full fine-tuning."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = run(folder, monkeypatch, "name=whole", "model.lora.rank=0")
+        assert made.wait(240).state == State.COMPLETED, made.status.message
+    return made
+
+
+def worker_of(run: api.Run) -> list[psutil.Process]:
+    """The run's only rank; without a child that is about to become another program."""
+    ending = ["workbench.processes.worker", str(run.dir.path)]
+    alike = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if (p.info["cmdline"] or [])[-2:] == ending}
+    return [p for p in alike.values() if p.info["ppid"] not in alike]
+
+
 def test_each_iteration_begins_at_a_draw_against_a_new_opponent(undisturbed: api.Run) -> None:
     """Against itself a policy has the loss log 2 and no margin, and the opponent wins half the pairs; a step later it is ahead."""
     at = curve(undisturbed)
@@ -194,6 +211,38 @@ def test_the_opponents_answers_are_rollouts(undisturbed: api.Run) -> None:
         assert 1 <= len(kept) <= 4
         assert {each["weights_version"] for each in kept} == {(step - 1) // 2 * 2}
         assert all(each["prompt"] and each["response_tokens"] <= 6 for each in kept)
+
+
+@pytest.mark.parametrize("where", ["training", "generation"])
+@pytest.mark.parametrize("lora", [16, 0])
+def test_after_kill_9_it_continues_bit_for_bit(
+    where: str, lora: int, folder: Path, undisturbed: api.Run, whole: api.Run, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In mid-training after step 4, in mid-generation between the files of steps 5 and 6, the last checkpoint that of step 3. Of full fine-tuning the opponent
+    lies in host memory. The file that was there is not sampled again."""
+    expected = undisturbed if lora else whole
+    if where == "training":
+        hold.at(4)
+    else:
+        hold.at_rollouts(5)
+    killed = run(folder, monkeypatch, f"name=killed-{where}-{lora}", f"model.lora.rank={lora}", "backend.max_restarts=1")
+    hold.wait(killed)
+    assert (6 in rollouts.steps(killed.dir)) is False
+    stored = {path.name: path.stat().st_mtime_ns for path in (killed.dir.path / "rollouts").iterdir()}
+    (victim,) = worker_of(killed)
+    victim.kill()
+    hold.release()
+    assert killed.wait(240).state == State.COMPLETED, killed.status.message
+    assert killed.status.attempt == 2
+    assert [event["step"] for event in killed.events() if event["kind"] == "state"] == [0, 3]
+    assert curve(killed) == curve(expected)
+    assert [event["metrics"]["rewards_margin"] for event in killed.events() if event["kind"] == "validation"][-1:] == [
+        event["metrics"]["rewards_margin"] for event in expected.events() if event["kind"] == "validation"
+    ][-1:]
+    assert answers(killed) == answers(expected)
+    assert {event["digest"] for event in opponents(killed)} == {event["digest"] for event in opponents(expected)}
+    now = {path.name: path.stat().st_mtime_ns for path in (killed.dir.path / "rollouts").iterdir()}
+    assert stored == {name: now[name] for name in stored}
 
 
 def test_two_ranks_of_a_layer_and_two_stages_do_what_one_rank_does(folder: Path, undisturbed: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
