@@ -11,7 +11,7 @@ import torch
 
 from tests.algorithms.batches import KTO_ROWS, REGRESSION, answer, group_batch, grpo_config, kto_batch, online_batch, ppo_config, score_batch
 from workbench.algorithms import _online as online
-from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, steerlm2
+from workbench.algorithms import cpo, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.metrics import Metric, find
@@ -21,7 +21,8 @@ from workbench.rollout.base import Profile
 from workbench.settings.modules import algorithm_names
 from workbench.settings.online import Critic
 
-PAIR = Batch(Given(torch.tensor([-1.0, -2.0, -3.0])), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [Row([1], ((2, 3), (4,)))])
+ROW = Row([1], ((2, 3), (4,)), values={"beta": 0.1, "ended": 1.0})
+PAIR = Batch(Given(torch.tensor([-1.0, -2.0, -3.0])), torch.zeros(3), torch.tensor([0, 0, 1]), 2, [ROW])
 
 
 def of_kto() -> list[dict[str, Any]]:
@@ -62,6 +63,9 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "sft": lambda: [sft.loss(PAIR, sft.Config())[1]],
     "dpo": lambda: [dpo.loss(PAIR, dpo.Config())[1]],
     "orpo": lambda: [orpo.loss(PAIR, orpo.Config())[1]],
+    "simpo": lambda: [simpo.loss(PAIR, simpo.Config())[1]],
+    "cpo": lambda: [cpo.loss(PAIR, cpo.Config())[1]],
+    "spin": lambda: [spin.loss(PAIR, spin.Config())[1], spin._of_opponent([ROW])],
     "kto": of_kto,
     "steerlm2": lambda: [steerlm2.loss(group_batch(), steerlm2.Config())[1]],
     "reward_model": of_reward_model,

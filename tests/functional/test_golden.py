@@ -14,7 +14,7 @@ import torch
 from tests.algorithms.batches import REWARDS, answer, grpo_config, online_batch, ppo_config
 from tests.golden.make_golden import ANSWERS, CASES, GROUPS, SAMPLES, read
 from workbench.algorithms import _online as online
-from workbench.algorithms import dpo, grpo, kto, orpo, ppo, reinforce, reward_model
+from workbench.algorithms import cpo, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, simpo
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.functional import policy_gradient
@@ -98,6 +98,15 @@ def test_kto() -> None:
 def test_orpo() -> None:
     """The odds-ratio term, before its sign."""
     same("trl/orpo_odds", lambda now: -float(now["beta"]) * orpo.loss(pairs(now), orpo.Config())[1]["preference_loss"].mean().item())
+
+
+def test_cpo() -> None:
+    """With the likelihood of every chosen token."""
+    same("trl/cpo", lambda now: cpo.loss(pairs(now), cpo.Config(beta=float(now["beta"])))[0].mean().item())
+
+
+def test_simpo() -> None:
+    same("trl/simpo", lambda now: simpo.loss(pairs(now), simpo.Config(beta=float(now["beta"]), gamma=float(now["eta"])))[0].mean().item())
 
 
 @pytest.mark.parametrize(("name", "kind"), [("trl/ranking", "plain"), ("trl/ranking_margin", "margin"), ("nemo/ranking_scaled", "scaled")])

@@ -111,7 +111,7 @@ def trl(given: Arrays) -> Arrays:
     import torch
 
     dpo, kto, grpo, rloo, reward = (import_module(f"trl.trainer.{name}_trainer") for name in ("dpo", "kto", "grpo", "rloo", "reward"))
-    orpo = import_module("trl.experimental.orpo.orpo_trainer")
+    orpo, cpo = (import_module(f"trl.experimental.{name}.{name}_trainer") for name in ("orpo", "cpo"))
     kto_lines = lines(kto.KTOTrainer._compute_loss, "# Chosen losses", 'self._metrics[mode]["kl"]')
     reward_lines = lines(reward.RewardTrainer.compute_loss, 'if "margin" in inputs', "if self.args.center")
     group_lines = lines(grpo.GRPOTrainer._generate_and_score_completions, "mean_grouped_rewards = torch.nanmean", "elif self.multi")
@@ -133,6 +133,11 @@ def trl(given: Arrays) -> Arrays:
         means = sums / now["pair_lengths"]
         odds = orpo.ORPOTrainer.odds_ratio_loss(Trainer(beta=beta), means[0::2].float(), means[1::2].float())[0]
         found["trl/orpo_odds"].append(odds.mean())
+        contrast = Trainer(loss_type="sigmoid", beta=beta, label_smoothing=0.0, alpha=0.0)
+        likelihood = -sums[0::2].sum() / now["pair_lengths"][0::2].sum()  # TRL's cross-entropy: the mean over the chosen tokens
+        found["trl/cpo"].append(cpo.CPOTrainer.cpo_loss(contrast, sums[0::2], sums[1::2])[0].mean() + likelihood)
+        simple = Trainer(loss_type="simpo", beta=beta, simpo_gamma=float(now["eta"]), label_smoothing=0.0, alpha=0.0)
+        found["trl/simpo"].append(cpo.CPOTrainer.cpo_loss(simple, means[0::2], means[1::2])[0].mean())
         chosen = {"rewards_chosen": now["pair_rewards"][0::2], "rewards_rejected": now["pair_rewards"][1::2]}
         found["trl/ranking"].append(run(reward_lines, reward, "loss", inputs={}, **chosen))
         found["trl/ranking_margin"].append(run(reward_lines, reward, "loss", inputs={"margin": now["eta"]}, **chosen))

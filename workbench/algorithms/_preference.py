@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 from workbench import functional as F
 from workbench import metrics as M
@@ -10,7 +12,9 @@ from workbench import metrics as M
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.algorithms import Batch, Metrics
+    from workbench.algorithms import Batch, Metrics, Runtime
+
+Level = Literal["answer", "token"]
 
 
 def logprobs_of_answers(batch: Batch, per_token: bool = False) -> Tensor:
@@ -26,6 +30,27 @@ def reference_of_answers(batch: Batch, per_token: bool = False) -> Tensor:
 def _of_answers(batch: Batch, logprobs_N: Tensor, per_token: bool) -> Tensor:
     sums_S = F.sequences.sum_by_sequence(logprobs_N, batch.sequence_N, batch.num_sequences)
     return sums_S / F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences) if per_token else sums_S
+
+
+def sft_loss(batch: Batch, level: Level, chosen_tokens: float | None = None) -> Tensor:
+    """The chosen answers' negative log-likelihood a token, one value a pair [B].
+
+    Args:
+        level: whether every answer weighs the same (its tokens' mean), or every token of them, as in TRL.
+        chosen_tokens: for the level token the mean tokens of the global batch's chosen answers; without it (held-out rows) the microbatch's.
+    """
+    sums_S = logprobs_of_answers(batch)
+    tokens_S = F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences)
+    if level == "answer":
+        return -sums_S[0::2] / tokens_S[0::2]
+    return -sums_S[0::2] / (chosen_tokens or tokens_S[0::2].double().mean().item())
+
+
+def train(rt: Runtime, loss: Callable[..., tuple[Tensor, Metrics]]) -> Iterator[Metrics]:
+    """Of losses that weigh every token of the chosen answers the same: they are given the global batch's `chosen_tokens`."""
+    for rows in rt.batches():
+        mean = sum(len(row.branches[0]) for row in rows) / len(rows)
+        yield rt.update(rows, functools.partial(loss, chosen_tokens=mean))
 
 
 def metrics(loss_B: Tensor, rewards_S: Tensor, policy_S: Tensor) -> Metrics:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from workbench import functional as F
 from workbench import metrics as M
+from workbench.algorithms import _preference as preference
 from workbench.settings import AlgorithmConfig, Roles
 from workbench.settings.outputs import Outputs
 
@@ -49,30 +50,13 @@ class Config(AlgorithmConfig):
 
 def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     """One value a pair. Rewards are beta times the log-ratio policy / reference, so the margin is beta D."""
-    policy_S = F.sequences.sum_by_sequence(batch.logprobs_N, batch.sequence_N, batch.num_sequences)
-    reference_S = F.sequences.sum_by_sequence(batch.reference_logprobs_N, batch.sequence_N, batch.num_sequences)
-    if cfg.length_normalized:
-        tokens_S = F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences)
-        policy_S, reference_S = policy_S / tokens_S, reference_S / tokens_S
-    chosen_B, rejected_B = (cfg.beta * (policy_S - reference_S)).view(-1, 2).unbind(1)
-    margin_B = chosen_B - rejected_B
+    policy_S = preference.logprobs_of_answers(batch, cfg.length_normalized)
+    rewards_S = cfg.beta * (policy_S - preference.reference_of_answers(batch, cfg.length_normalized))
+    margin_B = rewards_S[0::2] - rewards_S[1::2]
     preference_B = _preference_loss(margin_B / cfg.beta, batch, cfg)
     sft_B = -policy_S[0::2]
     loss_B = preference_B + cfg.sft_loss_weight * sft_B
-    return (
-        loss_B,
-        {
-            M.LOSS: loss_B,
-            M.PREFERENCE_LOSS: preference_B,
-            M.SFT_LOSS: sft_B,
-            M.ACCURACY: (margin_B > 0).float() + 0.5 * (margin_B == 0),  # a tie is a coin toss, as at the first step
-            M.REWARDS_CHOSEN_MEAN: chosen_B,
-            M.REWARDS_REJECTED_MEAN: rejected_B,
-            M.REWARDS_MARGIN: margin_B,
-            M.LOGPROBS_CHOSEN: policy_S[0::2],
-            M.LOGPROBS_REJECTED: policy_S[1::2],
-        },
-    )
+    return loss_B, {**preference.metrics(loss_B, rewards_S, policy_S), M.PREFERENCE_LOSS: preference_B, M.SFT_LOSS: sft_B}
 
 
 def _preference_loss(delta_B: Tensor, batch: Batch, cfg: Config) -> Tensor:

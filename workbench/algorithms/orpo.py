@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from workbench import functional as F
 from workbench import metrics as M
+from workbench.algorithms import _preference as preference
 from workbench.settings import AlgorithmConfig, Roles
 from workbench.settings.outputs import Outputs
 
@@ -28,7 +28,7 @@ class Config(AlgorithmConfig):
     lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     odds_weight: float = Field(default=0.1, ge=0, description="lambda: weight of the odds-ratio term beside the chosen answer's likelihood.")
     length_normalized: bool = Field(default=True, description="Odds of an answer's probability per token, as in TRL; false: of the whole answer's.")
-    sft_level: Literal["answer", "token"] = Field(
+    sft_level: preference.Level = Field(
         default="answer", description="Whether every chosen answer or, as in TRL, every token of them weighs the same in the likelihood."
     )
 
@@ -41,14 +41,9 @@ def loss(batch: Batch, cfg: Config, chosen_tokens: float | None = None) -> tuple
     Args:
         chosen_tokens: for sft_level=token the mean tokens of the global batch's chosen answers; without it (held-out rows) the microbatch's.
     """
-    tokens_S = F.sequences.count_by_sequence(batch.sequence_N, batch.num_sequences)
-    sum_S = F.sequences.sum_by_sequence(batch.logprobs_N, batch.sequence_N, batch.num_sequences)
-    odds_S = F.preference.log_odds(sum_S / tokens_S if cfg.length_normalized else sum_S)
+    odds_S = F.preference.log_odds(preference.logprobs_of_answers(batch, cfg.length_normalized))
     margin_B = odds_S[0::2] - odds_S[1::2]
-    if cfg.sft_level == "answer":
-        sft_B = -sum_S[0::2] / tokens_S[0::2]
-    else:
-        sft_B = -sum_S[0::2] / (chosen_tokens or tokens_S[0::2].double().mean().item())
+    sft_B = preference.sft_loss(batch, cfg.sft_level, chosen_tokens)
     odds_B = F.preference.dpo(margin_B, beta=1.0)
     loss_B = sft_B + cfg.odds_weight * odds_B
     accuracy_B = (margin_B > 0).float() + 0.5 * (margin_B == 0)
@@ -56,6 +51,4 @@ def loss(batch: Batch, cfg: Config, chosen_tokens: float | None = None) -> tuple
 
 
 def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
-    for rows in rt.batches():
-        mean = sum(len(row.branches[0]) for row in rows) / len(rows)
-        yield rt.update(rows, functools.partial(loss, chosen_tokens=mean))
+    return preference.train(rt, loss)
