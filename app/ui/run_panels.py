@@ -19,7 +19,7 @@ from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
 from workbench.rundir.files import last_lines
-from workbench.rundir.lines import Ratings
+from workbench.rundir.lines import Json, Ratings
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import State, Status
 from workbench.settings import command_line
@@ -189,14 +189,22 @@ def _progress(history: History, status: Status) -> None:
             st.info("Stopping: a checkpoint is saved at the next step boundary.", icon=":material/hourglass_bottom:")
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
             st.info(f"Waiting to continue: {frame.plain(status.message)}", icon=":material/schedule:")
+        if status.state == State.RUNNING and phase.get("total"):
+            _phase_bar(phase, phase["message"])
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
     label = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
-    done, total = phase.get("done"), phase.get("total")
-    share = min(1.0, done / total) if done is not None and total else 0.0
-    counted = f" · {done:,} of {total:,}" if total else ""
     waited = time.time() - status.created if status.attempt <= 1 else time.time() - status.updated
-    st.progress(share, text=f"{frame.plain(label[:1].upper() + label[1:])}{counted} · {text.duration(waited)}")
+    _phase_bar(phase, label, f" · {text.duration(waited)}")
+
+
+def _phase_bar(phase: Mapping[str, Json], label: str, waited: str = "") -> None:
+    """What the run does beside its steps, and how far it is with that."""
+    done, total = phase.get("done"), phase.get("total")
+    known = isinstance(done, int) and isinstance(total, int) and total > 0
+    share = min(1.0, done / total) if known else 0.0
+    counted = f" · {done:,} of {total:,}" if known else ""
+    st.progress(share, text=f"{frame.plain(label[:1].upper() + label[1:])}{counted}{waited}")
 
 
 def answers(run: Run) -> None:

@@ -31,6 +31,16 @@ def test_headline_of_a_running_run(app, runs):
     assert [tab.label.split(": ")[1] for tab in page.tabs] == ["Curves", "Answers", "Profile", "Log", "Checkpoints", "Settings", "Controls"]
 
 
+def test_a_reference_that_moves_has_a_tab(app, runs):
+    run = synthetic.make(runs, "spin-demo", 3, 6)
+    EventWriter(run).write("reference", step=2, version=1, digest="0123456789abcdef")
+    EventWriter(run).write("phase", message="the opponent of iteration 2 answers", done=4, total=8)
+    page = on_tab(app("run", id=run.id), run, "References")
+    (table,) = page.dataframe
+    assert table.value[["Reference", "Weights", "From step"]].to_numpy().tolist() == [[1, "0123456789abcdef", 3]]
+    assert "The opponent of iteration 2 answers · 4 of 8" in [bar.text for bar in page.get("progress")]
+
+
 def test_the_cell_that_opens_the_run_in_a_notebook(app, runs):
     run = synthetic.make(runs, "dpo-demo", 5, 5, State.COMPLETED)
     cells = [block.value for block in app("run", id=run.id).code if "attach" in block.value]

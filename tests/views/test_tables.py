@@ -25,6 +25,28 @@ def test_followed_prompts():
     assert tables.followed(history.validations) == {"p": {0: "r0", 10: "r10"}}
 
 
+def test_references_with_what_was_measured_against_each():
+    """Moved after steps 0 and 2. The validation of step 2 is against the first; after a resume from step 2 the second moves again, to the same weights."""
+    history = History()
+    history.extend([{"kind": "state", "time": 0.0, "step": 0, "total_steps": 4}])
+    history.extend([{"kind": "reference", "time": 0.5, "step": 0, "version": 1, "digest": "aa"}, step(1, 1.0), step(2, 2.0)])
+    history.extend([{"kind": "validation", "time": 2.5, "step": 2, "metrics": {"rewards_margin": 0.5, "opponent_win_rate": 0.25}}])
+    second = {"kind": "reference", "time": 3.0, "step": 2, "version": 2, "digest": "bb"}
+    history.extend([second, step(3, 4.0), {"kind": "state", "time": 9.0, "step": 2, "total_steps": 4}])
+    assert [each["version"] for each in history.references] == [1, 2]
+    history.extend([second])
+    first, last = tables.references(history)
+    assert first == {
+        "Reference": 1,
+        "Weights": "aa",
+        "From step": 1,
+        "Held-out reward margin": 0.5,
+        "Held-out opponent's wins": 0.25,
+        "Held-out log-probability: chosen": None,
+    }
+    assert (last["Reference"], last["Weights"], last["From step"], last["Held-out reward margin"]) == (2, "bb", 3, None)
+
+
 def test_headline():
     history = History(total_steps=100)
     history.extend([{"kind": "validation", "time": 0.0, "step": 0, "metrics": {"accuracy": 0.5}}])

@@ -34,7 +34,7 @@ Drawn = tuple[int, int]
 
 
 def _listed(value: object) -> object:
-    return (value,) if isinstance(value, int | float) else value
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 Schedule = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], BeforeValidator(_listed)]
@@ -42,8 +42,6 @@ Schedule = Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], BeforeVa
 
 class Config(AlgorithmConfig):
     name: Literal["spin"] = "spin"
-    live = ()  # the schedules set lr
-
     lr: float = Field(default=2e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up; the cosine goes over all iterations.")
     lr_by_iteration: Schedule = Field(
         default=(),
@@ -175,8 +173,8 @@ def train(cfg: Config, rt: Runtime) -> Iterator[Metrics]:
             continue
         if rt.opponent.version <= iteration.number:
             _opponents(rt).append(rt.advance_reference())
-        if cfg.lr_by_iteration:
-            rt.set(lr=of_iteration(cfg.lr_by_iteration, iteration.number))
+            if cfg.lr_by_iteration:
+                rt.set(lr=of_iteration(cfg.lr_by_iteration, iteration.number))
         learnt = _learnt(cfg, rt, iteration, iterations)
         for batch in iteration.batches[rt.step - iteration.first :]:
             rows = [learnt[each] for each in batch]

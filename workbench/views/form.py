@@ -241,7 +241,7 @@ def _field(key: str, name: str, info: FieldInfo, tree: Tree) -> Field:
     shape: Kind
     if origin is Literal:
         shape, options = "choice", (*((None,) if optional else ()), *get_args(kind))
-    elif (isinstance(kind, type) and issubclass(kind, BaseModel)) or (origin is tuple and get_origin(_unwrap(get_args(kind)[0])[0]) is dict):
+    elif (isinstance(kind, type) and issubclass(kind, BaseModel)) or (origin is tuple and _is_typed(get_args(kind)[0])):
         shape = "mapping"
     elif origin is tuple:
         item, _ = _unwrap(get_args(kind)[0])
@@ -250,6 +250,12 @@ def _field(key: str, name: str, info: FieldInfo, tree: Tree) -> Field:
     else:
         shape = "mapping" if origin is dict else _PLAIN.get(kind, "text")
     return Field(key, name, shape, value, info.description or "", _bounds(info), options, optional)
+
+
+def _is_typed(item: object) -> bool:
+    """Whether a list of these is typed as YAML: of mappings, or of numbers, among which may be equal ones."""
+    kind, _ = _unwrap(item)
+    return get_origin(kind) is dict or kind in (int, float)
 
 
 _PLAIN: Mapping[object, Kind] = {bool: "switch", int: "integer", float: "number"}

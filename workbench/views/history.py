@@ -60,6 +60,7 @@ class History:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     validations: list[Validation] = field(default_factory=list)
     checkpoints: list[Event] = field(default_factory=list)
+    references: list[Event] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     alarms: list[Event] = field(default_factory=list)
     controls: list[Event] = field(default_factory=list)
@@ -121,6 +122,7 @@ class History:
         self._origin = event["time"] - spent
 
     def _forget_after(self, step: int) -> None:
+        self.references = [each for each in self.references if each["step"] <= step]
         keep = bisect.bisect_right(self.steps, step)
         validations = [v for v in self.validations if v.step <= step]
         if keep == len(self.steps) and len(validations) == len(self.validations):
@@ -182,6 +184,10 @@ class History:
     def _take_checkpoint(self, event: Event) -> None:
         self.phase = None
         self.checkpoints.append(event.copy())
+
+    def _take_reference(self, event: Event) -> None:
+        self.references = [each for each in self.references if each["version"] < event["version"]]
+        self.references.append(event.copy())
 
     def _take_end(self, event: Event) -> None:
         self.phase = None

@@ -123,6 +123,20 @@ def measured(steps: Mapping[str, object], held_out: Mapping[str, object]) -> lis
     ]
 
 
+_AGAINST = (M.REWARDS_MARGIN, M.OPPONENT_WIN_RATE, M.LOGPROBS_CHOSEN)
+
+
+def references(history: History) -> list[dict[str, object]]:
+    """One row for each reference that the policy had: which weights they are, from which step on, and what was last measured against it on held-out rows."""
+    rows: list[dict[str, object]] = []
+    for each, following in zip(history.references, [*history.references, None][1:], strict=True):
+        measured = [v for v in history.validations if v.step > each["step"] and (following is None or v.step <= following["step"])]
+        last = measured[-1].metrics if measured else {}
+        held_out = {f"Held-out {catalogue.label(name).lower()}": last.get(name) for name in _AGAINST}
+        rows.append({"Reference": each["version"], "Weights": each["digest"], "From step": each["step"] + 1, **held_out})
+    return rows
+
+
 def _recent(column: Sequence[float]) -> tuple[float, ...]:
     return tuple(value for value in column[-RECENT:] if math.isfinite(value))
 

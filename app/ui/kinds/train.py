@@ -8,7 +8,7 @@ from ui import access, charts, checkpoint_panel, control_panel, profile_panel, r
 from ui.run_panels import LOG, SETTINGS, Tab
 from workbench.api import Run
 from workbench.rundir.store import Status
-from workbench.views import History, series, tables
+from workbench.views import History, feed, series, tables
 from workbench.views.text import Figure
 
 
@@ -31,7 +31,19 @@ def tabs(run: Run) -> list[Tab]:
         SETTINGS,
         *([Tab("Controls", "joystick", control_panel.draw)] if access.may_change() else []),
         *diagnostics,
+        *([Tab("References", "swap_horiz", _references)] if _references_of(run) else []),
     ]
+
+
+def _references_of(run: Run) -> list[dict[str, object]]:
+    with feed.history(run.dir) as history:
+        return tables.references(history)
+
+
+def _references(run: Run) -> None:
+    """Of an algorithm whose reference is moved up to the policy: each of them."""
+    st.caption("The policy as it was when the reference was moved up to it; each row's measurements are the last against that reference.")
+    st.dataframe(_references_of(run), hide_index=True, alt="The references that the policy had, with the digests of their weights")
 
 
 def _curves(run: Run) -> None:
