@@ -49,7 +49,7 @@ def sft_loss(batch: Batch, level: Level, chosen_tokens: float | None = None) -> 
 def train(rt: Runtime, loss: Callable[..., tuple[Tensor, Metrics]]) -> Iterator[Metrics]:
     """Of losses that weigh every token of the chosen answers the same: they are given the global batch's `chosen_tokens`."""
     for rows in rt.batches():
-        mean = sum(len(row.branches[0]) for row in rows) / len(rows)
+        mean = sum(len(row.learnt(0)) for row in rows) / len(rows)
         yield rt.update(rows, functools.partial(loss, chosen_tokens=mean))
 
 

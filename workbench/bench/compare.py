@@ -113,6 +113,8 @@ def _short(data: str, tokenizer: PreTrainedTokenizerBase, count: int, max_tokens
     pairs, lengths, chat = [], [], Chat(tokenizer)
     for row in read(data, "preference", on_bad_row="skip").rows:
         assert isinstance(row, Preference)
+        if row.turns:
+            raise ValueError(f"{row.where}: its conversations part before the last answer; the comparison takes pairs of answers to one prompt")
         encoded = chat.one(row)
         sides = [len(encoded.prefix) + len(branch) for branch in encoded.branches]
         if max(sides) <= max_tokens and len(pairs) < count:

@@ -157,7 +157,7 @@ def experiment(folder: Path, held: int, seed: int, steps: int | None) -> Experim
 
 def _pairs(data: str, limit: int | None) -> tuple[list[Preference], int]:
     chat = Chat(hf.tokenizer(hf.local_directory(hf.EMBEDDED)))
-    rows = [row for row in read(data, "preference", on_bad_row="skip", limit=limit).rows if isinstance(row, Preference)]
+    rows = [row for row in read(data, "preference", on_bad_row="skip", limit=limit).rows if isinstance(row, Preference) and not row.turns]
     encoded = [chat.one(row) for row in rows]
     pairs = [row for row, tokens in zip(rows, encoded, strict=True) if len(tokens.prefix) + max(map(len, tokens.branches)) <= MAX_LENGTH]
     if len(pairs) < 20:

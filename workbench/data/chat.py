@@ -2,31 +2,29 @@
 
 A conversation is rendered once and its whole text encoded once, so that a row's tokens are those of `apply_chat_template(tokenize=True)` with every
 tokenizer. What is learnt is known in characters (`template.Layout`); a token that overlaps such a part is learnt. A special token that a message
-spells (`<|im_end|>`) stays text: see `_Spelled`.
+spells (`<|im_end|>`) stays text: see `workbench.data.spelled`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from workbench.data import nemo_template
 from workbench.data.marks import Span
 from workbench.data.packing import Row
 from workbench.data.rows import Conversation, Group, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
+from workbench.data.spelled import Spelled
 from workbench.data.steering import answer_to, conditioned, declared
 from workbench.data.template import Ask, Layout, Template
 from workbench.data.tokenizer import end_token
 from workbench.settings import Data, Steering
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 PART_CHARACTERS = 64
@@ -186,14 +184,14 @@ class Chat:
         assert not isinstance(given, Malformed)  # which `one` raised
         if isinstance(given, RawText):
             return [[Piece(list(encoded.prefix), "", True)]]
-        asked = _asks(given)[:1]
-        text = self._texts(asked)[0]
-        assert isinstance(text, _Text)
-        turns = [(part, turn.role) for turn, part in zip(asked[0].messages, text.layout.contents, strict=True) if part]
-        names = [next((role for part, role in turns if part[0] < end and start < part[1]), "") for start, end in text.spans]
+        asked = _asks(given)
+        names = [_roles(ask, text) for ask, text in zip(asked, self._texts(asked), strict=True)]
         learn = encoded.learn if encoded.learn else [False] * len(encoded.prefix)
-        opened = _runs(encoded.prefix, names, learn)
-        return [opened, *([Piece(list(branch), "assistant", True)] for branch in encoded.branches)]
+        opened = _runs(encoded.prefix, names[0], learn)
+        if not encoded.branch_learn:
+            return [opened, *([Piece(list(branch), "assistant", True)] for branch in encoded.branches)]
+        parted = zip(encoded.branches, names, encoded.branch_learn, strict=True)
+        return [opened, *(_runs(branch, roles[len(encoded.prefix) :], mask) for branch, roles, mask in parted)]
 
     def _row(self, row: TextRow, texts: Sequence[_Text | TooLong | Malformed]) -> Encoded | TooLong | Malformed:
         """A conversation is a prefix with its learnt tokens marked, up to the end of its last turn. A row with answers has the prompt as prefix and
@@ -214,6 +212,8 @@ class Chat:
             if not any(learn[1:]):
                 return Malformed("a conversation with something to learn", "one of which the chat template marks nothing as the assistant's")
             return Encoded(Row(tokens, learn=learn), good[0].prompt)
+        if isinstance(row, Preference) and row.turns:
+            return self._parted(row, good)
         shared = min(text.prompt for text in good)
         shared = next((i for i in range(shared) if len({text.tokens[i] for text in good}) > 1), shared)
         ending = [] if self.template.ending else [end_token(self.tokenizer)]
@@ -221,6 +221,18 @@ class Chat:
         if self._nemo and isinstance(row, Rated):
             branches = tuple(nemo_template.to_be_rated(branch, self.tokenizer) for branch in branches)
         return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row), branch_values=_branch_values(row)), shared)
+
+    def _parted(self, row: Preference, texts: Sequence[_Text]) -> Encoded | Malformed:
+        """Two conversations as the prefix that they share and a branch each, whose assistant's tokens are learnt."""
+        masks = [text.marked([span for spans in text.layout.learnt.values() for span in spans]) for text in texts]
+        if not all(map(any, masks)):
+            return Malformed("conversations with something to learn", "one of which the chat template marks nothing as the assistant's")
+        shared = min(mask.index(True) for mask in masks)
+        shared = next((i for i in range(shared) if len({text.tokens[i] for text in texts}) > 1), shared)
+        ends = [[] if self.template.ending or not turns[-1].learn else [end_token(self.tokenizer)] for turns in row.turns]
+        branches = tuple([*text.tokens[shared:], *end] for text, end in zip(texts, ends, strict=True))
+        learn = tuple([*mask[shared:], *[True] * len(end)] for mask, end in zip(masks, ends, strict=True))
+        return Encoded(Row(texts[0].tokens[:shared], branches, values=_values(row), branch_learn=learn), shared)
 
     def _raw(self, row: RawText, longest: int | None) -> Encoded | TooLong | Malformed:
         """Text as it is, with the tokens that the tokenizer puts around one, and the end of sequence; all is learnt."""
@@ -275,74 +287,8 @@ class Chat:
         return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
     @cached_property
-    def _spelled(self) -> _Spelled:
-        return _Spelled(self.tokenizer)
-
-
-class _Spelled:
-    """Keeps special tokens that a message spells as text, so that no text can end a turn or begin another.
-
-    A second tokenizer knows the special tokens by other names, private characters. In the template's text its own special tokens get those names,
-    and the texts stay as they are.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._tokenizer = tokenizer
-        self._special = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        names = sorted(self._special, key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, names))) if names else None
-
-    @cached_property
-    def _renamed(self) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
-        """The tokenizer, its names by the special tokens', and the tokens' own numbers by its numbers."""
-        from tokenizers import Tokenizer
-
-        tree = json.loads(cast("Tokenizer", self._tokenizer.backend_tokenizer).to_str())
-        names = {content: f"\U0010f000{i}\U0010f001" for i, content in enumerate(self._special)}
-        for token in tree["added_tokens"]:
-            token["content"] = names.get(token["content"], token["content"])
-        tree["post_processor"] = None
-        renamed = Tokenizer.from_str(json.dumps(tree))
-        renamed.no_padding()
-        renamed.no_truncation()
-        numbers = {name: number for name, number in renamed.get_vocab().items() if name in names.values()}
-        return renamed, names, {numbers[name]: self._special[content] for content, name in names.items()}
-
-    def within(self, ask: Ask) -> str:
-        """The first special token that a message spells; empty where none does."""
-        spelled = self.pattern and next(filter(None, (self.pattern.search(_said(message)) for message in ask.messages)), None)
-        return spelled[0] if spelled else ""
-
-    def encode(self, ask: Ask, layout: Layout) -> tuple[list[int], list[Span]]:
-        """Tokens and their characters in the layout's text. Raises Malformed: it is not known where a message that spells one stands."""
-        assert self.pattern
-        for message, span in zip(ask.messages, layout.contents, strict=True):
-            spelled = self.pattern.search(_said(message))
-            if spelled and (span is None or self.pattern.search(json.dumps(message.extra, ensure_ascii=False, default=str))):
-                raise Malformed("a turn that spells no special token where the chat template rewrites it", spelled[0])
-        renamed, names, numbers = self._renamed
-        kept = [span for span in layout.contents if span]
-        pieces: list[str] = []
-        places: list[tuple[int, int, int]] = []
-        """(start, end) of each renamed token in the new text, and by how much the characters after it stand further on."""
-        last = shift = 0
-        for match in self.pattern.finditer(layout.text):
-            start, end = match.span()
-            if any(a < end and start < b for a, b in kept):
-                continue
-            name = names[match[0]]
-            pieces += [layout.text[last:start], name]
-            places.append((start + shift, start + shift + len(name), len(name) - (end - start)))
-            shift += len(name) - (end - start)
-            last = end
-        encoding = renamed.encode("".join([*pieces, layout.text[last:]]), add_special_tokens=False)
-        spans = [(_back(a, places), _back(b, places)) for a, b in encoding.offsets]
-        return [numbers.get(token, token) for token in encoding.ids], spans
-
-
-def _back(position: int, places: Sequence[tuple[int, int, int]]) -> int:
-    """A character of the renamed text in the layout's."""
-    return position - sum(growth for _, end, growth in places if end <= position)
+    def _spelled(self) -> Spelled:
+        return Spelled(self.tokenizer)
 
 
 def _asked_plainly(result: Encoded | TooLong | Malformed, row: TextRow) -> Encoded | TooLong | Malformed:
@@ -360,6 +306,8 @@ def _asks(row: TextRow) -> list[Ask]:
         return [Ask(row.messages, row.tools)]
     if isinstance(row, PromptOnly):
         return [Ask((*row.prompt, answer_to(row.prompt, TO_BE_ANSWERED)), row.tools)]
+    if isinstance(row, Preference) and row.turns:
+        return [Ask(turns, row.tools) for turns in row.conversations]
     return [Ask((*row.prompt, answer_to(row.prompt, answer)), row.tools) for answer in row.answers]
 
 
@@ -378,14 +326,17 @@ def _branch_values(row: TextRow) -> dict[str, tuple[float, ...]]:
     return {"attribute_logprobs": row.attribute_logprobs, "base_logprobs": row.base_logprobs} if isinstance(row, Group) else {}
 
 
-def _said(message: Message) -> str:
-    return message.content + json.dumps(message.extra, ensure_ascii=False, default=str) if message.extra else message.content
-
-
 def _up_to_end(layout: Layout, tokens: list[int], spans: list[Span]) -> _Text:
     """Without what follows the last turn's end."""
     count = next((i for i, (start, _) in enumerate(spans) if start >= layout.end), len(tokens))
     return _Text(layout, tokens[:count], spans[:count])
+
+
+def _roles(ask: Ask, text: _Text | TooLong | Malformed) -> list[str]:
+    """Whose text each token is of; empty for what the template adds."""
+    assert isinstance(text, _Text)
+    turns = [(part, turn.role) for turn, part in zip(ask.messages, text.layout.contents, strict=True) if part]
+    return [next((role for part, role in turns if part[0] < end and start < part[1]), "") for start, end in text.spans]
 
 
 def _runs(tokens: Sequence[int], roles: Sequence[str], learn: Sequence[bool]) -> list[Piece]:

@@ -15,7 +15,7 @@ from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.chat import Piece as Tokens
 from workbench.data.dataset import encoded, fingerprint, fit, prompt_text
 from workbench.data.limits import Limits
-from workbench.data.packing import Row
+from workbench.data.packing import Row, targets
 from workbench.data.readers import Changes, DataError, Kind, Rows, read
 from workbench.data.rows import Malformed, Preference, PromptOnly, Rated, TextRow, Unpaired
 from workbench.data.tokenizer import decode
@@ -128,7 +128,7 @@ def check(
         max_length=max_length,
         duplicates=_repeats([fingerprint(text) for text in rows.rows]),
         repeated_prompts=_repeats([prompt_text(text) for text in rows.rows]),
-        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected for text in rows.rows),
+        identical_pairs=sum(isinstance(text, Preference) and text.chosen == text.rejected and not text.turns for text in rows.rows),
         prompt_tokens=sum(row.num_tokens for _, row in whole) - answers,
         answer_tokens=answers,
         percentiles={f"p{p}": float(np.percentile(lengths, p)) for p in (0, 50, 90, 95, 99, 100)},
@@ -156,7 +156,8 @@ def browse(
 
 def sample(text: TextRow, chat: Chat) -> Sample:
     """A row as the tokens that training sees, decoded again; its note says where there are none, or too many to show."""
-    characters = sum(len(turn.content) for turn in text.prompt) + sum(map(len, text.answers))
+    turns = [turn for each in text.turns for turn in each[:-1]] if isinstance(text, Preference) else []
+    characters = sum(len(turn.content) for turn in (*text.prompt, *turns)) + sum(map(len, text.answers))
     if characters > SHOWN_CHARACTERS:
         return Sample(where=text.where, tokens=0, pieces=[], note=f"{characters:,} characters: too long to show")
     (result,) = chat.encode([text])
@@ -225,7 +226,7 @@ def _length(row: Encoded | TooLong) -> int:
 
 
 def _answer_tokens(row: Row) -> int:
-    return sum(map(len, row.branches)) if row.branches else int(np.sum(row.learn))
+    return len(targets(row)) if row.branches else int(np.sum(row.learn))
 
 
 def _repeats(keys: Sequence[Hashable]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.limits import Limits
-from workbench.data.packing import Row
+from workbench.data.packing import Row, targets
 from workbench.data.readers import BAD_KEPT, BadRow, Changes, DataError, Kind, Rows, read
 from workbench.data.rows import Malformed, Preference, PromptOnly, TextRow
 from workbench.settings import Data
@@ -185,14 +185,15 @@ def prompt_text(text: TextRow) -> str:
 def fingerprint(text: TextRow) -> str:
     """The whole row as one string: two rows with the same are duplicates."""
     columns = text.columns.items() if isinstance(text, PromptOnly) else ()
-    return "\0".join((prompt_text(text), *text.answers, *(part for column in columns for part in column)))
+    turns = [f"{turn.role}: {turn.content}" for each in text.turns for turn in each] if isinstance(text, Preference) else []
+    return "\0".join((prompt_text(text), *text.answers, *turns, *(part for column in columns for part in column)))
 
 
 def _count_text(text: TextRow, seen: set[str], counts: Counter[str]) -> None:
     key = hashlib.sha256(fingerprint(text).encode()).hexdigest()
     counts["duplicates"] += key in seen
     seen.add(key)
-    counts["identical_pairs"] += isinstance(text, Preference) and text.chosen == text.rejected
+    counts["identical_pairs"] += isinstance(text, Preference) and text.chosen == text.rejected and not text.turns
 
 
 def _held_out(text: TextRow, fraction: float) -> bool:
@@ -210,7 +211,7 @@ def _lengths(rows: Sequence[Row]) -> _Lengths:
     if not rows:
         return {}
     lengths = np.array([row.num_tokens for row in rows])
-    answers = sum(sum(map(len, row.branches)) if row.branches else int(np.sum(row.learn)) for row in rows)
+    answers = sum(len(targets(row)) if row.branches else int(np.sum(row.learn)) for row in rows)
     p50, p95 = np.percentile(lengths, [50, 95])
     stats = {"min": float(lengths.min()), "mean": float(lengths.mean()), "p50": float(p50), "p95": float(p95), "max": float(lengths.max())}
     return {"prompt_tokens": int(lengths.sum()) - answers, "answer_tokens": answers, "length": stats}

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from workbench.data.rows import Conversation, RawText, TextRow
+from workbench.data.rows import Conversation, Preference, RawText, TextRow
 
 _MARKS = re.compile(
     r"<\|(?:im_start|im_end|eot_id|eom_id|start_header_id|end_header_id|begin_of_text|endoftext|user|assistant|system|end|channel|START_OF_TURN_TOKEN)\|>"
@@ -46,3 +46,5 @@ def _texts(row: TextRow) -> Iterator[str]:
     yield from (turn.content for turn in (row.messages if isinstance(row, Conversation) else row.prompt))
     if not isinstance(row, Conversation):
         yield from row.answers
+    if isinstance(row, Preference):
+        yield from (turn.content for turns in row.turns for turn in turns[:-1])

@@ -38,7 +38,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class Row:
-    """One training row. `learn` marks the prefix tokens whose log-probability is wanted; branch tokens always are.
+    """One training row. `learn` marks the prefix tokens whose log-probability is wanted; of a branch those of all its tokens are, or with `branch_learn` of
+    those that it marks: where a branch has others' turns.
 
     `values` are the row's scalars by name, `branch_values` one number a branch by name, `columns` its texts that are not learnt from; `asked` is a prompt as it was read,
     which models with other tokens are asked about. `reference_logprobs_N` are the reference policy's
@@ -59,10 +60,15 @@ class Row:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     temperature: float = 1.0
     kept: Kept | None = None
+    branch_learn: tuple[Sequence[bool], ...] = ()
 
     @property
     def num_tokens(self) -> int:
         return len(self.prefix) + sum(map(len, self.branches))
+
+    def learnt(self, branch: int) -> np.ndarray:
+        """The places in a branch whose log-probability is wanted, ascending."""
+        return np.flatnonzero(np.asarray(self.branch_learn[branch], bool)) if self.branch_learn else np.arange(len(self.branches[branch]))
 
 
 @dataclass(frozen=True)
@@ -118,11 +124,12 @@ def pack(rows: Sequence[Row]) -> Pack:
             sequences.append(np.full(len(learnt), len(last)))
             last.append(start + prefix - 1)
         at = start + prefix
-        for branch in row.branches:
+        for number, branch in enumerate(row.branches):
+            learnt = row.learnt(number)
             tokens.append(np.asarray(branch, np.int64))
             positions.append(np.arange(prefix, prefix + len(branch)))
-            sources.append(np.concatenate([[start + prefix - 1], np.arange(at, at + len(branch) - 1)]))
-            sequences.append(np.full(len(branch), len(last)))
+            sources.append(np.concatenate([[start + prefix - 1], np.arange(at, at + len(branch) - 1)])[learnt])
+            sequences.append(np.full(len(learnt), len(last)))
             at += len(branch)
             last.append(at - 1)
         prefix_trees.append(Tree(start, prefix, tuple(map(len, row.branches))))
@@ -167,7 +174,7 @@ BLANK = Pack(
 def targets(row: Row) -> np.ndarray:
     """The tokens of a row whose log-probabilities are wanted, in the order of `Pack.target_N`. A prompt, with nothing to learn, has none."""
     if row.branches:
-        return np.concatenate([np.asarray(branch, np.int64) for branch in row.branches])
+        return np.concatenate([np.asarray(branch, np.int64)[row.learnt(number)] for number, branch in enumerate(row.branches)])
     return np.asarray(row.prefix, np.int64)[1:][np.flatnonzero(np.asarray(row.learn, bool)[1:])]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["preference", "conversation", "conditioned", "rated", "unpaired", "group", "answered", "prompt"]
@@ -97,7 +97,11 @@ class RawText:
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt and two answers, one preferred. The rewards are the source's own, where it has them."""
+    """A prompt and two answers, one preferred. The rewards are the source's own, where it has them.
+
+    `turns`: of two conversations that part before their last answer what each has after the prompt, from the assistant's turn in which they part up to the
+    answers `chosen` and `rejected`; the assistant's turns are learnt.
+    """
 
     prompt: tuple[Message, ...]
     chosen: str
@@ -106,10 +110,17 @@ class Preference:
     rejected_reward: float | None = None
     where: str = ""
     tools: Tools = ()
+    turns: tuple[tuple[Message, ...], ...] = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
         return self.chosen, self.rejected
+
+    @property
+    def conversations(self) -> tuple[tuple[Message, ...], ...]:
+        """Both from their beginning; the prompt's turns are not learnt."""
+        prompt = tuple(replace(turn, learn=False) for turn in self.prompt)
+        return tuple((*prompt, *turns) for turns in self.turns)
 
 
 @dataclass(frozen=True)

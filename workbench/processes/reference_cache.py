@@ -24,7 +24,8 @@ def with_reference(rows: Sequence[Row], part: str, policy: Policy, rank: Rank) -
         return []
     key = hashlib.sha256(f"{weight_files.digest(rank.directory)} {rank.spec.model.precision}".encode())
     for row in rows:
-        key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn))).encode())
+        masks = [[list(mask) for mask in row.branch_learn]] if row.branch_learn else []
+        key.update(repr((list(row.prefix), [list(b) for b in row.branches], list(row.learn), *masks)).encode())
     path = sources.cache_root() / "reference" / f"{key.hexdigest()[:24]}.npz"
     if not parallel.from_first(path.is_file()):
         known = _logprobs(rows, policy, rank.progress(f"reference log-probabilities ({part})"))

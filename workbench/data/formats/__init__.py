@@ -213,6 +213,8 @@ def _opened(row: TextRow, raw: Raw) -> TextRow:
 
 def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
     kind = asked.kind
+    if isinstance(row, Preference) and row.turns and kind != "preference":
+        return _as_kind_of_turns(row, kind)
     if kind == "conversation" and isinstance(row, Preference):
         turns = tuple(replace(turn, learn=False) for turn in row.prompt)
         return [Conversation((*turns, Message("assistant", row.chosen)), row.where, row.tools)]
@@ -233,6 +235,17 @@ def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
     if not isinstance(row, _KINDS[kind]):
         raise Malformed(WANTED[kind], _of(name))
     return [row]
+
+
+def _as_kind_of_turns(row: Preference, kind: Kind) -> list[TextRow]:
+    """As `_as_kind`, of conversations that part before their last answer."""
+    if kind in ("conversation", "answered"):
+        made = [Conversation(turns, row.where, row.tools) for turns in row.conversations]
+        return list(made[:1] if kind == "conversation" else made)
+    if kind == "prompt":
+        first = row.turns[0][0].content  # none where it only calls tools
+        return [PromptOnly(parts.asking(row.prompt), {"answer": first} if first else {}, row.where, row.tools)]
+    raise Malformed(WANTED[kind], "conversations that part before their last answer, which are learnt as pairs (algorithm=dpo, for example)")
 
 
 def _with_columns(row: TextRow, raw: Raw, kept: set[str]) -> TextRow:

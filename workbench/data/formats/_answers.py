@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from workbench.data.formats._parts import Asked, asking, messages
+from workbench.data.formats._parts import Asked, asking, listed, messages
 from workbench.data.formats._values import Raw, filled, keys, value
 from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, TextRow
 
@@ -17,11 +17,43 @@ def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], ask
     answers = [_answer(value(row, name), name, asked) for name in names]
     contexts = [context for context, _ in answers if context]
     if any(context != contexts[0] for context in contexts):
-        raise Malformed(f"{' and '.join(names)} that share their prompt and differ in the last message", "different prompts")
+        raise Malformed(f"{' and '.join(names)} that share their prompt and part in an answer", "different prompts")
     whole = _agreed(asked_for, contexts[0], names[0]) if contexts else asked_for
     if not whole:
         raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
     return asking(whole), [said for _, said in answers]
+
+
+def preferred(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> Preference:
+    """The pair in the columns `names`, of which both are text, messages that differ in the last, or conversations that part in an earlier answer."""
+    whole = [messages(turns, name, asked) for name in names if isinstance(turns := listed(row.get(name)), list) and turns]
+    if len(whole) == 2 and (parted := conversations(whole[0], whole[1])):
+        prompt, turns = parted
+        prompt = asking(_agreed(asked_for, prompt, names[0]))
+        return Preference(prompt, turns[0][-1].content, turns[1][-1].content, where=asked.where, turns=turns)
+    prompt, (chosen, rejected) = answered(row, names, asked_for, asked)
+    return Preference(prompt, chosen, rejected, where=asked.where)
+
+
+Parted = tuple[tuple[Message, ...], tuple[tuple[Message, ...], tuple[Message, ...]]]
+
+
+def conversations(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> Parted | None:
+    """What two conversations share, and how each continues from the answer in which they part; None where that is the last of both, or none of the assistant's.
+
+    Raises:
+        Malformed: one has nothing to learn after that.
+    """
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if (a.role, a.content, a.extra) != (b.role, b.content, b.extra)), 0
+    )
+    turns = chosen[shared:], rejected[shared:]
+    if not shared or max(map(len, turns)) == 1 or any(each[0].role != "assistant" or each[-1].role != "assistant" for each in turns):
+        return None
+    for name, each in zip(("chosen", "rejected"), turns, strict=True):
+        if not any(turn.learn for turn in each if turn.role == "assistant"):
+            raise Malformed(f"{name}: an answer to learn from after what both share", "turns of weight 0 alone")
+    return chosen[:shared], turns
 
 
 def _agreed(given: tuple[Message, ...], context: tuple[Message, ...], key: str) -> tuple[Message, ...]:

@@ -1,9 +1,9 @@
 """NeMo-Aligner's and Argilla's pairs."""
 
-from workbench.data.formats._answers import answered
+from workbench.data.formats._answers import preferred
 from workbench.data.formats._parts import PROMPT, Asked, Parsed, question
 from workbench.data.formats._values import Raw
-from workbench.data.rows import Kind, Preference
+from workbench.data.rows import Kind
 
 SCHEMA = '{"prompt" or "instruction", "chosen_response", "rejected_response"[, "chosen_reward", "rejected_reward"]}: strings or messages (NeMo-Aligner, Argilla)'
 GIVES: tuple[Kind, ...] = ("preference", "conversation", "unpaired", "prompt")
@@ -16,5 +16,4 @@ def fits(row: Raw, asked: Asked) -> int:
 
 
 def parse(row: Raw, asked: Asked) -> Parsed:
-    prompt, (chosen, rejected) = answered(row, ("chosen_response", "rejected_response"), question(row, asked), asked)
-    return Preference(prompt, chosen, rejected, where=asked.where)
+    return preferred(row, ("chosen_response", "rejected_response"), question(row, asked), asked)
