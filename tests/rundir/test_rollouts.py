@@ -34,6 +34,16 @@ def test_what_is_written_is_read(run):
     assert pq.read_schema(rollouts.folder(run) / "3.parquet").equals(rollouts.schema(["reward/exact"]))
 
 
+def test_who_sampled_a_file(run):
+    """Named in the file itself, whose columns and rows stay what they are."""
+    rollouts.write(run, 1, [record()], "0123abcd")
+    rollouts.write(run, 2, [record()])
+    (rollouts.folder(run) / "3.parquet").write_text("no parquet")
+    assert [rollouts.sampled_by(run, step) for step in (1, 2, 3, 4)] == ["0123abcd", "", "", ""]
+    assert rollouts.steps(run) == [1, 2]
+    assert len(rollouts.of_step(run, 1)) == len(rollouts.whole_step(run, 1)) == 1
+
+
 def test_no_rollouts_yet(run):
     table, total = rollouts.page(run, Query())
     assert (len(table), total, rollouts.steps(run), rollouts.damaged(run)) == (0, 0, [], [])

@@ -109,7 +109,7 @@ def write(run: RunDir, step: int, records: Sequence[Mapping[str, object]], sampl
 
 
 def sampled_by(run: RunDir, step: int) -> str:
-    """What `write` was told of the weights behind a step's rollouts; empty where it was not, and where there is no readable file."""
+    """The name that `write` was given for the weights behind a step's rollouts; empty where it was given none, and where there is no readable file."""
     import pyarrow.parquet as pq
 
     file = next((file for file in files_of(run) if file.step == step and file.valid), None)
