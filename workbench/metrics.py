@@ -241,9 +241,7 @@ REWARDS_CHOSEN_MEAN = _REWARDS.metric("rewards_chosen_mean", "chosen", "Mean ove
 REWARDS_REJECTED_MEAN = _REWARDS.metric("rewards_rejected_mean", "rejected", "Mean over the rejected, or undesirable, answers.")
 REWARDS_ACTUAL_MEAN = _REWARDS.metric("rewards_actual_mean", "data's answers", "SPIN: mean over the answers that the data has.")
 REWARDS_GENERATED_MEAN = _REWARDS.metric("rewards_generated_mean", "opponent's", "SPIN: mean over the answers that the opponent gave.")
-OPPONENT_WIN_RATE = metric(
-    "opponent_win_rate", "Opponent's wins", "share of pairs", "Its answer's reward is higher than the data's.", label="opponent"
-)
+OPPONENT_WIN_RATE = metric("opponent_win_rate", "Opponent's wins", "share of pairs", "Its answer has the higher reward.", label="opponent")
 _LOGPROBS = Chart("logprobs", "Log-probability", "nats an answer")
 LOGPROBS_CHOSEN = _LOGPROBS.metric("logprobs_chosen", "chosen", "Of a chosen answer; a token's mean with length_normalized.")
 LOGPROBS_REJECTED = _LOGPROBS.metric("logprobs_rejected", "rejected", "Of a rejected answer; a token's mean with length_normalized.")

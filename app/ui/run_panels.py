@@ -19,7 +19,7 @@ from workbench import metrics as M
 from workbench.api import Run
 from workbench.rundir import opening
 from workbench.rundir.files import last_lines
-from workbench.rundir.lines import Json, Ratings
+from workbench.rundir.lines import Ratings
 from workbench.rundir.opening import Unreadable
 from workbench.rundir.store import State, Status
 from workbench.settings import command_line
@@ -190,20 +190,18 @@ def _progress(history: History, status: Status) -> None:
         if status.state in (State.QUEUED, State.PREEMPTED) and status.message:
             st.info(f"Waiting to continue: {frame.plain(status.message)}", icon=":material/schedule:")
         if status.state == State.RUNNING and phase.get("total"):
-            _phase_bar(phase, phase["message"])
+            _phase_bar(phase.get("message", ""), phase.get("done"), phase.get("total"))
         return
     phase = phase if not history.steps else {}  # a resumed run's may be of the attempt before
     label = phase.get("message") or status.message or ("in its first step" if status.state == State.RUNNING else "waiting for the backend")
     waited = time.time() - status.created if status.attempt <= 1 else time.time() - status.updated
-    _phase_bar(phase, label, f" · {text.duration(waited)}")
+    _phase_bar(label, phase.get("done"), phase.get("total"), f" · {text.duration(waited)}")
 
 
-def _phase_bar(phase: Mapping[str, Json], label: str, waited: str = "") -> None:
+def _phase_bar(label: str, done: int | None, total: int | None, waited: str = "") -> None:
     """What the run does beside its steps, and how far it is with that."""
-    done, total = phase.get("done"), phase.get("total")
-    known = isinstance(done, int) and isinstance(total, int) and total > 0
-    share = min(1.0, done / total) if known else 0.0
-    counted = f" · {done:,} of {total:,}" if known else ""
+    share = min(1.0, done / total) if done is not None and total else 0.0
+    counted = f" · {done:,} of {total:,}" if total else ""
     st.progress(share, text=f"{frame.plain(label[:1].upper() + label[1:])}{counted}{waited}")
 
 
