@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench import metrics as M
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.data.packing import Coverage, Row
     from workbench.processes.online import Online
     from workbench.processes.rank import Rank
+    from workbench.processes.teaching import Teaching
 
 
 DIVERGED = (M.LOSS, M.GRAD_NORM, M.CRITIC_LOSS, M.CRITIC_GRAD_NORM)
@@ -43,6 +44,7 @@ class Training:
         self._rank, self._spec = rank, rank.spec
         self._algorithm = algorithms.find(rank.spec.algorithm.name)
         self.state: dict[str, object] = {}
+        self._teaching: Teaching | None = None
         self._load_data()
         cfg = self._spec.algorithm
         by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
@@ -89,6 +91,7 @@ class Training:
         from workbench.engine.step import Policy
         from workbench.processes.live import LiveSettings
         from workbench.processes.reference_cache import with_reference
+        from workbench.processes.teaching import Teaching
         from workbench.settings.modules import outputs_of
 
         spec = self._spec
@@ -98,8 +101,12 @@ class Training:
         if self._algorithm.ROLES.get("reference") == "advancing":  # before a checkpoint is loaded: the first weights are the first reference
             self._policy.keep_reference()
         elif "reference" in self._algorithm.ROLES and not self._learns_from_rollouts:
-            self._train = self._with_reference(self._train)
+            self._train = self._measured(self._train, lambda rows: with_reference(rows, "train", self._policy, self._rank))
             self._held_out = with_reference(self._held_out, "validation", self._policy, self._rank)
+        if "teacher" in self._algorithm.ROLES and not self._learns_from_rollouts:
+            self._teaching = teaching = Teaching(self._rank, self._policy)
+            self._train = self._measured(self._train, lambda rows: teaching.before(rows, "train"))
+            self._held_out = teaching.held_out(self._held_out)
         self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, best.settled(spec))
         self.step = self._checkpoints.load_newest(self._rank.warn)
         restored = parallel.from_first(checkpoint.state_of(self._rank.run.checkpoints, self.step) if parallel.rank() == 0 else {})
@@ -107,14 +114,13 @@ class Training:
         self.state.update(restored.get("algorithm", {}))
         return restored
 
-    def _with_reference(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows, those that the steps learn from with the reference's log-probabilities."""
+    def _measured(self, rows: Sequence[Row], measure: Callable[[Sequence[Row]], list[Row]]) -> list[Row]:
+        """The rows, those that the steps learn from with what is measured of them beforehand."""
         from workbench.data.packing import batch_indices
-        from workbench.processes.reference_cache import with_reference
 
         drawn = self.total_steps * self._spec.algorithm.rows_per_step
         learnt = sorted(set(batch_indices(len(rows), drawn, 0, self._spec.seed).tolist()))
-        measured = dict(zip(learnt, with_reference([rows[i] for i in learnt], "train", self._policy, self._rank), strict=True))
+        measured = dict(zip(learnt, measure([rows[i] for i in learnt]), strict=True))
         return [measured.get(i, row) for i, row in enumerate(rows)]
 
     @property
@@ -156,6 +162,10 @@ class Training:
         from workbench.processes.reference_cache import measured_by_reference
 
         return measured_by_reference(rows, self._policy)
+
+    def with_teacher(self, rows: Sequence[Row]) -> list[Row]:
+        assert self._teaching, "this algorithm has no teacher among its ROLES, or learns from rollouts, and then asks it with online.ask"
+        return self._teaching.of_step(rows)
 
     def advance_reference(self) -> None:
         self._policy.advance_reference()
