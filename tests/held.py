@@ -1,4 +1,4 @@
-"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the event of the step that `tests.hold` says."""
+"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the event of the step, or of the phase, that `tests.hold` says."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from pathlib import Path
 from workbench.rundir import events
 
 HELD = "WORKBENCH_TEST_HOLD"
-"""In a rank's environment: the file with the step."""
+"""In a rank's environment: the file with the step, or the phase's message."""
 
 _write = events.EventWriter.write
 
 
-def _last() -> float:
+def _held(kind: str, values: dict[str, object]) -> bool:
+    """Whether the run stands still after this event."""
     try:
-        return int(Path(os.environ[HELD]).read_text())
+        where = Path(os.environ[HELD]).read_text()
     except FileNotFoundError:
-        return float("inf")
+        return False
+    if kind == "phase":
+        return values["message"] == where
+    return kind == "step" and where.isdigit() and int(str(values["step"])) >= int(where)
 
 
 def write(self: events.EventWriter, kind: str, **values: object) -> None:
     _write(self, kind, **values)
-    if kind == "step" and HELD in os.environ and os.environ.get("RANK") == "0":
-        while int(str(values["step"])) >= _last():
+    if HELD in os.environ and os.environ.get("RANK") == "0":
+        while _held(kind, values):
             time.sleep(0.02)
 
 

@@ -13,7 +13,7 @@ from workbench.rundir.files import write_atomic
 
 
 class Hold:
-    """Of the runs that are launched from now on: their first rank goes no further than a step's event (`tests.held`)."""
+    """Of the runs that are launched from now on: their first rank goes no further than a step's event, or a phase's (`tests.held`)."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self._path = folder / "held"
@@ -22,6 +22,10 @@ class Hold:
 
     def at(self, step: int) -> None:
         write_atomic(self._path, str(step))
+
+    def at_phase(self, message: str) -> None:
+        """Go no further than the first event of the phase with this message, before the first step."""
+        write_atomic(self._path, message)
 
     def wait(self, run: api.Run) -> None:
         """Until the run stands at the step."""

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -59,31 +60,43 @@ class Teaching:
         self._teacher, self._temperature = settings.teacher, settings.temperature
         self._vocabulary: int = policy.hf_config.vocab_size
         self._model: TeacherModel | None = None
+        self._seconds = 0.0
 
-    def before(self, rows: Sequence[Row], part: str) -> list[Row]:
-        """The rows that the steps learn from, with what is known of them before the first step. `part` names the rows.
+    def before(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that the steps learn from, with what is known of them before the first step.
 
         Raises:
-            ValueError: the rows have another vocabulary, or a cache that has no room on the disk.
+            ValueError: the rows have another vocabulary or tell too little, the teacher has another, or its cache has no room on the disk.
         """
-        if self._teacher.computed == "each_step":
-            return list(rows)
-        return self.held_out(rows, part)
+        return list(rows) if self._teacher.computed == "each_step" else self._taught(rows, "train")
 
-    def held_out(self, rows: Sequence[Row], part: str = "validation") -> list[Row]:
-        """The rows, taught. Raises as `before`."""
-        if not rows:
-            return []
-        if self._teacher.computed == "in_rows":
-            return [self._as_it_stands(row) for row in rows]
-        taught = self._cached(rows, part) if self._teacher.computed == "once" else self._computed(rows, part)
+    def held_out(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows, taught. Raises as `before`, which is called first."""
+        taught = self._taught(rows, "validation")
         if self._teacher.computed == "once":
-            self._model = None
+            self._model = None  # nothing more is asked of it
         return taught
 
     def of_step(self, rows: Sequence[Row]) -> list[Row]:
         """A step's rows, taught."""
-        return self._computed(rows) if self._teacher.computed == "each_step" else list(rows)
+        if self._teacher.computed != "each_step":
+            return list(rows)
+        began = time.perf_counter()
+        taught = self._computed(rows)
+        self._seconds += time.perf_counter() - began
+        return taught
+
+    def seconds(self) -> float:
+        """What `of_step` took since it was asked last."""
+        taken, self._seconds = self._seconds, 0.0
+        return taken
+
+    def _taught(self, rows: Sequence[Row], part: str) -> list[Row]:
+        if not rows:
+            return []
+        if self._teacher.computed == "in_rows":
+            return self._as_they_stand(rows)
+        return self._cached(rows, part) if self._teacher.computed == "once" else self._computed(rows, part)
 
     def _computed(self, rows: Sequence[Row], part: str = "") -> list[Row]:
         columns = self._ask(rows, part)
@@ -119,6 +132,14 @@ class Teaching:
             raise ValueError(f"{where}: the teacher names token {highest:,}, and the policy's vocabulary has {self._vocabulary:,}: it is another one")
 
     # --- in the rows
+
+    def _as_they_stand(self, rows: Sequence[Row]) -> list[Row]:
+        told = {row.arrays[TOKENS].shape[1] for row in rows}
+        if len(told) > 1 and min(told) < self._teacher.top_k:
+            raise ValueError(
+                f"the rows tell {min(told)} to {max(told)} of the teacher's tokens: set algorithm.teacher.top_k={min(told)}, of all the same"
+            )
+        return [self._as_it_stands(row) for row in rows]
 
     def _as_it_stands(self, row: Row) -> Row:
         """The row with at most `top_k` of the tokens that it tells; the others' mass is added to the rest."""
@@ -170,7 +191,7 @@ class Teaching:
                 if parallel.rank() == 0:
                     _write(partial, before, columns, self._teacher.top_k)
             progress(end, len(rows))
-        self._rank.made_by_first(lambda: _finish(partial, path), "saving the teacher's probabilities")
+        self._rank.made_by_first(lambda: _finish(partial, path, sum(count) * item), "saving the teacher's probabilities")
 
     def _announce(self, partial: Path, tokens: int, item: int, part: str) -> None:
         """Say how large the file becomes. Raises ValueError: the disk has no room for it."""
@@ -203,8 +224,9 @@ def _write(path: Path, at: int, columns: dict[str, list[np.ndarray]], top_k: int
         os.fsync(file.fileno())
 
 
-def _finish(partial: Path, path: Path) -> None:
+def _finish(partial: Path, path: Path, length: int) -> None:
     """Give the whole file its name, unless another run that computed the same was first."""
     with contextlib.suppress(FileNotFoundError):
+        os.truncate(partial, length)
         partial.replace(path)
     assert path.is_file(), path

@@ -105,7 +105,7 @@ class Training:
             self._held_out = with_reference(self._held_out, "validation", self._policy, self._rank)
         if "teacher" in self._algorithm.ROLES and not self._learns_from_rollouts:
             self._teaching = teaching = Teaching(self._rank, self._policy)
-            self._train = self._measured(self._train, lambda rows: teaching.before(rows, "train"))
+            self._train = self._measured(self._train, teaching.before)
             self._held_out = teaching.held_out(self._held_out)
         self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, best.settled(spec))
         self.step = self._checkpoints.load_newest(self._rank.warn)
@@ -240,13 +240,18 @@ class Training:
         from workbench.rundir import beats
 
         sampled = {**self._online.measured(), M.STEP_TIME_S: time.perf_counter() - began} if self._online else {}
-        metrics = {**learnt, **sampled}
+        metrics = {**learnt, **sampled, **self._taught_s(learnt)}
         beats.moved(self.step)
         self._rank.emit("step", step=self.step, metrics=metrics)
         self._bell.emit_alarms(self.step, metrics)
         self._report_checkpoint(wait=False)
         if self._spec.watch.stop_on_nan:
             self._stop_on_nan(metrics)
+
+    def _taught_s(self, learnt: Metrics) -> Metrics:
+        """The seconds of the step's teacher, which the update's do not have."""
+        seconds = self._teaching.seconds() if self._teaching else 0.0
+        return {M.TIME_OF("teacher"): seconds, M.STEP_TIME_S: learnt[M.STEP_TIME_S] + seconds} if seconds else {}
 
     def _stop_on_nan(self, metrics: Metrics) -> None:
         """Raises ValueError for a step whose loss or gradients are not finite, once a checkpoint that is being written is in place."""
