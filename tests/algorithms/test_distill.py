@@ -23,9 +23,11 @@ from workbench.engine.step import Policy
 from workbench.models.protocol import Surroundings
 from workbench.models.roles.teacher import TeacherModel
 from workbench.settings import Lora, Model
+from workbench.settings.composing import SpecError
 from workbench.settings.layout import Layout
 from workbench.settings.modules import outputs_of
 from workbench.settings.outputs import Outputs
+from workbench.settings.spec import compose, parse
 
 KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
 
@@ -64,6 +66,14 @@ def test_what_goes_together() -> None:
     assert outputs_of(config(temperature=2.0)) == Outputs(logprobs=True, at="teacher_tokens", temperature=2.0)
 
 
+def test_a_teacher_that_the_layout_does_not_fit_is_refused_before_the_launch(tmp_path: Path) -> None:
+    models.save(tmp_path / "student", num_hidden_layers=2)
+    models.save(tmp_path / "teacher", num_hidden_layers=3)
+    words = [f"model.source={tmp_path / 'student'}", f"algorithm.teacher.source={tmp_path / 'teacher'}", "data.train=rows.jsonl"]
+    with pytest.raises(SpecError, match=r"algorithm\.teacher\.source=.*pipeline_parallel x virtual_pipeline=2 does not divide the model's 3 layers"):
+        compose(["algorithm=distill", *words, "model.pipeline_parallel=2", "backend.ranks_per_node=2"])
+
+
 def rows(count: int = 6, vocabulary: int = 250) -> list[Row]:
     """Conversations with several learnt parts."""
     rng = np.random.default_rng(1)
@@ -73,8 +83,6 @@ def rows(count: int = 6, vocabulary: int = 250) -> list[Row]:
 
 def teacher_of(folder: Path, top_k: int, temperature: float = 1.0, layout: Layout | None = None) -> TeacherModel:
     """The model in `folder/teacher`, for the student in `folder/student`."""
-    from workbench.settings.spec import parse
-
     data = {"train": "rows.jsonl"}
     spec = parse({"algorithm": {"name": "distill"}, "data": data, "backend": {"name": "local"}, "model": {"source": str(folder / "student")}})
     around = Surroundings(run=None, spec=spec, layout=layout or Layout(), directory=folder / "student")  # pyright: ignore[reportArgumentType]

@@ -77,6 +77,16 @@ class Teaching:
             self._model = None  # nothing more is asked of it
         return taught
 
+    def fingerprint(self) -> str | None:
+        """Names the teacher's weights; None where no model is asked."""
+        return (
+            None if self._teacher.computed == "in_rows" else self._rank.made_by_first(lambda: self._weights(self._source), "looking at the teacher")
+        )
+
+    @staticmethod
+    def _weights(source: str) -> str:
+        return weight_files.fingerprint(hf.local_directory(source))
+
     def of_step(self, rows: Sequence[Row]) -> list[Row]:
         """A step's rows, taught."""
         if self._teacher.computed != "each_step":
@@ -134,21 +144,19 @@ class Teaching:
     # --- in the rows
 
     def _as_they_stand(self, rows: Sequence[Row]) -> list[Row]:
-        told = {row.arrays[TOKENS].shape[1] for row in rows}
-        if len(told) > 1 and min(told) < self._teacher.top_k:
-            raise ValueError(
-                f"the rows tell {min(told)} to {max(told)} of the teacher's tokens: set algorithm.teacher.top_k={min(told)}, of all the same"
-            )
+        fewest, most = (pick(row.arrays[TOKENS].shape[1] for row in rows) for pick in (min, max))
+        if fewest < most and fewest < self._teacher.top_k:
+            raise ValueError(f"the rows tell {fewest} to {most} of the teacher's tokens: set algorithm.teacher.top_k={fewest}, of all the same")
         return [self._as_it_stands(row) for row in rows]
 
     def _as_it_stands(self, row: Row) -> Row:
         """The row with at most `top_k` of the tokens that it tells; the others' mass is added to the rest."""
         tokens_NK, logprobs_NK, rest_N = (row.arrays[name] for name in NAMES)
         self._check_tokens(int(tokens_NK.max(initial=0)))
-        told, kept = tokens_NK.shape[1], min(tokens_NK.shape[1], self._teacher.top_k)
-        if told == self._vocabulary:
+        count, kept = tokens_NK.shape[1], min(tokens_NK.shape[1], self._teacher.top_k)
+        if count == self._vocabulary:
             rest_N = np.full_like(rest_N, -np.inf)
-        if kept < told:
+        if kept < count:
             rest_N = np.logaddexp(rest_N, np.logaddexp.reduce(logprobs_NK[:, kept:], axis=1))
         return dataclasses.replace(row, arrays={TOKENS: tokens_NK[:, :kept], LOGPROBS: logprobs_NK[:, :kept], REST: rest_N.astype(np.float32)})
 

@@ -45,6 +45,7 @@ class Training:
         self._algorithm = algorithms.find(rank.spec.algorithm.name)
         self.state: dict[str, object] = {}
         self._teaching: Teaching | None = None
+        self._teacher_weights: str | None = None
         self._load_data()
         cfg = self._spec.algorithm
         by_epochs = max(1, cfg.epochs * len(self._train) // cfg.rows_per_step)
@@ -112,6 +113,9 @@ class Training:
         restored = parallel.from_first(checkpoint.state_of(self._rank.run.checkpoints, self.step) if parallel.rank() == 0 else {})
         self._live.load_state_dict(restored.get("settings", {}))
         self.state.update(restored.get("algorithm", {}))
+        self._teacher_weights = self._teaching.fingerprint() if self._teaching else None
+        if (before := restored.get("teacher")) and before != self._teacher_weights:
+            raise ValueError("algorithm.teacher.source has other weights than when the run began: put the files back, or launch the run anew")
         return restored
 
     def _measured(self, rows: Sequence[Row], measure: Callable[[Sequence[Row]], list[Row]]) -> list[Row]:
@@ -281,6 +285,7 @@ class Training:
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
             state = {"settings": self._live.state_dict(), "obeyed": self._controls.last_request_time, "algorithm": self.state}
+            state |= {"teacher": self._teacher_weights} if self._teacher_weights else {}
             self._checkpoints.save(self.step, metric if metric is None or math.isfinite(metric) else None, state)
             self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
 
