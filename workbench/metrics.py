@@ -245,9 +245,7 @@ LOGPROBS_REJECTED = _LOGPROBS.metric("logprobs_rejected", "rejected", "Of a reje
 _LOSS_TERMS = Chart("loss_terms", "Loss terms", "nats")
 PREFERENCE_LOSS = _LOSS_TERMS.metric("preference_loss", "preference", "The part of the loss that prefers the chosen answer.")
 SFT_LOSS = _LOSS_TERMS.metric("sft_loss", "SFT", "Negative log-likelihood of the chosen answer, or of a learnt token (distill), before its weight.")
-TEACHER_DIVERGENCE = metric(
-    "teacher_divergence", "Divergence from the teacher", "nats a token", "As distill's key says.", label="policy", brief="divergence"
-)
+TEACHER_DIVERGENCE = metric("teacher_divergence", "Divergence from the teacher", "nats a token", "Of distill.", label="policy", brief="divergence")
 TEACHER_MASS = metric("teacher_mass", "Mass of the teacher's likeliest tokens", "share", "The rest is one bucket.", label="teacher")
 KL = metric("kl", "KL", "nats an answer", "KTO's z0: the estimated KL to the reference, from mismatched answers.", label="to the reference")
 _MAE = Chart("mae", "Rating error", "mean absolute")
