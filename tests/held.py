@@ -1,4 +1,5 @@
-"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the event or the rollout file of the step that `tests.hold` says."""
+"""Imported by the process that the tests' runs are forked from: a run's first rank goes no further than the step's event, the step's rollout file or the
+phase's event that `tests.hold` says."""
 
 from __future__ import annotations
 
@@ -10,28 +11,30 @@ from typing import Any
 from workbench.rundir import events, rollouts
 
 HELD = "WORKBENCH_TEST_HOLD"
-"""In a rank's environment: the file with what it is held after, `step 3` or `rollouts 3`."""
+"""In a rank's environment: the file with what it is held after, `step 3`, `rollouts 3` or `phase` and its message."""
 
 _write, _store = events.EventWriter.write, rollouts.write
 
 
-def _wait(what: str, step: int) -> None:
-    while HELD in os.environ and os.environ.get("RANK") == "0" and _is_last(what, step):
+def _wait(what: str, step: int = 0, message: str = "") -> None:
+    while HELD in os.environ and os.environ.get("RANK") == "0" and _is_last(what, step, message):
         time.sleep(0.02)
 
 
-def _is_last(what: str, step: int) -> bool:
+def _is_last(what: str, step: int, message: str) -> bool:
     try:
-        held, last = Path(os.environ[HELD]).read_text().split()
+        held, last = Path(os.environ[HELD]).read_text().split(maxsplit=1)
     except FileNotFoundError:
         return False
-    return held == what and step >= int(last)
+    return held == what and (message == last if what == "phase" else step >= int(last))
 
 
 def write(self: events.EventWriter, kind: str, **values: object) -> None:
     _write(self, kind, **values)
     if kind == "step":
         _wait("step", int(str(values["step"])))
+    elif kind == "phase":
+        _wait("phase", message=str(values["message"]))
 
 
 def store(run: Any, step: int, *given: Any) -> Path:

@@ -14,7 +14,7 @@ from workbench.rundir.files import write_atomic
 
 
 class Hold:
-    """Of the runs that are launched from now on: their first rank goes no further than a step's event, or its rollout file (`tests.held`)."""
+    """Of the runs that are launched from now on: their first rank goes no further than a step's event, its rollout file, or a phase's event (`tests.held`)."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self._path = folder / "held"
@@ -26,6 +26,10 @@ class Hold:
 
     def at_rollouts(self, step: int) -> None:
         write_atomic(self._path, f"rollouts {step}")
+
+    def at_phase(self, message: str) -> None:
+        """Go no further than the first event of the phase with this message, before the first step."""
+        write_atomic(self._path, f"phase {message}")
 
     def wait(self, run: api.Run) -> None:
         """Until the run stands at the step."""

@@ -56,7 +56,7 @@ def kind_of_rows(algorithm: AlgorithmConfig, data: Data) -> Kind:
     """
     rows = find(algorithm.name).ROWS
     kind = rows(algorithm) if callable(rows) else rows
-    if data.steering and kind in ("preference", "unpaired"):
+    if data.steering and kind in ("preference", "unpaired", "taught"):
         raise ValueError(f"data.steering conditions conversations on ratings, and algorithm={algorithm.name} learns from {kind} rows: leave it out")
     return "conditioned" if data.steering and kind == "conversation" else kind
 
@@ -101,6 +101,10 @@ class Runtime(Protocol):
 
     def with_reference(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with the log-probabilities of their targets under the reference as it is now. `batches` has them where it is frozen."""
+        ...
+
+    def with_teacher(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with what the teacher among the algorithm's ROLES tells of their targets: see `workbench.processes.teaching`."""
         ...
 
     def advance_reference(self) -> str:

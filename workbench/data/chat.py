@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from workbench.data import nemo_template
+from workbench.data import nemo_template, row_values
 from workbench.data.marks import Span
 from workbench.data.packing import Row
-from workbench.data.rows import Conversation, Group, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Tools, Unpaired
+from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, RawText, Taught, TextRow, Tools, Unpaired
 from workbench.data.spelled import Spelled
 from workbench.data.steering import answer_to, conditioned, declared
 from workbench.data.template import Ask, Layout, Template
@@ -155,7 +155,7 @@ class Chat:
 
     def _conditioned(self, row: TextRow) -> TextRow | Malformed:
         """The row with its ratings as text."""
-        if self._steering is None or isinstance(row, RawText | Preference | Rated | Unpaired):
+        if self._steering is None or isinstance(row, RawText | Preference | Rated | Unpaired | Taught):
             return row
         messages = row.messages if isinstance(row, Conversation) else row.prompt
         if not any(message.ratings for message in messages):
@@ -182,8 +182,8 @@ class Chat:
         """A row for people: the prompt or conversation, then each answer of one that has branches. Raises Malformed."""
         encoded, given = self.one(row), self._conditioned(row)
         assert not isinstance(given, Malformed)  # which `one` raised
-        if isinstance(given, RawText):
-            return [[Piece(list(encoded.prefix), "", True)]]
+        if isinstance(given, RawText | Taught):
+            return [_runs(encoded.prefix, [""] * len(encoded.prefix), encoded.learn)]
         asked = _asks(given)
         names = [_roles(ask, text) for ask, text in zip(asked, self._texts(asked), strict=True)]
         learn = encoded.learn if encoded.learn else [False] * len(encoded.prefix)
@@ -196,6 +196,8 @@ class Chat:
     def _row(self, row: TextRow, texts: Sequence[_Text | TooLong | Malformed]) -> Encoded | TooLong | Malformed:
         """A conversation is a prefix with its learnt tokens marked, up to the end of its last turn. A row with answers has the prompt as prefix and
         each answer, with what ends it, as a branch. A prompt has nothing to learn from yet."""
+        if isinstance(row, Taught):
+            return Encoded(Row(row.tokens, learn=row.learn, arrays=row_values.arrays(row)), row.prompt_tokens)
         good: list[_Text] = []
         for text in texts:
             if not isinstance(text, _Text):
@@ -220,7 +222,7 @@ class Chat:
         branches = tuple([*text.tokens[shared:], *ending] for text in good)
         if self._nemo and isinstance(row, Rated):
             branches = tuple(nemo_template.to_be_rated(branch, self.tokenizer) for branch in branches)
-        return Encoded(Row(good[0].tokens[:shared], branches, values=_values(row), branch_values=_branch_values(row)), shared)
+        return Encoded(Row(good[0].tokens[:shared], branches, values=row_values.values(row), branch_values=row_values.branch_values(row)), shared)
 
     def _parted(self, row: Preference, texts: Sequence[_Text]) -> Encoded | Malformed:
         """Two conversations as the prefix that they share and a branch each, whose assistant's tokens are learnt."""
@@ -232,7 +234,7 @@ class Chat:
         ends = [[] if self.template.ending or not turns[-1].learn else [end_token(self.tokenizer)] for turns in row.turns]
         branches = tuple([*text.tokens[shared:], *end] for text, end in zip(texts, ends, strict=True))
         learn = tuple([*mask[shared:], *[True] * len(end)] for mask, end in zip(masks, ends, strict=True))
-        return Encoded(Row(texts[0].tokens[:shared], branches, values=_values(row), branch_learn=learn), shared)
+        return Encoded(Row(texts[0].tokens[:shared], branches, values=row_values.values(row), branch_learn=learn), shared)
 
     def _raw(self, row: RawText, longest: int | None) -> Encoded | TooLong | Malformed:
         """Text as it is, with the tokens that the tokenizer puts around one, and the end of sequence; all is learnt."""
@@ -300,7 +302,7 @@ def _asked_plainly(result: Encoded | TooLong | Malformed, row: TextRow) -> Encod
 
 def _asks(row: TextRow) -> list[Ask]:
     """The conversations whose texts make the row."""
-    if isinstance(row, RawText):
+    if isinstance(row, RawText | Taught):
         return []
     if isinstance(row, Conversation):
         return [Ask(row.messages, row.tools)]
@@ -309,21 +311,6 @@ def _asks(row: TextRow) -> list[Ask]:
     if isinstance(row, Preference) and row.turns:
         return [Ask(turns, row.tools) for turns in row.conversations]
     return [Ask((*row.prompt, answer_to(row.prompt, answer)), row.tools) for answer in row.answers]
-
-
-def _values(row: TextRow) -> dict[str, float]:
-    """The row's numbers: the rewards that the source has, the ratings by attribute, or `desirable`, 1 or 0."""
-    if isinstance(row, Preference):
-        rewards = {"chosen_reward": row.chosen_reward, "rejected_reward": row.rejected_reward}
-        return {name: value for name, value in rewards.items() if value is not None}
-    if isinstance(row, Unpaired):
-        return {"desirable": float(row.desirable)}
-    return dict(row.attributes) if isinstance(row, Rated) else {}
-
-
-def _branch_values(row: TextRow) -> dict[str, tuple[float, ...]]:
-    """The numbers of each of a row's answers."""
-    return {"attribute_logprobs": row.attribute_logprobs, "base_logprobs": row.base_logprobs} if isinstance(row, Group) else {}
 
 
 def _up_to_end(layout: Layout, tokens: list[int], spans: list[Span]) -> _Text:

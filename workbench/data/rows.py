@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Kind = Literal["preference", "conversation", "conditioned", "rated", "unpaired", "group", "answered", "prompt"]
+import numpy as np
+
+Kind = Literal["preference", "conversation", "conditioned", "rated", "unpaired", "group", "answered", "taught", "prompt"]
 """What an algorithm or a job reads rows as."""
 Role = Literal["system", "user", "assistant", "tool"]
 EXTRA = ("reasoning_content", "tool_calls", "tool_call_id", "name")
@@ -167,6 +169,33 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Tokens, which of them are learnt, and of these N what a teacher tells: K tokens with their log-probabilities, and the log of all others' mass."""
+
+    tokens: tuple[int, ...]
+    learn: tuple[bool, ...]
+    teacher_tokens_NK: np.ndarray = field(compare=False)
+    teacher_logprobs_NK: np.ndarray = field(compare=False)
+    teacher_rest_N: np.ndarray = field(compare=False)
+    where: str = ""
+    tools: Tools = ()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens stand before the first that is learnt."""
+        return self.learn.index(True)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The tokens before the first that is learnt, as text: their numbers."""
+        return (Message("user", " ".join(map(str, self.tokens[: self.prompt_tokens]))),)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (" ".join(map(str, self.tokens[self.prompt_tokens :])),)
+
+
+@dataclass(frozen=True)
 class PromptOnly:
     """A prompt to be answered by the policy; `columns` are the row's further values as text, for reward programs."""
 
@@ -180,4 +209,4 @@ class PromptOnly:
         return ()
 
 
-TextRow = Conversation | RawText | Preference | Rated | Unpaired | Group | PromptOnly
+TextRow = Conversation | RawText | Preference | Rated | Unpaired | Group | Taught | PromptOnly

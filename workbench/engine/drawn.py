@@ -34,3 +34,8 @@ def drawn(packed: Pack, here: np.ndarray) -> Drawn | None:
         return Drawn(inverse_N)
     kept = packed.kept if len(here) == len(packed.target_N) else packed.kept.of(here)
     return Drawn(inverse_N, torch.from_numpy(kept.tokens.astype(np.int64)).to(to), kept.starts)
+
+
+def at_temperature(temperature: float, count: int) -> Drawn | None:
+    """softmax(logits / temperature) for each of `count` targets; None at temperature 1."""
+    return None if temperature == 1 else Drawn(torch.full((count,), 1 / temperature, device=device.current()))

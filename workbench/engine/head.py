@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.engine import columns
 from workbench.engine.batch import Given
-from workbench.engine.drawn import Drawn
+from workbench.engine.drawn import Drawn, at_temperature
 from workbench.engine.vocabulary import logprobs_at, target_logprobs, target_logprobs_and_entropy, top_k
 from workbench.settings.outputs import Outputs
 
@@ -41,7 +41,8 @@ class VocabularyHead(nn.Module):
     ) -> Tensor:
         """What is wanted of each prediction, as `workbench.engine.columns` joins it; all logits [N, V] where nothing in particular is.
 
-        `drawn` is the distribution that the targets were drawn from, where that is another than softmax(logits).
+        `drawn` is the distribution that the targets were drawn from, where that is another than softmax(logits). Top-k and named tokens are of that one too,
+        unless `wanted.temperature` says another.
 
         Raises:
             ValueError: top-k or named tokens are wanted of targets that were drawn among kept tokens.
@@ -53,7 +54,8 @@ class VocabularyHead(nn.Module):
         first = self.rank * len(weight_VD)
         # Without the rows for tokens that there are not.
         weight_VD = weight_VD[: max(0, self.num_tokens - first)]
-        if drawn is not None and drawn.kept is not None and (wanted.top_k or at_NK is not None):
+        spread = drawn if wanted.temperature is None else at_temperature(wanted.temperature, len(hidden_ND))
+        if spread is not None and spread.kept is not None and (wanted.top_k or at_NK is not None):
             raise ValueError("of answers drawn among kept tokens (top_k, top_p) there are no other tokens' log-probabilities: set logprobs_of=policy")
         logprobs_N, entropy_N = None, None
         if wanted.entropy:
@@ -65,8 +67,8 @@ class VocabularyHead(nn.Module):
         given = Given(
             logprobs_N=logprobs_N if wanted.logprobs else None,
             entropy_N=entropy_N,
-            top_k=top_k(hidden_ND, weight_VD, wanted.top_k, first=first, group=self.group, drawn=drawn) if wanted.top_k else None,
-            at=None if at_NK is None else logprobs_at(hidden_ND, weight_VD, at_NK, first=first, group=self.group, drawn=drawn),
+            top_k=top_k(hidden_ND, weight_VD, wanted.top_k, first=first, group=self.group, drawn=spread) if wanted.top_k else None,
+            at=None if at_NK is None else logprobs_at(hidden_ND, weight_VD, at_NK, first=first, group=self.group, drawn=spread),
         )
         return columns.joined(given)
 

@@ -352,7 +352,7 @@ def _named_tokens(packed: Pack, name: str) -> np.ndarray:
     missing = next((row for row in packed.rows if name not in row.arrays), None)
     if missing is not None:
         raise ValueError(f"log-probabilities are wanted at the rows' array {name!r}; a row has only: {', '.join(missing.arrays) or 'no arrays'}")
-    return np.concatenate([row.arrays[name] for row in packed.rows]) if packed.rows else np.zeros((0, 1), np.int64)
+    return np.concatenate([row.arrays[name] for row in packed.rows]).astype(np.int64) if packed.rows else np.zeros((0, 1), np.int64)
 
 
 def _count(units: int, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ The submodules load (and torch with them) on first use, so that an algorithm's f
 from importlib import import_module
 from typing import Any
 
-_SUBMODULES = ("advantages", "kl", "ordinal", "policy_gradient", "preference", "reward", "sequences", "steerlm2")
+_SUBMODULES = ("advantages", "distillation", "kl", "ordinal", "policy_gradient", "preference", "reward", "sequences", "steerlm2")
 
 
 def __getattr__(name: str) -> Any:

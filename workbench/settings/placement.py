@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
+from workbench.settings import layout as layouts
 from workbench.settings.layout import Layout, check, known_shape
 from workbench.settings.online import TOGETHER
 from workbench.settings.sections import AlgorithmConfig, Model, Roles
@@ -138,6 +139,10 @@ def problems(algorithm: AlgorithmConfig, model: Model) -> list[str]:
                 check(each.layout, each.processes, known_shape(source) if source and each.processes > 1 else None, each.key)
             except ValueError as error:
                 messages.append(f"the {each.name} server: {error}")
+    teacher = getattr(getattr(algorithm, "teacher", None), "source", None)
+    here = teacher and model.layout.ranks > 1 and not server_of("teacher", algorithm)
+    if here and (wrong := layouts.problems(model.layout, model.layout.ranks, known_shape(teacher))):
+        messages.append(f"algorithm.teacher.source={teacher} is in the policy's own processes and layout: {'; '.join(wrong)}")
     critic = getattr(algorithm, "critic", None)
     if critic and critic.model and critic.model.layout != model.layout and not server_of("critic", algorithm):
         messages.append(

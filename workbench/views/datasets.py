@@ -19,6 +19,7 @@ KINDS: dict[Kind, str] = {
     "unpaired": "Unpaired answers",
     "group": "Groups of sampled answers",
     "answered": "Answers",
+    "taught": "Tokens with a teacher's probabilities",
     "prompt": "Prompts",
 }
 ROWS_A_PAGE = 10

@@ -19,7 +19,7 @@ from workbench.data.formats import _values as values
 from workbench.data.formats._nearest import nearest
 from workbench.data.formats._parts import Asked, Pairs, Parsed
 from workbench.data.formats._values import Raw, brief
-from workbench.data.rows import Conversation, Group, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, TextRow, Unpaired
+from workbench.data.rows import Conversation, Group, Kind, Malformed, Message, Preference, PromptOnly, Rated, RawText, Taught, TextRow, Unpaired
 from workbench.settings.naming import module_names
 
 __all__ = ["NAMES", "SCHEMAS", "Asked", "Pairs", "brief", "detect", "find", "parse", "rank"]
@@ -33,6 +33,7 @@ WANTED: Mapping[Kind, str] = {
     "unpaired": "an unpaired row (prompt, response, label), or a preference row",
     "group": "a prompt with the answers that were sampled for some ratings, and their log-probabilities",
     "answered": "a row with an answer",
+    "taught": "tokens with a teacher's likeliest ones (knowledge distillation)",
     "prompt": "a prompt, or a row of any other kind",
 }
 """What each kind of row is, for people."""
@@ -44,6 +45,7 @@ _KINDS = {
     "unpaired": Unpaired,
     "group": Group,
     "answered": Conversation,
+    "taught": Taught,
     "prompt": PromptOnly,
 }
 KEPT: tuple[Kind, ...] = ("answered", "prompt")
@@ -191,6 +193,8 @@ def _rewarded(row: TextRow, raw: Raw, asked: Asked) -> TextRow:
 
 def _opened(row: TextRow, raw: Raw) -> TextRow:
     """The row with the system's turn and the tools that stand in columns of their own."""
+    if isinstance(row, Taught):
+        return row
     key = values.first_of(_SYSTEM, raw, _SYSTEM[0])
     said = values.string(raw.get(key, ""), key)
     if others := [name for name in _SYSTEM if name in raw and raw[name] != said]:
@@ -221,12 +225,12 @@ def _as_kind(row: TextRow, name: str, asked: Asked) -> list[TextRow]:
     if kind == "unpaired" and isinstance(row, Preference):
         both = ((row.chosen, True), (row.rejected, False))
         return [Unpaired(row.prompt, answer, desirable, row.where, row.tools) for answer, desirable in both]
-    if kind == "prompt" and not isinstance(row, PromptOnly | RawText):
+    if kind == "prompt" and not isinstance(row, PromptOnly | RawText | Taught):
         columns = {} if isinstance(row, Unpaired) and not row.desirable else {"answer": row.answers[0]}
         return [PromptOnly(parts.asking(row.prompt), columns, row.where, row.tools)]
     if kind == "conditioned" and isinstance(row, Conversation) and not any(turn.ratings for turn in row.messages):
         raise Malformed(WANTED[kind], "a conversation without ratings")
-    if kind in ("conditioned", "answered") and not isinstance(row, RawText | PromptOnly | Conversation):
+    if kind in ("conditioned", "answered") and not isinstance(row, RawText | PromptOnly | Conversation | Taught):
         ratings = row.attributes if isinstance(row, Rated) else {}
         turns = tuple(replace(turn, learn=False) for turn in row.prompt)
         answers = dict.fromkeys(row.answers) if kind == "answered" else row.answers[:1]

@@ -6,7 +6,7 @@ It fills `teacher_logprobs` [T], and where `algorithm.teacher.top_k` is K above 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -41,33 +41,48 @@ def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
 class TeacherModel:
     """The teacher in this gang: every rank makes the same calls.
 
+    Args:
+        wanted: log-probabilities of the targets, the likeliest tokens, or both.
+
     Raises:
-        ValueError: its tokens are not the policy's.
+        ValueError: its tokens are not the policy's, or there are not so many.
     """
 
-    def __init__(self, around: Surroundings):
+    def __init__(self, around: Surroundings, source: str, wanted: Outputs):
         from workbench.engine import hf
 
-        settings = cast(_Taught, around.spec.algorithm).teacher
-        directory = hf.local_directory(settings.source)
-        if hf.tokenizer(directory).get_vocab() != hf.tokenizer(around.directory).get_vocab():
+        directory = hf.local_directory(source)
+        theirs, ours = hf.tokenizer(directory).get_vocab(), hf.tokenizer(around.directory).get_vocab()
+        if theirs != ours:
             raise ValueError(
-                f"algorithm.teacher.source={settings.source} has other tokens than the policy: a teacher's probabilities are of its tokens"
+                f"algorithm.teacher.source={source} has another vocabulary than the policy, {_differing(theirs, ours)}: a teacher's probabilities are of"
+                " its own tokens; take a teacher with the policy's tokenizer"
             )
-        self.top_k = settings.top_k
-        model = laid_out(Model(source=settings.source, precision=around.spec.model.precision), around.layout)
-        wanted = Outputs(logprobs=True, top_k=self.top_k)
+        model = laid_out(Model(source=source, precision=around.spec.model.precision), around.layout)
         self.policy = frozen(model, directory, around.spec.algorithm.micro_batch_tokens, wanted)
 
-    def columns(self, rows: Sequence[Row]) -> dict[str, list[np.ndarray]]:
+    def columns(self, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None) -> dict[str, list[np.ndarray]]:
         """By name what it tells of the rows' targets, an array a row."""
-        given = self.policy.outputs(rows)
-        result = {"teacher_logprobs": [each.of("logprobs_N") for each in given]}
-        if self.top_k:
+        given, wanted = self.policy.outputs(rows, progress=progress), self.policy.wanted
+        result = {"teacher_logprobs": [each.of("logprobs_N") for each in given]} if wanted.logprobs else {}
+        if wanted.top_k:
             top = [each.of("top_k") for each in given]
             result |= {"teacher_tokens": [each.tokens_NK for each in top], "teacher_top_logprobs": [each.logprobs_NK for each in top]}
             result["teacher_rest"] = [each.rest_N for each in top]
         return result
+
+
+def _differing(theirs: Mapping[str, int], ours: Mapping[str, int]) -> str:
+    """The first token that two vocabularies differ in, and how many they have."""
+    token = min((token for token in {*theirs, *ours} if theirs.get(token) != ours.get(token)), key=lambda token: theirs.get(token, len(theirs)))
+    numbers = (f"{token!r} is {'no token' if number is None else f'token {number:,}'}" for number in (theirs.get(token), ours.get(token)))
+    return f"{len(theirs):,} tokens against {len(ours):,} ({' there and '.join(numbers)} here)"
+
+
+def _asked_of_answers(around: Surroundings) -> TeacherModel:
+    """The teacher as the settings of an algorithm with rollouts ask for it."""
+    settings = cast(_Taught, around.spec.algorithm).teacher
+    return TeacherModel(around, settings.source, Outputs(logprobs=True, top_k=settings.top_k))
 
 
 class LocalTeacher:
@@ -113,11 +128,11 @@ class Server:
     constant = True
 
     def __init__(self, around: Surroundings):
-        self._model = TeacherModel(around)
+        self._model = _asked_of_answers(around)
 
     def endpoints(self) -> Mapping[str, Answers]:
         outputs = [Field("teacher_logprobs", np.float32, 2)]
-        if self._model.top_k:
+        if self._model.policy.wanted.top_k:
             outputs += [Field("teacher_tokens", np.int64, 3), Field("teacher_top_logprobs", np.float32, 3), Field("teacher_rest", np.float32, 2)]
         return {"teacher": Answers(TOKENS, tuple(outputs), self.answer)}
 
@@ -129,7 +144,7 @@ class Server:
 
 
 def local(around: Surroundings) -> Role:
-    return LocalTeacher(TeacherModel(around))
+    return LocalTeacher(_asked_of_answers(around))
 
 
 def remote(around: Surroundings, transport: Transport) -> Role:

@@ -30,6 +30,7 @@ class Evaluation:
         from workbench.processes.opponent import Opponent
         from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
+        from workbench.processes.teaching import Teaching
         from workbench.processes.validation import Validation, rows_of
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
@@ -45,6 +46,8 @@ class Evaluation:
         on_rollouts = "reward" in algorithm.ROLES
         if "reference" in algorithm.ROLES and not (advances or on_rollouts):
             held_out = with_reference(held_out, "validation", policy, rank)
+        if "teacher" in algorithm.ROLES and not on_rollouts:
+            held_out = Teaching(rank, policy).held_out(held_out)
         online = Online(self, rank, policy, ["reward"]) if on_rollouts else None
         prompts = data.validation_prompts[: spec.validation.samples]
         self._validation = Validation(rank, algorithm, policy, held_out, prompts, online, lambda: Opponent(rank, policy, self.stop_requested))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench import metrics as M
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.processes.online import Online
     from workbench.processes.opponent import Opponent
     from workbench.processes.rank import Rank
+    from workbench.processes.teaching import Teaching
 
 
 DIVERGED = (M.LOSS, M.GRAD_NORM, M.CRITIC_LOSS, M.CRITIC_GRAD_NORM)
@@ -44,6 +45,8 @@ class Training:
         self._rank, self._spec = rank, rank.spec
         self._algorithm = algorithms.find(rank.spec.algorithm.name)
         self.state: dict[str, object] = {}
+        self._teaching: Teaching | None = None
+        self._teacher_weights: str | None = None
         self._load_data()
         self._covered = self._coverage()
         self.total_steps = self._covered.drawn // self._spec.algorithm.rows_per_step
@@ -92,6 +95,7 @@ class Training:
         from workbench.engine.step import Policy
         from workbench.processes.live import LiveSettings
         from workbench.processes.reference_cache import with_reference
+        from workbench.processes.teaching import Teaching
         from workbench.settings.modules import outputs_of
 
         spec = self._spec
@@ -101,23 +105,29 @@ class Training:
         if self._algorithm.ROLES.get("reference") == "advancing":  # before a checkpoint is loaded: the first weights are the first reference
             self._policy.keep_reference()
         elif "reference" in self._algorithm.ROLES and not self._learns_from_rollouts:
-            self._train = self._with_reference(self._train)
+            self._train = self._measured(self._train, lambda rows: with_reference(rows, "train", self._policy, self._rank))
             self._held_out = with_reference(self._held_out, "validation", self._policy, self._rank)
+        if "teacher" in self._algorithm.ROLES and not self._learns_from_rollouts:
+            self._teaching = teaching = Teaching(self._rank, self._policy)
+            self._train = self._measured(self._train, teaching.before)
+            self._held_out = teaching.held_out(self._held_out)
         self._checkpoints = checkpoint.Checkpoints(self._policy, self._rank.run.checkpoints, best.settled(spec))
         self.step = self._checkpoints.load_newest(self._rank.warn)
         restored = parallel.from_first(checkpoint.state_of(self._rank.run.checkpoints, self.step) if parallel.rank() == 0 else {})
         self._live.load_state_dict(restored.get("settings", {}))
         self.state.update(restored.get("algorithm", {}))
+        self._teacher_weights = self._teaching.fingerprint() if self._teaching else None
+        if (before := restored.get("teacher")) and before != self._teacher_weights:
+            raise ValueError("algorithm.teacher.source has other weights than when the run began: put the files back, or launch the run anew")
         return restored
 
-    def _with_reference(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows, those that the steps learn from with the reference's log-probabilities."""
+    def _measured(self, rows: Sequence[Row], measure: Callable[[Sequence[Row]], list[Row]]) -> list[Row]:
+        """The rows, those that the steps learn from with what is measured of them beforehand."""
         from workbench.data.packing import batch_indices
-        from workbench.processes.reference_cache import with_reference
 
         drawn = self.total_steps * self._spec.algorithm.rows_per_step
         learnt = sorted(set(batch_indices(len(rows), drawn, 0, self._spec.seed).tolist()))
-        measured = dict(zip(learnt, with_reference([rows[i] for i in learnt], "train", self._policy, self._rank), strict=True))
+        measured = dict(zip(learnt, measure([rows[i] for i in learnt]), strict=True))
         return [measured.get(i, row) for i, row in enumerate(rows)]
 
     @property
@@ -167,6 +177,10 @@ class Training:
         from workbench.processes.reference_cache import measured_by_reference
 
         return measured_by_reference(rows, self._policy)
+
+    def with_teacher(self, rows: Sequence[Row]) -> list[Row]:
+        assert self._teaching, "this algorithm has no teacher among its ROLES, or learns from rollouts, and then asks it with online.ask"
+        return self._teaching.of_step(rows)
 
     def advance_reference(self) -> str:
         self._policy.advance_reference()
@@ -252,13 +266,18 @@ class Training:
 
         sampler = self._online or self._opponent
         sampled = {**sampler.measured(), M.STEP_TIME_S: time.perf_counter() - began} if sampler else {}
-        metrics = {**learnt, **sampled}
+        metrics = {**learnt, **sampled, **self._taught_s(learnt)}
         beats.moved(self.step)
         self._rank.emit("step", step=self.step, metrics=metrics)
         self._bell.emit_alarms(self.step, metrics)
         self._report_checkpoint(wait=False)
         if self._spec.watch.stop_on_nan:
             self._stop_on_nan(metrics)
+
+    def _taught_s(self, learnt: Metrics) -> Metrics:
+        """The seconds of the step's teacher, which the update's do not have."""
+        seconds = self._teaching.seconds() if self._teaching else 0.0
+        return {M.TIME_OF("teacher"): seconds, M.STEP_TIME_S: learnt[M.STEP_TIME_S] + seconds} if seconds else {}
 
     def _stop_on_nan(self, metrics: Metrics) -> None:
         """Raises ValueError for a step whose loss or gradients are not finite, once a checkpoint that is being written is in place."""
@@ -288,6 +307,7 @@ class Training:
             if self._online and self._online.critic:
                 self._online.critic.save(self.step)
             state = {"settings": self._live.state_dict(), "obeyed": self._controls.last_request_time, "algorithm": self.state}
+            state |= {"teacher": self._teacher_weights} if self._teacher_weights else {}
             self._checkpoints.save(self.step, metric if metric is None or math.isfinite(metric) else None, state)
             self._report_checkpoint(wait=not self._spec.checkpoint.asynchronous)
 
