@@ -126,7 +126,7 @@ def test_the_whole_vocabulary_and_less(folder: Path, kind: Any) -> None:
     m = (p + q) / 2
     first = {"forward_kl": (p, q), "reverse_kl": (q, p)}
     pairs = [first[kind]] if kind in first else [(p, m), (q, m)]
-    whole = sum((a * (a / b).log()).sum(1) for a, b in pairs).mean().item() / len(pairs)
+    whole = torch.stack([(a * (a / b).log()).sum(1) for a, b in pairs]).mean().item()
     found = [
         policy.evaluate(taught(teacher_of(folder, k, 1.5), given), distill.loss)[M.TEACHER_DIVERGENCE] for k in (1, 5, policy.hf_config.vocab_size)
     ]

@@ -140,8 +140,8 @@ def problems(algorithm: AlgorithmConfig, model: Model) -> list[str]:
             except ValueError as error:
                 messages.append(f"the {each.name} server: {error}")
     teacher = getattr(getattr(algorithm, "teacher", None), "source", None)
-    here = teacher and model.layout.ranks > 1 and not server_of("teacher", algorithm)
-    if here and (wrong := layouts.problems(model.layout, model.layout.ranks, known_shape(teacher))):
+    alone = model.layout.ranks == 1 or server_of("teacher", algorithm)
+    if teacher and not alone and (wrong := layouts.problems(model.layout, model.layout.ranks, known_shape(teacher))):
         messages.append(f"algorithm.teacher.source={teacher} is in the policy's own processes and layout: {'; '.join(wrong)}")
     critic = getattr(algorithm, "critic", None)
     if critic and critic.model and critic.model.layout != model.layout and not server_of("critic", algorithm):
