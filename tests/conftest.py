@@ -44,9 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("the machine" if path.startswith(ONE_AT_A_TIME) else path))
 
 
-def pytest_sessionstart() -> None:
-    """What the tests start on this machine is forked from one process, as what the app starts is."""
-    launch.keep_warm("tests.held")
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What the tests start on this machine is forked from one process, as what the app starts is. One that only deals tests to others starts nothing."""
+    if not session.config.getoption("numprocesses", None):
+        launch.keep_warm("tests.held")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +41,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def submit(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., api.Run]:
+def submit(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., api.Run]]:
     root = tmp_path_factory.mktemp("runs")
-    os.environ["WORKBENCH_RUNS"] = str(root)
-    os.environ["WORKBENCH_CACHE"] = str(root / "cache")
 
     def start(*overrides: str) -> api.Run:
         words = (
@@ -61,7 +59,10 @@ def submit(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactor
         )
         return api.submit(api.compose([*words, *overrides]))
 
-    return start
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WORKBENCH_RUNS", str(root))
+        environment.setenv("WORKBENCH_CACHE", str(root / "cache"))
+        yield start
 
 
 @pytest.fixture(scope="module")
