@@ -35,7 +35,7 @@ class Config(AlgorithmConfig):
 
 
 def loss(batch: Batch, cfg: Config, chosen_tokens: float | None = None) -> tuple[Tensor, Metrics]:
-    """-log sigmoid(beta (log p(chosen) - log p(rejected))) - w log p(chosen) per token, one value a pair (eq. 5; the likelihood as in the authors' code).
+    """-log sigmoid(beta (log p(chosen) - log p(rejected))) - w log p(chosen) per token, one value a pair (section 3; the likelihood as in the authors' code).
 
     Args:
         chosen_tokens: for sft_level=token the mean tokens of the global batch's chosen answers; without it (held-out rows) the microbatch's.
