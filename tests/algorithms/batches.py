@@ -10,7 +10,7 @@ import torch
 
 from workbench.algorithms import grpo, ppo, reward_model
 from workbench.data.packing import Row, pack
-from workbench.engine.batch import Batch, Given
+from workbench.engine.batch import Batch, Given, TopK
 from workbench.rollout.experience import LEARNT, Experience, group_into_rows
 
 KTO_ROWS = [
@@ -19,6 +19,14 @@ KTO_ROWS = [
 ]
 REGRESSION = reward_model.Config(objective="regression", attributes=("helpfulness", "humor"))
 REWARDS = {"short": {"program": "brevity"}}
+
+
+def taught_batch() -> Batch:
+    """One token of two that are learnt: P = (1/2, 1/4, rest 1/4), Q = (1/4, 1/4, rest 1/2), and the data's token has probability 1/8; at the other P = Q."""
+    student = torch.tensor([[0.25, 0.25], [0.5, 0.25]]).log(), torch.tensor([0.5, 0.25]).log()
+    given = Given(torch.tensor([1 / 8, 1 / 4]).log(), at=TopK(torch.tensor([[3, 4], [5, 6]]), *student))
+    arrays = {"teacher_top_logprobs": torch.tensor([[0.5, 0.25], [0.5, 0.25]]).log(), "teacher_rest": torch.tensor([0.25, 0.25]).log()}
+    return Batch(given, None, torch.tensor([0, 0]), 1, [Row([1, 2, 3], learn=[False, True, True])], arrays)
 
 
 def group_batch() -> Batch:

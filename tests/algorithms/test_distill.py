@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from tests import gang, models
+from tests.algorithms.batches import taught_batch
 from workbench import metrics as M
 from workbench.algorithms import distill
 from workbench.data.packing import Row
 from workbench.engine import parallel
-from workbench.engine.batch import Batch, Given, TopK
 from workbench.engine.step import Policy
 from workbench.models.protocol import Surroundings
 from workbench.models.roles.teacher import TeacherModel
@@ -36,18 +36,10 @@ def config(**values: Any) -> distill.Config:
     return distill.Config.model_validate({"teacher": {"source": "teacher", "top_k": 5}, "warmup_steps": 0, **values})
 
 
-def batch() -> Batch:
-    """One token of two that are learnt: P = (1/2, 1/4, rest 1/4), Q = (1/4, 1/4, rest 1/2), and the data's token has probability 1/8; at the other P = Q."""
-    student = torch.tensor([[0.25, 0.25], [0.5, 0.25]]).log(), torch.tensor([0.5, 0.25]).log()
-    given = Given(torch.tensor([1 / 8, 1 / 4]).log(), at=TopK(torch.tensor([[3, 4], [5, 6]]), *student))
-    arrays = {"teacher_top_logprobs": torch.tensor([[0.5, 0.25], [0.5, 0.25]]).log(), "teacher_rest": torch.tensor([0.25, 0.25]).log()}
-    return Batch(given, None, torch.tensor([0, 0]), 1, [Row([1, 2, 3], learn=[False, True, True])], arrays)
-
-
 def test_the_loss_by_hand() -> None:
     """KL = 0.25 log 2 at the first token, 0 at the second (tests/functional). At temperature 2 it counts four times; half of -log p(token) is added: 1.5 log 2
     and log 2."""
-    loss_N, metrics = distill.loss(batch(), config(temperature=2.0, sft_loss_weight=0.5))
+    loss_N, metrics = distill.loss(taught_batch(), config(temperature=2.0, sft_loss_weight=0.5))
     assert loss_N.tolist() == pytest.approx([math.log(2) * 2.5, math.log(2)], abs=1e-6)
     assert metrics[M.TEACHER_DIVERGENCE].tolist() == pytest.approx([0.25 * math.log(2), 0], abs=1e-6)
     assert metrics[M.SFT_LOSS].tolist() == pytest.approx([3 * math.log(2), 2 * math.log(2)], abs=1e-6)

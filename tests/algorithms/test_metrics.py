@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.algorithms.batches import KTO_ROWS, REGRESSION, answer, group_batch, grpo_config, kto_batch, online_batch, ppo_config, score_batch
+from tests.algorithms.batches import (
+    KTO_ROWS,
+    REGRESSION,
+    answer,
+    group_batch,
+    grpo_config,
+    kto_batch,
+    online_batch,
+    ppo_config,
+    score_batch,
+    taught_batch,
+)
 from workbench.algorithms import _online as online
-from workbench.algorithms import cpo, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
+from workbench.algorithms import cpo, distill, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.metrics import Metric, find
@@ -66,6 +77,7 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "simpo": lambda: [simpo.loss(PAIR, simpo.Config())[1]],
     "cpo": lambda: [cpo.loss(PAIR, cpo.Config())[1]],
     "spin": lambda: [spin.loss(PAIR, spin.Config())[1], spin._of_opponent([ROW])],
+    "distill": lambda: [distill.loss(taught_batch(), distill.Config())[1]],
     "kto": of_kto,
     "steerlm2": lambda: [steerlm2.loss(group_batch(), steerlm2.Config())[1]],
     "reward_model": of_reward_model,

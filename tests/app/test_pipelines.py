@@ -16,6 +16,7 @@ from workbench.rundir.store import State
 def test_empty_tells_what_a_pipeline_is_and_how_to_start_one(app, runs) -> None:
     page = app("pipelines")
     assert "A pipeline is several jobs in sequence" in words(page)
+    page.selectbox(key="new-pipeline-name").set_value("export_demo").run()
     assert page.code[-1].value == "workbench run pipeline=export_demo"
 
 
@@ -45,6 +46,7 @@ def test_a_launch_with_words_for_one_stage(app, runs: Path, monkeypatch: pytest.
     launched = []
     monkeypatch.setattr(pipelines, "_begin", lambda folder, plan: launched.append(plan))
     page = app("pipelines")
+    page.selectbox(key="new-pipeline-name").set_value("export_demo").run()
     page.text_input(key="new-pipeline-words").set_value("seed=3 trian.algorithm.lr=1").run()
     page.button(key="launch-pipeline").click()
     assert "did you mean 'train'?" in words(settled(page.run())) and not launched
