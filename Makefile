@@ -42,7 +42,7 @@ notebooks-test: .venv/notebook
 	done
 
 test: .venv/test lint
-	$(PY) -m pytest -n 2 --dist loadgroup --durations=60 --durations-min=5
+	$(PY) -m pytest --durations=60 --durations-min=5
 
 lint: .venv/test
 	.venv/bin/ruff check .

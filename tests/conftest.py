@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,11 +37,17 @@ ONE_AT_A_TIME = ("slurm", "machines", "browser/test_cluster.py")
 """Below tests/: they share one cluster or one set of network namespaces of the machine."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are dealt to several processes (`-n 2 --dist loadgroup`), those of a file stay together, and so do those that share the machine."""
-    for item in items:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
-        item.add_marker(pytest.mark.xdist_group("the machine" if path.startswith(ONE_AT_A_TIME) else path))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests are dealt to several processes (`-n 2`), those of a file stay together and in order, and so do those that share the machine."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0].removeprefix("tests/")
+            return "the machine" if path.startswith(ONE_AT_A_TIME) else path
+
+    return ByFile(config, log)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

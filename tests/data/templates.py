@@ -11,6 +11,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tests import models
+from workbench.data.chat import Chat
 from workbench.data.rows import Message
 
 FOLDER = Path(__file__).parents[2] / ".venv/trl/trl/chat_templates"
@@ -89,3 +90,11 @@ def tokenizer(kind: str) -> PreTrainedTokenizerBase:
         )
     words.add_special_tokens({"additional_special_tokens": SPECIAL})
     return words
+
+
+def chat(template: str = models.CHATML, **variables: object) -> Chat:
+    """The tiny tokenizer with this template: its text, or the name of one that TRL ships."""
+    words = models.tokenizer()
+    path = FOLDER / f"{template}.jinja"
+    words.chat_template = path.read_text() if "{" not in template else template
+    return Chat(words, variables)

@@ -11,7 +11,7 @@ import pytest
 
 from tests import models
 from tests.algorithms.runs import finished, held_out, steps
-from tests.data.test_turns import chat
+from tests.data.templates import chat
 from tests.engine.policies import logprobs, policy
 from workbench.data.check import sample
 from workbench.data.dataset import fingerprint

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import models
-from tests.data.templates import FOLDER, tokenizer
+from tests.data.templates import chat, tokenizer
 from workbench.data.chat import Chat, Encoded, TooLong
 from workbench.data.dataset import load
 from workbench.data.readers import DataError
@@ -26,14 +26,6 @@ R1 = (
     "{{ '<|Assistant|>' + m.content.split('</think>')[-1] + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"
 )
-
-
-def chat(template: str = models.CHATML, **variables: object) -> Chat:
-    """The tiny tokenizer with this template: its text, or the name of one that TRL ships."""
-    words = models.tokenizer()
-    path = FOLDER / f"{template}.jinja"
-    words.chat_template = path.read_text() if "{" not in template else template
-    return Chat(words, variables)
 
 
 def learnt(row: Any, of: Chat) -> str:

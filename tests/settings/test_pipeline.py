@@ -155,7 +155,8 @@ def test_a_file_that_is_none(text: str, message: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(
-        SpecError, match=r"there is no 'export_dem'; did you mean 'export_demo'\?; there are: export_demo.*a file of your own is named by its path"
+        SpecError,
+        match=r"there is no 'export_dem'; did you mean 'export_demo'\?; there are: .*export_demo, .*a file of your own is named by its path",
     ):
         pipelines.read("export_dem")
     with pytest.raises(SpecError, match=r"\./none\.yaml: No such file or directory"):

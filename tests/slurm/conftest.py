@@ -16,9 +16,9 @@ from workbench.chaos import lab as labs
 from workbench.chaos.scenarios import Stage
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[labs.Lab]:
-    """Of this machine's SLURM, of that of the Debian release which WORKBENCH_SLURM names, or as a test's parameter says. Other folders' tests find none."""
+    """Of this machine's SLURM, of that of the Debian release which WORKBENCH_SLURM names, or as a test's parameter says."""
     if why := labs.missing():
         pytest.skip(why)
     settings = getattr(request, "param", {"release": os.environ.get("WORKBENCH_SLURM", "")})
@@ -28,7 +28,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[labs.Lab]:
         yield cluster
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def stage(lab: labs.Lab, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return Stage(tmp_path_factory.mktemp("stage"), lab)
 
