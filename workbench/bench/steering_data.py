@@ -14,9 +14,9 @@ from workbench.steering import rules
 
 HELD_OUT = 50
 ATTRIBUTES = ("bullets", "question", "verbosity")
-ANSWERS = 120
-"""How many answers are rewritten: few, so that a model soon knows their texts, and what is left to learn is what the ratings say."""
-LEAST_SENTENCES = 3
+LEAST_WORDS = 2
+ASKED_IN = 3
+"""Of all texts one in so many also ends with a question."""
 QUESTIONS = (
     "Does that help?",
     "What do you think?",
@@ -36,15 +36,10 @@ def held_out(pairs: Pairs) -> list[str]:
 
 
 def rated(pairs: Pairs, left_out: Iterable[str]) -> list[dict[str, object]]:
-    """Answers of several sentences to other prompts, one a prompt, each in every way of writing it, with what the rules say, in the order of their hashes."""
+    """Both answers of each pair with another prompt, in every way of writing it, with what the rules say, in the order of their hashes."""
     unseen = set(left_out)
-    texts = {(pair["prompt"], pair[side].strip()) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen}
-    answers = {
-        prompt: sentences
-        for prompt, text in sorted(texts, key=lambda each: _hash("\0".join(each)))
-        if len(sentences := whole_sentences(text)) >= LEAST_SENTENCES
-    }
-    written = [(prompt, text) for prompt in sorted(answers, key=_hash)[:ANSWERS] for text in ways(answers[prompt])]
+    answers = [(pair["prompt"], whole_sentences(pair[side])) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen]
+    written = {(prompt, text) for prompt, sentences in answers if rules.word_count(" ".join(sentences)) >= LEAST_WORDS for text in ways(sentences)}
     rows: list[dict[str, object]] = []
     for prompt, response in sorted(written, key=lambda each: _hash("\0".join(each))):
         given = {name: rules.rate(name, rules.RULES[name], [], response) for name in ATTRIBUTES}
@@ -54,17 +49,18 @@ def rated(pairs: Pairs, left_out: Iterable[str]) -> list[dict[str, object]]:
 
 
 def whole_sentences(answer: str) -> list[str]:
-    """The sentences of an answer up to the last one that ends."""
+    """The sentences of an answer up to the last one that ends, each in one line."""
     ends = [match.end() for match in _SENTENCE_END.finditer(answer)]
-    return [answer[start:end].strip() for start, end in itertools.pairwise([0, *ends])]
+    return [" ".join(answer[start:end].split()) for start, end in itertools.pairwise([0, *ends])]
 
 
 def ways(sentences: Sequence[str]) -> list[str]:
-    """The first sentences, the first two, and so on; of two and more also as a list, an item a sentence; each also with a question at the end."""
-    lines = [" ".join(sentence.split()) for sentence in sentences]
-    written = [" ".join(lines[:count]) for count in range(1, len(lines) + 1)]
-    written += ["\n".join(f"- {line}" for line in lines[:count]) for count in range(2, len(lines) + 1)]
-    return [*written, *(f"{text}{chr(10) if text.startswith('- ') else ' '}{QUESTIONS[len(text) % len(QUESTIONS)]}" for text in written)]
+    """The answer as it is; of several sentences also as a list, an item a sentence; and one text in `ASKED_IN`, by its hash, also with a question at the end."""
+    written = [" ".join(sentences)]
+    if len(sentences) > 1:
+        written.append("\n".join(f"- {sentence}" for sentence in sentences))
+    asked = [text for text in written if int(_hash(text), 16) % ASKED_IN == 0]
+    return written + [f"{text}{chr(10) if text.startswith('- ') else ' '}{QUESTIONS[len(text) % len(QUESTIONS)]}" for text in asked]
 
 
 def write(folder: Path) -> tuple[Path, Path]:
