@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from playwright.sync_api import Download, Locator, Page, expect
 
@@ -234,10 +235,13 @@ def test_a_real_endpoint_is_served_steered_and_stopped(served: api.Run, server, 
     idle(page)
     assert first.locator(".wb-text").inner_text() != before
     url = urlsplit(read_json(served.dir.path / "endpoints" / "http.json")["url"])
+    (found,) = api.cluster("local").allocations
+    assert sum(use.memory_mib for use in found.ranks) > 50
     page.get_by_test_id("stPopover").first.get_by_role("button").click()
     page.get_by_role("button", name="Stop the endpoint").click()
     assert served.wait(120).state == State.STOPPED
     expect(page.get_by_text("No endpoint is running.")).to_be_visible()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((url.hostname, url.port), timeout=5).close()
+    until(lambda: not any(psutil.pid_exists(use.pid) for use in found.uses))  # and with its processes all their memory
     assert seen.errors == []
