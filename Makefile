@@ -41,8 +41,10 @@ notebooks-test: .venv/notebook
 	        --out build/notebooks/$$(basename $$file) --timeout 300 || exit 1; \
 	done
 
+# In two processes, a file in one of them; then those that have the machine to themselves.
 test: .venv/test lint
-	$(PY) -m pytest --durations=60 --durations-min=5
+	$(PY) -m pytest -n 2 --ignore tests/slurm --ignore tests/machines --durations=60 --durations-min=5
+	$(PY) -m pytest tests/slurm tests/machines --durations=20 --durations-min=5
 
 lint: .venv/test
 	.venv/bin/ruff check .

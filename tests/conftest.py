@@ -34,7 +34,7 @@ settings.load_profile("certain")
 
 
 ONE_AT_A_TIME = ("slurm", "machines", "browser/test_cluster.py")
-"""Below tests/: they share one cluster or one set of network namespaces of the machine."""
+"""Below tests/: they share one cluster or one set of network namespaces of the machine. `make test` runs the first two by themselves."""
 
 
 @pytest.hookimpl(optionalhook=True)
