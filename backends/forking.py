@@ -169,11 +169,13 @@ _lock = threading.Lock()
 
 
 def own(modules: Sequence[str]) -> str:
-    """The socket of the server that forks for this process: that of the driver which started it, or one of its own, started at the first call and
-    ended with this process. What was forked detached keeps running."""
+    """The socket of the server that forks for this process: that of the driver or of the launching process which started it, or one of its own, started
+    at the first call and ended with this process. What was forked detached keeps running."""
     if SOCKET in os.environ:
         return os.environ[SOCKET]
     with _lock:
+        if WARM in os.environ and Path(os.environ[WARM]).exists():
+            return os.environ[WARM]
         if not _own:
             _own.append(_servers.enter_context(serving(modules)))
             atexit.register(_servers.close)
