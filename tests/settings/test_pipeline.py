@@ -97,6 +97,13 @@ def test_a_wrong_word_is_refused_with_the_nearest(words: Sequence[str], message:
     assert message in refused(FOUR, *words)
 
 
+def test_until_a_stage_leaves_it_and_what_it_needs() -> None:
+    assert list(composed(of(FOUR, "until=train", "train.seed=4"))) == ["answers", "train"]
+    assert list(composed(of(FOUR, "until=last"))) == list(FOUR)
+    assert "there is no stage 'trian'; did you mean 'train'?" in refused(FOUR, "until=trian")
+    assert refused(FOUR, "until=answers", "train.seed=4") == "train.seed=4: is of a stage that until=answers leaves out"
+
+
 def test_a_word_that_no_stage_reads_is_refused() -> None:
     assert refused({"answers": FOUR["answers"]}, "checkpoint.every_steps=2") == "checkpoint.every_steps=2: no stage's kind of job reads this setting"
 

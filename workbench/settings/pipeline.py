@@ -31,6 +31,8 @@ GENERAL = ("name", "seed")
 """Settings of an experiment that are in no section."""
 CHECKPOINT, RUN = "checkpoint", "run"
 """Outputs that are no file in the run's folder: the run's id, which names its newest checkpoint, and the folder itself."""
+UNTIL = "until"
+"""The word of the command line that leaves out what comes after a stage."""
 ONE_STAGES = ("experiment", "job")
 """Choices that are never all stages'."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -102,7 +104,7 @@ def _checked(name: str, source: str, tree: Mapping[str, object]) -> Pipeline:
         file = _File.model_validate(tree)
     except ValidationError as error:
         raise SpecError([(source, _explained(each["loc"], each["type"], each["msg"])) for each in error.errors()]) from None
-    reserved = {*Experiment.model_fields, *composing.groups(), "pipeline", RUN}
+    reserved = {*Experiment.model_fields, *composing.groups(), "pipeline", RUN, UNTIL}
     for stage in file.stages:
         if not _NAME.fullmatch(stage):
             raise SpecError([(source, f"stages.{stage}: a stage's name has up to 40 lower-case letters, digits and underscores, as in reward_model")])
@@ -123,12 +125,13 @@ def _explained(path: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def with_overrides(pipeline: Pipeline, overrides: Sequence[str]) -> Pipeline:
-    """The pipeline with words of the command line: `sft.algorithm.lr=1e-4` is for the stage sft, `backend=slurm` for all, `name=…` the pipeline's name.
+    """The pipeline with words of the command line: `sft.algorithm.lr=1e-4` is for the stage sft, `backend=slurm` for all, `name=…` the pipeline's name,
+    and of `until=sft` only that stage is left, with those whose outputs it uses.
 
     Raises:
         SpecError: a word that begins with neither a stage nor a setting; the message names the nearest.
     """
-    stages, added, shared, name = pipeline.stages, dict(pipeline.added), list(pipeline.shared), pipeline.name
+    stages, added, shared, name, last = pipeline.stages, dict(pipeline.added), list(pipeline.shared), pipeline.name, ""
     sections = [*Experiment.model_fields, *(group for group in composing.groups() if group not in Experiment.model_fields)]
     for word in overrides:
         match = _WORD.fullmatch(word)
@@ -139,7 +142,7 @@ def with_overrides(pipeline: Pipeline, overrides: Sequence[str]) -> Pipeline:
             added[first] = (*added.get(first, ()), f"{sign}{rest}{value}")
         elif first in stages:
             raise SpecError([(word, f"expected a setting of the stage, as in {first}.seed=3")])
-        elif first not in sections:
+        elif first not in (*sections, UNTIL):
             known = [*stages, *sections]
             raise SpecError(
                 [(key or word, f"there is no stage and no section {first!r}{nearest(first, known)}; the stages are: {', '.join(stages)}")]
@@ -150,9 +153,25 @@ def with_overrides(pipeline: Pipeline, overrides: Sequence[str]) -> Pipeline:
             raise SpecError([(word, "expected key=value")])
         elif key == "name":
             name = str(plain.load(value[1:]))
+        elif key == UNTIL:
+            last = value[1:]
         else:
             shared.append(word)
-    return replace(pipeline, name=name, added=added, shared=tuple(shared))
+    whole = replace(pipeline, name=name, added=added, shared=tuple(shared))
+    return _until(whole, last) if last else whole
+
+
+def _until(pipeline: Pipeline, last: str) -> Pipeline:
+    """The stage, and those that it needs."""
+    if last not in pipeline.stages:
+        raise SpecError([(UNTIL, f"there is no stage {last!r}{nearest(last, list(pipeline.stages))}; the stages are: {', '.join(pipeline.stages)}")])
+    used, left = needs(pipeline), {last}
+    for stage in reversed(used):
+        if stage in left:
+            left.update(used[stage])
+    if lost := [f"{stage}.{words[0].lstrip('+~')}" for stage, words in pipeline.added.items() if stage not in left]:
+        raise SpecError([(word, f"is of a stage that {UNTIL}={last} leaves out") for word in lost])
+    return replace(pipeline, stages={stage: words for stage, words in pipeline.stages.items() if stage in left})
 
 
 def needs(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
