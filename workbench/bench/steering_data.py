@@ -15,8 +15,8 @@ from workbench.steering import rules
 HELD_OUT = 50
 ATTRIBUTES = ("bullets", "question", "verbosity")
 LEAST_WORDS = 2
-ASKED_IN = 3
-"""Of all texts one in so many also ends with a question."""
+LISTED_IN, ASKED_IN = 3, 2
+"""Of all answers one in so many is also a list, and one in so many also ends with a question."""
 QUESTIONS = (
     "Does that help?",
     "What do you think?",
@@ -38,8 +38,8 @@ def held_out(pairs: Pairs) -> list[str]:
 def rated(pairs: Pairs, left_out: Iterable[str]) -> list[dict[str, object]]:
     """Both answers of each pair with another prompt, in every way of writing it, with what the rules say, in the order of their hashes."""
     unseen = set(left_out)
-    answers = [(pair["prompt"], whole_sentences(pair[side])) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen]
-    written = {(prompt, text) for prompt, sentences in answers if rules.word_count(" ".join(sentences)) >= LEAST_WORDS for text in ways(sentences)}
+    answers = [(pair["prompt"], pair[side]) for pair in pairs for side in ("chosen", "rejected") if pair["prompt"] not in unseen]
+    written = {(prompt, text) for prompt, answer in answers for text in ways(answer) if rules.word_count(text) >= LEAST_WORDS}
     rows: list[dict[str, object]] = []
     for prompt, response in sorted(written, key=lambda each: _hash("\0".join(each))):
         given = {name: rules.rate(name, rules.RULES[name], [], response) for name in ATTRIBUTES}
@@ -54,13 +54,15 @@ def whole_sentences(answer: str) -> list[str]:
     return [" ".join(answer[start:end].split()) for start, end in itertools.pairwise([0, *ends])]
 
 
-def ways(sentences: Sequence[str]) -> list[str]:
-    """The answer as it is; of several sentences also as a list, an item a sentence; and one text in `ASKED_IN`, by its hash, also with a question at the end."""
-    written = [" ".join(sentences)]
-    if len(sentences) > 1:
-        written.append("\n".join(f"- {sentence}" for sentence in sentences))
-    asked = [text for text in written if int(_hash(text), 16) % ASKED_IN == 0]
-    return written + [f"{text}{chr(10) if text.startswith('- ') else ' '}{QUESTIONS[len(text) % len(QUESTIONS)]}" for text in asked]
+def ways(answer: str) -> list[str]:
+    """The answer as it is, also where it broke off at its limit of tokens. Up to its last whole sentence, where that is of a lower verbosity than the highest;
+    of one in `LISTED_IN`, by its hash, also as a list, an item a sentence; and of one in `ASKED_IN` each of these two also with a question at the end."""
+    sentences = whole_sentences(answer)
+    plain, draw = " ".join(sentences), int(_hash(answer), 16)
+    listed = ["\n".join(f"- {sentence}" for sentence in sentences)] if len(sentences) > 1 and draw % LISTED_IN == 0 else []
+    asked = [(plain, " "), *((text, "\n") for text in listed)] if sentences and draw // LISTED_IN % ASKED_IN == 0 else []
+    whole = [plain] if rules.verbosity([], plain) < rules.HIGHEST else []
+    return [" ".join(answer.split()), *whole, *listed, *(f"{text}{space}{QUESTIONS[len(text) % len(QUESTIONS)]}" for text, space in asked)]
 
 
 def write(folder: Path) -> tuple[Path, Path]:
