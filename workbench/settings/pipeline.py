@@ -169,9 +169,9 @@ def _until(pipeline: Pipeline, last: str) -> Pipeline:
     for stage in reversed(used):
         if stage in left:
             left.update(used[stage])
-    if lost := [f"{stage}.{words[0].lstrip('+~')}" for stage, words in pipeline.added.items() if stage not in left]:
+    if lost := [f"{stage}.{overrides[0].lstrip('+~')}" for stage, overrides in pipeline.added.items() if stage not in left]:
         raise SpecError([(word, f"is of a stage that {UNTIL}={last} leaves out") for word in lost])
-    return replace(pipeline, stages={stage: words for stage, words in pipeline.stages.items() if stage in left})
+    return replace(pipeline, stages={stage: overrides for stage, overrides in pipeline.stages.items() if stage in left})
 
 
 def needs(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
