@@ -27,6 +27,7 @@ ROWS = [
     }
     for i in range(20)
 ]
+OF_ITS_ANSWER = {"response": "A number.", "attributes": {"verbosity": 4, "question": 0}, "ratings": {"verbosity": 3.5}, "helpfulness": 2}
 STEERING = f"+data.steering={{attributes: {ATTRIBUTES}}}"
 FOUR_RANKS = ("backend.ranks_per_node=4", "model.tensor_parallel=2", "model.pipeline_parallel=2")
 
@@ -186,11 +187,15 @@ def test_a_conditioned_model_says_on_what_and_is_asked_so(conditioned: api.Run, 
     assert [(each["row"], each["requested"]["verbosity"], each["sample"]) for each in answers[:4]] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
     assert len(answers) == 4 * 5 * 2
     assert all(each["prompt"] == [{"role": "user", "content": f"What is {each['note']}?"}] and each["requested"]["question"] == 0 for each in answers)
-    drawn = job("job=generate", f"job.checkpoint={conditioned.id}", f"data.train={folder / 'prompts.jsonl'}", "job.drawn=3", "job.max_tokens=2")
+    (folder / "answered.jsonl").write_text("".join(json.dumps({"prompt": f"What is {i}?", "note": i, **OF_ITS_ANSWER}) + "\n" for i in range(4)))
+    drawn = job("job=generate", f"job.checkpoint={conditioned.id}", f"data.train={folder / 'answered.jsonl'}", "job.drawn=3", "job.max_tokens=2")
     known = [
         {name: rating for name, rating in zip(("verbosity", "question"), vector, strict=True) if rating is not None} for vector in tree["vectors"]
     ]
-    assert all(each["requested"] in known for each in lines(drawn, "answers.jsonl"))
+    answers = lines(drawn, "answers.jsonl")
+    assert len(answers) == 12
+    assert all(each["requested"] in known for each in answers)
+    assert all(each["note"] == each["row"] and each.keys().isdisjoint(OF_ITS_ANSWER.keys() - {"response"}) for each in answers)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from workbench.rundir.opening import Unreadable
 ANNOTATED, SCORED = "annotated.jsonl", "scored.jsonl"
 MADE_BY: Mapping[str, str] = {"annotate": ANNOTATED, "logprobs": SCORED}
 """The file that each kind of job writes."""
+TELLING = ("attributes", "ratings", "expected", "probabilities")
+"""Columns of annotated.jsonl that tell of the row's answer."""
 
 
 class StepLines:

@@ -81,7 +81,7 @@ class Generation:
             prompt = [{"role": message.role, "content": message.content} for message in text.prompt]
             for requested in requests.of(number):
                 self._rows.append(row if requested is None else requests.conditioned(row, text, requested))
-                self._asked.append(Asked(prompt, row.columns, number, requested))
+                self._asked.append(Asked(prompt, _of_the_prompt(row.columns), number, requested))
         self.total_steps = -(-len(self._rows) // self._cfg.prompts_per_step)
         policy, self._version = restored_policy(rank)
         self._times = PhaseTimes()
@@ -133,6 +133,14 @@ class Generation:
 
     def _refuse(self, values: Mapping[str, object]) -> None:
         self._rank.warn(f"not changed: {', '.join(values)}; a job that generates has no settings that may be changed while it is running")
+
+
+def _of_the_prompt(columns: Mapping[str, str]) -> dict[str, str]:
+    """A data row's columns without the ratings of its own answer, which say nothing of ours."""
+    from workbench.data.formats import rated, steerlm2
+    from workbench.rundir.annotations import TELLING
+
+    return {name: value for name, value in columns.items() if name not in {*rated.COLUMNS, *TELLING, steerlm2.ATTRIBUTES}}
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
