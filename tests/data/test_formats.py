@@ -78,6 +78,12 @@ def test_the_safer_answer(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Kind, Row, str]] = {
     "label: false": ("conversation", {"prompt": "p", "completion": "a", "label": False}, "a row of format unpaired, which gives: unpaired, prompt"),
     "a weight of rows": ("conversation", {"prompt": "p", "completion": "a", "weight": 0.5}, "'weight', which changes what the row means"),
+    "two answers": (
+        "conversation",
+        {"question": "q", "answer": "a", "response": "b"},
+        "'answer' and 'response', which differ (data.columns={answer: null}",
+    ),
+    "two answers to rate": ("answered", {"prompt": "p", "completion": "a", "response": "b"}, "one answer; found 'completion' and 'response'"),
     "images": ("conversation", {"messages": [USER, ANSWER], "images": ["x.png"]}, "'images', which changes what the row means"),
     "a context": ("conversation", {"question": "q", "context": "c", "answer": "a"}, "data.columns={instruction: question} puts it below"),
     "another instruction": ("conversation", {"prompt": "p", "instruction": "i", "completion": "a"}, "'instruction', which changes"),

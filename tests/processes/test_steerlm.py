@@ -195,7 +195,8 @@ def test_a_conditioned_model_says_on_what_and_is_asked_so(conditioned: api.Run, 
     answers = lines(drawn, "answers.jsonl")
     assert len(answers) == 12
     assert all(each["requested"] in known for each in answers)
-    assert all(int(each["note"]) == each["row"] and each.keys().isdisjoint(OF_ITS_ANSWER.keys() - {"response"}) for each in answers)
+    assert all(int(each["note"]) == each["row"] and each.keys().isdisjoint({"answer", *OF_ITS_ANSWER.keys() - {"response"}}) for each in answers)
+    assert {each["ground_truth"] for each in answers} == {"A number."} != {each["response"] for each in answers}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A line of answers.jsonl: {"row", "sample", "prompt", "response", "finish_reason", "tokens", "logprobs", and the data row's other columns}. `row`
 counts the data's rows from 0; `prompt` is the data's, as messages; `logprobs` are of the sampled tokens, at the temperature that they were sampled at.
-`requested` are the ratings that the answer was asked for, where it was; the prompt is without them. Ratings of the data's own answer are left out.
+`requested` are the ratings that the answer was asked for, where it was; the prompt is without them. The data's own answer
+is `ground_truth`, and its ratings are left out.
 """
 
 from __future__ import annotations

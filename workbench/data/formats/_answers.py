@@ -8,6 +8,9 @@ from workbench.data.formats._parts import Asked, asking, listed, messages
 from workbench.data.formats._values import Raw, filled, keys, value
 from workbench.data.rows import Conversation, Malformed, Message, Preference, PromptOnly, Rated, TextRow
 
+ONE_ANSWER = ("answer", "completion", "response")
+"""Columns of which a row has one."""
+
 
 def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> tuple[tuple[Message, ...], list[str]]:
     """The prompt with what the answers' own messages put before them, and the answers in the columns `names`.
@@ -22,6 +25,13 @@ def answered(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], ask
     if not whole:
         raise Malformed("a prompt, in a column of its own or before the answers", keys(row))
     return asking(whole), [said for _, said in answers]
+
+
+def check_one_answer(row: Raw, asked: Asked) -> None:
+    """Raises Malformed where several columns may each be the answer and differ, as a reference and a model's; who reads the prompt alone need not care."""
+    there = [name for name in ONE_ANSWER if row.get(name)]
+    if asked.kind != "prompt" and any(row[name] != row[there[0]] for name in there):
+        raise Malformed("one answer", f"{' and '.join(map(repr, there))}, which differ (data.columns={{{there[0]}: null}} leaves one out)")
 
 
 def preferred(row: Raw, names: Sequence[str], asked_for: tuple[Message, ...], asked: Asked) -> Preference:

@@ -136,11 +136,12 @@ class Generation:
 
 
 def _of_the_prompt(columns: Mapping[str, str]) -> dict[str, str]:
-    """A data row's columns without the ratings of its own answer, which say nothing of ours."""
+    """A data row's columns, its own answer as `ground_truth`: beside a `response` it is not to be taken for ours. The ratings of that answer stay behind."""
     from workbench.data.formats import rated, steerlm2
     from workbench.rundir.annotations import TELLING
 
-    return {name: value for name, value in columns.items() if name not in {*rated.COLUMNS, *TELLING, steerlm2.ATTRIBUTES}}
+    kept = {name: value for name, value in columns.items() if name not in {"answer", *rated.COLUMNS, *TELLING, steerlm2.ATTRIBUTES}}
+    return {"ground_truth": columns["answer"], **kept} if "answer" in columns else kept
 
 
 def _metrics(answers: Sequence[Experience], seconds: float) -> Metrics:
