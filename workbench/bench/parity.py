@@ -24,8 +24,8 @@ from workbench.settings import Lora, Model
 
 STEPS = 3
 ALGORITHMS = ("sft", "dpo", "reward_model")
-MORE = ("ordinal", "steerlm2")
-"""Looked at in fewer layouts: an attribute model's likelihood, and a loss over groups of answers."""
+MORE = ("ordinal", "steerlm2", "simpo", "cpo", "spin")
+"""Looked at in fewer layouts: an attribute model's likelihood, a loss over groups of answers, and DPO's relatives."""
 SETTINGS: dict[str, dict[str, Any]] = {"ordinal": {"objective": "ordinal", "attributes": ("verbosity", "humor")}}
 PACKINGS = {"packed": 256, "padded": 16}
 """Tokens a microbatch: many rows end to end, or one row a microbatch, filled up to what the layout wants."""
@@ -225,14 +225,17 @@ def _rows(algorithm: str) -> list[Any]:
     if algorithm == "sft":
         texts = [token_range(6, 60) for _ in range(8)]
         return [Row(text, learn=[*(rng.random(len(text)) < 0.7).tolist()[:-1], True]) for text in texts]
-    return [Row(token_range(3, 40), (token_range(2, 30), token_range(2, 30))) for _ in range(8)]
+    return [Row(token_range(3, 40), (token_range(2, 30), token_range(2, 30)), values={"beta": 0.1 * (1 + i)}) for i in range(8)]
 
 
 def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """What one case gives, as named arrays; the same calls on every rank."""
     import dataclasses
+    import functools
 
     from workbench import algorithms
+    from workbench.algorithms import cpo
+    from workbench.engine.batch import Loss
     from workbench.engine.gather import gathered
     from workbench.engine.step import Policy
     from workbench.settings.modules import outputs_of
@@ -246,7 +249,10 @@ def _measure(case: Case, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
             if "reference" in algorithm.ROLES:
                 known = policy.outputs(rows)
                 rows = [dataclasses.replace(row, reference_logprobs_N=given.of("logprobs_N")) for row, given in zip(rows, known, strict=True)]
-            steps = [policy.update(rows, algorithm.loss, step, 0) for step in range(STEPS)]
+            loss: Loss = algorithm.loss
+            if name == "cpo":  # a token of the global batch's chosen answers weighs the same on every rank
+                loss = functools.partial(cpo.loss, chosen_tokens=sum(len(row.branches[0]) for row in rows) / len(rows))
+            steps = [policy.update(rows, loss, step, 0) for step in range(STEPS)]
             for key in (M.LOSS, M.GRAD_NORM):
                 yield f"{name} {packing}|{key}", np.array([step[key] for step in steps])
             for weight, tensor in gathered(policy.weights(), policy.hf_config):
