@@ -245,9 +245,54 @@ def test_after_kill_9_it_continues_bit_for_bit(
     assert stored == {name: now[name] for name in stored}
 
 
-def test_two_ranks_of_a_layer_and_two_stages_do_what_one_rank_does(folder: Path, undisturbed: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = run(folder, monkeypatch, "name=shared", "model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("backend.ranks_per_node=2",),
+        ("model.tensor_parallel=2", "model.pipeline_parallel=2", "backend.ranks_per_node=4"),
+        ("rollout.name=hf", "backend.ranks_per_node=2"),
+    ],
+    ids=["DP2", "TP2-PP2", "hf-DP2"],
+)
+def test_other_layouts_and_engines_do_what_one_rank_does(
+    words: tuple[str, ...], folder: Path, undisturbed: api.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers, sampled by whichever rank comes, and the same steps."""
+    shared = run(folder, monkeypatch, "name=shared", *words)
     assert shared.wait(240).state == State.COMPLETED, shared.status.message
     assert answers(shared) == answers(undisturbed)
     for step, values in curve(undisturbed).items():
         assert curve(shared)[step] == pytest.approx(values, rel=1e-3, abs=1e-5)
+
+
+def test_an_evaluation_plays_against_the_opponent_of_the_checkpoint(folder: Path, undisturbed: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It measures what the run did after its last step, on the held-out rows with answers of the same opponent, drawn the same way."""
+    monkeypatch.setenv("WORKBENCH_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "cache"))
+    evaluation = api.evaluate(undisturbed.id, 6)
+    assert evaluation.wait(240).state == State.COMPLETED, evaluation.status.message
+    (ours,) = [event["metrics"] for event in evaluation.events() if event["kind"] == "validation"]
+    theirs = next(event["metrics"] for event in undisturbed.events() if event["kind"] == "validation" and event["step"] == 6)
+    assert theirs["rewards_margin"] > 1e-3
+    for name, value in theirs.items():
+        if not name.startswith("time_"):
+            assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_every_turn_of_a_conversation_is_played_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two answers a row, each after the row's own turns: the second prompt has the data's first answer, not the opponent's."""
+    rows = [["What?", f"{i} is bread.", "And?", f"{i} is Paris."] for i in range(4)]
+    roles = ("user", "assistant", "user", "assistant")
+    turns = [{"messages": [{"role": role, "content": text} for role, text in zip(roles, row, strict=True)]} for row in rows]
+    (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turns))
+    words = (f"data.train={folder / 'talks.jsonl'}", "data.validation_fraction=0", "algorithm.turns=every", "algorithm.iterations=2")
+    played = run(folder, monkeypatch, "name=every", *words)
+    assert played.wait(240).state == State.COMPLETED, played.status.message
+    prompts = [each["prompt"] for step in (1, 2) for each in rollouts.whole_step(played.dir, step)]
+    assert len(prompts) == 8
+    assert sorted(f"{i} is bread." for i in range(4)) == sorted(
+        text.split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0] for text in prompts if "And?" in text
+    )
+    assert sum("And?" not in text for text in prompts) == 4
+    assert [step["iteration"] for step in steps(played)] == [1, 1, 2, 2]
+    assert steps(played)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)

@@ -218,8 +218,7 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     if different:
         what = "; ".join(f"model.{key}={saved[key]} there, {ours[key]} here" for key in different)
         raise ValueError(f"{path} was saved by another model: {what}")
-    if policy.snapshot and meta.get("reference") is None:
-        raise ValueError(f"{path} has no reference that advances: it was saved by an algorithm whose reference is frozen")
+    _begin_reference(policy, meta, path)
     policy.settle()
     mended.optimizer()
     shards.begin_optimizer(policy)
@@ -231,9 +230,15 @@ def load(policy: Policy, folder: Path, step: int) -> None:
     policy.optimizer.load_state_dict(shards.filled(template, loaded["optimizer"]))
     for moments in shards.moments(policy):
         moments["step"] = torch.tensor(float(meta["optimizer_steps"]))
-    if policy.snapshot:
-        policy.snapshot.version = meta["reference"]
     shards.fill_reference(policy, loaded)
+
+
+def _begin_reference(policy: shards.Weights, meta: Mapping[str, Any], path: Path) -> None:
+    """The reference that the policy keeps was moved up as often as the checkpoint's. Raises ValueError where that has none."""
+    if policy.snapshot:
+        if meta.get("reference") is None:
+            raise ValueError(f"{path} has no reference that advances: it was saved by an algorithm whose reference is frozen")
+        policy.snapshot.version = meta["reference"]
 
 
 def state_of(folder: Path, step: int) -> dict[str, Any]:
@@ -251,15 +256,17 @@ def load_weights(policy: shards.Weights, folder: Path, step: int) -> None:
     """Fill the policy, and the reference that it keeps, in whichever precision it computes: what a job needs that does not train.
 
     Raises:
-        ValueError: the checkpoint has adapters, and was saved on other weights than the policy has.
+        ValueError: the checkpoint has adapters, and was saved on other weights than the policy has; or it has no reference where the policy keeps one.
     """
     path = folder / str(step)
-    known = _meta(path).get("weights")  # an older checkpoint does not tell
+    meta = _meta(path)
+    known = meta.get("weights")  # an older checkpoint does not tell
     if policy.settings.lora.rank and known and known != _first_weights(policy):
         raise ValueError(
             f"{path} has adapters on other weights than {policy.directory} has now: the files of model.source were replaced since; put them back, or name"
             " the model that the run was trained on"
         )
+    _begin_reference(policy, meta, path)
     loaded = shards.read({"model": shards.weights(policy), **shards.reference(policy)}, path)
     shards.fill(policy, loaded["model"])
     shards.fill_reference(policy, loaded)
