@@ -170,3 +170,17 @@ def test_08_steerlm_sliders(run_notebook: Run) -> None:
     assert "20 answers; the last: {'bullets': 0.0, 'question': 0.0, 'verbosity': 4.0}" in done.text("sliders.rows[-1]")
     assert "AttributeSliders(" in done.picture("wb.steer")
     assert len(wb.runs(job="serve")) == 1  # the chat found the endpoint of the sliders
+
+
+def test_09_spin(run_notebook: Run) -> None:
+    done = run_notebook("09")
+    run = run_of("self-play")
+    assert "<svg" in done.picture("run.live()")
+    beside = done.html("beside = ")
+    assert "the data" in beside and "opponent 1" in beside and "opponent 2" in beside
+    files = run.rollouts.df()
+    assert sorted(set(files.weights_version)) == [0, STEPS]
+    assert f"{len(files)} answers of 2 opponents to {files.prompt_id.nunique()} prompts" in done.text("opponents = ")
+    won = run.metrics.opponent_win_rate
+    assert f"wins of opponent 1: {won.iloc[0]:.2f} at first, {won.iloc[STEPS - 1]:.2f} at last" in done.text("wins of opponent")
+    assert len(done.text("run.held_out[").splitlines()) == 4  # before, and after each iteration
