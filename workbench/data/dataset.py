@@ -63,7 +63,7 @@ def load(data: Data, kind: Kind, chat: Chat, progress: Progress | None = None) -
         DataError: a source that cannot be read, a malformed row or one that the model's chat template does not take where bad rows are not skipped, or a
             row over `max_length` where the policy is error.
     """
-    limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
+    limits = Limits.of(data)
     sources = [(data.train, read(data.train, kind, data.format, data.on_bad_row, data.limit, limits, Changes.of(data)))]
     if data.validation:
         sources.append((data.validation, read(data.validation, kind, data.format, data.on_bad_row, limits=limits, changes=Changes.of(data))))

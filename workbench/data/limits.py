@@ -10,6 +10,8 @@ import resource
 import signal
 from dataclasses import dataclass
 
+from workbench.settings import Data
+
 FREE_BYTES = 64 << 20
 """So much comes out of any file, however small, before its growth is looked at."""
 ROW_BYTES = 200
@@ -24,6 +26,11 @@ class Limits:
     row_bytes: int = 8 << 20
     expansion: int = 200
     memory_bytes: int = 4 << 30
+
+    @classmethod
+    def of(cls, data: Data) -> Limits:
+        """As a run's data settings have them."""
+        return cls(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
 
 
 def of_memory(limit_bytes: int) -> None:

@@ -19,6 +19,7 @@ from workbench.engine import preconditions
 from workbench.processes.driver import task_of
 from workbench.rundir import store
 from workbench.rundir.store import RunDir
+from workbench.settings import AlgorithmConfig, JobConfig
 from workbench.settings.sources import EMBEDDED
 from workbench.settings.spec import Experiment
 
@@ -117,21 +118,22 @@ def _files(experiment: Experiment, root: Path, far: bool) -> list[Finding]:
             folders[name] = path, f"data.{key}"
     if (model := Path(experiment.model.source)).exists():
         folders["model"] = model, "model.source"
-    folders |= {Path(each).name: (Path(each), "algorithm") for each in _named_by_algorithm(experiment)}
+    for key, section in (("algorithm", experiment.algorithm), ("job", experiment.job)):
+        folders |= {Path(each).name: (Path(each), key) for each in _named_by(section)}
     if not (getattr(experiment.backend, "python", None) or getattr(experiment.backend, "container", None)):
         folders["Python"] = Path(sys.prefix), "backend.python"
     return [*problems, *(_seen_from_afar(name, path, key) for name, (path, key) in folders.items())] if far else problems
 
 
-def _named_by_algorithm(experiment: Experiment) -> list[str]:
-    """The files and folders that the algorithm's settings name: functions of the user's own, reward models."""
+def _named_by(section: AlgorithmConfig | JobConfig) -> list[str]:
+    """The files and folders that the settings of an algorithm or a job name: functions of the user's own, reward models."""
     named: list[str] = []
 
     def note(path: str) -> str:
         named.append(path)
         return path
 
-    experiment.algorithm.with_absolute_paths(note)
+    section.with_absolute_paths(note)
     return [path for path in dict.fromkeys(named) if Path(path).exists()]
 
 
@@ -158,7 +160,13 @@ def file_system(path: Path) -> tuple[str, str]:
 def _on_node(experiment: Experiment, root: Path, task: Task) -> list[Finding]:
     """Imports, folders and files, as a rank on one of the nodes has them."""
     root.mkdir(parents=True, exist_ok=True)
-    sources = (experiment.data.train, experiment.data.validation, experiment.model.source, *_named_by_algorithm(experiment))
+    sources = (
+        experiment.data.train,
+        experiment.data.validation,
+        experiment.model.source,
+        *_named_by(experiment.algorithm),
+        *_named_by(experiment.job),
+    )
     files = [source for source in sources if source and Path(source).exists()]
     command = ["-m", "workbench.jobs.on_node", str(root), "--", *files]
     try:

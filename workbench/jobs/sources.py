@@ -100,7 +100,7 @@ def _data(experiment: Experiment) -> Iterator[tuple[str, Future[str]]]:
 
 
 def _first_rows(source: str, kind: Kind, data: Data) -> str:
-    limits = Limits(data.max_row_mb << 20, data.max_expansion, int(data.reader_memory_gb * 2**30))
+    limits = Limits.of(data)
     if data.map:  # nothing of the user's is run here
         return ""
     count = FIRST_ROWS if data.on_bad_row == "error" else FIRST_ROWS_TO_SKIP
@@ -119,7 +119,7 @@ def _data_set(source: str) -> str:
 def _models(experiment: Experiment) -> Iterator[tuple[str, Future[str]]]:
     here, of_checkpoint = experiment.backend.name == "local", isinstance(experiment.job, CheckpointJob) and experiment.job.checkpoint is not None
     named = [] if of_checkpoint else [_Asked("model.source", experiment.model.source, experiment.model.revision)]
-    for asked in (*named, *_sources_in("algorithm", experiment.algorithm)):
+    for asked in (*named, *_sources_in("algorithm", experiment.algorithm), *_sources_in("job", experiment.job)):
         if here or _is_directory(asked.source):
             yield asked.key, _model(asked.source, asked.revision, asked.scores)
 

@@ -11,6 +11,7 @@ from workbench.data.rows import Conversation
 from workbench.engine import parallel
 from workbench.processes.controls import Controls
 from workbench.processes.rank import Rank
+from workbench.rewards.waiting import StopRequested
 from workbench.rundir import beats
 from workbench.rundir.annotations import MADE_BY, StepLines
 
@@ -30,14 +31,22 @@ def answered(rank: Rank) -> list[Conversation]:
     return rows
 
 
-def over_rows(rank: Rank, count: int, rows_per_step: int, make: Callable[[int, int], Made]) -> None:
-    """Rows `start` to `end` a step by `make`, which all ranks call alike. Rank 0 writes what it gives."""
-    lines, name = StepLines(rank.run.path, MADE_BY[rank.spec.job.name]), rank.spec.job.name
-    total = -(-count // rows_per_step)
-    step = parallel.from_first(lines.steps(total) if parallel.rank() == 0 else 0)
-    controls = Controls(
+def controls_of(rank: Rank) -> Controls:
+    """The requests of a job over rows: it is stopped and paused, and has nothing to change."""
+    name = rank.spec.job.name
+    return Controls(
         rank, lambda values: rank.warn(f"not changed: {', '.join(values)}; job={name} has no settings that may be changed while it is running")
     )
+
+
+def over_rows(rank: Rank, count: int, rows_per_step: int, make: Callable[[int, int], Made], controls: Controls | None = None) -> None:
+    """Rows `start` to `end` a step by `make`, which all ranks call alike. Rank 0 writes what it gives. `controls` are those that `make` asks while it waits:
+    it raises StopRequested where they ask for a stop.
+    """
+    lines = StepLines(rank.run.path, MADE_BY[rank.spec.job.name])
+    total = -(-count // rows_per_step)
+    step = parallel.from_first(lines.steps(total) if parallel.rank() == 0 else 0)
+    controls = controls or controls_of(rank)
     rank.emit("state", state="running", step=step, total_steps=total)
     beats.moved(step)
     while step < total:
@@ -46,7 +55,11 @@ def over_rows(rank: Rank, count: int, rows_per_step: int, make: Callable[[int, i
             return
         began, start = time.perf_counter(), step * rows_per_step
         end = min(start + rows_per_step, count)
-        made, metrics = make(start, end)
+        try:
+            made, metrics = make(start, end)
+        except StopRequested:
+            rank.emit("end", reason="stopped", step=step)
+            return
         if parallel.rank() == 0:
             lines.add(made)
         parallel.barrier()

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench.rundir import opening
 from workbench.rundir.files import LONGEST_LINE, decoded, finite, replacing
 from workbench.rundir.opening import Unreadable
 
-ANNOTATED, SCORED = "annotated.jsonl", "scored.jsonl"
-MADE_BY: Mapping[str, str] = {"annotate": ANNOTATED, "logprobs": SCORED}
+ANNOTATED, SCORED, REWARDED, PAIRS = "annotated.jsonl", "scored.jsonl", "rewarded.jsonl", "pairs.jsonl"
+MADE_BY: Mapping[str, str] = {"annotate": ANNOTATED, "logprobs": SCORED, "reward": REWARDED, "pairs": PAIRS}
 """The file that each kind of job writes."""
-TELLING = ("attributes", "ratings", "expected", "probabilities")
-"""Columns of annotated.jsonl that tell of the row's answer."""
+TELLING = ("attributes", "ratings", "expected", "probabilities", "reward", "rewards")
+"""Columns of annotated.jsonl and rewarded.jsonl that tell of the row's answer."""
 
 
 class StepLines:
@@ -70,6 +70,12 @@ class StepLines:
         if not isinstance(rows, list):
             raise Unreadable(self._part, "a line that is no list of rows")
         return rows
+
+
+def write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """The rows of a file that is made at once; it appears whole, in place of what is there."""
+    with replacing(path) as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def read_first(path: Path, count: int) -> list[Mapping[str, object]]:
