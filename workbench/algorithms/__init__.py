@@ -16,9 +16,10 @@ from workbench.settings.modules import AlgorithmModule, find_algorithm
 if TYPE_CHECKING:
     from workbench.data.packing import Row
     from workbench.data.readers import Kind
+    from workbench.rollout.base import Drawn
     from workbench.rollout.experience import Experience
 
-__all__ = ["Algorithm", "Answer", "Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "OpponentRuntime", "Runtime"]
+__all__ = ["Algorithm", "Answer", "Batch", "Given", "Loss", "Metrics", "OnlineRuntime", "OpponentRuntime", "OwnAnswers", "Runtime"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class Runtime(Protocol):
         """The reference is the policy as it is now, for an algorithm with `ROLES = {"reference": "advancing"}`. Returns the digest that names its weights."""
         ...
 
+    def own_answers(self, drawn: Drawn) -> OwnAnswers:
+        """The policy as one that answers prompts, drawn so: for an algorithm that learns from its own answers without a reward."""
+        ...
+
     @property
     def opponent(self) -> OpponentRuntime:
         """The advancing reference as one that answers prompts."""
@@ -123,6 +128,14 @@ class Runtime(Protocol):
 
     def update(self, rows: Sequence[Row], loss: Loss) -> Metrics:
         """One optimizer step on a global batch. Returns the metrics, averaged over all ranks."""
+        ...
+
+
+class OwnAnswers(Protocol):
+    """Answers of the policy, which are rollouts of the run: all ranks have all of them."""
+
+    def answers(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer by the policy as it is now to each row's prompt, kept in the rollout file of the step that comes. Called once a step at most."""
         ...
 
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.algorithms import _preference as preference
-from workbench.data.packing import Coverage, Row, batch_indices
+from workbench.data.packing import Coverage, Row, batch_indices, learnt_spans
 from workbench.settings import AlgorithmConfig, Roles
 from workbench.settings.outputs import Outputs
 
@@ -123,15 +123,13 @@ def examples(rows: Sequence[Row], cfg: Config) -> list[Row]:
     """
     result: list[Row] = []
     for row in rows:
-        ends = [i for i in range(len(row.learn)) if row.learn[i] and not (i + 1 < len(row.learn) and row.learn[i + 1])]
-        starts = [i for i in range(len(row.learn)) if row.learn[i] and not (i and row.learn[i - 1])]
-        if starts[0] == 0:
+        parts = learnt_spans(row)
+        if parts[0][0] == 0:
             raise ValueError(
                 "algorithm=spin needs a prompt before each answer, for its opponent to answer; a row is text without turns: use conversations, or algorithm=sft"
             )
-        parts = list(zip(starts, ends, strict=True))
         for start, end in parts if cfg.turns == "every" else parts[-1:]:
-            result.append(Row(row.prefix[:start], (row.prefix[start : end + 1],)))
+            result.append(Row(row.prefix[:start], (row.prefix[start:end],)))
     return result
 
 

@@ -71,6 +71,12 @@ class Row:
         return np.flatnonzero(np.asarray(self.branch_learn[branch], bool)) if self.branch_learn else np.arange(len(self.branches[branch]))
 
 
+def learnt_spans(row: Row) -> list[tuple[int, int]]:
+    """Where each part of a row without branches that is learnt begins, and the place after its last token. One that begins at 0 has no prompt."""
+    edges = np.flatnonzero(np.diff(np.asarray(row.learn, np.int8), prepend=0, append=0))
+    return list(zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Tree:
     """Where one row lies in a pack: it starts at `start`, its prefix first, then each branch."""

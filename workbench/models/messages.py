@@ -36,6 +36,29 @@ def request(experiences: Sequence[Experience], arrays: Mapping[str, str] | None 
     return result
 
 
+def sequence(row: Row) -> tuple[list[int], np.ndarray]:
+    """A row of one sequence, its tokens end to end, and the places in it of its targets. Raises ValueError for a row of several branches."""
+    if len(row.branches) > 1:
+        raise ValueError(f"a request has a sequence a row, and one has {len(row.branches)} branches")
+    start, learnt = (len(row.prefix), row.learnt(0)) if row.branches else (1, np.flatnonzero(np.asarray(row.learn, bool)[1:]))
+    return [*row.prefix, *(token for branch in row.branches for token in branch)], start + learnt
+
+
+def of_rows(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """The arrays of a request about rows of one sequence each: what comes before a row's first target is its prompt. Raises ValueError as `sequence` does."""
+    wholes, places = zip(*map(sequence, rows), strict=True)
+    lengths = [len(whole) for whole in wholes]
+    tokens = np.zeros((len(wholes), max(lengths)), np.int32)
+    for i, whole in enumerate(wholes):
+        tokens[i, : len(whole)] = whole
+    return {
+        "tokens": tokens,
+        "sequence_lengths": np.array(lengths, np.int32),
+        "prompt_lengths": np.array([targets[0] for targets in places], np.int32),
+        "temperatures": np.array([row.temperature for row in rows], np.float32),
+    }
+
+
 def rows(arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = None) -> list[Row]:
     """The request as rows: neighbours with the same prompt are its branches. `names` gives the arrays that the rows carry: in the row, in the request."""
     tokens_BT, lengths_B, prompts_B = arrays["tokens"], arrays["sequence_lengths"], arrays["prompt_lengths"]

@@ -10,11 +10,11 @@ from workbench.data.packing import Row
 from workbench.engine import parallel
 from workbench.engine.batch import Metrics
 from workbench.engine.step import Policy
-from workbench.processes.phases import PhaseTimes
+from workbench.processes.answering import Answering, as_answers
 from workbench.processes.rank import Rank
-from workbench.processes.sampling import Drawn, Sampler, in_order, sampling_of
 from workbench.rewards.waiting import StopRequested
-from workbench.rollout.experience import Experience, prompt_id
+from workbench.rollout.base import Drawn
+from workbench.rollout.experience import prompt_id
 from workbench.rundir import rollouts
 from workbench.rundir.rollout_files import folder
 
@@ -23,21 +23,11 @@ SEED = 0
 
 
 class Opponent:
-    """`workbench.algorithms.OpponentRuntime` on one rank; all ranks make the same calls. `stop_requested` is asked between the files that it writes.
-
-    Raises:
-        ValueError: `rollout.max_staleness` is set.
-    """
+    """`workbench.algorithms.OpponentRuntime` on one rank; all ranks make the same calls. `stop_requested` is asked between the files that it writes."""
 
     def __init__(self, rank: Rank, policy: Policy, stop_requested: Callable[[], bool]):
-        if rank.spec.rollout.max_staleness:
-            raise ValueError(
-                f"rollout.max_staleness={rank.spec.rollout.max_staleness}: algorithm={rank.spec.algorithm.name} learns from an opponent that stands still;"
-                " set it to 0"
-            )
         self._rank, self._policy, self._stop_requested = rank, policy, stop_requested
-        self._times = PhaseTimes()
-        self._sampler = Sampler(rank.spec, policy, rank.directory, rank.tokenizer, self._times)
+        self._answering = Answering(rank, policy, cast(Drawn, rank.spec.algorithm))
         self._once: tuple[str, list[Answer]] = ("", [])
 
     @property
@@ -79,14 +69,13 @@ class Opponent:
         assert self._policy.snapshot
         digest = self._policy.snapshot.digest()
         if self._once[0] != digest:
-            with self._times.aside(), self._sampler.aside(), self._policy.as_reference():
-                self._once = digest, _as_answers(self._sample(rows, 0, SEED))
+            with self._answering.aside(), self._policy.as_reference():
+                self._once = digest, as_answers(self._answering.sampled(rows, 0, SEED, self.version))
         return self._once[1]
 
     def measured(self) -> Metrics:
         """The seconds of sampling since it was asked last, and the engine's profile; nothing where nothing was sampled."""
-        times = self._times.take()
-        return {**self._sampler.profile(), **times} if times else {}
+        return self._answering.measured()
 
     def _stored(self, step: int, rows: Sequence[Row], digest: str) -> list[Answer] | None:
         """A step's file, where it has the answers of the weights named `digest` to these prompts."""
@@ -102,22 +91,8 @@ class Opponent:
 
     def _sampled(self, rows: Sequence[Row], step: int, updates: int, digest: str) -> list[Answer]:
         """Answers by the weights that are in place, which have seen so many updates, in the step's file."""
-        experiences = self._sample(rows, step, self._rank.spec.seed)
+        experiences = self._answering.sampled(rows, step, self._rank.spec.seed, self.version)
         for each in experiences:
             each.weights_version = updates
-        if parallel.rank() == 0:
-            with self._times.timed("store"):
-                rollouts.write(self._rank.run, step, [e.record(number) for number, e in enumerate(experiences)], digest)
-        parallel.barrier()
-        return _as_answers(experiences)
-
-    def _sample(self, rows: Sequence[Row], step: int, seed: int) -> list[Experience]:
-        self._sampler.refit(self.version)
-        sampling = sampling_of(cast(Drawn, self._rank.spec.algorithm), self._rank.end_tokens)
-        with self._times.timed("generate"):
-            mine = self._sampler.answers(rows, 1, step, seed, sampling)
-        return in_order(parallel.gather_over_all(mine), len(rows), 1)
-
-
-def _as_answers(experiences: Sequence[Experience]) -> list[Answer]:
-    return [Answer(e.tokens, e.finish_reason == "stop") for e in experiences]
+        self._answering.keep(step, experiences, digest)
+        return as_answers(experiences)

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from workbench.engine.step import Policy
 from workbench.processes.phases import PhaseTimes
 from workbench.rewards.base import before_stop
 from workbench.rollout.ahead import Over
-from workbench.rollout.base import Ingredients, Profile, Prompt, Rollout, Sampling, find_engine
+from workbench.rollout.base import Drawn, Ingredients, Profile, Prompt, Rollout, Sampling, find_engine
 from workbench.rollout.experience import Experience
 from workbench.settings.online import OnlineConfig
 from workbench.settings.spec import Experiment
@@ -29,25 +29,6 @@ MICROBATCH = 16
 """Finished rollouts that are handed on together."""
 Finished = Callable[[Sequence[Experience]], None]
 """Called with some of this rank's answers as they finish, while others are still being sampled."""
-
-
-class Drawn(Protocol):
-    """Settings of how answers are drawn."""
-
-    @property
-    def max_tokens(self) -> int: ...
-
-    @property
-    def temperature(self) -> float: ...
-
-    @property
-    def top_k(self) -> int: ...
-
-    @property
-    def top_p(self) -> float: ...
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]: ...
 
 
 def sampling_of(cfg: Drawn, end_tokens: frozenset[int]) -> Sampling:

@@ -65,9 +65,10 @@ def _stage(spec: Experiment, placed: placement.Server) -> Stage | None:
     from workbench.engine import device
     from workbench.engine.swap import Stage
 
+    if len(placed.roles) == 1 or len(placed.sources) == 1:
+        return None
     wanted = require(spec.algorithm, OnlineConfig).swap_to_host
-    several = len(placed.roles) > 1 and len(placed.sources) > 1
-    return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
+    return Stage() if wanted == "always" or (wanted == "gpu" and device.CUDA) else None
 
 
 def _endpoints(role: str, around: Surroundings, stage: Stage | None) -> dict[str, Served]:
@@ -92,7 +93,7 @@ def _lead(around: Surroundings, placed: placement.Server, endpoints: dict[str, S
 
     run, spec = around.run, around.spec
     vocabulary = hf.config(around.directory).vocab_size
-    longest = spec.data.max_length + require(spec.algorithm, OnlineConfig).max_tokens
+    longest = spec.data.max_length + getattr(spec.algorithm, "max_tokens", 0)
     last = [time.monotonic()]
 
     def endpoint(name: str, served: Served) -> Endpoint:

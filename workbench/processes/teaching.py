@@ -20,11 +20,14 @@ import numpy as np
 
 from workbench.data.packing import Row, targets
 from workbench.engine import hf, parallel, weight_files
+from workbench.engine.batch import Metrics
 from workbench.engine.step import Policy
+from workbench.models.connections import connect_roles, traffic
 from workbench.models.protocol import Surroundings
-from workbench.models.roles.teacher import TeacherModel
+from workbench.models.roles.teacher import Telling, check_vocabulary
 from workbench.processes.rank import Rank
-from workbench.settings.outputs import Outputs
+from workbench.serve.client import Client
+from workbench.settings import placement
 from workbench.settings.sources import cache_root
 from workbench.views.text import size
 
@@ -59,7 +62,7 @@ class Teaching:
         settings = cast(_Taught, rank.spec.algorithm)
         self._teacher, self._temperature = settings.teacher, settings.temperature
         self._vocabulary: int = policy.hf_config.vocab_size
-        self._model: TeacherModel | None = None
+        self._model: Telling | None = None
         self._seconds = 0.0
 
     def before(self, rows: Sequence[Row]) -> list[Row]:
@@ -68,11 +71,15 @@ class Teaching:
         Raises:
             ValueError: the rows have another vocabulary or tell too little, the teacher has another, or its cache has no room on the disk.
         """
-        return list(rows) if self._teacher.computed == "each_step" else self._taught(rows, "train")
+        if self._teacher.computed == "each_step":
+            self._load()
+            return list(rows)
+        return self._taught(rows, "train")
 
     def held_out(self, rows: Sequence[Row]) -> list[Row]:
         """The rows, taught. Raises as `before`, which is called first."""
         taught = self._taught(rows, "validation")
+        self.traffic()  # what was asked so far belongs to no step
         if self._teacher.computed == "once":
             self._model = None  # nothing more is asked of it
         return taught
@@ -101,6 +108,10 @@ class Teaching:
         taken, self._seconds = self._seconds, 0.0
         return taken
 
+    def traffic(self) -> Metrics:
+        """What asking the teacher's server cost since it was asked last; nothing where it is in these processes. All ranks call it."""
+        return traffic([self._model]) if self._model and self._server else {}
+
     def _taught(self, rows: Sequence[Row], part: str) -> list[Row]:
         if not rows:
             return []
@@ -118,14 +129,22 @@ class Teaching:
         self._check_tokens(max(int(tokens.max(initial=0)) for tokens in columns[TOKENS]))
         return columns
 
-    def _load(self) -> TeacherModel:
+    def _load(self) -> Telling:
+        """The teacher, here or behind its server. Raises ValueError where its tokens are not the policy's."""
         if self._model is None:
             spec, rank = self._rank.spec, self._rank
-            rank.emit("phase", message="loading the teacher")
+            rank.emit("phase", message="asking for the teacher's server" if self._server else "loading the teacher")
             around = Surroundings(rank.run, spec, spec.model.layout, rank.directory, self._policy)
-            self._directory()
-            self._model = TeacherModel(around, self._source, Outputs(top_k=self._teacher.top_k, temperature=self._temperature))
+            directory = self._directory()
+            if self._server:  # else it looks itself
+                check_vocabulary(self._source, directory, rank.directory)
+            (connected,) = connect_roles(("teacher",), around, lambda server: Client(rank.run.path, server)).values()
+            self._model = cast(Telling, connected)
         return self._model
+
+    @property
+    def _server(self) -> str | None:
+        return placement.server_of("teacher", self._rank.spec.algorithm)
 
     @property
     def _source(self) -> str:

@@ -34,6 +34,25 @@ class Sampling:
     kept: bool = False
 
 
+class Drawn(Protocol):
+    """Settings of how answers are drawn."""
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt to answer `samples` times. `key` names it and, with the seed, decides its draws, wherever and beside whichever it is answered.

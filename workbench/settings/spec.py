@@ -128,6 +128,15 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _samples_in_time(self) -> Experiment:
+        ahead, algorithm = self.rollout.max_staleness, self.algorithm
+        if ahead and getattr(algorithm, "max_tokens", 0) and "reward" not in find_algorithm_or_none(algorithm.name).ROLES:
+            raise ValueError(
+                f"rollout.max_staleness={ahead}: algorithm={algorithm.name} learns from answers of weights that stand still meanwhile; set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _servers_fit(self) -> Experiment:
         placement.check_served(self.algorithm, self.model, find_algorithm_or_none(self.algorithm.name).ROLES)
         if problems := placement.problems(self.algorithm, self.model):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from workbench.settings.sections import CheckpointJob
 
 if TYPE_CHECKING:
     from workbench.data.packing import Row
+    from workbench.engine.step import Policy
     from workbench.processes.rank import Rank
 
 
@@ -30,7 +32,6 @@ class Evaluation:
         from workbench.processes.opponent import Opponent
         from workbench.processes.reference_cache import with_reference
         from workbench.processes.restored import restored_policy
-        from workbench.processes.teaching import Teaching
         from workbench.processes.validation import Validation, rows_of
 
         spec, algorithm = rank.spec, algorithms.find(rank.spec.algorithm.name)
@@ -47,10 +48,23 @@ class Evaluation:
         if "reference" in algorithm.ROLES and not (advances or on_rollouts):
             held_out = with_reference(held_out, "validation", policy, rank)
         if "teacher" in algorithm.ROLES and not on_rollouts:
-            held_out = Teaching(rank, policy).held_out(held_out)
+            held_out = self._taught(held_out, policy)
         online = Online(self, rank, policy, ["reward"]) if on_rollouts else None
         prompts = data.validation_prompts[: spec.validation.samples]
         self._validation = Validation(rank, algorithm, policy, held_out, prompts, online, lambda: Opponent(rank, policy, self.stop_requested))
+
+    def _taught(self, rows: Sequence[Row], policy: Policy) -> list[Row]:
+        """The rows with what the teacher tells of them; warned of where it is another than the checkpoint learnt from."""
+        from workbench.engine import checkpoint, parallel
+        from workbench.processes.teaching import Teaching
+
+        teaching, job = Teaching(self._rank, policy), self._rank.spec.job
+        taught = teaching.held_out(rows)
+        folder = job.checkpoint if isinstance(job, CheckpointJob) else None
+        learnt_from = parallel.from_first(checkpoint.state_of(Path(folder).parent, self.step).get("teacher") if folder and parallel.rank() == 0 else None)
+        if learnt_from and learnt_from != teaching.fingerprint():
+            self._rank.warn("algorithm.teacher.source has other weights than the teacher that this checkpoint learnt from: what is measured is the distance to these")
+        return taught
 
     def batch(self, step: int) -> Sequence[Row]:
         raise NotImplementedError("an evaluation learns from no batch")

@@ -14,10 +14,12 @@ from workbench.settings import JobConfig, best
 if TYPE_CHECKING:
     from workbench.algorithms import Loss, Metrics, OnlineRuntime
     from workbench.data.packing import Coverage, Row
+    from workbench.processes.answering import OwnAnswers
     from workbench.processes.online import Online
     from workbench.processes.opponent import Opponent
     from workbench.processes.rank import Rank
     from workbench.processes.teaching import Teaching
+    from workbench.rollout.base import Drawn
 
 
 DIVERGED = (M.LOSS, M.GRAD_NORM, M.CRITIC_LOSS, M.CRITIC_GRAD_NORM)
@@ -57,6 +59,7 @@ class Training:
         self._bell = AlarmBell(rank, self._online.worst if self._online else lambda quantity: ())
         prompts = self._data.validation_prompts[: self._spec.validation.samples]
         self._opponent: Opponent | None = None
+        self._own_answers: OwnAnswers | None = None
         self._validation = Validation(rank, self._algorithm, self._policy, self._held_out, prompts, self._online, lambda: self.opponent)
 
     def _load_data(self) -> None:
@@ -190,6 +193,12 @@ class Training:
         self._rank.emit("reference", step=self.step, version=snapshot.version, digest=digest)
         return digest
 
+    def own_answers(self, drawn: Drawn) -> OwnAnswers:
+        from workbench.processes.answering import OwnAnswers
+
+        self._own_answers = OwnAnswers(self._rank, self._policy, drawn, lambda: self.step)
+        return self._own_answers
+
     @property
     def opponent(self) -> Opponent:
         if self._opponent is None:
@@ -264,9 +273,9 @@ class Training:
     def _report_step(self, learnt: Metrics, began: float) -> None:
         from workbench.rundir import beats
 
-        sampler = self._online or self._opponent
+        sampler = self._online or self._opponent or self._own_answers
         sampled = {**sampler.measured(), M.STEP_TIME_S: time.perf_counter() - began} if sampler else {}
-        metrics = {**learnt, **sampled, **self._taught_s(learnt)}
+        metrics = {**learnt, **self._of_teacher(learnt), **sampled}
         beats.moved(self.step)
         self._rank.emit("step", step=self.step, metrics=metrics)
         self._bell.emit_alarms(self.step, metrics)
@@ -274,10 +283,11 @@ class Training:
         if self._spec.watch.stop_on_nan:
             self._stop_on_nan(metrics)
 
-    def _taught_s(self, learnt: Metrics) -> Metrics:
-        """The seconds of the step's teacher, which the update's do not have."""
-        seconds = self._teaching.seconds() if self._teaching else 0.0
-        return {M.TIME_OF("teacher"): seconds, M.STEP_TIME_S: learnt[M.STEP_TIME_S] + seconds} if seconds else {}
+    def _of_teacher(self, learnt: Metrics) -> Metrics:
+        """The seconds of the step's teacher, which the update's do not have, and what asking its server cost."""
+        if self._teaching is None or not (seconds := self._teaching.seconds()):
+            return {}
+        return {M.TIME_OF("teacher"): seconds, M.STEP_TIME_S: learnt[M.STEP_TIME_S] + seconds, **self._teaching.traffic()}
 
     def _stop_on_nan(self, metrics: Metrics) -> None:
         """Raises ValueError for a step whose loss or gradients are not finite, once a checkpoint that is being written is in place."""
