@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from workbench import api, metrics
@@ -70,3 +71,10 @@ def steps(run: api.Run) -> list[dict[str, float]]:
 
 def held_out(run: api.Run) -> list[dict[str, float]]:
     return [event["metrics"] for event in run.events() if event["kind"] == "validation"]
+
+
+def worker_of(run: api.Run) -> list[psutil.Process]:
+    """The run's only rank; without a child that is about to become another program."""
+    ending = ["workbench.processes.worker", str(run.dir.path)]
+    alike = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if (p.info["cmdline"] or [])[-2:] == ending}
+    return [p for p in alike.values() if p.info["ppid"] not in alike]

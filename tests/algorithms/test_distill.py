@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM
 from tests import gang, models
 from tests.algorithms.batches import taught_batch
 from workbench import metrics as M
-from workbench.algorithms import distill
+from workbench.algorithms import Answer, distill
 from workbench.data.packing import Row
 from workbench.engine import parallel
+from workbench.engine.batch import Batch, Given, TopK
 from workbench.engine.step import Policy
 from workbench.models.protocol import Surroundings
 from workbench.models.roles.teacher import TeacherModel
-from workbench.settings import Lora, Model
+from workbench.settings import Lora, Model, placement
 from workbench.settings.composing import SpecError
 from workbench.settings.layout import Layout
 from workbench.settings.modules import outputs_of
@@ -44,6 +45,85 @@ def test_the_loss_by_hand() -> None:
     assert metrics[M.TEACHER_DIVERGENCE].tolist() == pytest.approx([0.25 * math.log(2), 0], abs=1e-6)
     assert metrics[M.SFT_LOSS].tolist() == pytest.approx([3 * math.log(2), 2 * math.log(2)], abs=1e-6)
     assert metrics[M.TEACHER_MASS].tolist() == pytest.approx([0.75, 0.75])
+
+
+def test_the_loss_of_own_answers_by_hand() -> None:
+    """As above, without the tokens' own log-probabilities, which are of no data: 4 x 0.25 log 2, and 0."""
+    loss_N, metrics = distill.loss_of_own(taught_batch(), config(temperature=2.0, sft_loss_weight=0.5))
+    assert loss_N.tolist() == pytest.approx([math.log(2), 0], abs=1e-6)
+    assert metrics[M.LOSS] is loss_N
+    assert M.SFT_LOSS not in metrics
+
+
+def generalised_jsd(p: list[float], q: list[float], beta: float) -> float:
+    """GKD, eq. 1, of probabilities: beta KL(P || beta P + (1 - beta) Q) + (1 - beta) KL(Q || beta P + (1 - beta) Q)."""
+    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+    return sum(beta * a * math.log(a / c) + (1 - beta) * b * math.log(b / c) for a, b, c in zip(p, q, m, strict=True))
+
+
+def test_the_loss_of_own_answers_is_the_papers_on_200_random_inputs() -> None:
+    """GKD's L_OD (section 3.1): the mean over answers of the mean over their tokens of D(p_T || p_S), here of two answers of four tokens."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        beta = float(rng.uniform(0.05, 0.95))
+        p, q = (rng.dirichlet(np.full(6, rng.choice([0.5, 2])), 8) + 1e-6 for _ in range(2))
+        p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+        student, teacher = (torch.tensor(each).log() for each in (q, p))
+        given = Given(student[:, 0], at=TopK(torch.arange(5).repeat(8, 1), student[:, :5], student[:, 5]))
+        arrays = {"teacher_top_logprobs": teacher[:, :5], "teacher_rest": teacher[:, 5]}
+        batch = Batch(given, None, torch.arange(2).repeat_interleave(4), 2, [Row([1], ([2] * 4,)), Row([1], ([3] * 4,))], arrays)
+        loss_N, _ = distill.loss_of_own(batch, config(divergence="jensen_shannon", teacher_share=beta))
+        answers = [[generalised_jsd(p[i].tolist(), q[i].tolist(), beta) for i in range(start, start + 4)] for start in (0, 4)]
+        assert loss_N.mean().item() == pytest.approx(sum(sum(each) / 4 for each in answers) / 2, rel=1e-9)
+
+
+def test_the_draws_of_on_policy_steps() -> None:
+    """A share of the steps that is the fraction within three standard deviations of 2,000 draws; the same for a step and a seed, whatever came before."""
+    for fraction in (0.0, 0.25, 0.5, 1.0):
+        cfg = config(on_policy={"fraction": fraction})
+        drawn = [distill.on_policy(cfg, step, 7) for step in range(2000)]
+        assert abs(sum(drawn) / 2000 - fraction) <= 3 * math.sqrt(fraction * (1 - fraction) / 2000)
+        assert [distill.on_policy(cfg, step, 7) for step in (1500, 3)] == [drawn[1500], drawn[3]]
+    cfg = config(on_policy={"fraction": 0.5})
+    assert [distill.on_policy(cfg, step, 7) for step in range(64)] != [distill.on_policy(cfg, step, 8) for step in range(64)]
+
+
+def test_a_prompt_is_what_stands_before_the_last_answer() -> None:
+    """Tokens 1 to 9, of which 3, 4 and 8, 9 are the assistant's."""
+    row = Row(list(range(1, 10)), learn=[False, False, True, True, False, False, False, True, True], columns={"source": "a"})
+    prompt = distill.prompt(row)
+    assert (list(prompt.prefix), prompt.branches, list(prompt.learn), prompt.columns) == ([1, 2, 3, 4, 5, 6, 7], (), [], {"source": "a"})
+    (own,) = distill.answered([prompt], [Answer([5, 6, 2], True)])
+    assert (list(own.prefix), own.branches, own.temperature) == ([1, 2, 3, 4, 5, 6, 7], ([5, 6, 2],), 1.0)
+    assert distill.of_answers([Answer([5, 6, 2], True), Answer([5], False)]) == {
+        M.ON_POLICY: 1.0,
+        M.GENERATION_LENGTH: 2.0,
+        M.PROPERLY_ENDED: 0.5,
+    }
+
+
+def test_text_without_turns_has_no_prompt() -> None:
+    text = [Row([1, 2], learn=[True, True])]
+    assert distill.check(text, config()) == []
+    with pytest.raises(ValueError, match="text without turns: use conversations"):
+        distill.check(text, config(on_policy={"fraction": 0.1}))
+
+
+def test_what_goes_with_own_answers_and_a_server() -> None:
+    for computed in ("once", "in_rows"):
+        source = {} if computed == "in_rows" else {"source": "teacher"}
+        with pytest.raises(ValidationError, match=rf"on_policy\.fraction=0\.5 with teacher\.computed={computed}.*set teacher\.computed=each_step"):
+            config(teacher={"computed": computed, **source}, on_policy={"fraction": 0.5})
+    with pytest.raises(ValidationError, match=r"served=\[teacher\] with teacher\.computed=in_rows"):
+        config(teacher={"computed": "in_rows"}, served=["teacher"])
+    assert config().max_tokens == 0
+    assert config(on_policy={"fraction": 0.5, "max_tokens": 40}).max_tokens == 40
+    words = ["algorithm=distill", "algorithm.teacher.source=teacher", "data.train=rows.jsonl", "rollout.max_staleness=2"]
+    assert compose(words).algorithm == config(teacher={"source": "teacher"}, warmup_steps=10)
+    with pytest.raises(SpecError, match=r"rollout\.max_staleness=2: algorithm=distill learns from answers of weights that stand still"):
+        compose([*words, "algorithm.on_policy.fraction=0.5"])
+    (server,) = placement.servers(config(served=["teacher"], teacher={"source": "teacher", "processes": 2, "tensor_parallel": 2}), Model())
+    assert (server.name, server.processes, server.layout, server.sources) == ("teacher", 2, Layout(2), ("teacher",))
 
 
 def test_what_goes_together() -> None:

@@ -21,8 +21,8 @@ from tests.algorithms.batches import (
     score_batch,
     taught_batch,
 )
+from workbench.algorithms import Answer, cpo, distill, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
 from workbench.algorithms import _online as online
-from workbench.algorithms import cpo, distill, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
 from workbench.metrics import Metric, find
@@ -77,7 +77,7 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "simpo": lambda: [simpo.loss(PAIR, simpo.Config())[1]],
     "cpo": lambda: [cpo.loss(PAIR, cpo.Config())[1]],
     "spin": lambda: [spin.loss(PAIR, spin.Config())[1], spin._of_opponent([ROW])],
-    "distill": lambda: [distill.loss(taught_batch(), distill.Config())[1]],
+    "distill": lambda: [distill.loss(taught_batch(), distill.Config())[1], distill.of_answers([Answer([1, 2], True)])],
     "kto": of_kto,
     "steerlm2": lambda: [steerlm2.loss(group_batch(), steerlm2.Config())[1]],
     "reward_model": of_reward_model,

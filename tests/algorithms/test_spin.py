@@ -7,12 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
 from tests import models
-from tests.algorithms.runs import steps
+from tests.algorithms.runs import steps, worker_of
 from tests.hold import Hold
 from workbench import api
 from workbench.algorithms import Answer, dpo, spin
@@ -168,13 +167,6 @@ def whole(folder: Path) -> api.Run:
         made = run(folder, monkeypatch, "name=whole", "model.lora.rank=0")
         assert made.wait(240).state == State.COMPLETED, made.status.message
     return made
-
-
-def worker_of(run: api.Run) -> list[psutil.Process]:
-    """The run's only rank; without a child that is about to become another program."""
-    ending = ["workbench.processes.worker", str(run.dir.path)]
-    alike = {p.pid: p for p in psutil.process_iter(["cmdline", "ppid"]) if (p.info["cmdline"] or [])[-2:] == ending}
-    return [p for p in alike.values() if p.info["ppid"] not in alike]
 
 
 def test_each_iteration_begins_at_a_draw_against_a_new_opponent(undisturbed: api.Run) -> None:

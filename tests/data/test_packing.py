@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.data.packing import Coverage, Row, batch_indices, coverage, into_microbatches
+from workbench.data.packing import Coverage, Row, batch_indices, coverage, into_microbatches, learnt_spans
 
 
 def first_fit(sizes: list[int], tokens: int) -> list[list[int]]:
@@ -42,3 +44,12 @@ def test_coverage_counts_what_is_drawn(rows: int, batch: int, steps: int) -> Non
     assert (found.drawn, found.never, found.repeated) == (len(drawn), rows - len(set(drawn)), len(drawn) - len(set(drawn)))
     assert found.last_pass == sum(drawn.count(i) < max(map(drawn.count, drawn)) for i in range(rows))
     assert sorted(drawn) == sorted(batch_indices(rows, batch * steps, 0, seed=3).tolist())  # all steps at once
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+def test_the_spans_of_what_is_learnt(learn: list[bool]) -> None:
+    """End to end, in order and apart, they are the places that are learnt."""
+    spans = learnt_spans(Row(list(range(len(learn))), learn=learn))
+    assert [i for start, end in spans for i in range(start, end)] == [i for i, learnt in enumerate(learn) if learnt]
+    assert all(start < end for start, end in spans)
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))

@@ -1,7 +1,7 @@
 """The teacher of a distillation: another model's log-probabilities of the answers' tokens, and its own likeliest tokens at each place.
 
 It fills `teacher_logprobs` [T], and where `algorithm.teacher.top_k` is K above 0 `teacher_tokens`, `teacher_top_logprobs` [T, K] and
-`teacher_rest` [T], the log of all other tokens' mass. An algorithm without rollouts asks it about rows, and is told the latter three alone.
+`teacher_rest` [T], the log of all other tokens' mass. An algorithm without rollouts asks it about rows, and gets the latter three alone.
 """
 
 from __future__ import annotations
@@ -167,16 +167,16 @@ class RemoteTeacher:
         """As `Telling`: each rank asks about its share, one request after the other."""
         from workbench.engine import parallel
 
-        told: dict[int, dict[str, np.ndarray]] = {}
+        answered: dict[int, dict[str, np.ndarray]] = {}
         mine = range(parallel.rank(), len(rows), parallel.world_size())
         for start in range(0, len(mine), AT_ONCE):
             numbers = mine[start : start + AT_ONCE]
             answer = self._call("teacher", **messages.of_rows([rows[i] for i in numbers])).result()
-            for place, i in enumerate(numbers):
-                told[i] = {name: np.array(array[place, messages.sequence(rows[i])[1]]) for name, array in answer.items()}
+            for number, i in enumerate(numbers):
+                answered[i] = {name: np.array(array[number, messages.sequence(rows[i])[1]]) for name, array in answer.items()}
             if progress:
-                progress(len(told), len(mine))
-        whole = {i: each for part in parallel.gather_over_all(told) for i, each in part.items()}
+                progress(len(answered), len(mine))
+        whole = {i: each for part in parallel.gather_over_all(answered) for i, each in part.items()}
         return {name: [whole[i][name] for i in range(len(rows))] for name in whole[0]}
 
 

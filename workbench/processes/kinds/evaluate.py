@@ -61,9 +61,13 @@ class Evaluation:
         teaching, job = Teaching(self._rank, policy), self._rank.spec.job
         taught = teaching.held_out(rows)
         folder = job.checkpoint if isinstance(job, CheckpointJob) else None
-        learnt_from = parallel.from_first(checkpoint.state_of(Path(folder).parent, self.step).get("teacher") if folder and parallel.rank() == 0 else None)
+        learnt_from = parallel.from_first(
+            checkpoint.state_of(Path(folder).parent, self.step).get("teacher") if folder and parallel.rank() == 0 else None
+        )
         if learnt_from and learnt_from != teaching.fingerprint():
-            self._rank.warn("algorithm.teacher.source has other weights than the teacher that this checkpoint learnt from: what is measured is the distance to these")
+            self._rank.warn(
+                "algorithm.teacher.source has other weights than the teacher that this checkpoint learnt from: what is measured is the distance to these"
+            )
         return taught
 
     def batch(self, step: int) -> Sequence[Row]:
