@@ -88,9 +88,10 @@ def test_behind_a_server_it_tells_what_it_tells_in_the_process(tmp_path: Path) -
 
 
 def test_another_vocabulary_is_refused_before_a_server_is_asked(tmp_path: Path) -> None:
+    models.save(tmp_path / "student", num_hidden_layers=1)
     words = models.tokenizer()
-    words.save_pretrained(tmp_path / "student")
     words.add_tokens(["another"])
+    models.save(tmp_path / "teacher", num_hidden_layers=1, vocab_size=len(words))
     words.save_pretrained(tmp_path / "teacher")
     teacher.check_vocabulary("same", tmp_path / "student", tmp_path / "student")
     with pytest.raises(ValueError, match=r"algorithm\.teacher\.source=other has another vocabulary than the policy.*'another' is token"):
