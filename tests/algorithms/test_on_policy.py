@@ -172,6 +172,18 @@ def test_a_served_teacher_tells_what_one_in_the_process_tells(folder: Path, undi
         assert ours["teacher_divergence"] == pytest.approx(theirs["teacher_divergence"], rel=1e-4)
 
 
+def test_a_served_teacher_is_asked_once_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the data's answers, before the first step: its cache is what the served teacher told, and it is asked nothing more."""
+    words = ("algorithm.on_policy.fraction=0", "algorithm.max_steps=2")
+    here = completed(run(folder, monkeypatch, "name=each-step", *words))
+    served = completed(run(folder, monkeypatch, "name=once", *words, "algorithm.teacher.computed=once", "algorithm.served=[teacher]"))
+    assert len(list((folder / "cache" / "teacher").glob("*.bin"))) == 2
+    assert rollouts.steps(served.dir) == []
+    for ours, theirs in zip([*steps(served), *held_out(served)], [*steps(here), *held_out(here)], strict=True):
+        assert ours["teacher_divergence"] == pytest.approx(theirs["teacher_divergence"], rel=1e-4)
+        assert "server_teacher_s" not in ours and "on_policy" not in ours
+
+
 def test_an_evaluation_measures_what_the_run_did_and_names_another_teacher(
     folder: Path, undisturbed: api.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
