@@ -22,7 +22,7 @@ from workbench.rundir import beats
 from workbench.rundir.store import RunDir
 from workbench.serve.health import Health
 from workbench.settings import placement, stored
-from workbench.settings.online import OnlineConfig, require
+from workbench.settings.online import SamplingConfig, require
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _stage(spec: Experiment, placed: placement.Server) -> Stage | None:
     from workbench.engine import device
     from workbench.engine.swap import Stage
 
-    wanted = require(spec.algorithm, OnlineConfig).swap_to_host
+    wanted = require(spec.algorithm, SamplingConfig).swap_to_host
     several = len(placed.roles) > 1 and len(placed.sources) > 1
     return Stage() if several and (wanted == "always" or (wanted == "gpu" and device.CUDA)) else None
 
@@ -92,7 +92,7 @@ def _lead(around: Surroundings, placed: placement.Server, endpoints: dict[str, S
 
     run, spec = around.run, around.spec
     vocabulary = hf.config(around.directory).vocab_size
-    longest = spec.data.max_length + require(spec.algorithm, OnlineConfig).max_tokens
+    longest = spec.data.max_length + require(spec.algorithm, SamplingConfig).max_tokens
     last = [time.monotonic()]
 
     def endpoint(name: str, served: Served) -> Endpoint:
