@@ -108,8 +108,8 @@ def rollouts(generator: np.random.Generator) -> list[Experience]:
     for place in range(3):
         for sample in range(4):
             count = int(generator.integers(1, 6))
-            given = {"reward": float(generator.integers(3)), "response": "abc"[generator.integers(3)], "reference_logprobs": -generator.random(count)}
-            made.append(answer(count, None, prompt_index=place, sample=sample, **given))
+            given = {"response": "abc"[generator.integers(3)], "reference_logprobs": -generator.random(count)}
+            made.append(answer(count, float(generator.integers(3)), prompt_index=place, sample=sample, **given))
     return made
 
 

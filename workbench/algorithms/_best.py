@@ -1,4 +1,4 @@
-"""What the algorithms share that learn from the best of a prompt's answers: their settings, the choice, and what is told of it."""
+"""What the algorithms that learn from the best of a prompt's answers share: their settings, the choice, and its metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BestConfig(SamplingConfig):
         default=16,
         ge=1,
         le=65536,
-        description="Prompts learnt from in one optimizer step, over all ranks: what a step has of them is cut into updates as equal as can be.",
+        description="Prompts learnt from in one optimizer step, over all ranks: a step's are divided into updates of nearly equal sizes.",
     )
 
     @property

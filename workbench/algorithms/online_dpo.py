@@ -30,7 +30,7 @@ ROLES: Roles = {"reward": "frozen", "reference": "frozen"}
 OUTPUTS = Outputs(logprobs=True)
 
 
-class Config(dpo.FamilyConfig, best.BestConfig, ReferencedConfig):
+class Config(best.BestConfig, dpo.FamilyConfig, ReferencedConfig):
     answers_in_unit = 2
 
     name: Literal["online_dpo"] = "online_dpo"
