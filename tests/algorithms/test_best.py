@@ -192,8 +192,9 @@ def sampled(generator: np.random.Generator) -> list[Experience]:
         prompt = Row(generator.integers(3, 40, 5 + place).tolist())
         for sample in range(3):
             tokens = generator.integers(3, 40, int(generator.integers(2, 7))).tolist()
-            given = {"row": prompt, "tokens": tokens, "response": str(tokens), "reference_logprobs": -3 - generator.random(len(tokens))}
-            made.append(answer(len(tokens), float(generator.random()), prompt_index=place, sample=sample, **given))
+            given = {"response": str(tokens), "reference_logprobs": -3 - generator.random(len(tokens))}
+            one = answer(len(tokens), float(generator.random()), prompt_index=place, sample=sample, **given)
+            made.append(dataclasses.replace(one, row=prompt, tokens=tokens))
     return made
 
 
