@@ -208,7 +208,7 @@ def test_the_update_is_dpos_on_the_same_pairs_bit_for_bit(policy: Policy, name: 
     ours = learn(policy, learnt, online_dpo.loss, 1, 0, 0)
     rows = group_into_rows(next(minibatches(learnt, cfg, 1, 0, 0)), LEARNT)
     data = [Row(row.prefix, row.branches, values=row.values, reference_logprobs_N=row.arrays["reference_logprobs"]) for row in rows]
-    policy.use(dpo.Config(lr=1e-30, preference_loss=name, sft_loss_weight=0.1))
+    policy.use(dpo.Config.model_validate({"lr": 1e-30, "preference_loss": name, "sft_loss_weight": 0.1}))
     theirs = policy.update(data, dpo.loss, 0, 0)
     assert len(data) == 4
     for metric in ("loss", "grad_norm", "rewards_margin", "logprobs_chosen", "logprobs_rejected"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -34,11 +33,11 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, *override
     words = (
         f"algorithm={algorithm}",
         "seed=3",
-        f"algorithm.rewards={{vowels: {{program: {folder / 'toy.py'}:vowels}}}}",
+        f"algorithm.rewards={{short: {{weight: 0}}, vowels: {{program: {folder / 'toy.py'}:vowels}}}}",
         "algorithm.rollout_batch_size=32",
         "algorithm.samples_per_prompt=4",
         "algorithm.global_batch_size=4",
-        "algorithm.lr=3e-3",
+        "algorithm.lr=1e-2",
         "algorithm.min_lr_ratio=1",
         "checkpoint.every_steps=2",
         "checkpoint.asynchronous=false",
@@ -64,7 +63,7 @@ def curve(run: api.Run) -> dict[int, tuple[float, ...]]:
     return {event["step"]: tuple(event["metrics"][name] for name in names) for event in run.events() if event["kind"] == "step"}
 
 
-def answers(run: api.Run, count: int) -> list[list[dict[str, Any]]]:
+def answers(run: api.Run, count: int) -> list[list[rollouts.Rollout]]:
     """Of each of the first steps."""
     return [rollouts.whole_step(run.dir, step) for step in range(1, count + 1)]
 
@@ -96,8 +95,9 @@ def test_what_is_learnt_is_what_the_files_tell(algorithm: str, undisturbed: api.
 
 
 def test_a_toy_reward_rises(undisturbed: api.Run) -> None:
+    """The mean of the last four steps, against that of the policy as it was."""
     rewards = [metrics["rewards"] for metrics in steps(undisturbed)]
-    assert sum(rewards[-3:]) / 3 > 1.5 * sum(rewards[:3]) / 3
+    assert sum(rewards[-4:]) / 4 > 1.3 * rewards[0] > 0
 
 
 def test_after_kill_9_it_continues_bit_for_bit(
@@ -131,12 +131,10 @@ def test_two_ranks_of_a_layer_and_two_stages_do_what_one_rank_does(
 
 def test_a_step_of_ties_alone_learns_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reward that rates all alike: no loss, the policy stays the reference, and all is counted; the run goes on."""
-    (folder / "even.py").write_text("def even(prompt, response, row): return 1.0\n")
-    even = f"algorithm.rewards={{even: {{program: {folder / 'even.py'}:even}}}}"
-    done = run(folder, monkeypatch, "online_dpo", even, "name=even", "algorithm.max_steps=2")
+    done = run(folder, monkeypatch, "online_dpo", "algorithm.rewards.vowels.weight=0", "name=even", "algorithm.max_steps=2")
     assert done.wait(240).state == State.COMPLETED, done.status.message
     for metrics in steps(done):
         assert metrics["prompts_tied"] == 1
         assert "loss" not in metrics and "rewards_best" not in metrics
         assert math.isclose(metrics["init_policy_kl"], 0, abs_tol=1e-4)
-    assert held_out(done)[0]["rewards"] == 1
+    assert held_out(done)[-1]["rewards"] == 0
