@@ -29,8 +29,12 @@ from workbench.terminal.cli import app
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_api import api
 
-ONLINE = "rollouts"
-"""Heading of the settings that the algorithms with rollouts share."""
+SHARED: dict[type[AlgorithmConfig], tuple[str, str]] = {
+    online.SamplingConfig: ("rollouts", "Of the algorithms that learn from their own answers"),
+    online.ReferencedConfig: ("rollouts and a reference", "Of those that measure their answers against a reference policy"),
+    online.OnlineConfig: ("the clipped surrogate", "Of those that learn from their answers as PPO does"),
+}
+"""The settings that several algorithms share: the heading, and which algorithms they are."""
 
 
 def main(folder: Path) -> None:
@@ -72,12 +76,13 @@ def settings() -> Iterator[str]:
 def _algorithms() -> Iterator[str]:
     yield "## algorithm\n"
     yield from section("Every algorithm", "algorithm", own(AlgorithmConfig, ()), doc(AlgorithmConfig), level=3)
-    with_rollouts = [name for name in modules.algorithm_names() if issubclass(modules.find_algorithm(name).Config, online.OnlineConfig)]
-    what = f"Of the algorithms that learn from their own answers: {', '.join(f'`{name}`' for name in with_rollouts)}."
-    yield from section(f"Algorithms with {ONLINE}", "algorithm", own(online.OnlineConfig, (AlgorithmConfig,)), what, level=3)
-    for name in modules.algorithm_names():
-        config = modules.find_algorithm(name).Config
-        bases = (online.OnlineConfig,) if name in with_rollouts else (AlgorithmConfig,)
+    configs = {name: modules.find_algorithm(name).Config for name in modules.algorithm_names()}
+    for shared, (heading, what) in SHARED.items():
+        names = ", ".join(f"`{name}`" for name, config in configs.items() if issubclass(config, shared))
+        bases = [base for base in (AlgorithmConfig, *SHARED) if base is not shared and issubclass(shared, base)]
+        yield from section(f"Algorithms with {heading}", "algorithm", own(shared, bases), f"{what}: {names}.", level=3)
+    for name, config in configs.items():
+        bases = [base for base in SHARED if issubclass(config, base)] or [AlgorithmConfig]
         what = f"{(sys.modules[config.__module__].__doc__ or '').splitlines()[0]} May be changed while it runs: {', '.join(f'`{key}`' for key in config.live)}."
         yield from section(f"algorithm={name}", "algorithm", own(config, bases), what, level=3)
 

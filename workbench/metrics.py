@@ -232,6 +232,13 @@ ADVANTAGES_STD = _ADVANTAGES.metric("advantages_std", "deviation", "How far the 
 _MISMATCH = Chart("mismatch", "Rollout engine against trainer", "nats a token")
 LOGPROB_MISMATCH_MEAN = _MISMATCH.metric("logprob_mismatch_mean", "mean", "Difference of the engine's and the trainer's log-probabilities.")
 LOGPROB_MISMATCH_MAX = _MISMATCH.metric("logprob_mismatch_max", "largest", "The largest such difference of the step's tokens.", _MAX)
+_BEST = Chart("best", "Reward of the best and the worst answer", "mean of the prompts")
+REWARDS_BEST = _BEST.metric("rewards_best", "best", "Of the prompts that are learnt from: the chosen answer of each.")
+REWARDS_WORST = _BEST.metric("rewards_worst", "worst", "Of the prompts that are learnt from: the answer of the lowest reward.")
+_LEFT_OUT = Chart("left_out", "Prompts with nothing to choose", "share of prompts")
+PROMPTS_TIED = _LEFT_OUT.metric("prompts_tied", "ties", "All of its answers' rewards are equal.")
+PROMPTS_ALIKE = _LEFT_OUT.metric("prompts_alike", "same text", "Best and worst answer have the same text; not learnt from.")
+PROMPTS_UNRATED = _LEFT_OUT.metric("prompts_unrated", "too few", "Fewer than two answers have a reward and are not masked; not learnt from.")
 
 # Learning from data.
 ACCURACY = metric("accuracy", "Accuracy", "share of pairs, or of rows", "Where the preferred answer is ahead; a tie counts half.", brief="accuracy")
@@ -314,7 +321,18 @@ SAMPLER_S = metric("sampler_s", "Sampler (s)", "s", "Seconds that sampling ahead
 LOGPROBS = metric("logprobs", "Log-probs", "", "Mean log-probability of a learnt token, in nats.", group=OTHER, key="logprob")
 
 _BETTER_LARGER = (
-    *(REWARDS, REWARDS_MARGIN, REWARDS_CHOSEN_MEAN, LOGPROBS, LOGPROBS_CHOSEN, EXPLAINED_VARIANCE, PROPERLY_ENDED, ANSWERS_ENDED),
+    *(
+        REWARDS,
+        REWARDS_BEST,
+        REWARDS_WORST,
+        REWARDS_MARGIN,
+        REWARDS_CHOSEN_MEAN,
+        LOGPROBS,
+        LOGPROBS_CHOSEN,
+        EXPLAINED_VARIANCE,
+        PROPERLY_ENDED,
+        ANSWERS_ENDED,
+    ),
     *(ACCURACY, ACCURACY_LONGER_CHOSEN, ACCURACY_SHORTER_CHOSEN),
 )
 

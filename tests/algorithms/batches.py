@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.algorithms import grpo, ppo, reward_model
+from workbench.algorithms import grpo, online_dpo, ppo, rejection_sampling, reward_model
 from workbench.data.packing import Row, pack
 from workbench.engine.batch import Batch, Given, TopK
 from workbench.rollout.experience import LEARNT, Experience, group_into_rows
@@ -70,6 +70,14 @@ def grpo_config(**values: Any) -> grpo.Config:
     return grpo.Config.model_validate(
         {"rewards": REWARDS, "samples_per_prompt": 2, "rollout_batch_size": 4, "global_batch_size": 4, "kl_coefficient": 0.0, **values}
     )
+
+
+def online_dpo_config(**values: Any) -> online_dpo.Config:
+    return online_dpo.Config.model_validate({"rewards": REWARDS, **values})
+
+
+def rejection_config(**values: Any) -> rejection_sampling.Config:
+    return rejection_sampling.Config.model_validate({"rewards": REWARDS, **values})
 
 
 def online_batch(experiences: Sequence[Experience], logprobs: Sequence[float]) -> Batch:

@@ -17,11 +17,31 @@ from tests.algorithms.batches import (
     grpo_config,
     kto_batch,
     online_batch,
+    online_dpo_config,
     ppo_config,
+    rejection_config,
     score_batch,
     taught_batch,
 )
-from workbench.algorithms import Answer, cpo, distill, dpo, grpo, kto, orpo, ppo, reinforce, reward_model, sft, simpo, spin, steerlm2
+from workbench.algorithms import (
+    Answer,
+    cpo,
+    distill,
+    dpo,
+    grpo,
+    kto,
+    online_dpo,
+    orpo,
+    ppo,
+    reinforce,
+    rejection_sampling,
+    reward_model,
+    sft,
+    simpo,
+    spin,
+    steerlm2,
+)
+from workbench.algorithms import _best as best
 from workbench.algorithms import _online as online
 from workbench.data.packing import Row
 from workbench.engine.batch import Batch, Given
@@ -70,6 +90,13 @@ def of_ppo() -> list[dict[str, Any]]:
     return [*of_rollouts(ppo.loss, ppo_config()), learnt, ppo._critic_metrics(experiences, {**learnt, "grad_norm": 1.0})]
 
 
+def of_the_best(loss: Callable[[Batch, Any], Any], cfg: Any) -> list[dict[str, Any]]:
+    experiences = [answer(2, float(i), sample=i, response=str(i), components={"short": 1.0}) for i in range(2)]
+    chosen = best.choose(experiences, distinct=True)
+    best.mark(experiences, experiences[1:], experiences[:1])
+    return [loss(online_batch(online_dpo.pairs(chosen), [-0.5] * 4), cfg)[1], online.metrics(experiences), chosen.metrics]
+
+
 REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "sft": lambda: [sft.loss(PAIR, sft.Config())[1]],
     "dpo": lambda: [dpo.loss(PAIR, dpo.Config())[1]],
@@ -84,6 +111,8 @@ REPORTED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "ppo": of_ppo,
     "grpo": lambda: of_rollouts(grpo.loss, grpo_config()),
     "reinforce": lambda: of_rollouts(reinforce.loss, grpo_config()),
+    "online_dpo": lambda: of_the_best(online_dpo.loss, online_dpo_config()),
+    "rejection_sampling": lambda: of_the_best(rejection_sampling.loss, rejection_config()),
 }
 
 

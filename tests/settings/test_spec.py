@@ -10,7 +10,7 @@ from workbench.settings import Model, placement
 from workbench.settings import best as checkpoints
 from workbench.settings.composing import SpecError, choices, compose_tree, overrides_between
 from workbench.settings.modules import algorithm_names, find_algorithm
-from workbench.settings.online import OnlineConfig, require
+from workbench.settings.online import SamplingConfig, require
 from workbench.settings.placement import servers
 from workbench.settings.spec import Experiment, compose, filled, parse
 
@@ -25,7 +25,7 @@ def test_experiments_compose() -> None:
     for name in choices("experiment"):
         assert compose([f"experiment={name}"]).algorithm.name in algorithm_names()
     for name in algorithm_names():
-        online = issubclass(find_algorithm(name).Config, OnlineConfig)
+        online = issubclass(find_algorithm(name).Config, SamplingConfig)
         wanted = ["algorithm.rewards={short: {program: brevity}}"] if online else []  # what to reward nobody can guess
         assert compose([f"algorithm={name}", *wanted]).algorithm.name == name
 
@@ -156,7 +156,7 @@ def test_overrides_give_the_same_tree(name: str, lr: float, steps: int | None) -
 )
 def test_what_is_served_where_it_is_left_open(words: list[str], has_gpus: bool, served: tuple[str, ...]) -> None:
     experiment = compose([*words, "data.train=x", "algorithm.rewards={a: {program: brevity}}"]).settled(has_gpus)
-    assert require(experiment.algorithm, OnlineConfig).served == served
+    assert require(experiment.algorithm, SamplingConfig).served == served
     assert [server.name for server in servers(experiment.algorithm, experiment.model)] == list(served)
 
 

@@ -190,7 +190,7 @@ class OnlineRuntime(Protocol):
         ...
 
     def learn(self, experiences: Sequence[Experience], loss: Loss) -> Metrics:
-        """The policy's updates on the experiences: `update_epochs` passes in minibatches of `global_batch_size`."""
+        """The policy's updates on the experiences, which are not none: `update_epochs` passes in minibatches of at most `global_batch_size`."""
         ...
 
     def keep(self, experiences: Sequence[Experience]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import functional as F
 from workbench import metrics as M
 from workbench.rollout.experience import lengths, mean_rewards, rewarded
-from workbench.settings.online import OnlineConfig
+from workbench.settings.online import OnlineConfig, ReferencedConfig, SamplingConfig
 from workbench.settings.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def train(rt: Runtime, loss: Loss, advantages: Advantages) -> Iterator[Metrics]:
 
 
 def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
-    """Answers to the rows' prompts, with their rewards, log-probabilities and KL to the reference.
+    """Answers to the rows' prompts, with their rewards and log-probabilities, and their KL to the reference where there is one.
 
     Raises:
         ValueError: no answer's reward is known.
@@ -76,7 +76,8 @@ def sampled(rt: Runtime, rows: Sequence[Row]) -> list[Experience]:
         raise ValueError(f"step {rt.step + 1}: none of its {len(experiences)} answers has a known reward ({', '.join(experiences[0].components)})")
     rt.online.measure(experiences)
     decide_learning(experiences, rt.settings)
-    measure_kl(experiences, rt.settings)
+    if experiences[0].reference_logprobs is not None:
+        measure_kl(experiences, rt.settings)
     return experiences
 
 
@@ -95,13 +96,13 @@ def column(experiences: Sequence[Experience], name: str) -> list[Tensor]:
     return [torch.from_numpy(e.known(name)).double() for e in experiences]
 
 
-def measure_kl(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
+def measure_kl(experiences: Sequence[Experience], cfg: ReferencedConfig) -> None:
     """Fill each token's KL to the reference policy."""
     for e, own, reference in zip(experiences, column(experiences, "logprobs"), column(experiences, "reference_logprobs"), strict=True):
         e.kl = F.kl.kl(own, reference, cfg.kl_estimator, cfg.kl_clamped).float().numpy()
 
 
-def decide_learning(experiences: Sequence[Experience], cfg: OnlineConfig) -> None:
+def decide_learning(experiences: Sequence[Experience], cfg: SamplingConfig) -> None:
     """What the policy learns from: not from an answer whose reward is unknown, and from one truncated at max_tokens as the setting says."""
     for e in experiences:
         cut = e.finish_reason == "length"

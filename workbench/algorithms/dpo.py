@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,9 +23,9 @@ ROLES: Roles = {"reference": "frozen"}
 OUTPUTS = Outputs(logprobs=True)
 
 
-class Config(AlgorithmConfig):
-    name: Literal["dpo"] = "dpo"
-    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+class FamilyConfig(AlgorithmConfig):
+    """Settings of the loss, for every algorithm that learns by it."""
+
     preference_loss: Literal["dpo", "cdpo", "ipo", "rpo_fwd_kl", "rpo_bwd_kl", "rpo_sq", "hinge"] = Field(
         default="dpo",
         description="Which loss of the family; the rpo ones learn from the rows' rewards as well. rpo_fwd_kl is, as in NeMo-Aligner, the KL from"
@@ -40,7 +40,7 @@ class Config(AlgorithmConfig):
     )
 
     @model_validator(mode="after")
-    def _smoothing_goes_with_cdpo(self) -> Config:
+    def _smoothing_goes_with_cdpo(self) -> Self:
         if (self.label_smoothing > 0) != (self.preference_loss == "cdpo"):
             raise ValueError(
                 f"label_smoothing={self.label_smoothing} with preference_loss={self.preference_loss}: cdpo needs a smoothing above 0, the others none"
@@ -48,7 +48,12 @@ class Config(AlgorithmConfig):
         return self
 
 
-def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+class Config(FamilyConfig):
+    name: Literal["dpo"] = "dpo"
+    lr: float = Field(default=5e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
+
+
+def loss(batch: Batch, cfg: FamilyConfig) -> tuple[Tensor, Metrics]:
     """One value a pair. Rewards are beta times the log-ratio policy / reference, so the margin is beta D."""
     policy_S = preference.logprobs_of_answers(batch, cfg.length_normalized)
     rewards_S = cfg.beta * (policy_S - preference.reference_of_answers(batch, cfg.length_normalized))
@@ -59,7 +64,7 @@ def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
     return loss_B, {**preference.metrics(loss_B, rewards_S, policy_S), M.PREFERENCE_LOSS: preference_B, M.SFT_LOSS: sft_B}
 
 
-def _preference_loss(delta_B: Tensor, batch: Batch, cfg: Config) -> Tensor:
+def _preference_loss(delta_B: Tensor, batch: Batch, cfg: FamilyConfig) -> Tensor:
     if cfg.preference_loss in ("dpo", "cdpo"):
         return F.preference.dpo(delta_B, cfg.beta, cfg.label_smoothing)
     if cfg.preference_loss == "ipo":

@@ -26,7 +26,7 @@ class Config(AlgorithmConfig):
     lr: float = Field(default=3e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
 
 
-def loss(batch: Batch, cfg: Config) -> tuple[Tensor, Metrics]:
+def loss(batch: Batch, cfg: AlgorithmConfig) -> tuple[Tensor, Metrics]:
     """-log p(token), one value a learnt token; the mean is taken over the global batch's tokens."""
     nll_N = -batch.logprobs_N
     return nll_N, {M.LOSS: nll_N, M.LOGPROBS: batch.logprobs_N}

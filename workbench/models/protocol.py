@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from workbench.models.endpoint import Arrays, Field
 from workbench.rewards.base import Judge, Waiting
 from workbench.settings.layout import Layout
-from workbench.settings.online import OnlineConfig, require
+from workbench.settings.online import SamplingConfig, require
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ class Surroundings:
     asked: Mapping[str, Connected] = field(default_factory=dict)
 
     @property
-    def online(self) -> OnlineConfig:
+    def online(self) -> SamplingConfig:
         """The algorithm's settings, for a role that only algorithms with rollouts have. Raises TypeError for another's."""
-        return require(self.spec.algorithm, OnlineConfig)
+        return require(self.spec.algorithm, SamplingConfig)
 
 
 @dataclass(frozen=True)

@@ -45,15 +45,15 @@ LIMITS = (
         "KL blow-up",
         M.KL_PER_ANSWER,
         50.0,
-        "the policy is {now:.1f} nats an answer from its reference (limit {limit:g}); raise kl_coefficient or lower lr",
+        "the policy is {now:.1f} nats an answer from its reference (limit {limit:g}); raise kl_coefficient (online_dpo: beta) or lower lr",
         "kl",
     ),
     Limit(
         "mismatch",
         M.LOGPROB_MISMATCH_MEAN,
         0.05,
-        "sampler and trainer differ by {now:.3f} nats a token (limit {limit:g}); algorithm.importance_cap corrects for it, a smaller "
-        "rollout.max_staleness or lr keeps them closer",
+        "sampler and trainer differ by {now:.3f} nats a token (limit {limit:g}); a smaller rollout.max_staleness or lr keeps them "
+        "closer, and algorithm.importance_cap, where the algorithm has it, corrects for it",
         "mismatch",
     ),
 )

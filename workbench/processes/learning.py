@@ -11,25 +11,33 @@ from workbench.engine.batch import Loss, Metrics
 from workbench.engine.step import Policy
 from workbench.metrics import combined
 from workbench.rollout.experience import LEARNT, Experience, group_into_rows
-from workbench.settings import AlgorithmConfig
+from workbench.settings.online import SamplingConfig, require
 
 
 def learn(policy: Policy, experiences: Sequence[Experience], loss: Loss, epochs: int, step: int, seed: int) -> Metrics:
-    """`epochs` passes in minibatches of `global_batch_size`; a prompt's answers lie side by side. Returns the metrics of all updates as one."""
+    """`epochs` passes in minibatches of `global_batch_size`; a prompt's answers lie side by side. Returns the metrics of all updates as one.
+
+    Raises TypeError for an algorithm that samples nothing.
+    """
     known = {name: source for name, source in LEARNT.items() if getattr(experiences[0], source) is not None}
     known |= {name: name for name in experiences[0].arrays}
-    parts = minibatches(experiences, policy.algorithm, epochs, seed, step)
+    parts = minibatches(experiences, require(policy.algorithm, SamplingConfig), epochs, seed, step)
     return combined([policy.update(group_into_rows(minibatch, known), loss, step, seed, part) for part, minibatch in enumerate(parts)])
 
 
-def minibatches(experiences: Sequence[Experience], cfg: AlgorithmConfig, epochs: int, seed: int, step: int) -> Iterator[list[Experience]]:
-    """Each pass a fresh order of the prompts, cut into minibatches of `global_batch_size` answers. A function of its arguments alone."""
+def minibatches(experiences: Sequence[Experience], cfg: SamplingConfig, epochs: int, seed: int, step: int) -> Iterator[list[Experience]]:
+    """Each pass a fresh order of the prompts, cut into as few minibatches as `global_batch_size` allows, as equal as whole units of
+    `answers_in_unit` can be. A function of its arguments alone.
+    """
     prompts = [list(same) for _, same in itertools.groupby(experiences, key=lambda e: e.prompt_index)]
+    units = len(experiences) // cfg.answers_in_unit
+    parts = -(-units // cfg.global_batch_size)
+    ends = [cfg.answers_in_unit * (units * part // parts) for part in range(parts + 1)]
     for epoch in range(epochs):
         order = np.random.default_rng((seed, step, epoch)).permutation(len(prompts))
         flat = [e for i in order for e in prompts[i]]
-        for start in range(0, len(flat), cfg.global_batch_size):
-            yield flat[start : start + cfg.global_batch_size]
+        for start, end in itertools.pairwise(ends):
+            yield flat[start:end]
 
 
 QUANTITIES: dict[str, Callable[[Experience], float]] = {

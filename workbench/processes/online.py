@@ -22,7 +22,7 @@ from workbench.rollout.base import Sampling
 from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.rundir import rollouts
 from workbench.serve.client import Client
-from workbench.settings.online import OnlineConfig
+from workbench.settings.online import SamplingConfig
 from workbench.settings.outputs import Outputs
 
 
@@ -66,9 +66,9 @@ class Online:
             self._ahead = Ahead(staleness, progress.total_steps, self.sampler.refit, self._sampling, self._sample_ahead)
 
     @property
-    def _cfg(self) -> OnlineConfig:
+    def _cfg(self) -> SamplingConfig:
         """The algorithm's settings as they are now: with what was changed during the run."""
-        return cast(OnlineConfig, self._policy.algorithm)
+        return cast(SamplingConfig, self._policy.algorithm)
 
     def _sampling(self) -> Sampling:
         return sampling_of(self._cfg, self._rank.end_tokens)

@@ -19,7 +19,7 @@ from workbench.rewards.base import before_stop
 from workbench.rollout.ahead import Over
 from workbench.rollout.base import Drawn, Ingredients, Profile, Prompt, Rollout, Sampling, find_engine
 from workbench.rollout.experience import Experience
-from workbench.settings.online import OnlineConfig
+from workbench.settings.online import SamplingConfig
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Finished = Callable[[Sequence[Experience]], None]
 
 def sampling_of(cfg: Drawn, end_tokens: frozenset[int]) -> Sampling:
     """As an engine takes it, with the tokens that end the model's answers."""
-    kept = isinstance(cfg, OnlineConfig) and cfg.among_kept
+    kept = isinstance(cfg, SamplingConfig) and cfg.among_kept
     return Sampling(cfg.max_tokens, cfg.temperature, end_tokens, cfg.top_k, cfg.top_p, cfg.stop_strings, kept)
 
 
@@ -47,7 +47,7 @@ class Sampler:
         self._policy, self._tokenizer, self._times = policy, tokenizer, times
         beside_training = spec.rollout.max_staleness > 0
         self._group = parallel.twin_tensor_group() if beside_training else parallel.tensor_group()
-        drawn = spec.algorithm if isinstance(spec.algorithm, OnlineConfig) else None
+        drawn = spec.algorithm if isinstance(spec.algorithm, SamplingConfig) else None
         sampling = drawn and sampling_of(drawn, frozenset())
         ingredients = Ingredients(policy, directory, tokenizer, self._group, spec.rollout.slots, beside_training, sampling)
         self.engine = find_engine(spec.rollout.name).build(ingredients)

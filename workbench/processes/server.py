@@ -22,7 +22,7 @@ from workbench.rundir import beats
 from workbench.rundir.store import RunDir
 from workbench.serve.health import Health
 from workbench.settings import placement, stored
-from workbench.settings.online import OnlineConfig, require
+from workbench.settings.online import SamplingConfig, require
 from workbench.settings.spec import Experiment
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _stage(spec: Experiment, placed: placement.Server) -> Stage | None:
 
     if len(placed.roles) == 1 or len(placed.sources) == 1:
         return None
-    wanted = require(spec.algorithm, OnlineConfig).swap_to_host
+    wanted = require(spec.algorithm, SamplingConfig).swap_to_host
     return Stage() if wanted == "always" or (wanted == "gpu" and device.CUDA) else None
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import (
     BeforeValidator,
@@ -166,10 +166,12 @@ class Teacher(Processes):
     top_k: int = Field(0, ge=0, description="How many of its likeliest tokens it tells at each place; 0: only the answer's own.")
 
 
-class OnlineConfig(AlgorithmConfig):
+class SamplingConfig(AlgorithmConfig):
     """Settings of every algorithm that samples what it learns from."""
 
-    live = ("lr", "temperature", "kl_coefficient")
+    live = ("lr", "temperature")
+    answers_in_unit: ClassVar[int] = 1
+    """How many answers, side by side, `global_batch_size` counts as one."""
 
     lr: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate, reached after the warm-up.")
     rollout_batch_size: int = Field(default=64, ge=1, description="Answers sampled in a step, all together.")
@@ -206,38 +208,12 @@ class OnlineConfig(AlgorithmConfig):
     reward_server: Processes = Field(
         default=Processes(), description="The reward server's processes; with the critic (critic_reward) it has the critic's."
     )
-    reference_server: Processes = Field(default=Processes(), description="The reference server's processes.")
     judge_server: Processes = Field(default=Processes(), description="The judge server's processes: for a judge with a model of its own.")
-    kl_coefficient: float = Field(default=0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k1", description="How the KL of a token is estimated (Schulman 2020).")
-    kl_clamped: bool = Field(
-        default=False, description="Bound the estimate k3 as verl does: the log-ratio within 20, a token's KL within 10; beyond it has no gradient."
-    )
-    clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
-    clip_high: float = Field(default=0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
-    dual_clip: float = Field(
-        default=0.0,
-        ge=0,
-        description="c above 1: where the advantage is negative, a token's surrogate is c times it at least (dual clip, arXiv 1912.09729); 0: no bound.",
-    )
-    entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
     update_epochs: int = Field(default=1, ge=1, le=16, description="Passes over a step's rollouts.")
     truncated: Literal["keep", "mask", "penalty"] = Field(
         default="keep", description="Answers truncated at max_tokens: learnt from as they are, not learnt from, or given truncated_penalty."
     )
     truncated_penalty: float = Field(default=0.0, le=0, description="Added to the reward of a truncated answer (truncated=penalty).")
-    importance_cap: float = Field(
-        default=2.0,
-        ge=0,
-        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
-    )
-
-    @field_validator("dual_clip")
-    @classmethod
-    def _beyond_the_clip(cls, dual_clip: float) -> float:
-        if 0 < dual_clip <= 1:
-            raise ValueError("0 for no bound, or a number above 1, such as 3")
-        return dual_clip
 
     @field_validator("rewards")
     @classmethod
@@ -247,16 +223,24 @@ class OnlineConfig(AlgorithmConfig):
         return rewards
 
     @model_validator(mode="after")
-    def _sizes_divide(self) -> OnlineConfig:
+    def _sizes_divide(self) -> Self:
         if self.rollout_batch_size % self.samples_per_prompt:
             raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of samples_per_prompt={self.samples_per_prompt}")
-        if self.rollout_batch_size % self.global_batch_size:
-            raise ValueError(f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}")
+        if self.learnt_per_step % self.global_batch_size:
+            raise ValueError(self._no_multiple())
         return self
+
+    def _no_multiple(self) -> str:
+        return f"rollout_batch_size={self.rollout_batch_size} is no multiple of global_batch_size={self.global_batch_size}"
 
     @property
     def rows_per_step(self) -> int:
         return self.rollout_batch_size // self.samples_per_prompt
+
+    @property
+    def learnt_per_step(self) -> int:
+        """At most so many of what `global_batch_size` counts are learnt from in a step."""
+        return self.rollout_batch_size
 
     @property
     def among_kept(self) -> bool:
@@ -291,6 +275,44 @@ class OnlineConfig(AlgorithmConfig):
         rewards = {name: reward.with_absolute_paths(absolute) for name, reward in self.rewards.items()}
         shaping = self.shaping and _shaping().with_absolute_paths(self.shaping, absolute)
         return self.model_copy(update={"rewards": rewards, "shaping": shaping})
+
+
+class ReferencedConfig(SamplingConfig):
+    """Settings of one that measures its answers against a reference policy."""
+
+    reference_server: Processes = Field(default=Processes(), description="The reference server's processes.")
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = Field(default="k1", description="How the KL of a token is estimated (Schulman 2020).")
+    kl_clamped: bool = Field(
+        default=False, description="Bound the estimate k3 as verl does: the log-ratio within 20, a token's KL within 10; beyond it has no gradient."
+    )
+
+
+class OnlineConfig(ReferencedConfig):
+    """Settings of one that learns from its answers by the clipped surrogate of PPO."""
+
+    live = (*SamplingConfig.live, "kl_coefficient")
+
+    kl_coefficient: float = Field(default=0.01, ge=0, description="Weight of the KL penalty to the reference policy.")
+    clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio new / old policy is clipped at 1 - this.")
+    clip_high: float = Field(default=0.2, gt=0, description="… and at 1 + this; a larger value than below lets unlikely tokens grow (clip-higher).")
+    dual_clip: float = Field(
+        default=0.0,
+        ge=0,
+        description="c above 1: where the advantage is negative, a token's surrogate is c times it at least (dual clip, arXiv 1912.09729); 0: no bound.",
+    )
+    entropy_bonus: float = Field(default=0.0, ge=0, description="Weight of the entropy, which the loss rewards.")
+    importance_cap: float = Field(
+        default=2.0,
+        ge=0,
+        description="Cap of the weight by which tokens count that the trainer's policy gives another probability than their sampler; 0: none.",
+    )
+
+    @field_validator("dual_clip")
+    @classmethod
+    def _beyond_the_clip(cls, dual_clip: float) -> float:
+        if 0 < dual_clip <= 1:
+            raise ValueError("0 for no bound, or a number above 1, such as 3")
+        return dual_clip
 
 
 class ActorCriticConfig(OnlineConfig):

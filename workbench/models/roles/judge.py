@@ -24,7 +24,7 @@ from workbench.models.protocol import Answers, Judging, Served, Surroundings, Tr
 from workbench.rewards.base import Judge, Verdict, Waiting
 from workbench.rewards.kinds.judge import Config
 from workbench.settings import AlgorithmConfig, Model
-from workbench.settings.online import OnlineConfig, require, sources_of
+from workbench.settings.online import SamplingConfig, require, sources_of
 from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
@@ -39,7 +39,7 @@ PATIENCE_S = 2.0
 
 
 def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
-    cfg = require(algorithm, OnlineConfig)
+    cfg = require(algorithm, SamplingConfig)
     processes = cfg.judge_server
     return Place(processes.processes, processes.layout, sources_of(cfg.rewards.values(), "judge"), "algorithm.judge_server.processes")
 

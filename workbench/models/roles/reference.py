@@ -14,7 +14,7 @@ from workbench.models.frozen import frozen, laid_out
 from workbench.models.protocol import Answers, Role, Served, Surroundings, Transport
 from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.settings import AlgorithmConfig, Model
-from workbench.settings.online import OnlineConfig, require
+from workbench.settings.online import ReferencedConfig, require
 from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
@@ -25,7 +25,7 @@ OUTPUTS = Outputs(logprobs=True)
 
 
 def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
-    processes = require(algorithm, OnlineConfig).reference_server
+    processes = require(algorithm, ReferencedConfig).reference_server
     return Place(processes.processes, processes.layout, (model.source,), "algorithm.reference_server.processes")
 
 

@@ -24,7 +24,7 @@ from workbench.models.reward_models import RewardModel
 from workbench.rewards.base import Finished, Given, Kind, Need, Scorer, Scores, Verdict, Waiting, before_stop
 from workbench.rollout.experience import Experience
 from workbench.settings import AlgorithmConfig, Model
-from workbench.settings.online import OnlineConfig, Reward, find_reward_kind, require, sources_of
+from workbench.settings.online import Reward, SamplingConfig, find_reward_kind, require, sources_of
 from workbench.settings.placement import Place
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ ME = "reward"
 
 
 def placement(algorithm: AlgorithmConfig, model: Model) -> Place:
-    cfg = require(algorithm, OnlineConfig)
+    cfg = require(algorithm, SamplingConfig)
     processes, rewards = cfg.reward_server, cfg.rewards.values()
     asks = dict.fromkeys(need.role for reward in rewards for need in _needs(reward) if need.role != ME)
     return Place(processes.processes, processes.layout, sources_of(rewards, ME), "algorithm.reward_server.processes", tuple(asks))
