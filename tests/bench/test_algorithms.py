@@ -30,18 +30,18 @@ def outcome(before: float, after: float) -> Outcome:
 
 def test_every_algorithm_and_every_loss_of_dpos_has_an_entry() -> None:
     assert {entry.algorithm for entry in ENTRIES} == set(algorithm_names())
-    losses = {word.partition("=")[2] for entry in ENTRIES for word in entry.words if word.startswith("algorithm.preference_loss=")}
+    losses = {word.partition("=")[2] for entry in ENTRIES for word in entry.overrides if word.startswith("algorithm.preference_loss=")}
     assert losses | {"dpo"} == {*get_args(Dpo.model_fields["preference_loss"].annotation)}
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_entry_is_an_experiment(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its words are settings that there are, its metrics are registered, and it learns from its own kind of data."""
+    """Its overrides are settings that there are, its metrics are registered, and it learns from its own kind of data."""
     monkeypatch.setattr(Bench, "_teacher", lambda self, seed: tmp_path / "teacher")
     monkeypatch.setattr(Bench, "_groups", lambda self, seed: tmp_path / "groups.jsonl")
     (tmp_path / "model").mkdir()
-    experiment = compose(Bench(tmp_path, None, Console()).words(entry, 2))
+    experiment = compose(Bench(tmp_path, None, Console()).overrides(entry, 2))
     assert (experiment.algorithm.name, experiment.algorithm.max_steps, experiment.seed) == (entry.algorithm, entry.steps, 2)
     assert Path(experiment.data.train).stem == entry.data
     assert all(find(name) for name in (entry.metric, entry.also) if name not in (None, REWARD))
@@ -107,8 +107,8 @@ def test_a_rise_is_set_against_the_spread_of_the_seeds() -> None:
 def test_two_algorithms_are_run_and_found_again(tmp_path: Path) -> None:
     """What is printed is what the runs' files tell; a second call launches nothing, one with other settings is refused."""
     out = tmp_path / "out"
-    words = ("bench", "algorithms", "--only", "grpo", "--only", "reward_model", "--seeds", "1", "--out", str(out))
-    done = command_line.workbench(*words, "--steps", "2", "--json")
+    arguments = ("bench", "algorithms", "--only", "grpo", "--only", "reward_model", "--seeds", "1", "--out", str(out))
+    done = command_line.workbench(*arguments, "--steps", "2", "--json")
     found = json.loads(done.stdout)
     assert [each["name"] for each in found] == ["grpo", "reward_model"], done.stderr
     assert done.returncode == (not all(each["passes"] for each in found))
@@ -126,10 +126,10 @@ def test_two_algorithms_are_run_and_found_again(tmp_path: Path) -> None:
     assert shares == pytest.approx([found[0]["outcomes"][0][when] for when in ("before", "after")])
     held_out = [event["metrics"]["accuracy"] for event in ran[found[1]["outcomes"][0]["run"]].events() if event["kind"] == "validation"]
     assert held_out == [found[1]["outcomes"][0][when] for when in ("before", "after")]
-    again = command_line.workbench(*words, "--steps", "2")
+    again = command_line.workbench(*arguments, "--steps", "2")
     assert again.returncode == done.returncode and "workbench run algorithm=grpo" in again.stdout
     assert len(list_runs(out / "runs")) == 4
-    other = command_line.workbench(*words, "--steps", "3")
+    other = command_line.workbench(*arguments, "--steps", "3")
     assert other.returncode == 2 and "algorithm.max_steps" in other.stderr
 
 

@@ -117,8 +117,8 @@ class Bench:
 
     def outcome(self, entry: Entry, seed: int) -> Outcome:
         """Of the run that is complete with these settings, else of one that is launched or resumed now. Raises ValueError where it does not complete."""
-        words = self.words(entry, seed)
-        run = self._completed(api.compose(words), f"{entry.name}-{seed}")
+        overrides = self.overrides(entry, seed)
+        run = self._completed(api.compose(overrides), f"{entry.name}-{seed}")
         if entry.metric == REWARD:
             before, after = (self._reward(of, seed) for of in (None, run))
         else:
@@ -126,17 +126,17 @@ class Bench:
         seconds = list(run.events())[-1]["time"] - run.status.created if run.status.attempt == 1 else None
         also = _held_out(run, entry.also) if entry.also else None
         self._console.print(f"{entry.name}, seed {seed}: {before:.3f} to {after:.3f} ({run.id})", highlight=False)
-        return Outcome(seed, run.id, shlex.join(["workbench", "run", *words]), seconds, before, after, also)
+        return Outcome(seed, run.id, shlex.join(["workbench", "run", *overrides]), seconds, before, after, also)
 
-    def words(self, entry: Entry, seed: int) -> list[str]:
+    def overrides(self, entry: Entry, seed: int) -> list[str]:
         """What comes after `workbench run`."""
         given = {"rule": quoted(f"{toy.__file__}:vowels")}
-        if any("$teacher" in word for word in entry.words):
+        if any("$teacher" in word for word in entry.overrides):
             given["teacher"] = quoted(str(self._teacher(seed)))
         held_out = self._data(seed) / f"{entry.data}_held_out.jsonl"
         train = self._groups(seed) if entry.data == "groups" else self._data(seed) / f"{entry.data}.jsonl"
         return [
-            *(Template(word).substitute(given) for word in entry.words),
+            *(Template(word).substitute(given) for word in entry.overrides),
             f"algorithm.max_steps={self._steps or entry.steps}",
             f"name={entry.name.replace('_', '-')}",
             f"seed={seed}",
@@ -165,7 +165,7 @@ class Bench:
     def _teacher(self, seed: int) -> Path:
         """The folder of the model that SFT makes of the demonstrations."""
         (entry,) = _named(["sft"])
-        run = self._completed(api.compose(self.words(entry, seed)), f"{entry.name}-{seed}")
+        run = self._completed(api.compose(self.overrides(entry, seed)), f"{entry.name}-{seed}")
         exported = self._completed(api.compose(["job=export", f"job.checkpoint={run.id}", "name=teacher"]), f"teacher-{seed}")
         return exported.dir.path / "export"
 
@@ -182,7 +182,7 @@ class Bench:
     def _answers(self, of: api.Run | None, seed: int, data: str, samples: int) -> list[toy.Answer]:
         once = f"{data}-{samples}-of-{of.id if of else 'model'}-{seed}"
         source = f"job.checkpoint={of.id}" if of else f"model.source={quoted(str(self._model))}"
-        words = (
+        overrides = (
             "job=generate",
             "name=answers",
             source,
@@ -193,7 +193,7 @@ class Bench:
             f"seed={seed}",
             "backend.threads_per_rank=1",
         )
-        run = self._completed(api.compose(words), once)
+        run = self._completed(api.compose(overrides), once)
         return [json.loads(line) for line in (run.dir.path / "answers.jsonl").read_text().splitlines()]
 
     def _completed(self, experiment: api.Experiment, once: str) -> api.Run:
@@ -281,7 +281,7 @@ def _render(results: Sequence[Result], steps: int | None, console: Console) -> N
         )
     console.print(table)
     for each in results:
-        console.print(f"{each.entry.name}: workbench run {shlex.join(each.entry.words)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{each.entry.name}: workbench run {shlex.join(each.entry.overrides)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"each of them also: {shlex.join(EVERY)}; model, data, seed and name are in --json", highlight=False, markup=False, soft_wrap=True)
     within = [each.entry.name for each in results if not each.passes]
     console.print(f"rises within the seeds' spread: {', '.join(within) or 'none'}", highlight=False)

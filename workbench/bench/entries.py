@@ -1,6 +1,6 @@
 """What `workbench bench algorithms` runs: an entry each, in the order of the table. A new algorithm is one more.
 
-In the words, `$rule` is the file and the function that gives the reward, `$teacher` the folder of a model that has learnt from the demonstrations.
+In the overrides, `$rule` is the file and the function that gives the reward, `$teacher` the folder of a model that has learnt from the demonstrations.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ ONLINE = (
 class Entry:
     """One row of the table.
 
-    `words` are those of `workbench run` that are the algorithm's own; `also` is a held-out metric of the run, shown before and after.
+    `overrides` are those of `workbench run` that are the algorithm's own; `also` is a held-out metric of the run, shown before and after.
     """
 
     name: str
     data: DataKind
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     steps: int = 60
     metric: str = REWARD
     also: str | None = None
 
     @property
     def algorithm(self) -> str:
-        return next(word.removeprefix("algorithm=") for word in self.words if word.startswith("algorithm="))
+        return next(word.removeprefix("algorithm=") for word in self.overrides if word.startswith("algorithm="))
 
 
-def _offline(name: str, data: DataKind, *words: str, also: str | None = M.ACCURACY) -> Entry:
-    return Entry(name, data, (f"algorithm={name}", "algorithm.lr=1e-3", *words), also=also)
+def _offline(name: str, data: DataKind, *overrides: str, also: str | None = M.ACCURACY) -> Entry:
+    return Entry(name, data, (f"algorithm={name}", "algorithm.lr=1e-3", *overrides), also=also)
 
 
-def _dpo(loss: str, *words: str) -> Entry:
+def _dpo(loss: str, *overrides: str) -> Entry:
     """A loss of DPO's family."""
-    return Entry(loss, "pairs", ("algorithm=dpo", f"algorithm.preference_loss={loss}", "algorithm.lr=1e-3", *words), also=M.ACCURACY)
+    return Entry(loss, "pairs", ("algorithm=dpo", f"algorithm.preference_loss={loss}", "algorithm.lr=1e-3", *overrides), also=M.ACCURACY)
 
 
-def _online(name: str, *words: str, steps: int = 30) -> Entry:
-    return Entry(name, "prompts", (f"algorithm={name}", "algorithm.lr=1e-3", *ONLINE, *words), steps)
+def _online(name: str, *overrides: str, steps: int = 30) -> Entry:
+    return Entry(name, "prompts", (f"algorithm={name}", "algorithm.lr=1e-3", *ONLINE, *overrides), steps)
 
 
 SPIN = ("algorithm.iterations=3", "algorithm.iteration_steps=20", f"algorithm.max_tokens={MAX_TOKENS}")

@@ -80,10 +80,10 @@ def ranked(rng: random.Random, prompt: str) -> Ranked:
 
 def prompts(rng: random.Random, count: int) -> list[str]:
     """So many words, each once."""
-    words: dict[str, None] = {}
-    while len(words) < count:
-        words["".join(rng.choices(LETTERS, k=PROMPT_LETTERS))] = None
-    return list(words)
+    made: dict[str, None] = {}
+    while len(made) < count:
+        made["".join(rng.choices(LETTERS, k=PROMPT_LETTERS))] = None
+    return list(made)
 
 
 def rows(kind: DataKind, given: Sequence[Ranked]) -> list[Row]:
@@ -157,17 +157,17 @@ def save(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = _tokenizer()
+    tokenizer = _tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        **SHAPE, vocab_size=len(words), max_position_embeddings=64, eos_token_id=SPECIAL.index(END), bos_token_id=None, pad_token_id=0
+        **SHAPE, vocab_size=len(tokenizer), max_position_embeddings=64, eos_token_id=SPECIAL.index(END), bos_token_id=None, pad_token_id=0
     )
     model = LlamaForCausalLM(config)
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PRETRAINING_LR)
     for _ in range(PRETRAINING_STEPS):
         texts = [f"{USER}{prompt}{END}{ASSISTANT}{candidate(rng)}{END}" for prompt in prompts(rng, PRETRAINING_ROWS)]
-        tokens_BT = torch.tensor(words(texts, padding=True)["input_ids"])
+        tokens_BT = torch.tensor(tokenizer(texts, padding=True)["input_ids"])
         labels_BT = tokens_BT.clone()
         labels_BT[:, : PROMPT_LETTERS + 3] = -100  # the prompt, and what the template puts around it
         labels_BT[tokens_BT == 0] = -100
@@ -176,7 +176,7 @@ def save(folder: Path) -> Path:
         optimizer.zero_grad()
     made = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     model.save_pretrained(made)
-    words.save_pretrained(made)
+    tokenizer.save_pretrained(made)
     made.rename(folder)
     return folder
 
