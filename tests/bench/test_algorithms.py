@@ -74,7 +74,7 @@ def test_the_best_candidate_is_better_than_the_worst() -> None:
 
 
 def test_groups_by_hand(tmp_path: Path) -> None:
-    """Half vowels: log P(a|x,y) = 8 (0.5 - 1) = -4. Left out: an answer given before, one that was cut off, one with another special token, a single answer."""
+    """Half vowels: log P(a|x,y) = 8 (0.5 - 1) = -4. Left out: an answer given before, one that was cut off, one with another special token, an empty one, a single one."""
 
     def line(prompt: str, response: str, logprobs: list[float], finish_reason: str = "stop") -> toy.Answer:
         return {"prompt": [{"role": "user", "content": prompt}], "response": response, "finish_reason": finish_reason, "logprobs": logprobs}
@@ -86,6 +86,7 @@ def test_groups_by_hand(tmp_path: Path) -> None:
             line("p", "ab", [-9.0, -9.0, -9.0]),
             line("p", "ee", [-1.0, -1.0], "length"),
             line("p", "ii", [-1.0, -1.0, -1.0, -1.0]),
+            line("p", "", [-3.0]),
             line("q", "oo", [-1.0, -1.0, -1.0]),
         ]
     )

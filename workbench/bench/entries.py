@@ -58,7 +58,7 @@ SPIN = ("algorithm.iterations=3", "algorithm.iteration_steps=20", f"algorithm.ma
 
 ENTRIES = (
     _offline("sft", "demonstrations", also=M.LOSS),
-    _offline("distill", "demonstrations", "algorithm.teacher.source=$teacher", also=M.TEACHER_DIVERGENCE),
+    _offline("distill", "demonstrations", "algorithm.teacher.source=$teacher", "algorithm.teacher.top_k=16", also=M.TEACHER_DIVERGENCE),
     _offline("spin", "demonstrations", *SPIN, also=None),
     _offline("dpo", "pairs"),
     _dpo("cdpo", "algorithm.label_smoothing=0.1"),

@@ -112,14 +112,15 @@ def rows(kind: DataKind, given: Sequence[Ranked]) -> list[Row]:
 
 
 def groups(answers: Iterable[Answer]) -> list[Row]:
-    """SteerLM 2's rows from the lines of a run's answers.jsonl: the different answers to a prompt that ended.
+    """SteerLM 2's rows from the lines of a run's answers.jsonl: the different answers to a prompt that ended, and are not empty.
 
     P(a|x,y) is exp(`TILT` (reward - 1)), so that the model that is learnt is the one that sampled, tilted towards the rule. Prompts with fewer than two
     such answers are left out.
     """
     by_prompt: dict[str, dict[str, Answer]] = {}
     for line in answers:
-        if line["finish_reason"] == "stop" and len(line["response"]) == len(line["logprobs"]) - 1:  # every token but the last is a letter
+        letters = len(line["response"])
+        if letters and line["finish_reason"] == "stop" and letters == len(line["logprobs"]) - 1:  # every token but the last is a letter
             by_prompt.setdefault(line["prompt"][-1]["content"], {}).setdefault(line["response"], line)
     return [
         {
