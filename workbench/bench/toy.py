@@ -21,7 +21,6 @@ PROMPT_LETTERS, SHORTEST, LONGEST = 5, 4, 10
 MAX_TOKENS = LONGEST + 2
 """Of an answer that is sampled: with the token that ends it, and one more."""
 PRETRAINING_STEPS, PRETRAINING_ROWS, PRETRAINING_LR = 150, 64, 3e-3
-SHAPE = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 PAD, USER, ASSISTANT, END, UNKNOWN = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|unknown|>"
 SPECIAL = (PAD, USER, ASSISTANT, END, UNKNOWN)
 TEMPLATE = (
@@ -161,7 +160,16 @@ def save(folder: Path) -> Path:
     tokenizer = _tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        **SHAPE, vocab_size=len(tokenizer), max_position_embeddings=64, eos_token_id=SPECIAL.index(END), bos_token_id=None, pad_token_id=0
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=SPECIAL.index(END),
+        bos_token_id=None,
+        pad_token_id=SPECIAL.index(PAD),
     )
     model = LlamaForCausalLM(config)
     rng = random.Random(0)
