@@ -90,9 +90,10 @@ def test_groups_by_hand(tmp_path: Path) -> None:
             line("q", "oo", [-1.0, -1.0, -1.0]),
         ]
     )
-    first, second = group["responses"]
-    assert first == {"from": "Assistant", "value": "ab", "log(P(a|x,y))": -4.0, "log(P(y|x))": -3.5}
-    assert second == {"from": "Assistant", "value": "aa", "log(P(a|x,y))": 0.0, "log(P(y|x))": -2.25}
+    assert group["responses"] == [
+        {"from": "Assistant", "value": "ab", "log(P(a|x,y))": -4.0, "log(P(y|x))": -3.5},
+        {"from": "Assistant", "value": "aa", "log(P(a|x,y))": 0.0, "log(P(y|x))": -2.25},
+    ]
     toy.lines(tmp_path / "groups.jsonl", made)
     assert len(read(str(tmp_path / "groups.jsonl"), "group").rows) == 1
 
