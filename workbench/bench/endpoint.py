@@ -7,7 +7,6 @@ different, so that nothing is kept from one to the next.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -15,11 +14,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from workbench import api
+from workbench.bench.kept import runs_in
 from workbench.serve.completions import Completions
 
 QUESTION = "Number {} of several questions: what is the capital of France, and what is it known for? Answer in a few sentences."
@@ -94,19 +95,14 @@ def _round(client: Completions, model: str, count: int, tokens: int, first: int)
 @contextmanager
 def _served(model: str) -> Iterator[Completions]:
     """The client of an endpoint of its own, in a folder of runs of its own."""
-    with tempfile.TemporaryDirectory(prefix="workbench-endpoint-") as folder:
-        before = os.environ.get("WORKBENCH_RUNS")
-        os.environ["WORKBENCH_RUNS"] = folder
+    with tempfile.TemporaryDirectory(prefix="workbench-endpoint-") as folder, runs_in(Path(folder)):
+        run = api.serve([model])
         try:
-            run = api.serve([model])
-            try:
-                yield _started(run)
-            finally:
-                if not run.status.state.ended:
-                    run.stop()
-                    run.wait(60)
+            yield _started(run)
         finally:
-            os.environ.pop("WORKBENCH_RUNS") if before is None else os.environ.update(WORKBENCH_RUNS=before)
+            if not run.status.state.ended:
+                run.stop()
+                run.wait(60)
 
 
 def _started(run: api.Run) -> Completions:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from workbench import api
+from workbench.bench.kept import runs_in
 from workbench.rundir.store import State
 
 TINY = "tiny"
@@ -23,19 +23,12 @@ Step = dict[str, float]
 @contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """Within: runs are kept in a folder that is gone afterwards. Yields the model's source."""
-    before = os.environ.get("WORKBENCH_RUNS")
-    with tempfile.TemporaryDirectory(prefix="workbench-ppo-") as folder:
-        os.environ["WORKBENCH_RUNS"] = str(Path(folder) / "runs")
-        try:
-            if model == TINY:
-                from workbench.bench import tiny
+    with tempfile.TemporaryDirectory(prefix="workbench-ppo-") as folder, runs_in(Path(folder) / "runs"):
+        if model == TINY:
+            from workbench.bench import tiny
 
-                model = str(tiny.save(Path(folder) / "tiny"))
-            yield model
-        finally:
-            os.environ.pop("WORKBENCH_RUNS")
-            if before is not None:
-                os.environ["WORKBENCH_RUNS"] = before
+            model = str(tiny.save(Path(folder) / "tiny"))
+        yield model
 
 
 def steps(source: str, settings: Sequence[str], count: int, beside: Callable[[api.Run], None] = lambda run: None) -> list[Step]:

@@ -90,6 +90,27 @@ def bench_reward(
     compare(rows, seeds, steps, limit, train, as_json, err if as_json else out)
 
 
+@bench.command("algorithms")
+def bench_algorithms(
+    only: Annotated[list[str] | None, typer.Option(help="A row of the table by its name (again for more); all without it.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Each has data of its own.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of each run; without it as many as the row says.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Keep the runs in this folder: called again with it, the command continues where it was. A temporary one without it."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every algorithm on one toy task, a tiny model that learns to answer with vowels: seconds, what is to rise before and after, and the seeds' spread. Ends with 1 where a rise is within it."""
+    from workbench import api
+    from workbench.bench.algorithms import measure
+
+    api.keep_warm()
+    raise typer.Exit(not measure(only or (), seeds, steps, folder, as_json, err if as_json else out))
+
+
 @bench.command("ppo")
 def bench_ppo(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for `workbench run`.")] = None,
