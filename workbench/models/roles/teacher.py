@@ -21,7 +21,7 @@ from workbench.models.protocol import Answers, Connected, Role, Served, Surround
 from workbench.rollout.experience import Experience, fill, group_into_rows
 from workbench.settings import AlgorithmConfig, Model
 from workbench.settings.layout import Layout
-from workbench.settings.online import OnlineConfig
+from workbench.settings.online import SamplingConfig
 from workbench.settings.outputs import Outputs
 from workbench.settings.placement import Place
 
@@ -121,7 +121,7 @@ def _asked(around: Surroundings) -> TeacherModel:
     source, top_k = settings.teacher.source, settings.teacher.top_k
     if source is None:
         raise ValueError("algorithm.teacher.source: a teacher is learnt from: name its directory or hub id")
-    on_rollouts = isinstance(around.spec.algorithm, OnlineConfig)
+    on_rollouts = isinstance(around.spec.algorithm, SamplingConfig)
     return TeacherModel(
         around, source, Outputs(logprobs=True, top_k=top_k) if on_rollouts else Outputs(top_k=top_k, temperature=settings.temperature)
     )
