@@ -37,6 +37,8 @@ OTHER_THINGS = {
     "workbench/settings/upgrade.py": {"rewards"},  # a setting
     "app/ui/run_table.py": {"rewards"},  # a setting
     "app/ui/rollout_panels.py": {"rewards"},  # a setting
+    "workbench/processes/kinds/reward.py": {"rewards"},  # a setting, and a column
+    "workbench/rundir/annotations.py": {"rewards"},  # a column
     "workbench/models/roles/reward.py": {"rewards"},  # an array of an endpoint
     "workbench/rundir/rollout_files.py": {"reward/"},  # columns
     "workbench/rollout/experience.py": {"reward/"},  # columns

@@ -14,7 +14,8 @@
               rollouts/<step>.parquet    a step's answers; see `workbench.rundir.rollouts`
               export/                    the Hugging Face directory that a job of the kind export makes
               answers.jsonl, answers.parquet  all answers of a job that generates; see `workbench.rundir.answers`
-              annotated.jsonl, scored.jsonl  all answers with ratings, with log-probabilities; see `workbench.rundir.annotations`
+              annotated.jsonl, rewarded.jsonl, pairs.jsonl  answers with ratings, with rewards, in pairs; see `workbench.rundir.annotations`
+              scored.jsonl               answers with log-probabilities, likewise
               attributes.json            what the model is conditioned on; see `workbench.data.targets`
               adherence.json             how well answers are what was requested; see `workbench.rundir.adherence`
               checkpoints/<step>/        complete only when its marker is there
