@@ -18,7 +18,6 @@ ONLINE = (
     "algorithm.served=[]",
     "algorithm.rollout_batch_size=64",
     f"algorithm.max_tokens={MAX_TOKENS}",
-    "algorithm.global_batch_size=32",
 )
 
 
@@ -50,8 +49,9 @@ def _dpo(loss: str, *overrides: str) -> Entry:
     return Entry(loss, "pairs", ("algorithm=dpo", f"algorithm.preference_loss={loss}", "algorithm.lr=1e-3", *overrides), also=M.ACCURACY)
 
 
-def _online(name: str, *overrides: str, steps: int = 30) -> Entry:
-    return Entry(name, "prompts", (f"algorithm={name}", "algorithm.lr=1e-3", *ONLINE, *overrides), steps)
+def _online(name: str, *overrides: str, batch: int = 32, steps: int = 30) -> Entry:
+    """An update learns from `batch` answers, or prompts where the algorithm counts these."""
+    return Entry(name, "prompts", (f"algorithm={name}", "algorithm.lr=1e-3", f"algorithm.global_batch_size={batch}", *ONLINE, *overrides), steps)
 
 
 SPIN = ("algorithm.iterations=3", "algorithm.iteration_steps=20", f"algorithm.max_tokens={MAX_TOKENS}")
@@ -76,4 +76,6 @@ ENTRIES = (
     _online("ppo", "algorithm.critic.lr=1e-3", "algorithm.critic.global_batch_size=32"),
     _online("reinforce"),
     _online("grpo"),
+    _online("online_dpo", batch=8),
+    _online("rejection_sampling", batch=8),
 )
