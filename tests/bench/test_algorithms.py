@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from tests import command_line
 from workbench.algorithms.dpo import Config as Dpo
 from workbench.bench import toy
-from workbench.bench.algorithms import Bench, Outcome, Result
+from workbench.bench.algorithms import Bench, Outcome, Result, render
 from workbench.bench.entries import ENTRIES, REWARD, Entry
 from workbench.data.readers import Kind, read
 from workbench.metrics import find
@@ -104,6 +105,16 @@ def test_a_rise_is_set_against_the_spread_of_the_seeds() -> None:
     assert (near.smallest_rise, near.spread, near.passes) == (0.25, 0.125, True)
     assert (far.smallest_rise, far.spread, far.passes) == (0.25, 0.25, False)
     assert not Result(ENTRIES[0], [outcome(0.5, 0.5)]).passes
+
+
+def test_the_table_names_what_it_shows() -> None:
+    """A row of an entry with another metric: all columns, the metric by its heading, and the overrides."""
+    entry = next(entry for entry in ENTRIES if entry.name == "kto")
+    printed = io.StringIO()
+    render([Result(entry, [Outcome(0, "run", "workbench run", None, 0.25, 0.75, (0.5, 0.875))])], None, Console(width=240, file=printed))
+    (row,) = [line for line in printed.getvalue().splitlines() if "Accuracy" in line]
+    cells = ["kto", "labels", "60", "–", "reward", "0.250", "0.750", "0.750 to 0.750", "0.500", "0.000", "Accuracy 0.500 to 0.875"]
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == cells
 
 
 def test_two_algorithms_are_run_and_found_again(tmp_path: Path) -> None:

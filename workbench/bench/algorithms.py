@@ -104,7 +104,7 @@ def measure(only: Sequence[str], seeds: int, steps: int | None, out: Path | None
     if as_json:
         print(json.dumps([record(each) for each in results]))
     else:
-        _render(results, steps, console)
+        render(results, steps, console)
     return all(each.passes for each in results)
 
 
@@ -247,7 +247,8 @@ def _held_out(run: api.Run, metric: str) -> tuple[float, float]:
     return values[0], values[-1]
 
 
-def _render(results: Sequence[Result], steps: int | None, console: Console) -> None:
+def render(results: Sequence[Result], steps: int | None, console: Console) -> None:
+    """Print the table, and below it the overrides of each row."""
     columns = (
         "",
         "learns from",
@@ -261,7 +262,7 @@ def _render(results: Sequence[Result], steps: int | None, console: Console) -> N
         "spread",
         "held out, first seed",
     )
-    table = Table(*columns, title=f"a toy task: answering with vowels, a random Llama of 0.1M parameters, seeds: {len(results[0].outcomes)}")
+    table = Table(*columns, title=f"a toy task: answering with vowels, a Llama of 0.1M parameters, seeds: {len(results[0].outcomes)}")
     for each in results:
         entry, after = each.entry, [outcome.after for outcome in each.outcomes]
         seconds = [outcome.seconds for outcome in each.outcomes if outcome.seconds is not None]
@@ -293,4 +294,4 @@ def _also(result: Result) -> str:
     if also is None or result.entry.also is None:
         return ""
     known = find(result.entry.also)
-    return f"{known.title if known else result.entry.also} {also[0]:.3f} to {also[1]:.3f}"
+    return f"{known.heading if known else result.entry.also} {also[0]:.3f} to {also[1]:.3f}"

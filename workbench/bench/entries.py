@@ -56,9 +56,19 @@ def _online(name: str, *overrides: str, batch: int = 32, steps: int = 30) -> Ent
 
 SPIN = ("algorithm.iterations=3", "algorithm.iteration_steps=20", f"algorithm.max_tokens={MAX_TOKENS}")
 
+ON_POLICY = (
+    "algorithm=distill",
+    "algorithm.lr=1e-3",
+    "algorithm.teacher.source=$teacher",
+    "algorithm.teacher.top_k=16",
+    "algorithm.on_policy.fraction=0.5",
+    f"algorithm.on_policy.max_tokens={MAX_TOKENS}",
+)
+
 ENTRIES = (
     _offline("sft", "demonstrations", also=M.LOSS),
     _offline("distill", "demonstrations", "algorithm.teacher.source=$teacher", "algorithm.teacher.top_k=16", also=M.TEACHER_DIVERGENCE),
+    Entry("on_policy_distill", "demonstrations", ON_POLICY, also=M.TEACHER_DIVERGENCE),
     _offline("spin", "demonstrations", *SPIN, also=None),
     _offline("dpo", "pairs"),
     _dpo("cdpo", "algorithm.label_smoothing=0.1"),
