@@ -28,7 +28,7 @@ class BestConfig(SamplingConfig):
         default=16,
         ge=1,
         le=65536,
-        description="Prompts learnt from in one optimizer step, over all ranks: a step's are divided into updates of nearly equal sizes.",
+        description="Prompts learnt from in one optimizer step: a step's are divided into updates of nearly equal sizes.",
     )
 
     @property
