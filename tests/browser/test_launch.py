@@ -17,7 +17,7 @@ from workbench.bench.browser import Server
 from workbench.rundir.store import RunDir, State
 
 pytestmark = pytest.mark.browser
-STEPS = 300
+STEPS = 60
 
 
 @pytest.fixture
